@@ -1,0 +1,72 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""One class per failure a user can cause. Each message is one line: what is wrong, where, and how to fix it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = [
+    "ConfigError",
+    "DatalistError",
+    "GlasWsolError",
+    "ImageFileError",
+    "NumericalError",
+    "OutputError",
+    "SplitError",
+    "WeightsError",
+]
+
+
+class GlasWsolError(Exception):
+    """Base of every failure a user can cause and mend.
+
+    Args:
+        what: what is wrong, a short clause without a full stop.
+        where: the file, line or setting it was found in; empty where ``what`` says it already.
+        fix: what to do about it, an imperative clause without a full stop.
+    """
+
+    def __init__(self, what: str, where: object = "", fix: str = "") -> None:
+        self.what, self.where, self.fix = what, str(where), fix
+        place = f" [{self.where}]" if self.where else ""
+        remedy = f": {fix}" if fix else ""
+        super().__init__(f"{what}{place}{remedy}".replace("\n", " "))
+
+
+class ConfigError(GlasWsolError):
+    """A setting that does not exist, has a value out of range, or contradicts another one."""
+
+
+class ImageFileError(GlasWsolError):
+    """A file that is not a readable 2-D image, or is larger than the pixel budget."""
+
+
+class WeightsError(GlasWsolError):
+    """Weights that are missing, damaged, unsafe to load, or made for another network."""
+
+
+class SplitError(GlasWsolError):
+    """A split that the data set does not have, or that cannot be trained or evaluated on."""
+
+
+class OutputError(GlasWsolError):
+    """An output place that cannot be written."""
+
+
+class NumericalError(GlasWsolError):
+    """A loss or a map that is not a finite number."""
+
+
+class DatalistError(GlasWsolError):
+    """Every fault of a datalist at once.
+
+    Args:
+        where: the table or folder that was read.
+        faults: one short line per fault, each naming its row or file.
+        fix: what to do about them.
+    """
+
+    def __init__(self, where: object, faults: Sequence[str], fix: str = "correct these entries") -> None:
+        self.faults = tuple(faults)
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        super().__init__(f"{count} in the datalist: " + "; ".join(self.faults), where, fix)
