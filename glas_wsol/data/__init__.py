@@ -1,2 +1,23 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
 """Datalists and splits of GlaS, CUB-200-2011 and any folder or table; the phantom."""
+
+from __future__ import annotations
+
+from glas_wsol.data.cub import CUB5_CLASSES, cub_datalist
+from glas_wsol.data.datalist import folder_datalist, images_datalist, load_datalist
+from glas_wsol.data.glas import GLAS_CLASSES, glas_datalist
+from glas_wsol.data.splits import Datalist, Item
+from glas_wsol.data.table import table_datalist
+
+__all__ = [
+    "CUB5_CLASSES",
+    "GLAS_CLASSES",
+    "Datalist",
+    "Item",
+    "cub_datalist",
+    "folder_datalist",
+    "glas_datalist",
+    "images_datalist",
+    "load_datalist",
+    "table_datalist",
+]

@@ -1,0 +1,55 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Files as every datalist sees them: which are images, in what order, and under what names results are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["IMAGE_SUFFIXES", "distinct_names", "folded", "is_file", "natural_key"]
+
+IMAGE_SUFFIXES = (".bmp", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+def is_file(path: Path) -> bool:
+    """`Path.is_file`, and False where a name is too long or malformed to be one."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def natural_key(text: str) -> tuple:
+    """Sort key that puts ``train_2`` before ``train_10``."""
+    parts = re.split(r"([0-9]+)", text)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], text
+
+
+def distinct_names(images: Sequence[Path | None], root: Path) -> list[str]:
+    """Names for output files: the path below ``root`` without its suffix, folders joined by ``__``.
+
+    Images that would share a name (``a.png`` and ``a.tif``, or ``A.png`` where case is ignored) keep their suffix and,
+    where that is not enough, get a digest of their path. So a name depends on no other image unless they would collide.
+    """
+    paths = [Path(os.path.relpath(image, root)) if image else Path(str(index)) for index, image in enumerate(images)]
+    folders = [[part for part in path.parts[:-1] if part != ".." and part != path.anchor] for path in paths]
+    names = ["__".join([*above, path.stem]) for above, path in zip(folders, paths, strict=True)]
+    whole = ["__".join([*above, path.name]) for above, path in zip(folders, paths, strict=True)]
+    digests = [hashlib.sha256(os.fsencode(path.as_posix())).hexdigest() for path in paths]
+    for length in (0, *range(8, 65, 8)):
+        same = Counter(map(folded, names))
+        if len(same) == len(names):
+            break
+        longer = [f"{name}-{digest[:length]}" if length else name for name, digest in zip(whole, digests, strict=True)]
+        names = [new if same[folded(old)] > 1 else old for old, new in zip(names, longer, strict=True)]
+    return names
+
+
+def folded(name: str) -> str:
+    """A name as file systems that ignore case and Unicode composition compare it."""
+    return unicodedata.normalize("NFC", name).casefold()

@@ -1,0 +1,135 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""GlaS: "Warwick QU Dataset (Released 2016_07_08)", 85 training and 80 test images of colon glands with two grades."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from glas_wsol.data.files import IMAGE_SUFFIXES, is_file, natural_key
+from glas_wsol.data.splits import Datalist, Item, parse_fold, split_by_fold, working_folds
+from glas_wsol.data.table import Row, read_rows
+from glas_wsol.errors import DatalistError, SplitError
+
+__all__ = ["GLAS_CLASSES", "find_glas", "glas_datalist"]
+
+GLAS_CLASSES = ("benign", "malignant")
+_NAME = re.compile(r"(train|testA|testB)_[0-9]+")
+# The paper's fold 0; its other 67 training images are for training.
+_MALIGNANT, _BENIGN = (24, 54, 5, 36, 26, 77, 74, 18, 83, 68), (38, 72, 65, 51, 12, 63, 2, 52)
+_PAPER_VALID = frozenset(f"train_{number}" for number in _MALIGNANT + _BENIGN)
+_PAPER_NAMES = frozenset(f"train_{number}" for number in range(1, 86))
+
+
+def find_glas(dataset_dir: str | Path) -> Path | None:
+    """The folder with ``Grade.csv``: this one, or the only sub-folder that has one; None where there is neither."""
+    root = Path(dataset_dir).expanduser().absolute()
+    if is_file(root / "Grade.csv"):
+        return root
+    below = list(root.glob("*/Grade.csv")) if root.is_dir() else []
+    return below[0].parent if len(below) == 1 else None
+
+
+def glas_datalist(dataset_dir: str | Path, fold: str = "paper", seed: int = 0) -> Datalist:
+    """Read GlaS as it is distributed: ``train_1.bmp``, ``train_1_anno.bmp``, ..., ``Grade.csv`` in one folder.
+
+    Args:
+        dataset_dir: that folder, or the one that holds it.
+        fold: ``"paper"``: the 67 + 18 images of the paper's fold 0, which shares patients between the two sides;
+            ``"patient-0"`` to ``"patient-4"``: no patient is on both sides; ``"stratified-0"`` to ``"stratified-4"``.
+        seed: for all folds but the paper's.
+
+    Returns:
+        Splits train, valid and, if there are test images, test (testA, then testB). The group is the patient; the
+        test split is the challenge's own whatever the fold, and may share patients with training.
+
+    Raises:
+        ConfigError: if there is no such fold.
+        DatalistError: every fault of the folder and ``Grade.csv`` at once.
+        SplitError: if the folder cannot give this fold; it names those that it can give.
+    """
+    root = find_glas(dataset_dir)
+    if root is None:
+        raise DatalistError(dataset_dir, ["no Grade.csv here or in one folder below"], "point at the GlaS folder")
+    scheme, _ = parse_fold(fold)
+    faults: list[str] = []
+    images, masks = _images(root, faults)
+    grades = _grades(root / "Grade.csv", faults)
+    # Test grades without any test image are how the data looks before the test part is fetched.
+    tested = any(name.startswith("test") for name in images)
+    missing = [name for name in grades if name not in images and (tested or name.startswith("train"))]
+    faults += [f"Grade.csv line {grades[name].line}: no image of {name}" for name in missing]
+    faults += [f"{images[name].name} has no grade in Grade.csv" for name in images if name not in grades]
+    if not images:
+        faults = ["no image named train_1.bmp, testA_1.bmp or the like"]
+    if faults:
+        raise DatalistError(root, faults, "compare the folder with the data set as it was distributed")
+
+    found = [
+        Item(image, GLAS_CLASSES.index(grades[name]["label"]), name, masks.get(name), grades[name]["group"] or None)
+        for name, image in images.items()
+    ]
+    train = [item for item in found if item.name.startswith("train")]
+    splits: dict[str, tuple[Item, ...]] = {"test": tuple(item for item in found if not item.name.startswith("train"))}
+    if train and scheme == "paper":
+        names = {item.name for item in train}
+        if names != _PAPER_NAMES:
+            lacking = sorted(_PAPER_NAMES - names, key=natural_key)
+            which = f"no {lacking[0]}" if lacking else f"{len(names)} training images, not 85"
+            which += f" and lacks {len(lacking) - 1} more" if len(lacking) > 1 else ""
+            works = ", ".join(working_folds(train, GLAS_CLASSES, seed)) or "none: add images"
+            fix = f"set 'fold' to one that works here ({works})"
+            raise SplitError(f"the paper's fold needs train_1 to train_85, and the folder has {which}", root, fix)
+        splits["train"] = tuple(item for item in train if item.name not in _PAPER_VALID)
+        splits["valid"] = tuple(item for item in train if item.name in _PAPER_VALID)
+    elif train:
+        splits |= split_by_fold(train, GLAS_CLASSES, fold, seed, root)
+    return Datalist("GlaS", GLAS_CLASSES, splits, str(root))
+
+
+def _images(root: Path, faults: list[str]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Images and masks by image name, in the order of their numbers."""
+    images: dict[str, Path] = {}
+    masks: dict[str, Path] = {}
+    for path in sorted(root.iterdir(), key=lambda path: natural_key(path.name)):
+        name = path.stem.removesuffix("_anno")
+        if path.suffix.lower() not in IMAGE_SUFFIXES or not _NAME.fullmatch(name) or not is_file(path):
+            continue
+        kept = images if name == path.stem else masks
+        if name in kept:
+            faults.append(f"{kept[name].name} and {path.name} are the same image twice")
+        kept[name] = path
+    order = sorted(images, key=lambda name: (name.partition("_")[0] != "train", natural_key(name)))
+    return {name: images[name] for name in order}, masks
+
+
+def _grades(path: Path, faults: list[str]) -> Mapping[str, Row]:
+    """Rows of Grade.csv by image name, with the keys ``label`` (a known class) and ``group``."""
+
+    def meaning(header: list[str]) -> dict[str, int]:
+        # " grade (GlaS)" stands beside " grade (Sirinukunwattana et al. 2015)", which has other classes
+        grades = [column for column, title in enumerate(header) if "grade" in title and "2015" not in title]
+        columns = {"label": grades[0]} if grades else {}
+        for key, word in (("image", "name"), ("group", "patient")):
+            found = [column for column, title in enumerate(header) if word in title]
+            columns |= {key: found[0]} if found else {}
+        return columns
+
+    grades: dict[str, Row] = {}
+    for row in read_rows(path, ("image", "label"), faults, meaning=meaning, where="Grade.csv "):
+        name = row["image"]
+        name = name[: name.rindex(".")] if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
+        row["label"] = row["label"].lower()
+        if not _NAME.fullmatch(name):
+            faults.append(f"Grade.csv line {row.line}: {name!r} is not train_N, testA_N or testB_N")
+        elif name in grades:
+            faults.append(f"Grade.csv line {row.line}: {name} again, after line {grades[name].line}")
+        elif row["label"] not in GLAS_CLASSES:
+            faults.append(
+                f"Grade.csv line {row.line}: grade {row['label']!r} of {name} is neither benign nor malignant"
+            )
+            grades[name] = row
+        else:
+            grades[name] = row
+    return grades

@@ -1,0 +1,233 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The frozen value every reader returns, and the folds that part its training images into training and validation."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from glas_wsol.errors import ConfigError, SplitError
+
+__all__ = ["FOLDS", "SPLITS", "SPLIT_WORDS", "Datalist", "Item", "parse_fold", "split_by_fold", "working_folds"]
+
+FOLDS = 5
+SPLITS = ("train", "valid", "test")
+SPLIT_WORDS: Mapping[str, str] = MappingProxyType(
+    {"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid"}
+    | {"test": "test", "testing": "test"}
+)
+_COLUMNS_SHOWN = 8  # summary() counts class by class up to this many classes
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image with its label; ``mask`` and ``group`` (a patient or case) where the data set has them."""
+
+    image: Path
+    label: int
+    name: str
+    mask: Path | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Datalist:
+    """Images with labels, in splits.
+
+    Args:
+        name: the data set, such as ``"GlaS"``.
+        classes: class names in label order.
+        splits: the splits that exist, of ``"train"``, ``"valid"`` and ``"test"``.
+        source: where it was read.
+
+    Raises:
+        SplitError: where a class has no training or no validation image (a small test split may lack one).
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, tuple[Item, ...]]
+    source: str
+
+    def __post_init__(self) -> None:
+        splits = {split: tuple(self.splits[split]) for split in SPLITS if self.splits.get(split)}
+        for split in ("train", "valid"):
+            absent = _absent(splits[split], self.classes) if split in splits else []
+            if absent:
+                what = f"the {split} split of {self.name} has no image of {', '.join(map(repr, absent))}"
+                raise SplitError(what, self.source, "add such images, or choose another fold")
+        object.__setattr__(self, "splits", MappingProxyType(splits))
+
+    def __reduce__(self) -> tuple:  # a mapping proxy can be neither copied nor sent to a worker
+        return Datalist, (self.name, self.classes, dict(self.splits), self.source)
+
+    def select(self, split: str, masks: bool = False) -> list[dict]:
+        """Items of one split as MONAI reads them.
+
+        Args:
+            split: ``"train"``, ``"valid"`` or ``"test"`` (or ``"val"``, ``"training"`` and the like).
+            masks: whether to hand out masks. Off, no item has a ``"mask"`` key, so training cannot touch a pixel
+                label. On, an item has the key where its image has a mask.
+
+        Returns:
+            ``{"image": str, "label": int, "name": str}`` and, where known, ``"mask": str`` and ``"group": str``
+            (in all items of the split or in none).
+
+        Raises:
+            SplitError: if the split does not exist, or masks are asked for and it has none.
+        """
+        items = self.splits.get(SPLIT_WORDS.get(split, split))
+        if items is None:
+            fix = (
+                f"set the split to one of {', '.join(self.splits)}, or 'dataset_dir' to data that has {split!r} images"
+            )
+            raise SplitError(f"{self.name} has no {split!r} split", self.source, fix)
+        if masks and not any(item.mask for item in items):
+            fix = "add mask files, or leave out what needs masks"
+            raise SplitError(f"the {split!r} split of {self.name} has no masks", self.source, fix)
+        grouped = all(item.group is not None for item in items)
+        return [
+            {"image": str(item.image), "label": item.label, "name": item.name}
+            | ({"mask": str(item.mask)} if masks and item.mask else {})
+            | ({"group": item.group} if grouped else {})
+            for item in items
+        ]
+
+    def summary(self) -> str:
+        """A short table: images, images of each class, groups and masks of every split."""
+        every_class = len(self.classes) <= _COLUMNS_SHOWN
+        rows = [["split", "n", *(self.classes if every_class else ["per class"]), "groups", "masks"]]
+        for split, items in self.splits.items():
+            labels = Counter(item.label for item in items)
+            counts = [labels[label] for label in range(len(self.classes))]
+            groups = len({item.group for item in items} - {None})
+            masks = sum(item.mask is not None for item in items)
+            cells = map(str, counts) if every_class else [f"{min(counts)}-{max(counts)}"]
+            kept = {0: "no", len(items): "yes"}.get(masks, f"{masks} of {len(items)}")
+            rows.append([split, str(len(items)), *cells, str(groups or "-"), kept])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([f"{self.name}, {len(self.classes)} classes, {self.source}", *lines])
+
+
+def parse_fold(fold: str) -> tuple[str, int]:
+    """Part a fold string: ``"paper"`` -> ``("paper", 0)``, ``"patient-3"`` -> ``("patient", 3)``.
+
+    Raises:
+        ConfigError: if there is no such fold.
+    """
+    scheme, _, number = str(fold).partition("-")
+    if fold == "paper":
+        return "paper", 0
+    if scheme in ("patient", "stratified") and number in map(str, range(FOLDS)):
+        return scheme, int(number)
+    known = f"paper, patient-0 .. patient-{FOLDS - 1}, stratified-0 .. stratified-{FOLDS - 1}"
+    raise ConfigError(f"there is no fold {fold!r}", "fold", f"use one of {known}")
+
+
+def split_by_fold(
+    items: Sequence[Item], classes: Sequence[str], fold: str, seed: int = 0, source: object = ""
+) -> dict[str, tuple[Item, ...]]:
+    """Part training images into training and validation: fold k of five is the validation.
+
+    Args:
+        items: the images to part, each name once.
+        classes: class names in label order.
+        fold: ``"patient-k"``: no group is on both sides, and classes are balanced as well as the groups allow;
+            ``"stratified-k"``: every class is dealt out evenly, groups disregarded;
+            ``"paper"``: fold 0 by groups where all images have one, stratified otherwise.
+        seed: another seed gives other folds; the order of ``items`` does not.
+        source: named in errors.
+
+    Raises:
+        ConfigError: if there is no such fold, or the seed is out of range.
+        SplitError: if images have no group, or a class would be absent on either side.
+    """
+    scheme, index = parse_fold(fold)
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ConfigError(f"{seed!r} is no seed", "seed", "use a whole number from 0 to 4294967295")
+    loose = [item.name for item in items if item.group is None]
+    if scheme == "patient" and loose:
+        which = "the images have" if len(loose) == len(items) else f"{len(loose)} images, such as {loose[0]}, have"
+        fix = f"name their patients, or set 'fold' to one of {_known(working_folds(items, classes, seed))}"
+        raise SplitError(f"{which} no group to keep together", source, fix)
+    grouped = scheme == "patient" or (scheme == "paper" and not loose)
+    fold_of = (_grouped if grouped else _stratified)(items, len(classes), seed)
+    splits = {
+        "train": tuple(item for item in items if fold_of[item.name] != index),
+        "valid": tuple(item for item in items if fold_of[item.name] == index),
+    }
+    for split, part in splits.items():
+        absent = _absent(part, classes)
+        if absent:
+            fix = f"set 'fold' to one of {_known(working_folds(items, classes, seed))}, or add images"
+            which = ", ".join(map(repr, absent))
+            raise SplitError(f"the {split} split of fold {fold!r} has no image of {which}", source, fix)
+    return splits
+
+
+def working_folds(items: Sequence[Item], classes: Sequence[str], seed: int = 0) -> list[str]:
+    """The ``patient-k`` and ``stratified-k`` folds that leave every class on both sides."""
+    schemes = {"stratified": _stratified}
+    if all(item.group is not None for item in items):
+        schemes = {"patient": _grouped} | schemes
+    works = []
+    for scheme, assign in schemes.items():
+        fold_of = assign(items, len(classes), seed)
+        has = np.zeros((FOLDS, len(classes)), dtype=int)
+        for item in items:
+            has[fold_of[item.name], item.label] += 1
+        whole = ((has > 0) & (has.sum(axis=0) > has)).all(axis=1)
+        works += [f"{scheme}-{index}" for index in np.flatnonzero(whole)]
+    return works
+
+
+def _known(folds: Sequence[str]) -> str:
+    return ", ".join(folds) or "none (no fold has every class on both sides: add images)"
+
+
+def _absent(items: Sequence[Item], classes: Sequence[str]) -> list[str]:
+    present = {item.label for item in items}
+    return [name for label, name in enumerate(classes) if label not in present]
+
+
+def _stratified(items: Sequence[Item], classes: int, seed: int) -> dict[str, int]:
+    """Deal out each class; `monai.data.partition_dataset_classes` does too, but refuses a class of fewer than five."""
+    rng, fold_of, cursor = np.random.RandomState(seed), {}, 0
+    for label in range(classes):
+        names = sorted(item.name for item in items if item.label == label)
+        # The deal goes on where the last class ended, so that folds are of one size; a class too small for all folds
+        # starts at fold 0, so that the first folds have every class.
+        start = cursor if len(names) >= FOLDS else 0
+        for place, chosen in enumerate(rng.permutation(len(names))):
+            fold_of[names[chosen]] = (start + place) % FOLDS
+        cursor = (start + len(names)) % FOLDS
+    return fold_of
+
+
+def _grouped(items: Sequence[Item], classes: int, seed: int) -> dict[str, int]:
+    """Deal out whole groups, the most uneven first, each to the fold that stays closest to a fifth of every class."""
+    counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(classes + 1))
+    for item in items:
+        counts[str(item.group)][[item.label, classes]] += 1  # the last column counts images of any class
+    groups = sorted(counts)
+    share = np.stack([counts[group] for group in groups])
+    share /= np.maximum(share.sum(axis=0), 1)
+    order = np.random.RandomState(seed).permutation(len(groups))
+    order = order[np.argsort(-(share[order] ** 2).sum(axis=1), kind="stable")]
+    load, fold = np.zeros((FOLDS, classes + 1)), np.zeros(len(groups), dtype=int)
+    for group in order:
+        # (load + share)^2 summed over folds is least where load . share is; rounded, a tie goes to the first fold
+        fold[group] = np.argmin(np.round(load @ share[group], 9))
+        load[fold[group]] += share[group]
+    for group in [*order[::-1], *order[::-1]]:  # then move single groups while that evens the folds out
+        load[fold[group]] -= share[group]
+        fold[group] = np.argmin(np.round(load @ share[group], 9))
+        load[fold[group]] += share[group]
+    placed = dict(zip(groups, fold.tolist(), strict=True))
+    return {item.name: placed[str(item.group)] for item in items}
