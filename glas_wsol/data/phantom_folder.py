@@ -1,0 +1,140 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""How a phantom reaches the disk: whole or not at all, by any number of processes, and never twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from ..errors import ConfigError, OutputError
+
+__all__ = ["MANIFEST", "build_phantom", "check_positive", "generator_of", "run_jobs"]
+
+MANIFEST = "phantom.json"
+_Job = TypeVar("_Job")
+
+
+def generator_of(seed: int, name: str) -> np.random.Generator:
+    """The source of randomness of one image: the same for any order, any number of processes and any other image."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
+def check_positive(**settings: float) -> None:
+    """Refuse settings below their least sensible value.
+
+    Args:
+        **settings: ``name=value``; a value of 0 or less is refused.
+
+    Raises:
+        ConfigError: a setting is not positive.
+    """
+    for name, value in settings.items():
+        if not value > 0:
+            raise ConfigError(f"{name} is {value}, not positive", "phantom", f"give a {name} greater than 0")
+
+
+def run_jobs(
+    function: Callable[[Path, _Job], None],
+    folder: Path,
+    jobs: Sequence[_Job],
+    *,
+    workers: int | None,
+    progress: bool,
+    title: str,
+) -> None:
+    """Call ``function(folder, job)`` for every job.
+
+    Args:
+        function: a function of a module, so that it can be sent to another process.
+        folder: where it writes.
+        jobs: what it writes.
+        workers: processes; 1 stays in this one, None takes one for each processor that this process may use.
+        progress: show a progress bar.
+        title: what the bar is called.
+    """
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(workers, len(jobs))
+    work = partial(function, folder)
+    with tqdm(total=len(jobs), desc=title, unit="image", disable=not progress) as bar:
+        if workers <= 1:
+            for job in jobs:
+                work(job)
+                bar.update()
+            return
+        # Spawned, not forked: a fork of a process that runs threads (torch, a notebook) may hang.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            for _ in pool.map(work, jobs, chunksize=max(1, len(jobs) // (8 * workers))):
+                bar.update()
+
+
+def build_phantom(directory: str | Path, manifest: Mapping[str, Any], fill: Callable[[Path], None]) -> Path:
+    """Write a phantom under a temporary name and give it its own when it is whole; reuse an equal one.
+
+    Args:
+        directory: where the phantom shall lie; it does not exist, is empty, or holds a phantom with the same manifest.
+        manifest: everything the phantom depends on, as JSON values.
+        fill: writes the phantom into the folder it is given.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OutputError: the place holds something else, or cannot be written.
+    """
+    target = Path(directory).expanduser().absolute()
+    wanted = json.loads(json.dumps(manifest))
+    if _holds(target, wanted):
+        return target
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        draft.mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(
+            f"the phantom cannot be written ({error.strerror})", target, "choose a writable folder"
+        ) from error
+    try:
+        fill(draft)
+        (draft / MANIFEST).write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+        try:
+            draft.replace(target)
+        except OSError as error:
+            if not _holds(target, wanted):  # unless another process has just finished the same phantom
+                raise OutputError(
+                    f"the phantom cannot be moved ({error.strerror})", target, "free this path"
+                ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return target
+
+
+def _holds(target: Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether the wanted phantom is there; anything else but nothing is refused."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return False
+    elsewhere = "choose another folder, or delete this one"
+    if not target.is_dir():
+        raise OutputError(
+            "a file lies where the phantom should go", target, "choose another folder, or delete the file"
+        )
+    try:
+        found = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"the folder exists and is no phantom (no readable {MANIFEST})", target, elsewhere) from error
+    if found != wanted:
+        keys = [k for k in {**wanted, **found} if found.get(k) != wanted.get(k)] if isinstance(found, dict) else ["all"]
+        differs = f"the folder holds another phantom (different: {', '.join(keys)})"
+        raise OutputError(differs, target, f"ask for the same phantom, or {elsewhere}")
+    return True
