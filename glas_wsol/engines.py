@@ -1,0 +1,253 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The min-max entropy step as a MONAI trainer: recursive erasing inside backpropagation (paper, algorithm 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents
+from monai.engines.workflow import Workflow
+from monai.utils.enums import CommonKeys as Keys
+from torch import Tensor
+from torch.optim.optimizer import Optimizer
+
+from glas_wsol import erasing
+from glas_wsol.errors import ConfigError
+from glas_wsol.losses import MinMaxEntropyLoss, cross_entropy
+from glas_wsol.networks.minmax import MinMaxEntropyNetwork
+
+__all__ = ["LossKeys", "MinMaxEntropyTrainer"]
+
+
+class LossKeys:
+    """Keys of the three weighted terms in the trainer's output; their sum is the optimised ``loss``."""
+
+    RELEVANT = "loss_relevant"
+    IRRELEVANT = "loss_irrelevant"
+    LOCALIZER = "loss_localizer"
+
+
+class MinMaxEntropyTrainer(SupervisedTrainer):
+    """Trains a :class:`~glas_wsol.networks.minmax.MinMaxEntropyNetwork` from image labels.
+
+    One iteration is one optimiser step. The localizer is run up to ``passes`` times, each time on the image without
+    what it found before; the gradient of each step is computed at once and its graph freed, so that the peak of memory
+    does not grow with the depth. This is exact because the mask is detached: no step's graph reaches an earlier one.
+    Then the classifier is run on the region found and on the rest.
+
+    Args:
+        device: where to run.
+        max_epochs: number of epochs.
+        train_data_loader: batches of ``{"image": [B, 3, H, W] in [0, 1], "label": [B]}``; never masks.
+        network: the network to train.
+        optimizer: its optimiser.
+        loss_function: weights of the three terms. Defaults to 1, 1, 1.
+        passes: largest number of forwards of M per step; 0 means no erasing: one forward, its mask untrusted. The
+            published ``u = 4`` is 4 forwards. Defaults to 4.
+        erase_from_epoch: epochs before this one (counted from 0) train without erasing. Defaults to 1.
+        sigma: slope of the trust. Defaults to 10.
+        step_reduction: gradients of the steps are summed (``"sum"``, default) or averaged (``"mean"``).
+        counted: whose localizer loss counts at steps ``t >= 1``: samples ``"alive"`` before the step (default), or
+            ``"all"`` (the reference run).
+        untrusted: see :func:`glas_wsol.erasing.keep`. Defaults to ``"blank"``.
+        rescale_trust: see :func:`glas_wsol.erasing.keep`. Defaults to False.
+        alive_only: run steps ``t >= 1`` on the alive samples only. Exact only with frozen batch normalisation, a
+            per-sample mask normalisation and ``counted="alive"``; None (default) does it exactly there.
+        reuse_dropout: whether one dropout pattern of M serves all steps of a mini-batch (default), or each step
+            draws afresh.
+        amp: mixed precision, bfloat16 unless ``amp_kwargs`` names another ``dtype``.
+        kwargs: further arguments of MONAI's ``SupervisedTrainer``.
+
+    Raises:
+        ConfigError: if a value is out of range, or ``alive_only`` is asked for where it would change the gradient.
+    """
+
+    network: MinMaxEntropyNetwork
+
+    def __init__(
+        self,
+        device: str | torch.device,
+        max_epochs: int,
+        train_data_loader: Iterable,
+        network: MinMaxEntropyNetwork,
+        optimizer: Optimizer,
+        loss_function: MinMaxEntropyLoss | None = None,
+        passes: int = 4,
+        erase_from_epoch: int = 1,
+        sigma: float = 10.0,
+        step_reduction: str = "sum",
+        counted: str = "alive",
+        untrusted: str = "blank",
+        rescale_trust: bool = False,
+        alive_only: bool | None = None,
+        reuse_dropout: bool = True,
+        amp: bool = False,
+        amp_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        _require(max_epochs >= 1, f"epochs={max_epochs}", "give at least 1")
+        _require(passes >= 0, f"passes={passes}", "give 0 for no erasing, or a number of forwards of the localizer")
+        _require(sigma > 0, f"sigma={sigma}", "give a positive number")
+        _require(step_reduction in ("sum", "mean"), f"step_reduction={step_reduction!r}", "choose sum or mean")
+        _require(counted in ("alive", "all"), f"counted={counted!r}", "choose alive or all")
+        _require(untrusted in ("blank", "plain", "skip"), f"untrusted={untrusted!r}", "choose blank, plain or skip")
+        _require(
+            kwargs.get("accumulation_steps", 1) == 1 and not kwargs.get("compile", False),
+            "accumulation_steps and compile do not go with the erasing recursion",
+            "leave them out: memory does not grow with passes",
+        )
+        exact = network.batch_norm == "frozen" and network.normalisation != "batch" and counted == "alive"
+        _require(
+            exact or not alive_only,
+            "alive_only would change the gradient",
+            "it needs batch_norm=frozen, normalisation=sample and counted=alive",
+        )
+        super().__init__(
+            device=device,
+            max_epochs=max_epochs,
+            train_data_loader=train_data_loader,
+            network=network,
+            optimizer=optimizer,
+            loss_function=MinMaxEntropyLoss() if loss_function is None else loss_function,
+            amp=amp,
+            amp_kwargs={"dtype": torch.bfloat16, **(amp_kwargs or {})},
+            optim_set_to_none=True,
+            **kwargs,
+        )
+        self.passes = passes
+        self.erase_from_epoch = erase_from_epoch
+        self.sigma = sigma
+        self.step_reduction = step_reduction
+        self.counted = counted
+        self.untrusted = untrusted
+        self.rescale_trust = rescale_trust
+        self.alive_only = exact if alive_only is None else alive_only
+        self.reuse_dropout = reuse_dropout
+        self.scaler: torch.amp.GradScaler | None = None
+
+    def run(self) -> None:
+        """Train; called again, go on from where it stopped."""
+        # Not super().run(): MONAI's scaler is for CUDA only. bfloat16 has float32's range and needs no scaling.
+        scale = self.amp and self.amp_kwargs["dtype"] == torch.float16
+        self.scaler = torch.amp.GradScaler(self.state.device.type) if scale else None
+        Workflow.run(self)
+
+    def _iteration(self, engine: MinMaxEntropyTrainer, batchdata: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One optimiser step.
+
+        Args:
+            engine: this trainer.
+            batchdata: ``image`` and ``label``.
+
+        Returns:
+            ``image``, ``label``; ``pred``: ``[B, c]`` class probabilities of C on X+; ``loss``: the loss that was
+            optimised, the exact sum of ``loss_relevant``, ``loss_irrelevant`` and ``loss_localizer``.
+        """
+        if batchdata is None:
+            raise ValueError("Must provide batch data for current iteration.")
+        image, label = engine.prepare_batch(batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs)[:2]
+        # MetaTensor carries __torch_function__ through every operation of the recursion.
+        image, label = (v.as_tensor() if isinstance(v, MetaTensor) else v for v in (image, label))
+        output = engine.state.output = {Keys.IMAGE: image, Keys.LABEL: label}
+        engine.network.train()
+        engine.optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
+        with torch.autocast(engine.state.device.type, enabled=engine.amp, **engine.amp_kwargs):
+            x = engine.network.normalise(image)
+            kept, localizer_loss = self._localize(x, label)
+            logits, relevant, irrelevant = self._classify(x, label, kept, localizer_loss)
+        output[LossKeys.RELEVANT] = relevant.detach()
+        output[LossKeys.IRRELEVANT] = irrelevant.detach()
+        output[LossKeys.LOCALIZER] = localizer_loss.detach()
+        output[Keys.LOSS] = output[LossKeys.RELEVANT] + output[LossKeys.IRRELEVANT] + output[LossKeys.LOCALIZER]
+        output[Keys.PRED] = logits.detach().softmax(dim=1)
+        for event in (
+            IterationEvents.FORWARD_COMPLETED,
+            IterationEvents.LOSS_COMPLETED,
+            IterationEvents.BACKWARD_COMPLETED,
+        ):
+            engine.fire_event(event)
+        if self.scaler is None:
+            engine.optimizer.step()
+        else:
+            self.scaler.step(engine.optimizer)
+            self.scaler.update()
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return output
+
+    def _localize(self, x: Tensor, label: Tensor) -> tuple[erasing.KeptRegion, Tensor]:
+        """The recursion: forwards of M, each backpropagated at once, and the region they found together."""
+        erase = self.passes > 0 and self.state.epoch > self.erase_from_epoch  # Ignite counts epochs from 1
+        state = erasing.start(x)
+        total, dropout, index = x.new_zeros(()), None, None
+        for step in range(max(self.passes, 1) if erase else 1):
+            self.fire_event(IterationEvents.INNER_ITERATION_STARTED)
+            localized = self.network.localize(_part(state.erased, index), _part(dropout, index))
+            if self.reuse_dropout and step == 0:
+                dropout = localized.dropout
+            losses = cross_entropy(localized.logits, _part(label, index))
+            everyone = torch.ones_like(state.alive)
+            counts = everyone if step == 0 or self.counted == "all" else state.alive
+            loss = self.loss_function.localizer_term(losses, _part(counts, index), x.shape[0])
+            total = total + self._backward(loss)
+            state = erasing.advance(state, localized.logits, losses, localized.mask, label, index, self.sigma)
+            self.fire_event(IterationEvents.INNER_ITERATION_COMPLETED)
+            if step + 1 == self.passes or not erase:
+                break
+            # The one wait for the device per step; the backward above is already queued behind it.
+            survivors = state.alive.nonzero().squeeze(1)
+            if survivors.shape[0] == 0:
+                break
+            index = survivors if self.alive_only and survivors.shape[0] < x.shape[0] else None
+        if self.step_reduction == "mean":
+            total = total / state.step
+            if not self.network.differentiable_mask:
+                for parameter in self.network.parameters():
+                    if parameter.grad is not None:
+                        parameter.grad /= state.step
+        if erase:
+            return erasing.keep(state, self.untrusted, self.rescale_trust), total
+        return erasing.KeptRegion(state.first_mask, torch.ones_like(state.alive)), total
+
+    def _classify(
+        self, x: Tensor, label: Tensor, kept: erasing.KeptRegion, localizer_loss: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """C on what was found and on the rest of the *original* image, and their gradients."""
+        network, loss = self.network, self.loss_function
+        if network.differentiable_mask:  # one graph holds all: memory grows with passes
+            positive, negative = network.classify(x * kept.mask), network.classify(x * (1 - kept.mask))
+            relevant, irrelevant = loss(positive, negative, label, kept.counted)
+            self._scaled(localizer_loss + relevant + irrelevant).backward()
+        elif network.batch_norm == "frozen" and network.classifier_scale <= 0.5:
+            # Samples do not meet in frozen layers: one forward for both, and at half scale no higher peak.
+            both = network.classify(torch.cat([x * kept.mask, x * (1 - kept.mask)]))
+            positive, negative = both.chunk(2)
+            relevant, irrelevant = loss(positive, negative, label, kept.counted)
+            self._scaled(relevant + irrelevant).backward()
+        else:  # batch statistics of X+ and X- must not mix, and one graph at a time keeps the peak low
+            positive = network.classify(x * kept.mask)
+            relevant = self._backward(loss.relevant_term(positive, label, kept.counted))
+            irrelevant = self._backward(loss.irrelevant_term(network.classify(x * (1 - kept.mask)), kept.counted))
+        return positive, relevant, irrelevant
+
+    def _backward(self, loss: Tensor) -> Tensor:
+        """Backpropagate now and return the value; with a differentiable mask return the graph, to be used later."""
+        if self.network.differentiable_mask:
+            return loss
+        self._scaled(loss).backward()
+        return loss.detach()
+
+    def _scaled(self, loss: Tensor) -> Tensor:
+        return loss if self.scaler is None else self.scaler.scale(loss)
+
+
+def _part(values: Tensor | None, index: Tensor | None) -> Tensor | None:
+    return values if values is None or index is None else values[index]
+
+
+def _require(condition: bool, what: str, fix: str) -> None:
+    if not condition:
+        raise ConfigError(what, "MinMaxEntropyTrainer", fix)

@@ -1,0 +1,95 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""From class activation maps to an image mask: weight, upsample, normalise, pseudo-threshold (paper, section 3.3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["evidence_map", "interpolation_matrix", "normalise", "pseudo_threshold", "resize"]
+
+
+def evidence_map(maps: Tensor, probabilities: Tensor) -> Tensor:
+    """``T = sum_k p(k) A_k``: the class maps weighted by the class probabilities (paper, equation 10).
+
+    Args:
+        maps: ``[B, c, h, w]`` class activation maps ``A``.
+        probabilities: ``[B, c]``, each row sums to 1.
+
+    Returns:
+        ``[B, 1, h, w]``.
+    """
+    return torch.einsum("bk,bkhw->bhw", probabilities, maps).unsqueeze(1)
+
+
+def interpolation_matrix(source: int, target: int, align_corners: bool, like: Tensor) -> Tensor:
+    """Linear interpolation of ``source`` samples to ``target`` samples as a matrix.
+
+    Args:
+        source: number of samples given, at least 1.
+        target: number of samples wanted, at least 1.
+        align_corners: whether first and last samples coincide, as in ``torch.nn.functional.interpolate``.
+        like: a tensor whose dtype and device the matrix takes.
+
+    Returns:
+        ``[target, source]``; each row sums to 1.
+    """
+    index = torch.arange(target, dtype=like.dtype, device=like.device)
+    if align_corners:
+        position = index * ((source - 1) / (target - 1) if target > 1 else 0.0)
+    else:
+        position = ((index + 0.5) * (source / target) - 0.5).clamp(min=0.0)
+    position = position.clamp(max=float(source - 1))
+    # A triangle of width 1 around each source sample: (1 - |distance|)+ is linear interpolation.
+    samples = torch.arange(source, dtype=like.dtype, device=like.device)
+    return (1.0 - (position.unsqueeze(1) - samples.unsqueeze(0)).abs()).clamp(min=0.0)
+
+
+def resize(maps: Tensor, height: int, width: int, align_corners: bool = True) -> Tensor:
+    """Bilinear resizing as two matrix products: differentiable *and* deterministic on every device.
+
+    Args:
+        maps: ``[..., h, w]``, floating point.
+        height: rows wanted.
+        width: columns wanted.
+        align_corners: as in ``torch.nn.functional.interpolate``.
+
+    Returns:
+        ``[..., height, width]``.
+    """
+    rows = interpolation_matrix(maps.shape[-2], height, align_corners, maps)
+    columns = interpolation_matrix(maps.shape[-1], width, align_corners, maps)
+    return rows @ maps @ columns.transpose(0, 1)
+
+
+def normalise(evidence: Tensor, mode: str = "sample", eps: float = 1e-6) -> Tensor:
+    """Min-max normalisation ``(T - min) / (max - min + eps)``, without which the threshold 0.5 has no meaning.
+
+    Args:
+        evidence: ``[B, 1, H, W]``.
+        mode: ``"sample"`` over each image; ``"batch"`` over the whole mini-batch (the reference run, in training);
+            ``"none"`` leaves the map as it is.
+        eps: activations are of order 1: a map flatter than this carries no evidence in float32.
+
+    Returns:
+        ``[B, 1, H, W]``, in [0, 1] unless ``mode="none"``; a constant map becomes 0 everywhere.
+    """
+    if mode == "none":
+        return evidence
+    dims = [0, 1, 2, 3] if mode == "batch" else [1, 2, 3]
+    low, high = evidence.amin(dim=dims, keepdim=True), evidence.amax(dim=dims, keepdim=True)
+    return (evidence - low) / (high - low + eps)
+
+
+def pseudo_threshold(evidence: Tensor, omega: float = 8.0, sigma: float = 0.5) -> Tensor:
+    """``R+ = sigmoid(omega (T - sigma))``: a soft threshold at ``sigma`` (paper, equation 11).
+
+    Args:
+        evidence: normalised map, any shape.
+        omega: steepness; defaults to 8.
+        sigma: threshold; defaults to 0.5.
+
+    Returns:
+        The decidable region ``R+``, same shape, in (0, 1).
+    """
+    return torch.sigmoid(omega * (evidence - sigma))

@@ -1,0 +1,253 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The paper's network G: a localizer M and a classifier C, two heads on one shared trunk."""
+
+# No `from __future__ import annotations` here: TorchScript cannot read postponed annotations of a NamedTuple.
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from glas_wsol.errors import ConfigError
+from glas_wsol.networks.maps import evidence_map, normalise, pseudo_threshold, resize
+from glas_wsol.networks.pooling import build_pooling
+from glas_wsol.networks.trunks import Trunk, build_trunk
+
+__all__ = ["Head", "Localized", "MinMaxEntropyNetwork"]
+
+
+class Localized(NamedTuple):
+    """What the localizer says of a mini-batch.
+
+    Attributes:
+        logits: ``[B, c]`` class scores ``s`` of M.
+        mask: ``[B, 1, H, W]`` decidable region ``R+``, in (0, 1).
+        dropout: the dropout pattern used, to be used again for the same samples; None where nothing was dropped.
+    """
+
+    logits: Tensor
+    mask: Tensor
+    dropout: Tensor | None
+
+
+class Head(nn.Module):
+    """Features to class maps (1x1 convolution to several maps per class, averaged) and to class scores (pooling).
+
+    Args:
+        channels: feature channels.
+        num_classes: ``c``.
+        modalities: maps per class, ``m``. Defaults to 5.
+        pooling: name of the pooling, see :func:`~glas_wsol.networks.pooling.build_pooling`. Defaults to ``wildcat``.
+        pooling_options: the pooling's arguments.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        modalities: int = 5,
+        pooling: str = "wildcat",
+        pooling_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.modalities = modalities
+        self.to_maps = nn.Conv2d(channels, num_classes * modalities, kernel_size=1)
+        self.pooling = build_pooling(pooling, **(pooling_options or {}))
+
+    def class_maps(self, features: Tensor) -> Tensor:
+        """Class activation maps ``A``.
+
+        Args:
+            features: ``[B, channels, h, w]``.
+
+        Returns:
+            ``[B, c, h, w]``, at least float32: selection, softmax and trust do not bear half precision.
+        """
+        maps = self.to_maps(features)
+        if maps.dtype == torch.float16 or maps.dtype == torch.bfloat16:
+            maps = maps.float()
+        return maps.unflatten(1, (self.num_classes, self.modalities)).mean(dim=2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Class scores ``[B, c]`` of features ``[B, channels, h, w]``, with a fresh dropout pattern in training."""
+        maps = self.class_maps(features)
+        return self.pooling(maps, self.pooling.draw_dropout(maps))
+
+
+class MinMaxEntropyNetwork(nn.Module):
+    """Localizer and classifier on one trunk (paper, figure 2).
+
+    ``forward`` maps images in [0, 1] to one tensor that sums to 1 at every pixel, a distribution over
+    {undecidable, class 1, ..., class c}; the named methods work on *normalised* images, see :meth:`normalise`.
+
+    Args:
+        trunk: name of the trunk (see :data:`~glas_wsol.networks.trunks.TRUNKS`) or a trunk.
+        num_classes: ``c``, at least 2.
+        weights: the trunk's weights, see :func:`~glas_wsol.networks.trunks.build_trunk`. Defaults to ``"auto"``.
+        modalities: maps per class. Defaults to 5.
+        pooling: pooling of both heads. Defaults to ``"wildcat"``.
+        pooling_options: arguments of the pooling; for WILDCAT defaults to ``kmax=kmin=0.09, alpha=0, dropout=0.75``.
+        classifier_scale: C sees its input bilinearly shrunk by this factor. Defaults to 0.5.
+        normalisation: min-max normalisation of the evidence map *in training*, ``"sample"`` (default), ``"batch"``
+            or ``"none"``; evaluation is always per image unless ``"none"``.
+        omega: steepness of the pseudo-threshold. Defaults to 8.
+        sigma: the pseudo-threshold. Defaults to 0.5.
+        differentiable_mask: whether gradients pass through the mask into M. Defaults to False (paper, footnote 5).
+        batch_norm: ``"batch"`` (default) for batch statistics in training; ``"frozen"`` for the running statistics of
+            the pretrained trunk, with the affine part trained.
+        pixel_mean: mean subtracted from images in [0, 1]; defaults to what the trunk's weights expect.
+        pixel_std: divisor after that; defaults to what the trunk's weights expect.
+        seed: seed of the initial weights, so that they do not depend on what was drawn before; None draws on.
+
+    Raises:
+        ConfigError: if a value is out of range.
+    """
+
+    def __init__(
+        self,
+        trunk: str | Trunk = "resnet101",
+        num_classes: int = 2,
+        weights: str = "auto",
+        modalities: int = 5,
+        pooling: str = "wildcat",
+        pooling_options: Mapping[str, Any] | None = None,
+        classifier_scale: float = 0.5,
+        normalisation: str = "sample",
+        omega: float = 8.0,
+        sigma: float = 0.5,
+        differentiable_mask: bool = False,
+        batch_norm: str = "batch",
+        pixel_mean: Sequence[float] | None = None,
+        pixel_std: Sequence[float] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        _choose("normalisation", normalisation, ("sample", "batch", "none"))
+        _choose("batch_norm", batch_norm, ("batch", "frozen"))
+        if num_classes < 2:
+            raise ConfigError(f"{num_classes} classes", "num_classes", "give at least 2: entropy needs an alternative")
+        if not 0 < classifier_scale <= 1:
+            raise ConfigError(f"classifier_scale={classifier_scale}", "network", "give a factor in (0, 1]")
+        if pooling == "wildcat":
+            pooling_options = {"dropout": 0.75, **(pooling_options or {})}
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            self.trunk = build_trunk(trunk, weights) if isinstance(trunk, str) else trunk
+            head = (self.trunk.channels, num_classes, modalities, pooling, pooling_options)
+            self.localizer = Head(*head)
+            self.classifier = Head(*head)
+        self.num_classes = num_classes
+        self.classifier_scale = classifier_scale
+        self.smallest_side = self.trunk.stride  # below it, the trunk has no feature position left
+        self.normalisation = normalisation
+        self.omega = omega
+        self.sigma = sigma
+        self.differentiable_mask = differentiable_mask
+        self.batch_norm = batch_norm
+        for name, values in (
+            ("pixel_mean", self.trunk.pixel_mean if pixel_mean is None else pixel_mean),
+            ("pixel_std", self.trunk.pixel_std if pixel_std is None else pixel_std),
+        ):
+            self.register_buffer(name, torch.tensor(list(values), dtype=torch.float32).view(1, 3, 1, 1))
+
+    def train(self, mode: bool = True) -> "MinMaxEntropyNetwork":
+        """Set training mode; frozen batch normalisation stays in evaluation mode."""
+        super().train(mode)
+        if self.batch_norm == "frozen":
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """Images in [0, 1] to what the trunk expects; 0 then stands for the mean colour, and erasing paints it.
+
+        Args:
+            image: ``[B, 3, H, W]``, in [0, 1].
+
+        Returns:
+            ``[B, 3, H, W]``, the ``X`` of the paper.
+        """
+        return (image - self.pixel_mean) / self.pixel_std
+
+    def class_maps(self, x: Tensor) -> Tensor:
+        """The localizer's class activation maps.
+
+        Args:
+            x: ``[B, 3, H, W]``, normalised.
+
+        Returns:
+            ``[B, c, h, w]`` at stride 32.
+        """
+        return self.localizer.class_maps(self.trunk(x))
+
+    def localize(self, x: Tensor, dropout: Tensor | None = None) -> Localized:
+        """One forward of M: scores and mask (paper, equations 8, 10 and 11).
+
+        Args:
+            x: ``[B, 3, H, W]``, normalised.
+            dropout: the pattern of an earlier call on the same samples; None draws one (in training).
+        """
+        maps = self.class_maps(x)
+        if dropout is None:
+            dropout = self.localizer.pooling.draw_dropout(maps)
+        logits = self.localizer.pooling(maps, dropout)
+        if self.differentiable_mask:
+            evidence = evidence_map(maps, logits.softmax(dim=1))
+        else:
+            evidence = evidence_map(maps.detach(), logits.detach().softmax(dim=1))
+        evidence = resize(evidence, x.shape[2], x.shape[3])
+        mode = self.normalisation if self.training or self.normalisation == "none" else "sample"
+        mask = pseudo_threshold(normalise(evidence, mode), self.omega, self.sigma)
+        return Localized(logits, mask, dropout)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """One forward of C.
+
+        Args:
+            x: ``[B, 3, H, W]``, normalised and masked: ``X+`` or ``X-``.
+
+        Returns:
+            ``[B, c]`` class scores.
+        """
+        height = max(int(round(self.classifier_scale * x.shape[2])), min(self.smallest_side, x.shape[2]))
+        width = max(int(round(self.classifier_scale * x.shape[3])), min(self.smallest_side, x.shape[3]))
+        if height != x.shape[2] or width != x.shape[3]:
+            if self.differentiable_mask:  # the gradient of F.interpolate is not deterministic on CUDA
+                x = resize(x, height, width, align_corners=False)
+            else:
+                x = F.interpolate(x, size=[height, width], mode="bilinear", align_corners=False)
+        return self.classifier(self.trunk(x))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Which pixels decided, and for which class.
+
+        Args:
+            image: ``[B, 3, H, W]``, in [0, 1]; sides divisible by 32 give exact maps.
+
+        Returns:
+            ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k | X+)``; the channels sum to 1.
+        """
+        x = self.normalise(image)
+        mask = self.localize(x).mask
+        probabilities = self.classify(x * mask).softmax(dim=1)
+        return torch.cat([1 - mask, mask * probabilities.unsqueeze(2).unsqueeze(3)], dim=1)
+
+    @torch.jit.unused
+    def parameter_groups(self, trunk_lr: float, head_lr: float) -> list[dict[str, Any]]:
+        """Optimiser groups with their own learning rates: the pretrained trunk, and the two fresh heads.
+
+        Args:
+            trunk_lr: learning rate of the trunk.
+            head_lr: learning rate of both heads.
+        """
+        heads = [*self.localizer.parameters(), *self.classifier.parameters()]
+        return [{"params": list(self.trunk.parameters()), "lr": trunk_lr}, {"params": heads, "lr": head_lr}]
+
+
+def _choose(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name}={value!r}", "network", f"choose one of {', '.join(allowed)}")

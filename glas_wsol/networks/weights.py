@@ -1,0 +1,130 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Reading tensors from files of strangers: safetensors, or pickles restricted to tensors; never anything else."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from glas_wsol.errors import WeightsError
+
+__all__ = ["fetch", "load_strictly", "read_state_dict", "sha256_of"]
+
+_URL = re.compile(r"^(?P<url>https://[^#]+)#sha256=(?P<sha256>[0-9a-f]{64})$")
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file, 64 lower-case hexadecimal digits.
+
+    Args:
+        path: the file.
+    """
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file) -> str:  # noqa: ANN001 - Python 3.10 has no hashlib.file_digest
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Tensors by name from a ``.safetensors`` file, or from a ``.pt``/``.pth`` file with ``weights_only=True``.
+
+    There is no fall-back to an unrestricted pickle: a file that needs one is refused.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Names to CPU tensors; a ``module.`` prefix left by a distributed wrapper is removed.
+
+    Raises:
+        WeightsError: if the file is missing, damaged, or holds anything but tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError("no such weights file", path, "give the path of a .safetensors or .pth file")
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, EOFError, ValueError, KeyError) as error:
+        raise WeightsError(f"damaged weights file ({error})", path, "copy or download it again") from error
+    except Exception as error:  # torch and pickle raise many types on a file that is not plain tensors
+        raise WeightsError(
+            "not a file of plain tensors", path, "save a state dict of tensors, best as .safetensors"
+        ) from error
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError("not a state dict of tensors", path, "save network.state_dict(), best as .safetensors")
+    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def fetch(url: str) -> Path:
+    """Download weights once into torch's cache and check them.
+
+    Args:
+        url: ``https://...#sha256=<64 hexadecimal digits>``; the digest is not optional.
+
+    Returns:
+        The local file.
+
+    Raises:
+        WeightsError: if the digest is missing or wrong, or the file cannot be had.
+    """
+    match = _URL.match(url)
+    if match is None:
+        raise WeightsError(
+            "weights from a URL need https and a digest", url, "append #sha256=<64 hexadecimal digits> to the address"
+        )
+    expected = match["sha256"]
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    target = folder / f"{expected[:8]}-{Path(urlsplit(match['url']).path).name}"
+    if not target.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            # hash_prefix: torch compares it with the digest before the file gets its final name.
+            torch.hub.download_url_to_file(match["url"], str(target), hash_prefix=expected)
+        except (OSError, RuntimeError) as error:
+            raise WeightsError(f"download failed ({error})", match["url"], "check the address and the digest") from error
+    if sha256_of(target) != expected:
+        raise WeightsError("wrong SHA-256", target, "delete this file and run again")
+    return target
+
+
+def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], where: object, fix: str) -> None:
+    """Load every tensor into its place, or say in one line which do not fit.
+
+    Args:
+        module: the network that receives the tensors.
+        state: names to tensors.
+        where: the file they came from, for the message.
+        fix: what a user should do when they do not fit.
+
+    Raises:
+        WeightsError: if a name is missing, unexpected or of another shape.
+    """
+    own = module.state_dict()
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    reshaped = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
+    if missing or unexpected or reshaped:
+        faults = [
+            f"{len(names)} {kind} (first: {names[0]})"
+            for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+            if names
+        ]
+        raise WeightsError("weights of another network: " + ", ".join(faults), where, fix)
+    module.load_state_dict(dict(state))

@@ -1,0 +1,46 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Shared fixtures: small networks that run in milliseconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from glas_wsol.networks.minmax import MinMaxEntropyNetwork
+from glas_wsol.networks.trunks import Trunk
+
+torch.set_num_threads(1)
+
+
+def tiny_trunk(channels: int = 8) -> Trunk:
+    """Five strided convolutions with batch normalisation: the shape of a real trunk, a thousandth of its work."""
+
+    def stage(source: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(source, channels, 3, stride=2, padding=1), nn.BatchNorm2d(channels), nn.ReLU())
+
+    return Trunk([stage(3)] + [stage(channels) for _ in range(4)], channels, (0.5,) * 3, (0.5,) * 3)
+
+
+def tiny_network(seed: int = 0, **options: Any) -> MinMaxEntropyNetwork:
+    """A min-max entropy network on the tiny trunk, with running statistics that are not those of an untouched layer."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = MinMaxEntropyNetwork(tiny_trunk(), **{"num_classes": 2, "seed": seed, **options})
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.uniform_(-0.1, 0.1)
+                module.running_var.uniform_(0.05, 0.2)
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+    return network
+
+
+@pytest.fixture
+def batch() -> dict[str, torch.Tensor]:
+    """Six non-square asymmetric images with labels of both classes, float64."""
+    generator = torch.Generator().manual_seed(3)
+    image = torch.rand(6, 3, 96, 64, generator=generator, dtype=torch.float64)
+    image[:, :, :20, :30] *= 0.3
+    return {"image": image, "label": torch.tensor([0, 1, 0, 1, 1, 0])}

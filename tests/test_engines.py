@@ -1,0 +1,311 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The step of the trainer against one big retained graph, its memory, its events and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Events
+from monai.engines.utils import IterationEvents
+from torch import Tensor
+from torch.nn import functional as F
+
+from glas_wsol.engines import LossKeys, MinMaxEntropyTrainer
+from glas_wsol.errors import ConfigError
+from glas_wsol.losses import MinMaxEntropyLoss
+from tests.conftest import tiny_network
+
+
+class CountingSGD(torch.optim.SGD):
+    """Counts its steps and leaves the weights alone, so that gradients can be read afterwards."""
+
+    steps = 0
+
+    def step(self, closure: Any = None) -> None:
+        self.steps += 1
+
+
+def one_step(network, batch, *, epoch: int = 2, **options) -> tuple[dict, MinMaxEntropyTrainer]:
+    optimizer = CountingSGD(network.parameters(), lr=0.0)
+    trainer = MinMaxEntropyTrainer("cpu", epoch, [batch], network, optimizer, **{"decollate": False, **options})
+    trainer.state.epoch = epoch - 1  # so that the one epoch run is the wanted one
+    torch.manual_seed(11)
+    trainer.run()
+    return trainer.state.output, trainer
+
+
+def retained_graph(network, batch, passes: int, *, untrusted="blank", counted="alive", weights=(1, 1, 1), sigma=10.0):
+    """The method as one expression: every forward kept, one backward at the end. Written from the paper's equations."""
+    network.train()
+    x, y = network.normalise(batch["image"]), batch["label"]
+    size = len(y)
+    torch.manual_seed(11)
+    erased, found = x, torch.zeros_like(x[:, :1])
+    alive, ever = torch.ones(size, dtype=torch.bool), torch.zeros(size, dtype=torch.bool)
+    total, first_loss, first_mask, dropout, alive_at = 0.0, None, None, None, []
+    for t in range(max(passes, 1)):
+        if not alive.any():
+            break
+        alive_at.append(int(alive.sum()))
+        m = network.localize(erased, dropout)
+        dropout = m.dropout
+        losses = F.cross_entropy(m.logits, y, reduction="none")
+        first_loss = losses.detach() if t == 0 else first_loss
+        first_mask = m.mask if t == 0 else first_mask
+        included = torch.ones(size, dtype=torch.bool) if t == 0 or counted == "all" else alive
+        total = total + weights[2] * (losses * included).sum() / size
+        p = m.logits.softmax(1).detach()
+        psi = torch.tensor(
+            [
+                math.exp(-t / sigma) * float(p[i, y[i]])
+                if alive[i] and int(p[i].argmax()) == int(y[i]) and float(losses[i].detach()) <= float(first_loss[i])
+                else 0.0
+                for i in range(size)
+            ],
+            dtype=x.dtype,
+        ).view(-1, 1, 1, 1)
+        found = torch.maximum(found, psi * m.mask)
+        erased = torch.where(psi > 0, erased * (1 - found.detach()), erased)
+        alive = psi.flatten() > 0
+        ever |= alive
+    if passes == 0:
+        found, ever = first_mask, torch.ones_like(ever)
+    if untrusted == "plain":
+        found = torch.where(ever.view(-1, 1, 1, 1), found, first_mask)
+    included = ever if untrusted == "skip" else torch.ones_like(ever)
+    positive, negative = network.classify(x * found), network.classify(x * (1 - found))
+    relevant = (F.cross_entropy(positive, y, reduction="none") * included).sum() / included.sum().clamp(min=1)
+    irrelevant = (-F.log_softmax(negative, 1).mean(1) * included).sum() / included.sum().clamp(min=1)
+    loss = total + weights[0] * relevant + weights[1] * irrelevant
+    loss.backward()
+    return loss.detach(), alive_at
+
+
+def gradients(network) -> Tensor:
+    return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in network.parameters()])
+
+
+@pytest.mark.parametrize("batch_norm", ["batch", "frozen"])
+@pytest.mark.parametrize("passes", [0, 1, 4])
+@pytest.mark.parametrize("options", [{}, {"untrusted": "plain"}, {"untrusted": "skip"}, {"counted": "all"}])
+def test_gradient_equals_that_of_one_retained_graph(batch, batch_norm, passes, options):
+    # weights of the seed chosen so that samples die at different depths (asserted below)
+    network = tiny_network(seed=5, batch_norm=batch_norm, pooling_options={"dropout": 0.5}).double()
+    reference = copy.deepcopy(network)
+    output, trainer = one_step(network, batch, passes=passes, **options)
+    loss, alive_at = retained_graph(reference, batch, passes, **options)
+    if passes == 4:
+        assert len(alive_at) > 1, "the recursion must go deeper than one step for this test to mean anything"
+        assert alive_at[1] < alive_at[0], "some sample must have lost its trust"
+    expected, got = gradients(reference), gradients(network)
+    assert expected.norm() > 1e-3
+    assert float((got - expected).norm() / expected.norm()) < 1e-12
+    assert float(abs(output["loss"] - loss)) < 1e-12
+    for own, other in zip(network.buffers(), reference.buffers(), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-12, atol=1e-12)
+    assert trainer.optimizer.steps == 1
+
+
+def test_differentiable_mask_gives_the_retained_gradient_through_the_mask(batch):
+    network = tiny_network(seed=5, differentiable_mask=True, pooling_options={"dropout": 0.0}).double()
+    detached = copy.deepcopy(network)
+    detached.differentiable_mask = False
+    reference = copy.deepcopy(network)
+    one_step(network, batch, passes=4)
+    one_step(detached, batch, passes=4)
+    retained_graph(reference, batch, 4)
+    torch.testing.assert_close(gradients(network), gradients(reference), rtol=1e-10, atol=1e-13)
+    assert (gradients(network) - gradients(detached)).norm() > 1e-4, "the mask's gradient must reach M"
+
+
+@pytest.mark.parametrize("batch_norm", ["batch", "frozen"])
+def test_mean_over_steps_divides_the_localizer_gradient(batch, batch_norm):
+    networks = [tiny_network(seed=5, batch_norm=batch_norm, pooling_options={"dropout": 0.0}).double() for _ in "abc"]
+    loss = {"loss_function": MinMaxEntropyLoss(relevant=0, irrelevant=0)}
+    summed, _ = one_step(networks[0], batch, passes=4, **loss)
+    averaged, _ = one_step(networks[1], batch, passes=4, step_reduction="mean", **loss)
+    _, alive_at = retained_graph(networks[2], batch, 4)
+    torch.testing.assert_close(gradients(networks[1]) * len(alive_at), gradients(networks[0]), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(averaged["loss"] * len(alive_at), summed["loss"])
+
+
+def test_running_the_alive_samples_only_changes_nothing_where_it_is_allowed(batch):
+    networks = [tiny_network(seed=5, batch_norm="frozen", pooling_options={"dropout": 0.5}).double() for _ in "ab"]
+    part, _ = one_step(networks[0], batch, passes=4, alive_only=True)
+    full, _ = one_step(networks[1], batch, passes=4, alive_only=False)
+    torch.testing.assert_close(gradients(networks[0]), gradients(networks[1]), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(part["loss"], full["loss"], rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("network_options", "options"),
+    [({"batch_norm": "batch"}, {}), ({"normalisation": "batch"}, {}), ({}, {"counted": "all"})],
+)
+def test_running_the_alive_samples_only_is_refused_where_it_would_be_wrong(batch, network_options, options):
+    network = tiny_network(**{"batch_norm": "frozen", **network_options}).double()
+    with pytest.raises(ConfigError, match="change the gradient"):
+        one_step(network, batch, alive_only=True, **options)
+
+
+def test_the_logged_loss_is_the_exact_sum_of_its_terms_and_of_their_weights(batch):
+    network = tiny_network(seed=5).double()
+    reference = copy.deepcopy(network)
+    output, _ = one_step(network, batch, passes=4, loss_function=MinMaxEntropyLoss(0.5, 2.0, 0.25))
+    assert output["loss"] == output[LossKeys.RELEVANT] + output[LossKeys.IRRELEVANT] + output[LossKeys.LOCALIZER]
+    loss, _ = retained_graph(reference, batch, 4, weights=(0.5, 2.0, 0.25))
+    torch.testing.assert_close(output["loss"], loss)
+    torch.testing.assert_close(gradients(network), gradients(reference), rtol=1e-12, atol=1e-14)
+
+
+def count_inner_steps(network, batch, **options) -> tuple[list[str], MinMaxEntropyTrainer]:
+    fired: list[str] = []
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    trainer = MinMaxEntropyTrainer("cpu", 2, [batch], network, optimizer, decollate=False, **options)
+    trainer.state.epoch = 1
+    for event in IterationEvents:
+        trainer.add_event_handler(event, lambda _, name: fired.append(name), event.name)
+    trainer.run()
+    return fired, trainer
+
+
+def test_the_loop_stops_when_all_trust_is_zero(batch):
+    network = tiny_network(seed=5).double().eval()
+    with torch.no_grad():
+        for head in (network.localizer, network.classifier):
+            head.to_maps.bias += torch.tensor([9.0] * 5 + [-9.0] * 5).double()
+    always_wrong = {"image": batch["image"], "label": torch.ones(6, dtype=torch.long)}  # M says 0, whatever it sees
+    always_right = {"image": batch["image"], "label": torch.zeros(6, dtype=torch.long)}
+    fired, _ = count_inner_steps(copy.deepcopy(network), always_wrong, passes=8)
+    assert fired.count("INNER_ITERATION_COMPLETED") == 1
+    fired, trainer = count_inner_steps(network, always_right, passes=3)
+    assert 1 <= fired.count("INNER_ITERATION_COMPLETED") <= 3
+    assert trainer.state.output["pred"].shape == (6, 2)
+
+
+def test_every_event_of_monai_is_fired_in_order(batch):
+    fired, _ = count_inner_steps(tiny_network(seed=5).double(), batch, passes=0)
+    assert fired == [
+        "INNER_ITERATION_STARTED",
+        "INNER_ITERATION_COMPLETED",
+        "FORWARD_COMPLETED",
+        "LOSS_COMPLETED",
+        "BACKWARD_COMPLETED",
+        "MODEL_COMPLETED",
+    ]
+
+
+def test_erasing_starts_at_epoch_one(batch):
+    network = tiny_network(seed=5, pooling_options={"dropout": 0.0}).double()
+    twin = copy.deepcopy(network)
+    one_step(network, batch, epoch=1, passes=4)
+    one_step(twin, batch, epoch=1, passes=0)
+    assert torch.equal(gradients(network), gradients(twin))
+    one_step(network, batch, epoch=1, passes=4, erase_from_epoch=0)
+    assert not torch.equal(gradients(network), gradients(twin))
+
+
+def test_the_dropout_pattern_is_reused_at_every_step(batch):
+    network = tiny_network(seed=5, pooling_options={"dropout": 0.5}).double()
+    patterns: list[Tensor] = []
+    localize = network.localize
+
+    def recording(x, dropout=None):
+        result = localize(x, dropout)
+        patterns.append(result.dropout)
+        return result
+
+    network.localize = recording
+    one_step(network, batch, passes=4, alive_only=False)
+    assert len(patterns) > 1
+    assert all(torch.equal(pattern, patterns[0]) for pattern in patterns)
+    patterns.clear()
+    one_step(network, batch, passes=4, reuse_dropout=False)
+    assert len(patterns) > 1
+    assert not torch.equal(patterns[0], patterns[1])
+
+
+class SavedBytes:
+    """Bytes of the tensors that autograd keeps for backward, now and at most; freed storages are subtracted."""
+
+    def __init__(self) -> None:
+        self.now = self.peak = 0
+
+    def pack(self, tensor: Tensor) -> Any:
+        meter, size = self, tensor.numel() * tensor.element_size()
+
+        class Held:
+            def __init__(self) -> None:
+                self.tensor = tensor
+                meter.now += size
+                meter.peak = max(meter.peak, meter.now)
+
+            def __del__(self) -> None:
+                meter.now -= size
+
+        return Held()
+
+    def measure(self, network, batch, passes: int) -> int:
+        with torch.autograd.graph.saved_tensors_hooks(self.pack, lambda held: held.tensor):
+            fired, _ = count_inner_steps(network, batch, passes=passes, sigma=1e9)
+        self.steps = fired.count("INNER_ITERATION_COMPLETED")
+        return self.peak
+
+
+@pytest.mark.parametrize("batch_norm", ["batch", "frozen"])
+def test_live_tensor_bytes_do_not_grow_with_passes(batch, batch_norm):
+    # A network that is always right and never less sure when erased, so that every step is really taken.
+    def sure_network():
+        network = tiny_network(seed=5, batch_norm=batch_norm, pooling_options={"dropout": 0.0}).double()
+        torch.nn.init.zeros_(network.localizer.to_maps.weight)
+        network.localizer.to_maps.bias.data = torch.tensor([2.0] * 5 + [-2.0] * 5).double()
+        return network
+
+    right = {"image": batch["image"], "label": torch.zeros(6, dtype=torch.long)}
+    shallow, deep = SavedBytes(), SavedBytes()
+    one = shallow.measure(sure_network(), right, 1)
+    eight = deep.measure(sure_network(), right, 8)
+    assert (shallow.steps, deep.steps) == (1, 8)
+    assert one > 100_000
+    assert eight <= 1.01 * one
+    assert deep.now == 0, "every graph must have been freed"
+
+
+def test_bfloat16_runs_and_accumulates_gradients_in_float32(batch):
+    network = tiny_network(seed=5)
+    single = {"image": batch["image"].float(), "label": batch["label"]}
+    output, trainer = one_step(network, single, passes=4, amp=True)
+    assert trainer.scaler is None, "bfloat16 has float32's range"
+    assert output["loss"].dtype == torch.float32
+    assert torch.isfinite(output["loss"])
+    assert all(p.grad.dtype == torch.float32 for p in network.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"passes": -1}, {"sigma": 0}, {"untrusted": "no"}, {"counted": "no"}, {"step_reduction": "no"}]
+    + [{"accumulation_steps": 2}, {"compile": True}],
+)
+def test_bad_options_are_refused_in_one_line(batch, options):
+    with pytest.raises(ConfigError) as caught:
+        one_step(tiny_network().double(), batch, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_trainer_learns_a_class_carried_by_a_patch():
+    generator = torch.Generator().manual_seed(0)
+    label = torch.arange(16) % 2
+    image = 0.5 + 0.05 * torch.randn(16, 3, 64, 96, generator=generator)
+    for i, y in enumerate(label.tolist()):
+        image[i, y, 32:, 48:] += 0.4
+    network = tiny_network(seed=1, pooling_options={"dropout": 0.0})
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    loader = [{"image": image.clamp(0, 1), "label": label}] * 4
+    trainer = MinMaxEntropyTrainer("cpu", 20, loader, network, optimizer, decollate=False, passes=2)
+    history: list[float] = []
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda e: history.append(float(e.state.output[LossKeys.RELEVANT])))
+    trainer.run()
+    assert history[-1] < 0.3 * history[0]
