@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from glas_wsol.data.files import is_file
-from glas_wsol.data.splits import Datalist, Item, parse_fold, split_by_fold, working_folds
+from glas_wsol.data.files import existing, is_file
+from glas_wsol.data.splits import Datalist, Item, folds_said, parse_fold, split_by_fold
 from glas_wsol.errors import ConfigError, DatalistError, SplitError
 
 __all__ = ["CUB5_CLASSES", "cub_datalist", "find_cub"]
@@ -37,7 +38,7 @@ _TABLES = ("classes.txt", "images.txt", "image_class_labels.txt", "train_test_sp
 
 def find_cub(dataset_dir: str | Path) -> Path | None:
     """The folder with ``images.txt`` and ``classes.txt``: this one or ``CUB_200_2011`` in it; None without either."""
-    root = Path(dataset_dir).expanduser().absolute()
+    root = Path(dataset_dir)
     for place in (root, root / "CUB_200_2011"):
         if is_file(place / "images.txt") and is_file(place / "classes.txt"):
             return place
@@ -65,7 +66,7 @@ def cub_datalist(
         DatalistError: every fault of the folder at once.
         SplitError: if the folder cannot give this fold; it names those that it can give.
     """
-    root = find_cub(dataset_dir)
+    root = find_cub(existing(dataset_dir))
     if root is None:
         looked = "neither here nor in CUB_200_2011/ are images.txt and classes.txt"
         raise DatalistError(dataset_dir, [looked], "point at the folder CUB_200_2011")
@@ -76,7 +77,7 @@ def cub_datalist(
     titles, files, labels, uses = (_numbered(root / name, faults) for name in _TABLES)
     faults += [f"images.txt: image {number} has no class" for number in files if number not in labels]
     faults += [f"images.txt: image {number} is in no split" for number in files if uses.get(number) not in ("0", "1")]
-    faults += [f"image_class_labels.txt: no class {n!r} in classes.txt" for n in set(labels.values()) - set(titles)]
+    faults += [f"image_class_labels.txt: no class {n!r} in classes.txt" for n in sorted({*labels.values()} - {*titles})]
     if faults:
         raise DatalistError(root, faults, "unpack the data set again")
 
@@ -92,6 +93,8 @@ def cub_datalist(
         mask = next((place / Path(file).with_suffix(".png") for place in homes), None)
         label = chosen.index(labels[number])
         parts[uses[number]].append(Item(image, label, image.stem, mask if mask and is_file(mask) else None))
+    repeated = Counter(item.name for part in parts.values() for item in part)
+    faults += [f"{count} images are named {name}" for name, count in repeated.items() if count > 1]
     if faults:
         raise DatalistError(root, faults, "unpack the data set again")
     names = tuple(titles[number] for number in chosen)
@@ -100,9 +103,8 @@ def cub_datalist(
         valid = [item for item in official if "_".join(item.name.split("_")[-2:]) in _PAPER_VALID[item.label]]
         wanted = sum(map(len, _PAPER_VALID))
         if len(valid) != wanted:
-            works = ", ".join(working_folds(official, names, seed)) or "none: add images"
             what = f"{len(valid)} of the paper's {wanted} validation images are among the training images"
-            raise SplitError(what, root, f"set 'fold' to one that works here ({works})")
+            raise SplitError(what, root, folds_said(official, names, seed))
         held = set(valid)
         splits = {"train": tuple(item for item in official if item not in held), "valid": tuple(valid)}
     else:

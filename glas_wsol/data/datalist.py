@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glas_wsol.data.cub import cub_datalist, find_cub
-from glas_wsol.data.files import IMAGE_SUFFIXES, distinct_names, is_file, natural_key
+from glas_wsol.data.files import IMAGE_SUFFIXES, distinct_names, existing, is_file, natural_key
 from glas_wsol.data.glas import find_glas, glas_datalist
 from glas_wsol.data.splits import SPLIT_WORDS, Datalist, Item, parse_fold, split_by_fold
-from glas_wsol.data.table import TABLE_NAMES, image_path, read_rows, table_datalist
+from glas_wsol.data.table import TABLE_NAMES, class_order, image_path, read_rows, table_datalist
 from glas_wsol.errors import ConfigError, DatalistError, ImageFileError
 
 __all__ = ["Datalist", "Item", "folder_datalist", "images_datalist", "load_datalist"]
@@ -46,11 +46,9 @@ def load_datalist(
         DatalistError: if nothing is recognised, saying what was looked for; every fault of the data at once.
         SplitError: if the data cannot give this fold.
     """
-    root = Path(dataset_dir).expanduser().absolute()
     if kind not in ("auto", "glas", "cub", "table", "folder"):
         raise ConfigError(f"there is no kind {kind!r}", "kind", "use one of auto, glas, cub, table, folder")
-    if not root.exists():
-        raise DatalistError(root, ["there is no such file or folder"], "set 'dataset_dir' to one")
+    root = existing(dataset_dir)
     if kind == "auto":
         kind = _kind(root)
     if kind == "glas":
@@ -101,16 +99,14 @@ def folder_datalist(
         DatalistError: every fault of the folder at once.
         SplitError: if the folder cannot give this fold, or a class has no training or validation image.
     """
-    root = Path(dataset_dir).expanduser().absolute()
+    root = existing(dataset_dir)
     parse_fold(fold)
     found = _class_images(root)
-    present = sorted({path.parent.name for path, _ in found}, key=natural_key)
+    present = class_order(None, [path.parent.name for path, _ in found])
     faults = [] if found else [f"no sub-folders with {_SUFFIXES_SAID} images"]
-    if label_names is not None:
-        faults += [
-            f"folder {name!r} is none of {', '.join(label_names)}" for name in present if name not in label_names
-        ]
-    elif len(present) == 1:
+    classes = class_order(label_names, present)
+    faults += [f"folder {name!r} is none of {', '.join(classes)}" for name in present if name not in classes]
+    if len(classes) == 1:
         faults.append(f"the only class folder is {present[0]!r}: learning needs two classes at least")
     trained = {path.parent.name for path, split in found if split == "train"}
     for split in ("valid", "test") if trained else ():
@@ -120,7 +116,6 @@ def folder_datalist(
         raise DatalistError(root, faults, "make one sub-folder of images per class")
 
     base = root / "images" if found[0][0].is_relative_to(root / "images") else root
-    classes = tuple(label_names or present)
     names = distinct_names([path for path, _ in found], base)
     parts: dict[str, list[Item]] = defaultdict(list)
     for (path, split), name in zip(found, names, strict=True):
@@ -179,15 +174,13 @@ def images_datalist(source: str | Path, recursive: bool = False) -> list[dict]:
         DatalistError: if there is no image; every fault of a table at once.
         ImageFileError: if ``source`` is a file of another kind.
     """
-    root = Path(source).expanduser().absolute()
+    root = existing(source)
     if root.is_dir():
         images, home = _images(root, recursive), root
         if not images:
             where = "in it or below" if recursive else "directly in it"
             fix = "point at the images" if recursive else "point at the images, or set 'recursive'"
             raise DatalistError(root, [f"no {_SUFFIXES_SAID} image {where}"], fix)
-    elif not is_file(root):
-        raise DatalistError(root, ["there is no such file or folder"], "point at an image, a folder or a .csv")
     elif root.suffix.lower() == ".csv":
         images, home = _listed(root), root.parent
     elif root.suffix.lower() in IMAGE_SUFFIXES:

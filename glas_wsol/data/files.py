@@ -11,9 +11,25 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["IMAGE_SUFFIXES", "distinct_names", "folded", "is_file", "natural_key"]
+from glas_wsol.errors import DatalistError
+
+__all__ = ["IMAGE_SUFFIXES", "distinct_names", "existing", "folded", "is_file", "natural_key"]
 
 IMAGE_SUFFIXES = (".bmp", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+def existing(source: str | Path) -> Path:
+    """The file or folder as an absolute path.
+
+    Raises:
+        DatalistError: if it does not exist or must not be read.
+    """
+    path = Path(source).expanduser().absolute()
+    if source == "" or not (is_file(path) or path.is_dir()):  # "" would quietly be the working directory
+        raise DatalistError(source or "''", ["there is no such file or folder"], "give the path of one that exists")
+    if not os.access(path, os.R_OK):
+        raise DatalistError(path, ["it must not be read"], "change its permissions")
+    return path
 
 
 def is_file(path: Path) -> bool:
@@ -30,16 +46,19 @@ def natural_key(text: str) -> tuple:
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], text
 
 
-def distinct_names(images: Sequence[Path | None], root: Path) -> list[str]:
+def distinct_names(images: Sequence[Path], root: Path) -> list[str]:
     """Names for output files: the path below ``root`` without its suffix, folders joined by ``__``.
 
-    Images that would share a name (``a.png`` and ``a.tif``, or ``A.png`` where case is ignored) keep their suffix and,
-    where that is not enough, get a digest of their path. So a name depends on no other image unless they would collide.
+    An image elsewhere has its bare name. Images that would share a name (``a.png`` and ``a.tif``, or ``A.png`` where
+    case is ignored) keep their folders and suffix and, where that is not enough, get a digest of their path. So a name
+    depends on no other image unless they would collide.
     """
-    paths = [Path(os.path.relpath(image, root)) if image else Path(str(index)) for index, image in enumerate(images)]
-    folders = [[part for part in path.parts[:-1] if part != ".." and part != path.anchor] for path in paths]
-    names = ["__".join([*above, path.stem]) for above, path in zip(folders, paths, strict=True)]
-    whole = ["__".join([*above, path.name]) for above, path in zip(folders, paths, strict=True)]
+    paths = [image.relative_to(root) if image.is_relative_to(root) else image for image in images]
+    inside = [not path.is_absolute() and ".." not in path.parts for path in paths]
+    folders = [[part for part in path.parts[:-1] if part not in ("..", path.anchor)] for path in paths]
+    parts = list(zip(folders, paths, inside, strict=True))
+    names = ["__".join([*(above if here else ()), path.stem]) for above, path, here in parts]
+    whole = ["__".join([*above, path.name]) for above, path, _ in parts]
     digests = [hashlib.sha256(os.fsencode(path.as_posix())).hexdigest() for path in paths]
     for length in (0, *range(8, 65, 8)):
         same = Counter(map(folded, names))

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from glas_wsol.data.files import IMAGE_SUFFIXES, is_file, natural_key
-from glas_wsol.data.splits import Datalist, Item, parse_fold, split_by_fold, working_folds
+from glas_wsol.data.files import IMAGE_SUFFIXES, existing, is_file, natural_key
+from glas_wsol.data.splits import Datalist, Item, folds_said, parse_fold, split_by_fold
 from glas_wsol.data.table import Row, read_rows
 from glas_wsol.errors import DatalistError, SplitError
 
@@ -24,7 +24,7 @@ _PAPER_NAMES = frozenset(f"train_{number}" for number in range(1, 86))
 
 def find_glas(dataset_dir: str | Path) -> Path | None:
     """The folder with ``Grade.csv``: this one, or the only sub-folder that has one; None where there is neither."""
-    root = Path(dataset_dir).expanduser().absolute()
+    root = Path(dataset_dir)
     if is_file(root / "Grade.csv"):
         return root
     below = list(root.glob("*/Grade.csv")) if root.is_dir() else []
@@ -49,7 +49,7 @@ def glas_datalist(dataset_dir: str | Path, fold: str = "paper", seed: int = 0) -
         DatalistError: every fault of the folder and ``Grade.csv`` at once.
         SplitError: if the folder cannot give this fold; it names those that it can give.
     """
-    root = find_glas(dataset_dir)
+    root = find_glas(existing(dataset_dir))
     if root is None:
         raise DatalistError(dataset_dir, ["no Grade.csv here or in one folder below"], "point at the GlaS folder")
     scheme, _ = parse_fold(fold)
@@ -67,7 +67,7 @@ def glas_datalist(dataset_dir: str | Path, fold: str = "paper", seed: int = 0) -
         raise DatalistError(root, faults, "compare the folder with the data set as it was distributed")
 
     found = [
-        Item(image, GLAS_CLASSES.index(grades[name]["label"]), name, masks.get(name), grades[name]["group"] or None)
+        Item(image, GLAS_CLASSES.index(grades[name]["grade"]), name, masks.get(name), grades[name]["patient"] or None)
         for name, image in images.items()
     ]
     train = [item for item in found if item.name.startswith("train")]
@@ -78,9 +78,8 @@ def glas_datalist(dataset_dir: str | Path, fold: str = "paper", seed: int = 0) -
             lacking = sorted(_PAPER_NAMES - names, key=natural_key)
             which = f"no {lacking[0]}" if lacking else f"{len(names)} training images, not 85"
             which += f" and lacks {len(lacking) - 1} more" if len(lacking) > 1 else ""
-            works = ", ".join(working_folds(train, GLAS_CLASSES, seed)) or "none: add images"
-            fix = f"set 'fold' to one that works here ({works})"
-            raise SplitError(f"the paper's fold needs train_1 to train_85, and the folder has {which}", root, fix)
+            what = f"the paper's fold needs train_1 to train_85, and the folder has {which}"
+            raise SplitError(what, root, folds_said(train, GLAS_CLASSES, seed))
         splits["train"] = tuple(item for item in train if item.name not in _PAPER_VALID)
         splits["valid"] = tuple(item for item in train if item.name in _PAPER_VALID)
     elif train:
@@ -105,27 +104,26 @@ def _images(root: Path, faults: list[str]) -> tuple[dict[str, Path], dict[str, P
 
 
 def _grades(path: Path, faults: list[str]) -> Mapping[str, Row]:
-    """Rows of Grade.csv by image name, with the keys ``label`` (a known class) and ``group``."""
+    """Rows of Grade.csv by image name, with the keys ``name``, ``patient`` and ``grade`` (a class)."""
 
     def meaning(header: list[str]) -> dict[str, int]:
         # " grade (GlaS)" stands beside " grade (Sirinukunwattana et al. 2015)", which has other classes
-        grades = [column for column, title in enumerate(header) if "grade" in title and "2015" not in title]
-        columns = {"label": grades[0]} if grades else {}
-        for key, word in (("image", "name"), ("group", "patient")):
-            found = [column for column, title in enumerate(header) if word in title]
-            columns |= {key: found[0]} if found else {}
-        return columns
+        titles = ["" if "2015" in title else title for title in header]
+        found = {key: [i for i, title in enumerate(titles) if key in title] for key in ("name", "patient", "grade")}
+        return {"name": 0} | {key: columns[0] for key, columns in found.items() if columns}
 
     grades: dict[str, Row] = {}
-    for row in read_rows(path, ("image", "label"), faults, meaning=meaning, where="Grade.csv "):
-        name = row["image"]
+    for row in read_rows(path, ("name", "grade"), faults, meaning=meaning, where="Grade.csv "):
+        name = row["name"]
         name = name[: name.rindex(".")] if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
-        row["label"] = row["label"].lower()
+        row["grade"] = row["grade"].lower()
+        if not name or not row["grade"]:
+            continue  # reported as blank
         if not _NAME.fullmatch(name):
             faults.append(f"Grade.csv line {row.line}: {name!r} is not train_N, testA_N or testB_N")
         elif name in grades:
             faults.append(f"Grade.csv line {row.line}: {name} again, after line {grades[name].line}")
-        elif row["label"] not in GLAS_CLASSES:
+        elif row["grade"] not in GLAS_CLASSES:
             faults.append(
                 f"Grade.csv line {row.line}: grade {row['label']!r} of {name} is neither benign nor malignant"
             )

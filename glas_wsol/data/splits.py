@@ -13,7 +13,7 @@ import numpy as np
 
 from glas_wsol.errors import ConfigError, SplitError
 
-__all__ = ["FOLDS", "SPLITS", "SPLIT_WORDS", "Datalist", "Item", "parse_fold", "split_by_fold", "working_folds"]
+__all__ = ["FOLDS", "SPLITS", "SPLIT_WORDS", "Datalist", "Item", "folds_said", "parse_fold", "split_by_fold"]
 
 FOLDS = 5
 SPLITS = ("train", "valid", "test")
@@ -151,11 +151,12 @@ def split_by_fold(
     scheme, index = parse_fold(fold)
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ConfigError(f"{seed!r} is no seed", "seed", "use a whole number from 0 to 4294967295")
+    if not items:
+        raise SplitError("there is no training image to part", source, "add images")
     loose = [item.name for item in items if item.group is None]
     if scheme == "patient" and loose:
         which = "the images have" if len(loose) == len(items) else f"{len(loose)} images, such as {loose[0]}, have"
-        fix = f"name their patients, or set 'fold' to one of {_known(working_folds(items, classes, seed))}"
-        raise SplitError(f"{which} no group to keep together", source, fix)
+        raise SplitError(f"{which} no group to keep together", source, folds_said(items, classes, seed))
     grouped = scheme == "patient" or (scheme == "paper" and not loose)
     fold_of = (_grouped if grouped else _stratified)(items, len(classes), seed)
     splits = {
@@ -165,16 +166,15 @@ def split_by_fold(
     for split, part in splits.items():
         absent = _absent(part, classes)
         if absent:
-            fix = f"set 'fold' to one of {_known(working_folds(items, classes, seed))}, or add images"
-            which = ", ".join(map(repr, absent))
-            raise SplitError(f"the {split} split of fold {fold!r} has no image of {which}", source, fix)
+            what = f"the {split} split of fold {fold!r} has no image of {', '.join(map(repr, absent))}"
+            raise SplitError(what, source, folds_said(items, classes, seed))
     return splits
 
 
-def working_folds(items: Sequence[Item], classes: Sequence[str], seed: int = 0) -> list[str]:
-    """The ``patient-k`` and ``stratified-k`` folds that leave every class on both sides."""
+def folds_said(items: Sequence[Item], classes: Sequence[str], seed: int = 0) -> str:
+    """What to do when a fold cannot be had: the ``patient-k`` and ``stratified-k`` with every class on both sides."""
     schemes = {"stratified": _stratified}
-    if all(item.group is not None for item in items):
+    if items and all(item.group is not None for item in items):
         schemes = {"patient": _grouped} | schemes
     works = []
     for scheme, assign in schemes.items():
@@ -184,11 +184,7 @@ def working_folds(items: Sequence[Item], classes: Sequence[str], seed: int = 0) 
             has[fold_of[item.name], item.label] += 1
         whole = ((has > 0) & (has.sum(axis=0) > has)).all(axis=1)
         works += [f"{scheme}-{index}" for index in np.flatnonzero(whole)]
-    return works
-
-
-def _known(folds: Sequence[str]) -> str:
-    return ", ".join(folds) or "none (no fold has every class on both sides: add images)"
+    return f"set 'fold' to one of {', '.join(works)}" if works else "add images: no fold has every class on both sides"
 
 
 def _absent(items: Sequence[Item], classes: Sequence[str]) -> list[str]:

@@ -7,22 +7,14 @@ import csv
 import io
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from glas_wsol.data.files import distinct_names, folded, is_file, natural_key
+from glas_wsol.data.files import distinct_names, existing, folded, is_file, natural_key
 from glas_wsol.data.splits import SPLIT_WORDS, Datalist, Item, parse_fold, split_by_fold
-from glas_wsol.errors import DatalistError
+from glas_wsol.errors import ConfigError, DatalistError
 
-__all__ = [
-    "COLUMNS",
-    "TABLE_NAMES",
-    "Row",
-    "find_table",
-    "image_path",
-    "read_rows",
-    "table_datalist",
-]
+__all__ = ["COLUMNS", "TABLE_NAMES", "Row", "class_order", "find_table", "image_path", "read_rows", "table_datalist"]
 
 TABLE_NAMES = ("datalist.csv", "index.csv")
 # Titles of each column, the best first: a patient is kept together before a case, which may be one of several.
@@ -66,7 +58,7 @@ def table_datalist(
         DatalistError: every fault of the table at once, with line numbers.
         SplitError: if the table cannot give this fold, or a class has no training or validation image.
     """
-    path = find_table(source)
+    path = find_table(existing(source))
     if path is None:
         looked = f"no table here: looked for {', '.join(TABLE_NAMES)} or one single .csv"
         raise DatalistError(source, [looked], "point at a .csv with the columns image and label")
@@ -75,7 +67,8 @@ def table_datalist(
     rows = read_rows(path, ("image", "label"), faults)
     images = [image_path(path, row, "image", faults) for row in rows]
     masks = [image_path(path, row, "mask", faults) if row.get("mask") else None for row in rows]
-    _check_labels(rows, label_names, faults)
+    classes = class_order(label_names, [row["label"] for row in rows if row["label"]])
+    _check_labels(rows, classes, faults)
     has_groups, has_splits = (any(row.get(key) for row in rows) for key in ("group", "split"))
     if has_groups:
         faults += [f"line {row.line}: blank group" for row in rows if not row["group"]]
@@ -89,12 +82,10 @@ def table_datalist(
     if faults:
         raise DatalistError(path, faults)
 
-    classes = tuple(label_names or sorted({row["label"] for row in rows}, key=natural_key))
-    names = distinct_names(images, path.parent)
+    found = [image for image in images if image is not None]  # all of them: a missing one is a fault
     items = [
         Item(image, classes.index(row["label"]), name, mask, row.get("group") or None)
-        for row, image, mask, name in zip(rows, images, masks, names, strict=True)
-        if image is not None  # a missing image is a fault, so none is left out here
+        for row, image, mask, name in zip(rows, found, masks, distinct_names(found, path.parent), strict=True)
     ]
     if has_splits:
         parts: dict[str, list[Item]] = defaultdict(list)
@@ -106,7 +97,7 @@ def table_datalist(
 
 def find_table(source: str | Path) -> Path | None:
     """The table that ``source`` is or holds; None where there is none or more than one."""
-    path = Path(source).expanduser().absolute()
+    path = Path(source)
     if not path.is_dir():
         return path if is_file(path) else None
     named = [path / name for name in TABLE_NAMES if is_file(path / name)]
@@ -145,19 +136,20 @@ def read_rows(
         raise DatalistError(path, ["it is not UTF-8 text"], "save the table as CSV UTF-8") from error
     except OSError as error:
         raise DatalistError(path, [f"it cannot be read ({error.strerror})"], "check the file") from error
+    if not text.strip():
+        raise DatalistError(path, ["it is empty"], "write a header and one row per image")
     try:
         # The delimiter is the one that makes most known columns: guessing it from all cells trips over commas in names.
-        tables = [_parse(text, delimiter) for delimiter in ",;\t"]
+        headers = {delimiter: next(_rows(text, delimiter, strict=False), (1, [""]))[1] for delimiter in ",;\t"}
+        headers = {key: [title.strip().lower() for title in titles] for key, titles in headers.items()}
+        delimiter = max(headers, key=lambda key: len(set(meaning(headers[key]).values())))
+        rows = list(_rows(text, delimiter))[1:]
     except csv.Error as error:
         raise DatalistError(path, [f"it is not a table ({error})"], "check its quotes") from error
-    if not tables[0]:
-        raise DatalistError(path, ["it is empty"], "write a header and one row per image")
-    headers = [[title.strip().lower() for title in table[0][1]] for table in tables]
-    best = max(range(len(tables)), key=lambda choice: len(set(meaning(headers[choice]).values())))
-    titles, rows = headers[best], tables[best][1:]
+    titles = headers[delimiter]
     columns = meaning(titles)
-    missing = [f"there is no column {key!r} (the columns are {', '.join(titles)})" for key in required]
-    missing = [fault for key, fault in zip(required, missing, strict=True) if key not in columns]
+    said = ", ".join(titles)
+    missing = [f"there is no column {key!r} (the columns are {said})" for key in required if key not in columns]
     twice = sorted({titles[column] for column in columns.values() if titles.count(titles[column]) > 1})
     missing += [f"column {title!r} is there twice" for title in twice]
     missing += ["it has a header and no rows"] if not rows else []
@@ -166,9 +158,7 @@ def read_rows(
     read = []
     for line, cells in rows:
         if len(cells) > len(titles) and any(cells[len(titles) :]):
-            faults.append(
-                f"{where}line {line}: {len(cells)} cells under {len(titles)} titles (quote cells with commas)"
-            )
+            faults.append(f"{where}line {line}: {len(cells)} cells under {len(titles)} titles (quote what has commas)")
             continue
         row = Row(line, {key: cells[column].strip() if column < len(cells) else "" for key, column in columns.items()})
         faults += [f"{where}line {line}: blank {key}" for key in required if not row[key]]
@@ -176,14 +166,14 @@ def read_rows(
     return read
 
 
-def _parse(text: str, delimiter: str) -> list[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
-    rows, line = [], 1
+def _rows(text: str, delimiter: str, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """Rows that are not blank, each with the line it starts on: a quoted cell may hold line ends."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=strict)
+    line = 1
     for cells in reader:
         if any(cell.strip() for cell in cells):
-            rows.append((line, cells))
-        line = reader.line_num + 1  # a quoted cell may hold line ends: a row is where it starts
-    return rows
+            yield line, cells
+        line = reader.line_num + 1
 
 
 def image_path(table: Path, row: Row, key: str, faults: list[str]) -> Path | None:
@@ -197,21 +187,29 @@ def image_path(table: Path, row: Row, key: str, faults: list[str]) -> Path | Non
     return None
 
 
-def _check_labels(rows: Sequence[Row], label_names: Sequence[str] | None, faults: list[str]) -> None:
-    present = sorted({row["label"] for row in rows if row["label"]}, key=natural_key)
-    if label_names is not None:
-        known = ", ".join(label_names)
-        faults += [
-            f"line {row.line}: label {row['label']!r} is none of {known}"
-            for row in rows
-            if row["label"] and row["label"] not in label_names
-        ]
-    elif len(present) == 1:
-        faults.append(f"the only label is {present[0]!r}: learning needs images of two classes at least")
-    spelt: dict[str, str] = {}
-    for label in present:
-        if spelt.setdefault(folded(label), label) != label:
-            faults.append(f"labels {spelt[folded(label)]!r} and {label!r} are one class spelt twice")
+def class_order(label_names: Sequence[str] | None, present: Iterable[str]) -> tuple[str, ...]:
+    """The classes in label order: as given, or else those present, sorted.
+
+    Raises:
+        ConfigError: if ``label_names`` are not two or more different names.
+    """
+    if label_names is None:
+        return tuple(sorted(set(present), key=natural_key))
+    names = tuple(map(str, label_names))
+    if isinstance(label_names, str) or len(set(names)) != len(names) or len(names) < 2:
+        raise ConfigError(f"{label_names!r} are not two or more different names", "label_names", "list the classes")
+    return names
+
+
+def _check_labels(rows: Sequence[Row], classes: Sequence[str], faults: list[str]) -> None:
+    if len(classes) == 1:
+        faults.append(f"the only label is {classes[0]!r}: learning needs images of two classes at least")
+    known = ", ".join(classes)
+    strange = [row for row in rows if row["label"] and row["label"] not in classes]
+    faults += [f"line {row.line}: label {row['label']!r} is none of {known}" for row in strange]
+    spelt = {folded(name): name for name in reversed(classes)}
+    twins = [(spelt[folded(name)], name) for name in classes if spelt[folded(name)] != name]
+    faults += [f"labels {one!r} and {two!r} are one class spelt twice" for one, two in twins]
 
 
 def _check_repeats(rows: Sequence[Row], images: Sequence[Path | None], faults: list[str]) -> None:
