@@ -1,0 +1,174 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Random brightness, contrast, saturation and hue, which MONAI has only as a wrapper of torchvision."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.config.type_definitions import NdarrayOrTensor
+from monai.transforms import MapTransform, RandomizableTransform
+from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
+
+from glas_wsol.errors import ConfigError
+from glas_wsol.transforms._tensors import require_unit_rgb, to_tensor
+
+__all__ = ["RandColorJitter", "RandColorJitterD", "RandColorJitterDict", "RandColorJitterd"]
+
+
+class RandColorJitter(RandomizableTransform):
+    """Change brightness, contrast, saturation and hue at random, in random order, as torchvision's ``ColorJitter``.
+
+    Each factor is uniform in ``[max(0, 1 - s), 1 + s]`` with its strength ``s``, the hue shift uniform in
+    ``[-hue, hue]`` of a turn. Brightness blends with black, contrast with the mean grey of the image, saturation with
+    each pixel's grey (0.2989 R + 0.587 G + 0.114 B); after each the result is clamped to 0..1. A strength of 0 leaves
+    its operation out.
+
+    Args:
+        brightness: 0 or more.
+        contrast: 0 or more.
+        saturation: 0 or more.
+        hue: 0 to 0.5.
+        prob: probability of changing an image at all.
+
+    Raises:
+        ConfigError: on a strength out of range, or an image that is not float ``[3, H, W]`` in 0..1.
+    """
+
+    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
+
+    def __init__(
+        self,
+        brightness: float = 0.5,
+        contrast: float = 0.5,
+        saturation: float = 0.5,
+        hue: float = 0.05,
+        prob: float = 1.0,
+    ) -> None:
+        RandomizableTransform.__init__(self, prob)
+        for name, value, high in (
+            ("brightness", brightness, float("inf")),
+            ("contrast", contrast, float("inf")),
+            ("saturation", saturation, float("inf")),
+            ("hue", hue, 0.5),
+        ):
+            if not 0 <= value <= high:
+                span = "between 0 and 0.5" if name == "hue" else "of 0 or more"
+                raise ConfigError(f"{name} is {value}", "RandColorJitter", f"use a number {span}")
+        self.strengths = (brightness, contrast, saturation, hue)
+        self.steps: tuple[tuple[int, float], ...] = ()
+
+    def randomize(self, data: Any | None = None) -> None:
+        """Draw whether, in which order and how much: `steps` holds (operation, factor) pairs."""
+        super().randomize(None)
+        if not self._do_transform:
+            return
+        brightness, contrast, saturation, hue = self.strengths
+        order = self.R.permutation(4)
+        factors = [self.R.uniform(max(0.0, 1 - s), 1 + s) for s in (brightness, contrast, saturation)]
+        factors.append(self.R.uniform(-hue, hue))
+        self.steps = tuple((int(i), float(factors[i])) for i in order if self.strengths[i] > 0)
+
+    def __call__(self, img: NdarrayOrTensor, randomize: bool = True) -> torch.Tensor:
+        """Return the jittered ``[3, H, W]``, of the type given; ``randomize=False`` repeats the last draw."""
+        if randomize:
+            self.randomize()
+        image = to_tensor(img)
+        if not self._do_transform:
+            return image
+        plain = convert_to_tensor(image, track_meta=False)
+        require_unit_rgb(plain, "RandColorJitter")
+        for operation, factor in self.steps:
+            plain = _OPERATIONS[operation](plain, factor)
+        return convert_to_dst_type(plain, image)[0]
+
+
+def _brightness(image: torch.Tensor, factor: float) -> torch.Tensor:
+    return (image * factor).clamp_(0, 1)
+
+
+def _contrast(image: torch.Tensor, factor: float) -> torch.Tensor:
+    return _blend(image, _grey(image).mean(), factor)
+
+
+def _saturation(image: torch.Tensor, factor: float) -> torch.Tensor:
+    return _blend(image, _grey(image), factor)
+
+
+def _hue(image: torch.Tensor, turn: float) -> torch.Tensor:
+    """Turn the hue (HSV), keeping value and chroma."""
+    value, low = image.amax(0), image.amin(0)
+    chroma = value - low
+    r, g, b = (image - low) / torch.where(chroma > 0, chroma, 1)
+    # Hue in sixths of a turn, from the channel that is the largest; greys get 0, and no chroma to show it.
+    sixths = torch.where(value == image[0], g - b, torch.where(value == image[1], 2 + b - r, 4 + r - g))
+    phase = sixths + 6 * turn + image.new_tensor((5, 3, 1)).view(3, 1, 1)
+    phase = phase.remainder(6)
+    return (value - chroma * torch.minimum(phase, 4 - phase).clamp_(0, 1)).clamp_(0, 1)
+
+
+def _grey(image: torch.Tensor) -> torch.Tensor:
+    r, g, b = image
+    return 0.2989 * r + 0.587 * g + 0.114 * b
+
+
+def _blend(image: torch.Tensor, other: torch.Tensor, factor: float) -> torch.Tensor:
+    return (image * factor + other * (1 - factor)).clamp_(0, 1)
+
+
+_OPERATIONS = (_brightness, _contrast, _saturation, _hue)
+
+
+class RandColorJitterd(RandomizableTransform, MapTransform):
+    """Dictionary-based version of `RandColorJitter`; all keys share one draw.
+
+    Args:
+        keys: the images to change.
+        brightness: see `RandColorJitter`.
+        contrast: see `RandColorJitter`.
+        saturation: see `RandColorJitter`.
+        hue: see `RandColorJitter`.
+        prob: probability of changing the images at all.
+        allow_missing_keys: whether a missing key is passed over.
+    """
+
+    backend = RandColorJitter.backend
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        brightness: float = 0.5,
+        contrast: float = 0.5,
+        saturation: float = 0.5,
+        hue: float = 0.05,
+        prob: float = 1.0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        RandomizableTransform.__init__(self, prob)
+        self.jitter = RandColorJitter(brightness, contrast, saturation, hue, prob=1.0)
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandColorJitterd:
+        """Seed this transform and the one it wraps."""
+        super().set_random_state(seed, state)
+        self.jitter.set_random_state(seed, state)
+        return self
+
+    def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
+        """Change every key's ``[3, H, W]`` float image in 0..1."""
+        d = dict(data)
+        self.randomize(None)
+        if self._do_transform:
+            self.jitter.randomize()
+        for key in self.key_iterator(d):
+            if self._do_transform:
+                d[key] = self.jitter(d[key], randomize=False)
+            else:
+                d[key] = to_tensor(d[key])
+        return d
+
+
+RandColorJitterD = RandColorJitterDict = RandColorJitterd

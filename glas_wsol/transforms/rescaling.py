@@ -1,0 +1,132 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Rescaling tiles and their masks in proportion."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from monai.config import KeysCollection
+from monai.config.type_definitions import NdarrayOrTensor
+from monai.transforms import MapTransform, Transform
+from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor, ensure_tuple_rep
+
+from glas_wsol.errors import ConfigError
+from glas_wsol.transforms._tensors import to_tensor
+
+__all__ = ["Rescale", "RescaleD", "RescaleDict", "Rescaled"]
+
+
+class Rescale(Transform):
+    """Resize by one factor, or so that the shorter side gets a given length, keeping the proportions.
+
+    Unlike MONAI's ``Resize``, shrinking is antialiased by the interpolation itself (as Pillow does), bytes stay bytes,
+    and nearest neighbours work for integers of any width.
+
+    Args:
+        factor: of both sides; above 0.
+        short_side: length of the shorter side in px, instead of ``factor``.
+        mode: ``"bilinear"`` for images, ``"nearest-exact"`` for masks.
+
+    Raises:
+        ConfigError: on both ``factor`` and ``short_side``, a value out of range or an unknown mode.
+    """
+
+    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
+
+    def __init__(self, factor: float = 1.0, short_side: int | None = None, mode: str = "bilinear") -> None:
+        if short_side is not None and factor != 1.0:
+            raise ConfigError("both factor and short_side are set", "Rescale", "set one of them")
+        if not 0 < factor < float("inf"):
+            raise ConfigError(f"factor is {factor}", "Rescale", "use a number above 0")
+        if short_side is not None and short_side < 1:
+            raise ConfigError(f"short_side is {short_side}", "Rescale", "use 1 or more")
+        _check_mode(mode)
+        self.factor, self.short_side, self.mode = factor, short_side, mode
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the height and width after rescaling, each rounded (half up) and at least 1."""
+        factor = self.factor if self.short_side is None else self.short_side / min(height, width)
+        return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
+
+    def __call__(self, img: NdarrayOrTensor, mode: str | None = None) -> torch.Tensor:
+        """Rescale ``[C, H, W]``; the type is kept, and an image that keeps its size is returned itself.
+
+        Args:
+            img: the image or mask.
+            mode: instead of the mode set at construction.
+        """
+        mode = self.mode if mode is None else mode
+        _check_mode(mode)
+        image = to_tensor(img)
+        size = self.output_size(*image.shape[-2:])
+        if size == tuple(image.shape[-2:]):
+            return image
+        plain = convert_to_tensor(image, track_meta=False)
+        scaled = _bilinear(plain, size) if mode == "bilinear" else _nearest(plain, size)
+        return convert_to_dst_type(scaled, image)[0]
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in ("bilinear", "nearest-exact"):
+        raise ConfigError(f"mode is {mode!r}", "Rescale", "use 'bilinear' for images or 'nearest-exact' for masks")
+
+
+def _bilinear(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    values = image if image.is_floating_point() else image.float()
+    values = F.interpolate(values[None], size, mode="bilinear", antialias=True)[0]
+    if image.is_floating_point():
+        return values
+    if image.dtype == torch.bool:
+        return values >= 0.5
+    limits = torch.iinfo(image.dtype)
+    return values.round().clamp(limits.min, limits.max).to(image.dtype)
+
+
+def _nearest(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    # `F.interpolate` knows no integers but bytes, and floats lose labels above 2**24.
+    for dim, after in zip((-2, -1), size, strict=True):
+        before = image.shape[dim]
+        source = (2 * torch.arange(after, device=image.device) + 1) * before // (2 * after)
+        image = image.index_select(dim, source)
+    return image
+
+
+class Rescaled(MapTransform):
+    """Dictionary-based version of `Rescale`.
+
+    Args:
+        keys: the items to rescale.
+        factor: see `Rescale`.
+        short_side: see `Rescale`.
+        mode: one mode for all keys, or one for each.
+        allow_missing_keys: whether a missing key is passed over.
+    """
+
+    backend = Rescale.backend
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        factor: float = 1.0,
+        short_side: int | None = None,
+        mode: Sequence[str] | str = "bilinear",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.mode: tuple[str, ...] = ensure_tuple_rep(mode, len(self.keys))
+        for one in self.mode:
+            _check_mode(one)
+        self.rescaler = Rescale(factor, short_side)
+
+    def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
+        """Rescale every key's ``[C, H, W]``."""
+        d = dict(data)
+        for key, mode in self.key_iterator(d, self.mode):
+            d[key] = self.rescaler(d[key], mode)
+        return d
+
+
+RescaleD = RescaleDict = Rescaled
