@@ -8,6 +8,7 @@ leaves the number of channels to the file. Here a file becomes what a viewer sho
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -167,6 +168,8 @@ def _decode(
             _check_header(image, path, max_pixels)
             rawmode = _rawmode(image)
             image.load()
+            if image.format == "PNG":
+                _check_png_end(path)
             array = convert(image, rawmode, path)
             return np.ascontiguousarray(_UPRIGHT.get(_orientation(image), lambda a: a)(array))
     except ImageFileError:
@@ -199,6 +202,17 @@ def _check_header(image: ImageFile.ImageFile, path: Path, max_pixels: int) -> No
     if pages > 1:
         what = "frames (an animation)" if image.format == "PNG" else "pages"
         raise ImageFileError(f"{pages} {what} in one file, and which is meant is unknown", path, "export one as PNG")
+
+
+def _check_png_end(path: Path) -> None:
+    """Refuse a PNG that lacks its last chunk: Pillow accepts one cut off behind its pixels."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            if head[4:] == b"IEND" and len(file.read(4)) == 4:
+                return
+            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    raise ImageFileError("the file is cut off", path, "export or copy the file again")
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:

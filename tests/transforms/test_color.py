@@ -11,10 +11,10 @@ from glas_wsol.errors import ConfigError
 from glas_wsol.transforms import RandColorJitter, RandColorJitterd, RandColorJitterDict
 
 # Golden values: torchvision 0.28.0 on IMAGE below, `import torchvision.transforms.functional as TF` (after declaring
-# the operators it misses: lib = torch.library.Library("torchvision", "DEF"), lib.define("nms(Tensor dets, Tensor scores,
-# float iou_threshold) -> Tensor"), and qnms alike): TF.adjust_brightness(IMAGE, 1.4), TF.adjust_contrast(IMAGE, 0.6),
-# TF.adjust_saturation(IMAGE, 1.5), TF.adjust_hue(IMAGE, 0.05); then all of saturation 0.7, hue -0.04, contrast 1.3 and
-# brightness 0.8 one after the other.
+# the operators it misses: lib = torch.library.Library("torchvision", "DEF"), lib.define("nms(Tensor dets, Tensor
+# scores, float iou_threshold) -> Tensor"), and qnms alike): TF.adjust_brightness(IMAGE, 1.4), TF.adjust_contrast(IMAGE,
+# 0.6), TF.adjust_saturation(IMAGE, 1.5), TF.adjust_hue(IMAGE, 0.05); then all of saturation 0.7, hue -0.04, contrast
+# 1.3 and brightness 0.8 one after the other.
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 IMAGE = torch.arange(24, dtype=torch.float32).mul(37).remainder(101).div(100).reshape(3, 2, 4)
 # fmt: off

@@ -316,6 +316,14 @@ def test_truncated_files_are_refused(tmp_path, kind, fraction):
         read_rgb(write(tmp_path / "a.png", data[: int(len(data) * fraction)]))
 
 
+@pytest.mark.parametrize("cut", [1, 4, 11, 12, 13, 20, 40])
+def test_a_png_without_its_last_bytes_is_refused(tmp_path, cut):
+    data = encoded(Image.fromarray(rgb_array()), "PNG")
+    with pytest.raises(ImageFileError):
+        read_rgb(write(tmp_path / "a.png", data[:-cut]))
+    np.testing.assert_array_equal(read_rgb(write(tmp_path / "a.png", data + b"trailer")), rgb_array())
+
+
 def test_empty_missing_folder_and_dangling_files_are_named(tmp_path):
     with pytest.raises(ImageFileError, match="empty"):
         read_rgb(write(tmp_path / "a.png", b""))
@@ -344,17 +352,17 @@ def test_odd_names_are_read(tmp_path, name):
 def test_multi_page_and_animated_files_are_refused_with_their_count(tmp_path):
     pages = [Image.fromarray(rgb_array())] * 3
     path = write(tmp_path / "a.tif", encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:]))
-    with pytest.raises(ImageFileError, match="3 pages.*export one"):
+    with pytest.raises(ImageFileError, match=r"3 pages.*export one"):
         read_rgb(path)
     second = Image.fromarray(255 - rgb_array())
     path = write(tmp_path / "a.png", encoded(pages[0], "PNG", save_all=True, append_images=[second]))
-    with pytest.raises(ImageFileError, match="2 frames.*export one"):
+    with pytest.raises(ImageFileError, match=r"2 frames.*export one"):
         read_rgb(path)
 
 
 def test_pixel_budget_is_checked_on_the_header_and_can_be_raised(tmp_path):
     huge = write(tmp_path / "a.png", png(100_000, 100_000, 8, 2, b""))
-    with pytest.raises(ImageFileError, match="100000 x 100000 pixels.*budget.*max_pixels=10000000000"):
+    with pytest.raises(ImageFileError, match=r"100000 x 100000 pixels.*budget.*max_pixels=10000000000"):
         read_rgb(huge)
     small = write(tmp_path / "b.png", encoded(Image.fromarray(rgb_array()), "PNG"))
     with pytest.raises(ImageFileError, match="budget"):
