@@ -77,7 +77,9 @@ def cub_datalist(
     titles, files, labels, uses = (_numbered(root / name, faults) for name in _TABLES)
     faults += [f"images.txt: image {number} has no class" for number in files if number not in labels]
     faults += [f"images.txt: image {number} is in no split" for number in files if uses.get(number) not in ("0", "1")]
-    faults += [f"image_class_labels.txt: no class {n!r} in classes.txt" for n in sorted({*labels.values()} - {*titles})]
+    faults += [
+        f"image_class_labels.txt: no class {n!r} in classes.txt" for n in sorted({*labels.values()} - {*titles, ""})
+    ]
     if faults:
         raise DatalistError(root, faults, "unpack the data set again")
 
@@ -120,9 +122,8 @@ def _numbered(path: Path, faults: list[str]) -> dict[str, str]:
         if not text.strip():
             continue
         if not rest or number in found:
-            faults.append(
-                f"{path.name} line {line}: {text!r} is " + ("there twice" if rest else "not a number and a value")
-            )
+            fault = "comes twice" if rest else "is not a number and a value"
+            faults.append(f"{path.name} line {line}: {number if rest else text!r} {fault}")
         found.setdefault(number, rest.strip())
     return found
 
@@ -136,7 +137,7 @@ def _chosen(classes: str | Sequence[str], titles: dict[str, str], root: Path) ->
     known = {title.casefold(): number for number, title in titles.items()}
     known |= {title.casefold().partition(".")[2]: number for number, title in titles.items() if "." in title}
     chosen = []
-    for name in CUB5_CLASSES if classes == "cub5" else classes:
+    for name in map(str, CUB5_CLASSES if classes == "cub5" else classes):
         if name.casefold() not in known:
             near = difflib.get_close_matches(name.casefold(), known, n=1)
             hint = f"did you mean {titles[known[near[0]]]!r}?" if near else "choose names of classes.txt"

@@ -108,6 +108,9 @@ def folder_datalist(
     faults += [f"folder {name!r} is none of {', '.join(classes)}" for name in present if name not in classes]
     if len(classes) == 1:
         faults.append(f"the only class folder is {present[0]!r}: learning needs two classes at least")
+    first: dict[Path, Path] = {}
+    twins = [(first[path.resolve()], path) for path, _ in found if first.setdefault(path.resolve(), path) != path]
+    faults += [f"{two.relative_to(root)} is {one.relative_to(root)} once more" for one, two in twins]
     trained = {path.parent.name for path, split in found if split == "train"}
     for split in ("valid", "test") if trained else ():
         strange = {path.parent.name for path, where in found if where == split} - trained
@@ -150,7 +153,11 @@ def _folders(root: Path) -> list[Path]:
 def _images(folder: Path, recursive: bool = False) -> list[Path]:
     """Images of a folder in natural order, without hidden files and folders and without GlaS annotations."""
     found: list[Path] = []
-    for above, folders, files in os.walk(folder):
+
+    def refuse(error: OSError) -> None:  # by default, os.walk passes over what it cannot read
+        raise DatalistError(error.filename, [f"it cannot be read ({error.strerror})"], "change its permissions")
+
+    for above, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if recursive and name[0] != "."]
         found += [Path(above, name) for name in files if name[0] != "." and name.lower().endswith(IMAGE_SUFFIXES)]
     found = [path for path in found if not path.stem.endswith("_anno") and is_file(path)]

@@ -25,7 +25,11 @@ def existing(source: str | Path) -> Path:
         DatalistError: if it does not exist or must not be read.
     """
     path = Path(source).expanduser().absolute()
-    if source == "" or not (is_file(path) or path.is_dir()):  # "" would quietly be the working directory
+    try:
+        found = source != "" and path.exists()  # "" would quietly be the working directory
+    except (OSError, ValueError):  # a name too long or malformed
+        found = False
+    if not found:
         raise DatalistError(source or "''", ["there is no such file or folder"], "give the path of one that exists")
     if not os.access(path, os.R_OK):
         raise DatalistError(path, ["it must not be read"], "change its permissions")

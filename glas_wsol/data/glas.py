@@ -67,7 +67,9 @@ def glas_datalist(dataset_dir: str | Path, fold: str = "paper", seed: int = 0) -
         raise DatalistError(root, faults, "compare the folder with the data set as it was distributed")
 
     found = [
-        Item(image, GLAS_CLASSES.index(grades[name]["grade"]), name, masks.get(name), grades[name]["patient"] or None)
+        Item(
+            image, GLAS_CLASSES.index(grades[name]["grade"]), name, masks.get(name), grades[name].get("patient") or None
+        )
         for name, image in images.items()
     ]
     train = [item for item in found if item.name.startswith("train")]
@@ -76,9 +78,10 @@ def glas_datalist(dataset_dir: str | Path, fold: str = "paper", seed: int = 0) -
         names = {item.name for item in train}
         if names != _PAPER_NAMES:
             lacking = sorted(_PAPER_NAMES - names, key=natural_key)
-            which = f"no {lacking[0]}" if lacking else f"{len(names)} training images, not 85"
-            which += f" and lacks {len(lacking) - 1} more" if len(lacking) > 1 else ""
-            what = f"the paper's fold needs train_1 to train_85, and the folder has {which}"
+            which = (
+                f"{len(lacking)} of them are missing, such as {lacking[0]}" if lacking else f"there are {len(names)}"
+            )
+            what = f"the paper's fold is made of train_1 to train_85, and {which}"
             raise SplitError(what, root, folds_said(train, GLAS_CLASSES, seed))
         splits["train"] = tuple(item for item in train if item.name not in _PAPER_VALID)
         splits["valid"] = tuple(item for item in train if item.name in _PAPER_VALID)
@@ -124,10 +127,8 @@ def _grades(path: Path, faults: list[str]) -> Mapping[str, Row]:
         elif name in grades:
             faults.append(f"Grade.csv line {row.line}: {name} again, after line {grades[name].line}")
         elif row["grade"] not in GLAS_CLASSES:
-            faults.append(
-                f"Grade.csv line {row.line}: grade {row['label']!r} of {name} is neither benign nor malignant"
-            )
             grades[name] = row
+            faults.append(f"Grade.csv line {row.line}: grade {row['grade']!r} of {name} is not benign or malignant")
         else:
             grades[name] = row
     return grades

@@ -1,0 +1,266 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from glas_wsol.data import table_datalist
+from glas_wsol.errors import ConfigError, DatalistError, SplitError
+
+SPLIT = "image,label,split"
+
+
+@pytest.fixture
+def write(tmp_path) -> Callable[..., Path]:
+    """Writes a table of lines; the images and masks a0.png to a19.png and m0.png to m19.png exist beside it."""
+    for n in range(20):
+        (tmp_path / f"a{n}.png").touch()
+        (tmp_path / f"m{n}.png").touch()
+
+    def write(*lines: str, encoding: str = "utf-8", newline: str = "\n") -> Path:
+        path = tmp_path / "tiles.csv"
+        path.write_bytes((newline.join(lines) + newline).encode(encoding))
+        return path
+
+    return write
+
+
+def faults(path: Path, **settings) -> list[str]:
+    with pytest.raises(DatalistError) as caught:
+        table_datalist(path, **settings)
+    assert caught.value.where == str(path)
+    return list(caught.value.faults)
+
+
+def rows(count: int = 20, cell: Callable[[int], str] = lambda n: "") -> list[str]:
+    return [f"a{n}.png,{'polyp' if n % 2 else 'normal'}{cell(n)}" for n in range(count)]
+
+
+def test_images_and_labels_are_enough(write, tmp_path):
+    datalist = table_datalist(write("image,label", *rows()))
+    assert datalist.name == "tiles.csv"
+    assert datalist.classes == ("normal", "polyp")
+    assert {split: len(part) for split, part in datalist.splits.items()} == {"train": 16, "valid": 4}
+    items = {item["name"]: item for split in datalist.splits for item in datalist.select(split)}
+    assert items["a7"] == {"image": str(tmp_path / "a7.png"), "label": 1, "name": "a7"}
+
+
+def test_every_column(write, tmp_path):
+    lines = ["split,note,mask,group,label,image"]
+    lines += [
+        f"{'train' if n < 8 else 'test'},x,{f'm{n}.png' if n else ''},g{n // 2},{n % 2},a{n}.png" for n in range(10)
+    ]
+    datalist = table_datalist(write(*lines), fold="patient-3")
+    assert {split: len(part) for split, part in datalist.splits.items()} == {"train": 8, "test": 2}
+    first, second = datalist.select("train", masks=True)[:2]
+    assert first == {"image": str(tmp_path / "a0.png"), "label": 0, "name": "a0", "group": "g0"}
+    assert second["mask"] == str(tmp_path / "m1.png")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize(("encoding", "newline"), [("utf-8", "\n"), ("utf-8-sig", "\r\n"), ("utf-8", "\r")])
+def test_dialects(write, delimiter, encoding, newline):
+    plain = table_datalist(write("image,label", *rows()))
+    lines = [" Image , LABEL ", "", *(f" {row} " for row in rows()), " , "]
+    lines = [line.replace(",", f" {delimiter} ") for line in lines]
+    assert table_datalist(write(*lines, encoding=encoding, newline=newline)).splits == plain.splits
+
+
+def test_quoted_cells_keep_their_delimiters(write, tmp_path):
+    (tmp_path / "one, two; three.png").touch()
+    lines = ["image,label,note", '"one, two; three.png","stage 1, early","a', 'b"', *(f"{row}," for row in rows(6))]
+    with pytest.raises(SplitError, match="no image of 'stage 1, early'"):
+        table_datalist(write(*lines))
+    assert faults(write(*lines, "a0.png,normal,")) == ["line 10: image 'a0.png' again, after line 4"]
+
+
+def test_semicolons_with_commas_in_the_cells(write, tmp_path):
+    (tmp_path / "x,1.png").touch()
+    lines = ["image;label;notes, etc", "x,1.png;polyp, flat;1,5", *(row.replace(",", ";") for row in rows(10))]
+    assert faults(write(*lines), label_names=["normal", "polyp"]) == [
+        "line 2: label 'polyp, flat' is none of normal, polyp"
+    ]
+
+
+@pytest.mark.parametrize("title", ["group", "Patient", "patient ID", "case_id", "case-id"])
+def test_groups_are_kept_together(write, title):
+    path = write(f"image,label,{title}", *rows(cell=lambda n: f",p{n // 2}"))
+    for fold in ("paper", "patient-4"):
+        splits = table_datalist(path, fold).splits
+        assert not {item.group for item in splits["train"]} & {item.group for item in splits["valid"]}
+    assert table_datalist(path) == table_datalist(path, "patient-0") != table_datalist(path, "patient-0", seed=1)
+
+
+def test_the_patient_goes_before_the_case(write):
+    path = write("image,label,case_id,patient", *rows(cell=lambda n: f",c{n},p{n // 2}"))
+    assert {item.group for part in table_datalist(path).splits.values() for item in part} == {
+        f"p{n}" for n in range(10)
+    }
+
+
+def test_without_groups_a_group_fold_is_refused(write):
+    with pytest.raises(SplitError, match=r"no group.*stratified-0"):
+        table_datalist(write("image,label", *rows()), fold="patient-0")
+    with pytest.raises(SplitError, match=r"no group.*stratified-0"):
+        table_datalist(write("image,label,group", *rows(cell=lambda n: ",")), fold="patient-0")
+
+
+def test_the_split_column_wins(write):
+    words = ["train", "Training", "VAL", "valid", "validation", "validation", "test", "testing"]
+    path = write(SPLIT, *rows(8, cell=lambda n: f",{words[n]}"))
+    for fold in ("paper", "stratified-4", "patient-0"):
+        splits = table_datalist(path, fold).splits
+        names = {split: [item.name for item in part] for split, part in splits.items()}
+        assert names == {"train": ["a0", "a1"], "valid": ["a2", "a3", "a4", "a5"], "test": ["a6", "a7"]}
+    with pytest.raises(ConfigError, match="no fold 'patient-9'"):
+        table_datalist(path, "patient-9")
+
+
+def test_test_images_alone_can_be_evaluated(write):
+    datalist = table_datalist(write(SPLIT, "a0.png,polyp,test"), label_names=["normal", "polyp"])
+    assert datalist.select("test")[0]["label"] == 1
+    with pytest.raises(SplitError, match="no 'valid' split"):
+        datalist.select("valid")
+
+
+def test_labels_sort_as_numbers_where_they_are(write):
+    path = write("image,label", *(f"a{n}.png,{(n % 4) * 5}" for n in range(20)))
+    assert table_datalist(path).classes == ("0", "5", "10", "15")
+
+
+def test_label_names_fix_order_and_refuse_others(write):
+    path = write("image,label", *rows())
+    datalist = table_datalist(path, label_names=["polyp", "normal"])
+    assert datalist.classes == ("polyp", "normal")
+    assert next(item.label for item in datalist.splits["train"] if item.name == "a7") == 0
+    assert len(faults(path, label_names=["polyp", "cancer"])) == 10
+    with pytest.raises(SplitError, match="no image of 'cancer'"):
+        table_datalist(path, label_names=["normal", "polyp", "cancer"])
+    for names in ("normal", ["normal"], ["normal", "normal"]):
+        with pytest.raises(ConfigError, match="label_names"):
+            table_datalist(path, label_names=names)
+
+
+def test_paths_may_be_absolute_or_lead_out_if_they_exist(write, tmp_path):
+    below = tmp_path / "below"
+    below.mkdir()
+    lines = [f"../a{n}.png,{n % 2}" if n % 3 else f"{tmp_path}/a{n}.png,{n % 2}" for n in range(20)]
+    (below / "t.csv").write_text("\n".join(["image,label", *lines]))
+    items = [item for part in table_datalist(below / "t.csv").splits.values() for item in part]
+    assert {item.name for item in items} == {f"a{n}" for n in range(20)}
+    assert all(item.image.is_file() for item in items)
+    (below / "t.csv").write_text("\n".join(["image,label", *lines, "../../../../../etc,1", "../below,0"]))
+    assert faults(below / "t.csv") == [
+        "line 22: image '../../../../../etc' is not a file",
+        "line 23: image '../below' is not a file",
+    ]
+
+
+def test_every_fault_at_once_with_its_line(write):
+    path = write(
+        "image,label,mask,group,split",
+        "a0.png,normal,m0.png,g0,train",
+        "a1.png,,m1.png,g1,train",
+        ",polyp,,g2,train",
+        "",
+        "gone.png,polyp,,g3,train",
+        "a2.png,polyp,gone.png,g4,train",
+        "a0.png,normal,,g5,train",
+        "a2.png,polyp,,g6,valid",
+        "a3.png,polyp,,g0,test",
+        "a4.png,normal,,,valid",
+        "a5.png,normal,,g7,dev",
+        "a6.png,normal,,g8,",
+        "a7.png,cancer,,g9,test",
+        "a8,1.png,polyp,,g9,test",
+        "a9.png,Polyp,,g10,train",
+        "=cmd|'/C calc'!A0,polyp,,g11,train",
+    )
+    assert sorted(faults(path)) == [
+        "label 'cancer' is in test and not in train",
+        "labels 'Polyp' and 'polyp' are one class spelt twice",
+        "line 10: group 'g0' is in test and, on line 2, in train",
+        "line 11: blank group",
+        "line 12: 'dev' is no split",
+        "line 13: blank split",
+        "line 15: 6 cells under 5 titles (quote what has commas)",
+        "line 17: image \"=cmd|'/C calc'!A0\" is not a file",
+        "line 3: blank label",
+        "line 4: blank image",
+        "line 6: image 'gone.png' is not a file",
+        "line 7: mask 'gone.png' is not a file",
+        "line 8: image 'a0.png' again, after line 2",
+        "line 9: image 'a2.png' again, after line 7 (in train there, in valid here)",
+    ]
+
+
+def test_one_image_under_two_names_is_one_image(write, tmp_path):
+    (tmp_path / "link.png").symlink_to(tmp_path / "a0.png")
+    assert faults(write("image,label", *rows(), "./link.png,polyp", "../" + tmp_path.name + "/a1.png,polyp")) == [
+        "line 22: image './link.png' again, after line 2",
+        f"line 23: image '../{tmp_path.name}/a1.png' again, after line 3",
+    ]
+
+
+def test_one_label_is_nothing_to_learn(write):
+    assert faults(write("image,label", "a0.png,normal", "a1.png,normal")) == [
+        "the only label is 'normal': learning needs images of two classes at least"
+    ]
+    assert faults(write(SPLIT, "a0.png,normal,train", "a1.png,normal,train", "a2.png,polyp,test")) == [
+        "the only label in train is 'normal'",
+        "label 'polyp' is in test and not in train",
+    ]
+
+
+def test_a_validation_without_a_class_is_refused_and_a_test_is_not(write):
+    lines = [SPLIT, "a0.png,normal,train", "a1.png,polyp,train", "a2.png,polyp,test"]
+    assert len(table_datalist(write(*lines)).splits["test"]) == 1
+    with pytest.raises(SplitError, match=r"valid split .* no image of 'normal'"):
+        table_datalist(write(*lines, "a3.png,polyp,valid"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        ([""], "it is empty"),
+        ([" ", "\t"], "it is empty"),
+        (["image,label"], "it has a header and no rows"),
+        (["image,label", " , "], "it has a header and no rows"),
+        (["image,class", "a0.png,1"], "there is no column 'label' (the columns are image, class)"),
+        (["a0.png,1", "a1.png,2"], "there is no column 'image' (the columns are a0.png, 1)"),
+        (["image,label,image", "a0.png,1,a1.png"], "column 'image' is there twice"),
+        (["image,label", 'a0.png,"1'], "it is not a table (unexpected end of data)"),
+    ],
+)
+def test_tables_that_are_none(write, lines, fault):
+    assert fault in faults(write(*lines))
+
+
+def test_text_that_is_not_utf8(write):
+    assert faults(write("image,label", "é.png,1", encoding="utf-16")) == ["it is not UTF-8 text"]
+    assert faults(write("image,label", "é.png,1", encoding="latin-1")) == ["it is not UTF-8 text"]
+
+
+def test_cells_that_cannot_be_paths(write):
+    found = faults(write("image,label", *rows(4), "x" * 5000 + ".png,polyp"))
+    assert len(found) == 1
+    assert found[0].startswith("line 6: image 'xxx")
+
+
+def test_a_folder_stands_for_its_table(write, tmp_path):
+    path = write("image,label", *rows())
+    assert table_datalist(tmp_path) == table_datalist(path)
+    (tmp_path / "notes.csv").write_text("x")
+    with pytest.raises(DatalistError, match=r"no table here: looked for datalist\.csv, index\.csv or one single"):
+        table_datalist(tmp_path)
+    path.rename(tmp_path / "index.csv")
+    assert table_datalist(tmp_path).name == "index.csv"
+    with pytest.raises(DatalistError, match="no such file"):
+        table_datalist(path)
+
+
+def test_the_order_of_rows_does_not_change_the_fold(write):
+    valid = {item.name for item in table_datalist(write("image,label", *rows())).splits["valid"]}
+    assert {item.name for item in table_datalist(write("image,label", *rows()[::-1])).splits["valid"]} == valid
