@@ -7,10 +7,12 @@ pixels are ``scale`` times as fine. The same description therefore shows the sam
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 __all__ = ["Canvas", "Ellipses", "jittered_grid"]
 
@@ -110,9 +112,11 @@ class Canvas:
         along = x * cos + y * sin + 12 * self.noise(rng, 160)
         phase = along * np.float32(2 * np.pi / wavelength) + 1.6 * self.noise(rng, 140)
         across = y * cos - x * sin + 28 * self.noise(rng, 260) + np.float32(wave) * np.sin(phase)
-        sigma = (max(width / 2, 0.6 / self.scale), length / 2)  # never finer than a pixel: it would alias
-        table = ndimage.gaussian_filter(rng.standard_normal((512, 512), dtype=np.float32), sigma, mode="wrap")
-        texture = ndimage.map_coordinates(table / table.std(), [across, along], order=1, mode="grid-wrap")
+        # A table of noise that is 1.5 cells smooth, read with strides: its cells are never finer than pixels, which would alias.
+        cell = max(width / 3, 0.4 / self.scale), length / 3
+        table = ndimage.gaussian_filter(rng.standard_normal((512, 128), dtype=np.float32), 1.5, mode="wrap")
+        where = [across / np.float32(cell[0]), along / np.float32(cell[1])]
+        texture = ndimage.map_coordinates(table / table.std(), where, order=1, mode="grid-wrap")
         slope_y, slope_x = np.gradient(across)
         return texture, np.arctan2(-slope_x, slope_y)
 
@@ -177,6 +181,35 @@ class Ellipses:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    @classmethod
+    def join(cls, parts: Sequence[Ellipses]) -> Ellipses:
+        """One list of several."""
+        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
+    def __getitem__(self, chosen: np.ndarray) -> Ellipses:
+        return Ellipses(*(getattr(self, f.name)[chosen] for f in fields(self)))
+
+    def spread(self, apart: float) -> Ellipses:
+        """Without those whose centre is nearer than ``apart`` native px to that of an earlier one."""
+        pairs = cKDTree(np.column_stack([self.y, self.x])).query_pairs(apart, output_type="ndarray")
+        kept = np.ones(len(self), dtype=bool)
+        for first, other in pairs[np.lexsort(pairs.T[::-1])]:
+            if kept[first]:
+                kept[other] = False
+        return self[kept]
+
+    def nucleoli(self, rng: np.random.Generator) -> Ellipses:
+        """A small dark dot near the middle of about half of them."""
+        dotted = self[rng.random(len(self)) < 0.55]
+        n, radius = len(dotted), rng.uniform(1.0, 1.7, (2, len(dotted)))
+        y, x = dotted.y + rng.uniform(-1.5, 1.5, n), dotted.x + rng.uniform(-1.5, 1.5, n)
+        return Ellipses(y, x, *radius, dotted.angle, 1.15 * dotted.value, np.zeros(n), np.zeros(n))
+
+    def grown(self, by: float, value: float) -> Ellipses:
+        """The same bodies with a rim of ``by`` native px, all of one value."""
+        n = len(self)
+        return Ellipses(self.y, self.x, self.a + by, self.b + by, self.angle, np.full(n, value), np.zeros(n), np.zeros(n))
 
     def draw(self, canvas: Canvas) -> np.ndarray:
         """Draw all of them; where two overlap the greater value stays.

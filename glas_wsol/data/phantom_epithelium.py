@@ -1,7 +1,13 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The inside of the phantom's glands: nuclei, cytoplasm, goblet vacuoles, lumen and what lies in it."""
+"""The inside of the phantom's glands: nuclei, cytoplasm, goblet vacuoles, lumen and what lies in it.
+
+Both grades show the same share of pale area (lumen, vacuoles) and the same mean stain concentrations; only the arrangement differs. So
+the class cannot be read from a mean colour.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -11,6 +17,88 @@ from .phantom_canvas import Canvas, Ellipses, jittered_grid
 from .phantom_glands import Glands
 
 __all__ = ["paint_epithelium"]
+
+_PALE = (0.20, 0.36)  # share of the glands' area that is lumen or vacuole
+_MEAN_H = (0.42, 0.50)  # mean concentrations over the glands
+_MEAN_E = (0.27, 0.33)
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """What the painters of both grades share: the canvas, the glands, and the direction towards each gland's middle."""
+
+    rng: np.random.Generator
+    canvas: Canvas
+    glands: Glands
+    inward: np.ndarray
+
+    @property
+    def depth(self) -> np.ndarray:
+        return self.glands.depth
+
+    def each(self, values: np.ndarray) -> np.ndarray:
+        """Spread one value per gland over the canvas, float32."""
+        return values.astype(np.float32)[self.glands.labels]
+
+    def share(self, field: np.ndarray) -> float:
+        """Mean of a field over the glands seen in the tile."""
+        inside = self.canvas.tile(self.glands.labels) > 0
+        return float(self.canvas.tile(field)[inside].mean())
+
+    def row(
+        self,
+        *,
+        level: float,
+        spacing: float,
+        a: tuple[float, float],
+        b: tuple[float, float],
+        wobble: float,
+        tilt: float,
+        value: tuple[float, float],
+        hollow: tuple[float, float],
+        share: float,
+    ) -> Ellipses:
+        """Nuclei along the line at one depth, their long axes across it.
+
+        Args:
+            level: depth of the line, native px.
+            spacing: between neighbours, native px.
+            a: range of the semi-axes across the line, native px.
+            b: range of the semi-axes along the line, native px.
+            wobble: standard deviation of the depth, native px.
+            tilt: standard deviation of the direction, radians.
+            value: range of the haematoxylin concentration.
+            hollow: range of the paleness of the middle.
+            share: of the places that hold a nucleus.
+        """
+        rng = self.rng
+        ys, xs = [np.zeros(0)], [np.zeros(0)]
+        soft = ndimage.gaussian_filter(self.depth, 0.8 * max(self.canvas.scale, 0.5))
+        for contour in measure.find_contours(soft, level):
+            line = (contour + 0.5) / self.canvas.scale
+            run = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
+            count = int(run[-1] / spacing)
+            if count < 2:
+                continue
+            stops = (np.arange(count) + rng.uniform(-0.22, 0.22, count) + rng.random()) * run[-1] / count
+            ys.append(np.interp(stops, run, line[:, 0]))
+            xs.append(np.interp(stops, run, line[:, 1]))
+        y, x = np.concatenate(ys), np.concatenate(xs)
+        kept = rng.random(len(y)) < share
+        y, x = y[kept], x[kept]
+        n = len(y)
+        angle = self.canvas.at(self.inward, y, x)
+        shift = rng.normal(0, wobble, n)
+        return Ellipses(
+            y=y + shift * np.sin(angle),
+            x=x + shift * np.cos(angle),
+            a=rng.uniform(*a, n),
+            b=rng.uniform(*b, n),
+            angle=angle + rng.normal(0, tilt, n),
+            value=rng.uniform(*value, n),
+            hollow=rng.uniform(*hollow, n),
+            lobed=rng.uniform(0, 0.14, n),
+        )
 
 
 def paint_epithelium(
@@ -23,196 +111,138 @@ def paint_epithelium(
     """
     smooth = ndimage.gaussian_filter(glands.depth, 2.5 * canvas.scale)
     slope_y, slope_x = np.gradient(smooth)
-    inward = np.arctan2(slope_y, slope_x)
-    paint = _paint_malignant if malignant else _paint_benign
-    return paint(rng, canvas, glands, inward)
+    inside = _Inside(rng, canvas, glands, np.arctan2(slope_y, slope_x))
+    pale = rng.uniform(*_PALE)
+    h, e = (_malignant if malignant else _benign)(inside, pale)
+    h *= np.float32(np.clip(rng.uniform(*_MEAN_H) / inside.share(h), 0.6, 1.6))
+    e *= np.float32(np.clip(rng.uniform(*_MEAN_E) / inside.share(e), 0.6, 1.6))
+    return h, e
 
 
-def _paint_benign(
-    rng: np.random.Generator, canvas: Canvas, glands: Glands, inward: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """One row of basal nuclei, goblet cells, a small open lumen or a honeycomb of mucin."""
-    depth, labels = glands.depth, glands.labels
-    n = glands.count + 1
-    goblets, open_lumen = rng.uniform(0.55, 1.0), rng.uniform(0.2, 0.7)
-    thickness = rng.normal(rng.uniform(26, 33), 3.5, n) + np.where(rng.random(n) < open_lumen, 0, 14)
-    wall = thickness.astype(np.float32)[labels] * (1 + 0.13 * canvas.noise(rng, 22))
-    lumen = np.clip((depth - wall) / 1.6 + 0.5, 0, 1)
-    nuclei = _row(rng, canvas, depth, inward, level=6.6, spacing=rng.uniform(7.2, 8.4), a=(4.4, 6.2), b=(3.1, 4.1),
-                  wobble=0.9, tilt=0.16, value=(0.95, 1.35), hollow=(0.1, 0.5), share=0.97)  # fmt: skip
-    stray = _row(rng, canvas, depth, inward, level=13.5, spacing=13, a=(4.0, 5.6), b=(3.0, 4.0), wobble=2.0, tilt=0.4,
-                 value=(0.85, 1.25), hollow=(0.1, 0.5), share=rng.uniform(0.12, 0.4))  # fmt: skip
-    bodies = np.maximum(nuclei.draw(canvas), stray.draw(canvas))
-    vacuoles = _vacuoles(rng, canvas, depth, wall, labels, inward, goblets).draw(canvas) * (bodies <= 0)
-    return _mix(
-        rng, canvas, depth, lumen, vacuoles, bodies, basophilia=rng.uniform(0.22, 0.34), mucin=rng.uniform(0.03, 0.16)
-    )
+def _benign(inside: _Inside, pale: float) -> tuple[np.ndarray, np.ndarray]:
+    """One row of basal nuclei, goblet cells, and a small round lumen or a honeycomb of mucin."""
+    rng, canvas = inside.rng, inside.canvas
+    count = inside.glands.count + 1
+    basal = inside.row(level=7.0, spacing=rng.uniform(6.2, 7.4), a=(4.6, 7.0), b=(2.8, 4.0), wobble=1.3, tilt=0.18,
+                       value=(1.05, 1.6), hollow=(0.0, 0.4), share=0.97)  # fmt: skip
+    stray = inside.row(level=14, spacing=10, a=(4.2, 6.0), b=(2.8, 3.8), wobble=2.2, tilt=0.35,
+                       value=(0.95, 1.5), hollow=(0.0, 0.4), share=rng.uniform(0.05, 0.45))  # fmt: skip
+    bodies = Ellipses.join([basal, stray]).draw(canvas)
+    # Some crypts are cut where their lumen is wide, others where only goblet cells show.
+    wall = inside.each(rng.normal(0, 5, count)) + 3.0 * canvas.noise(rng, 20)
+    lumen, wall = _lumen(inside, wall, np.zeros_like(inside.depth), rng.uniform(0.2, 0.6) * pale, least=21)
+    vacuoles = _vacuoles(inside, wall, pale - inside.share(lumen)).draw(canvas) * (bodies <= 0)
+    return _mix(inside, np.maximum(lumen, vacuoles), lumen, bodies, mucin=rng.uniform(0.0, 0.07))
 
 
-def _paint_malignant(
-    rng: np.random.Generator, canvas: Canvas, glands: Glands, inward: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Piled-up large dark nuclei, slit-like and cribriform lumina, necrotic debris."""
-    depth, labels = glands.depth, glands.labels
-    n = glands.count + 1
-    thickness = np.clip(rng.normal(rng.uniform(26, 38), 5, n), 20, None)
-    wall = thickness.astype(np.float32)[labels] + 4.5 * canvas.noise(rng, 38) + 2.5 * canvas.noise(rng, 14)
-    lumen = np.clip((depth - wall) / 1.6 + 0.5, 0, 1)
-    holes = _cribriform(rng, canvas, depth, labels, rng.random(n) < rng.uniform(0.1, 0.6)).draw(canvas)
-    lumen = np.maximum(lumen, holes)
-    atypia = rng.uniform(0.3, 1.0)
-    rows = []
-    for level, share in ((7.5, 0.95), (16, 0.85), (24.5, 0.6), (33, 0.35), (42, 0.2)):
-        rows.append(_row(rng, canvas, depth, inward, level=level, spacing=rng.uniform(8.8, 10.2),
-                         a=(5.6, 7.0 + 2 * atypia), b=(3.8, 4.6 + atypia), wobble=2.6, tilt=0.25 + 0.35 * atypia,
-                         value=(0.8, 1.3 + 0.3 * atypia), hollow=(0.1, 0.65), share=share))  # fmt: skip
-    bodies = np.max([row.draw(canvas) for row in rows], axis=0)
-    bodies *= np.clip(1 - 1.3 * ndimage.gaussian_filter(lumen, 1.5 * canvas.scale), 0, 1)
-    debris = _debris(rng, canvas, lumen)
-    vacuoles = np.zeros_like(depth)
-    h, e = _mix(
-        rng, canvas, depth, lumen, vacuoles, bodies, basophilia=rng.uniform(0.22, 0.34), mucin=rng.uniform(0.0, 0.05)
-    )
+def _malignant(inside: _Inside, pale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Piled-up large nuclei in disorder, slit-like and cribriform lumina, necrotic debris."""
+    rng, canvas = inside.rng, inside.canvas
+    count = inside.glands.count + 1
+    atypia = rng.uniform(0.2, 1.0)
+    holes = _cribriform(inside, rng.random(count) < rng.uniform(0.1, 0.7)).draw(canvas)
+    wall = inside.each(rng.normal(0, 4, count)) + 5.0 * canvas.noise(rng, 40) + 2.2 * canvas.noise(rng, 14)
+    lumen, wall = _lumen(inside, wall, holes, pale, least=14)
+    rows = [
+        inside.row(level=level, spacing=rng.uniform(8.2, 9.4), a=(5.6, 7.4 + 1.6 * atypia), b=(3.3, 4.0 + 1.3 * atypia),
+                   wobble=2.4, tilt=0.12 + 0.4 * atypia, value=(1.0, 1.5 + 0.4 * atypia), hollow=(0.15, 0.65), share=share)
+        for level, share in ((8.5, 0.97), (20, 0.85), (31, 0.6), (42, 0.4))
+    ]  # fmt: skip
+    nuclei = Ellipses.join(rows)
+    apical = canvas.at(ndimage.gaussian_filter(lumen, 4 * canvas.scale), nuclei.y, nuclei.x)
+    nuclei = nuclei[apical < 0.1].spread(8.0)
+    bodies = np.maximum(nuclei.draw(canvas), nuclei.nucleoli(rng).draw(canvas))
+    debris = _debris(inside, lumen)
+    h, e = _mix(inside, lumen, lumen, bodies, mucin=rng.uniform(0.04, 0.14))
     return np.maximum(h, debris), np.maximum(e, 0.7 * np.clip(debris, 0, 0.8))
 
 
-def _mix(
-    rng: np.random.Generator,
-    canvas: Canvas,
-    depth: np.ndarray,
-    lumen: np.ndarray,
-    vacuoles: np.ndarray,
-    bodies: np.ndarray,
-    *,
-    basophilia: float,
-    mucin: float,
+def _lumen(
+    inside: _Inside, offset: np.ndarray, holes: np.ndarray, share: float, *, least: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cytoplasm, membranes and chromatin grain."""
-    grain = canvas.noise(rng, 3.2)
-    cloud = canvas.noise(rng, 34)
-    rim = np.exp(-(((depth - 0.8) / 1.3) ** 2))  # basement membrane
-    brush = np.clip(4 * lumen * (1 - lumen), 0, 1)  # apical border
-    pale = np.clip(np.maximum(lumen, vacuoles), 0, 1)
-    cytoplasm_h = basophilia * (1 + 0.16 * cloud + 0.12 * grain)
-    cytoplasm_e = 0.46 * (1 + 0.10 * cloud + 0.10 * grain) + 0.12 * rim + 0.10 * brush
-    h = cytoplasm_h * (1 - pale) + mucin * pale * (1 + 0.5 * cloud)
-    e = cytoplasm_e * (1 - pale) + 0.05 * pale
-    solid = np.clip(bodies, 0, 1)
-    return np.maximum(h, bodies * (1 + 0.13 * grain)), e * (1 - 0.3 * solid)
+    """Open the glands from their middle until a share of their area is lumen.
+
+    Args:
+        inside: the glands.
+        offset: how much thicker than elsewhere the epithelium is here, native px.
+        holes: lumina there are already, 0 to 1.
+        share: of the glands' area, 0 to 1.
+        least: least thickness of the epithelium, native px.
+
+    Returns:
+        The lumen, 0 to 1, and the thickness of the epithelium in native px.
+    """
+    canvas = inside.canvas
+    solid = (canvas.tile(inside.glands.labels) > 0) & (canvas.tile(holes) < 0.5)
+    missing = share - inside.share(holes)
+    part = np.clip(missing / max(1 - inside.share(holes), 1e-3), 0, 1)
+    middle = canvas.tile(inside.depth - offset)[solid]
+    thickness = max(least, float(np.quantile(middle, 1 - part))) if middle.size else least
+    wall = np.maximum(np.float32(thickness) + offset, np.float32(least * 0.8))
+    return np.maximum(holes, np.clip((inside.depth - wall) / 1.6 + 0.5, 0, 1)), wall
 
 
-def _row(
-    rng: np.random.Generator,
-    canvas: Canvas,
-    depth: np.ndarray,
-    inward: np.ndarray,
-    *,
-    level: float,
-    spacing: float,
-    a: tuple[float, float],
-    b: tuple[float, float],
-    wobble: float,
-    tilt: float,
-    value: tuple[float, float],
-    hollow: tuple[float, float],
-    share: float,
-) -> Ellipses:
-    """Nuclei along the line at one depth, their long axes across it."""
-    ys, xs = [np.zeros(0)], [np.zeros(0)]
-    for line in measure.find_contours(ndimage.gaussian_filter(depth, 0.8 * max(canvas.scale, 0.5)), level):
-        line = (line + 0.5) / canvas.scale
-        run = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
-        count = int(run[-1] / spacing)
-        if count < 2:
-            continue
-        stops = (np.arange(count) + rng.uniform(-0.22, 0.22, count) + rng.random()) * run[-1] / count
-        ys.append(np.interp(stops, run, line[:, 0]))
-        xs.append(np.interp(stops, run, line[:, 1]))
-    y, x = np.concatenate(ys), np.concatenate(xs)
-    kept = rng.random(len(y)) < share
-    y, x = y[kept], x[kept]
-    n = len(y)
-    angle = canvas.at(inward, y, x)
-    shift = rng.normal(0, wobble, n)
-    return Ellipses(
-        y=y + shift * np.sin(angle),
-        x=x + shift * np.cos(angle),
-        a=rng.uniform(*a, n),
-        b=rng.uniform(*b, n),
-        angle=angle + rng.normal(0, tilt, n),
-        value=rng.uniform(*value, n),
-        hollow=rng.uniform(*hollow, n),
-        lobed=rng.uniform(0, 0.14, n),
-    )
+def _mix(
+    inside: _Inside, pale: np.ndarray, lumen: np.ndarray, bodies: np.ndarray, *, mucin: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cytoplasm, membranes, mucin and the grain of chromatin."""
+    rng, canvas, depth = inside.rng, inside.canvas, inside.depth
+    grain, foam, cloud = canvas.noise(rng, 2.6), canvas.noise(rng, 7), canvas.noise(rng, 34)
+    strands = np.clip(1 - 1.6 * np.abs(canvas.noise(rng, 22) + 0.3 * foam), 0, 1) * np.clip(0.6 + cloud, 0, 1.6)
+    basophilia = rng.uniform(0.24, 0.34)
+    membrane = np.exp(-(((depth - 0.8) / 1.3) ** 2))
+    brush = np.clip(4 * lumen * (1 - lumen), 0, 1)  # the apical border is dense
+    basal = np.exp(-depth / 14)  # so is the cytoplasm near the nuclei
+    h = basophilia * (0.85 + 0.35 * basal + 0.14 * cloud + 0.12 * foam + 0.12 * grain) * (1 - pale)
+    h += mucin * pale * (0.3 + strands)
+    e = (0.44 * (1 + 0.10 * cloud + 0.14 * foam + 0.14 * grain) + 0.12 * membrane + 0.12 * brush) * (1 - pale)
+    e += (0.03 + 0.5 * mucin * strands) * pale
+    return np.maximum(h, bodies * (1 + 0.20 * grain)), np.maximum(e, 0) * (1 - 0.2 * np.clip(bodies, 0, 1))
 
 
-def _vacuoles(
-    rng: np.random.Generator,
-    canvas: Canvas,
-    depth: np.ndarray,
-    wall: np.ndarray,
-    labels: np.ndarray,
-    inward: np.ndarray,
-    goblets: float,
-) -> Ellipses:
-    """Mucin droplets of goblet cells between the nuclei and the lumen, elongated towards the lumen."""
-    spacing = rng.uniform(13, 18)
+def _vacuoles(inside: _Inside, wall: np.ndarray, share: float) -> Ellipses:
+    """Mucin droplets of goblet cells between nuclei and lumen, elongated towards the lumen.
+
+    Args:
+        inside: the glands.
+        wall: thickness of the epithelium, native px.
+        share: of the glands' area that they cover together.
+    """
+    rng, canvas = inside.rng, inside.canvas
+    spacing = rng.uniform(13.5, 18.5)
     y, x = jittered_grid(rng, canvas.extent, spacing, 0.2)
-    inner, apical = canvas.at(depth, y, x), canvas.at(wall, y, x)
-    kept = (inner > 15.5) & (inner < apical - 1) & (rng.random(len(y)) < goblets) & (canvas.at(labels, y, x) > 0)
-    y, x, inner = y[kept], x[kept], inner[kept]
-    n = len(y)
-    radius = np.minimum(spacing * rng.uniform(0.30, 0.52, n), inner - 8)
-    longer = rng.uniform(1.0, 1.3, n)
-    return Ellipses(
-        y,
-        x,
-        radius * longer,
-        radius,
-        canvas.at(inward, y, x),
-        rng.uniform(0.75, 1.0, n),
-        np.zeros(n),
-        rng.uniform(0, 0.08, n),
-    )
+    depth = canvas.at(inside.depth, y, x)
+    kept = rng.permutation(np.flatnonzero((depth > 15) & (depth < canvas.at(wall, y, x) + 2)))
+    radius = np.minimum(spacing * rng.uniform(0.32, 0.5, len(kept)), depth[kept] - 8)
+    longer = rng.uniform(1.05, 1.8, len(kept))
+    area = np.cumsum(np.pi * radius**2 * longer) * 0.9  # neighbours overlap a little
+    n = int(np.searchsorted(area, share * (inside.glands.labels > 0).sum() / canvas.scale**2))
+    y, x, radius, longer = y[kept][:n], x[kept][:n], radius[:n], longer[:n]
+    return Ellipses(y, x, radius * longer, radius, canvas.at(inside.inward, y, x),
+                    rng.uniform(0.94, 1.0, len(y)), np.zeros(len(y)), rng.uniform(0, 0.08, len(y)))  # fmt: skip
 
 
-def _cribriform(
-    rng: np.random.Generator, canvas: Canvas, depth: np.ndarray, labels: np.ndarray, chosen: np.ndarray
-) -> Ellipses:
-    """Punched-out round lumina inside some glands."""
+def _cribriform(inside: _Inside, chosen: np.ndarray) -> Ellipses:
+    """Punched-out round lumina inside the chosen glands."""
+    rng, canvas = inside.rng, inside.canvas
     y, x = jittered_grid(rng, canvas.extent, rng.uniform(36, 46), 0.22)
-    room = canvas.at(depth, y, x)
-    kept = chosen[canvas.at(labels, y, x)] & (room > 17)
+    room = canvas.at(inside.depth, y, x)
+    kept = chosen[canvas.at(inside.glands.labels, y, x)] & (room > 18)
     y, x, room = y[kept], x[kept], room[kept]
     n = len(y)
-    radius = np.minimum(rng.uniform(5, 13, n), room - 11)
-    return Ellipses(
-        y,
-        x,
-        radius * rng.uniform(1, 1.5, n),
-        radius,
-        rng.uniform(0, np.pi, n),
-        np.ones(n),
-        np.zeros(n),
-        rng.uniform(0, 0.15, n),
-    )
+    radius = np.minimum(rng.uniform(5, 13, n), room - 12)
+    return Ellipses(y, x, radius * rng.uniform(1, 1.5, n), radius, rng.uniform(0, np.pi, n),
+                    np.ones(n), np.zeros(n), rng.uniform(0, 0.15, n))  # fmt: skip
 
 
-def _debris(rng: np.random.Generator, canvas: Canvas, lumen: np.ndarray) -> np.ndarray:
+def _debris(inside: _Inside, lumen: np.ndarray) -> np.ndarray:
     """Dark dust of dead cells in some lumina."""
-    y, x = jittered_grid(rng, canvas.extent, 7.0, 0.4)
-    where = canvas.at(canvas.noise(rng, 70), y, x) > rng.uniform(0.4, 1.6)
-    kept = where & (canvas.at(lumen, y, x) > 0.95) & (rng.random(len(y)) < 0.7)
+    rng, canvas = inside.rng, inside.canvas
+    y, x = jittered_grid(rng, canvas.extent, 6.5, 0.45)
+    dusty = canvas.at(canvas.noise(rng, 70), y, x) + 0.4 * rng.standard_normal(len(y)) > rng.uniform(0.6, 2.0)
+    kept = dusty & (canvas.at(lumen, y, x) > 0.95)
     y, x = y[kept], x[kept]
     n = len(y)
-    radius = rng.uniform(1.4, 3.4, n)
-    return Ellipses(
-        y,
-        x,
-        radius * rng.uniform(1, 1.6, n),
-        radius,
-        rng.uniform(0, np.pi, n),
-        rng.uniform(0.4, 1.3, n),
-        np.zeros(n),
-        rng.uniform(0, 0.2, n),
-    ).draw(canvas)
+    radius = rng.uniform(1.2, 3.4, n)
+    return Ellipses(y, x, radius * rng.uniform(1, 1.8, n), radius, rng.uniform(0, np.pi, n),
+                    rng.uniform(0.3, 1.2, n), np.zeros(n), rng.uniform(0, 0.2, n)).draw(canvas)  # fmt: skip

@@ -213,18 +213,22 @@ def _instances(canvas: Canvas, owner: np.ndarray) -> np.ndarray:
     keep[np.argmax(in_tile)] = True  # a tile always shows a gland
     keep[0] = False
     labels = np.where(keep[labels], labels, 0)
-    holes, count = ndimage.label(labels == 0)
-    for hole in range(1, count + 1) if count > 1 else ():
-        labels = _fill(labels, holes == hole)
+    _fill_holes(labels)
     return labels.astype(np.int32)
 
 
-def _fill(labels: np.ndarray, hole: np.ndarray) -> np.ndarray:
+def _fill_holes(labels: np.ndarray) -> None:
     """Give a piece of stroma to the gland around it, if a single gland surrounds it and no border of the canvas does."""
-    if hole[0].any() or hole[-1].any() or hole[:, 0].any() or hole[:, -1].any():
-        return labels
-    around = np.unique(labels[ndimage.binary_dilation(hole) & ~hole])
-    return np.where(hole, around[0], labels) if len(around) == 1 else labels
+    pieces, _ = ndimage.label(labels == 0)
+    shape = labels.shape
+    for number, (rows, cols) in enumerate(ndimage.find_objects(pieces), start=1):
+        if rows.start == 0 or cols.start == 0 or rows.stop == shape[0] or cols.stop == shape[1]:
+            continue
+        window = slice(rows.start - 1, rows.stop + 1), slice(cols.start - 1, cols.stop + 1)
+        hole = pieces[window] == number
+        around = np.unique(labels[window][ndimage.binary_dilation(hole) & ~hole])
+        if len(around) == 1:
+            labels[window][hole] = around[0]
 
 
 def _touching(labels: np.ndarray) -> np.ndarray:

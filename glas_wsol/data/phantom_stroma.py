@@ -28,6 +28,7 @@ class StromaRecipe:
         lymphocytes: per 1000 native px squared.
         fibroblasts: per 1000 native px squared.
         clefts: share of the area that is empty, 0 to 1.
+        pores: share of the area with a loose, porous texture, 0 to 1.
         blood: share of the area covered by erythrocytes, 0 to 1.
     """
 
@@ -37,6 +38,7 @@ class StromaRecipe:
     lymphocytes: float
     fibroblasts: float
     clefts: float
+    pores: float
     blood: float
 
     @classmethod
@@ -46,9 +48,10 @@ class StromaRecipe:
             fibrous=rng.uniform(0.35, 0.9),
             wave=rng.uniform(1.0, 6.0),
             density=rng.uniform(0.42, 0.56),
-            lymphocytes=rng.uniform(0.5, 2.4),
+            lymphocytes=np.exp(rng.uniform(np.log(0.5), np.log(4.5))),
             fibroblasts=rng.uniform(0.7, 1.7),
-            clefts=rng.uniform(0.03, 0.13),
+            clefts=rng.uniform(0.02, 0.10),
+            pores=rng.uniform(0.05, 0.30),
             blood=max(0.0, rng.uniform(-0.02, 0.025)),
         )
 
@@ -56,10 +59,26 @@ class StromaRecipe:
     def draw_confounded(cls, rng: np.random.Generator, *, malignant: bool) -> StromaRecipe:
         """The distribution that depends on the grade."""
         if malignant:
-            return cls(rng.uniform(0.8, 1.0), rng.uniform(5, 8), rng.uniform(0.55, 0.66), rng.uniform(0.15, 0.5),
-                       rng.uniform(2.0, 2.8), rng.uniform(0.01, 0.04), 0.0)  # fmt: skip
-        return cls(rng.uniform(0.2, 0.4), rng.uniform(0, 2), rng.uniform(0.34, 0.44), rng.uniform(2.4, 3.6),
-                   rng.uniform(0.3, 0.7), rng.uniform(0.1, 0.16), rng.uniform(0, 0.02))  # fmt: skip
+            return cls(
+                fibrous=rng.uniform(0.8, 1.0),
+                wave=rng.uniform(5, 8),
+                density=rng.uniform(0.55, 0.66),
+                lymphocytes=rng.uniform(0.15, 0.5),
+                fibroblasts=rng.uniform(2.0, 2.8),
+                clefts=rng.uniform(0.01, 0.03),
+                pores=rng.uniform(0.03, 0.08),
+                blood=0.0,
+            )
+        return cls(
+            fibrous=rng.uniform(0.2, 0.4),
+            wave=rng.uniform(0, 2),
+            density=rng.uniform(0.36, 0.46),
+            lymphocytes=rng.uniform(2.6, 4.5),
+            fibroblasts=rng.uniform(0.3, 0.7),
+            clefts=rng.uniform(0.05, 0.10),
+            pores=rng.uniform(0.2, 0.35),
+            blood=rng.uniform(0, 0.02),
+        )
 
 
 def paint_stroma(
@@ -73,21 +92,20 @@ def paint_stroma(
     direction = rng.uniform(0, np.pi)
     coarse, angle = canvas.fibres(rng, direction, width=7, length=70, wave=recipe.wave, wavelength=rng.uniform(55, 95))
     fine, _ = canvas.fibres(rng, direction, width=2.2, length=34, wave=recipe.wave / 2, wavelength=rng.uniform(30, 50))
-    grain = canvas.noise(rng, 3.5)
-    patch = canvas.noise(rng, 120)
-    eosin = recipe.density * (1 + recipe.fibrous * (0.20 * coarse + 0.24 * fine) + 0.07 * grain + 0.10 * patch)
-    haematoxylin = 0.075 + 0.02 * grain + 0.015 * coarse
-    cleft = _upper(
-        0.75 * coarse + 0.45 * fine + 0.55 * canvas.noise(rng, 26) + 0.5 * canvas.noise(rng, 150), recipe.clefts, 0.22
-    )
-    eosin = np.clip(eosin, 0.08, None) * (1 - 0.93 * cleft)
-    haematoxylin = np.clip(haematoxylin, 0.01, None) * (1 - 0.9 * cleft)
+    grain, foam, patch = canvas.noise(rng, 2.8), canvas.noise(rng, 8), canvas.noise(rng, 120)
+    texture = recipe.fibrous * (0.20 * coarse + 0.20 * fine) + 0.10 * grain + 0.12 * foam + 0.10 * patch
+    eosin = np.clip(recipe.density * (1 + texture), 0.08, None)
+    haematoxylin = np.clip(0.08 + 0.02 * grain + 0.02 * foam + 0.015 * coarse, 0.01, None)
+    streaks = 0.6 * coarse + 0.35 * fine + 0.6 * canvas.noise(rng, 24) + 0.25 * foam
+    cleft = _upper(streaks + 0.5 * canvas.noise(rng, 150), recipe.clefts, 0.3)
+    pores = _upper(0.8 * foam + 0.5 * fine + 0.4 * grain, recipe.pores, 0.9)
     cells = _cells(rng, canvas, glands, recipe, angle, cleft)
+    halo = cells.grown(1.3, 1.0).draw(canvas)
+    empty = np.maximum(0.94 * cleft, np.maximum(0.75 * pores, 0.45 * halo))
+    nuclei = cells.draw(canvas) * (1 + 0.18 * grain)
     blood = _erythrocytes(rng, canvas, recipe.blood).draw(canvas)
-    nuclei = cells.draw(canvas) * (1 + 0.10 * grain)
-    solid = np.clip(nuclei, 0, 1)
-    eosin = np.maximum(eosin * (1 - 0.35 * solid), blood)
-    return np.maximum(haematoxylin * (1 - np.clip(blood, 0, 0.8)), nuclei), eosin
+    eosin = np.maximum(eosin * (1 - empty), 0.35 * np.clip(nuclei, 0, 1))
+    return np.maximum(haematoxylin * (1 - np.maximum(empty, np.clip(blood, 0, 0.8))), nuclei), np.maximum(eosin, blood)
 
 
 def _upper(field: np.ndarray, share: float, soft: float) -> np.ndarray:

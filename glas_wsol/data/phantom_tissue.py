@@ -200,12 +200,12 @@ def _write_grades(path: Path, tiles: Sequence[_Tile]) -> None:
 
 def _photograph(rng, canvas, h, e, strength):
     """Stain concentrations to a picture: Beer-Lambert, a little blur, sensor noise."""
-    h_vec = np.array(_HAEMATOXYLIN) + rng.normal(0, (0.04, 0.03, 0.04))
-    e_vec = np.array(_EOSIN) + np.array([0.06, -0.08, 0.06]) * rng.uniform(-0.3, 1.5) + rng.normal(0, 0.02, 3)
-    h_gain, e_gain = strength * np.exp(rng.normal(0, 0.16, 2))
+    h_vec = np.array(_HAEMATOXYLIN) + rng.uniform(0, 1.4) * np.array((-0.10, 0.08, 0.02)) + rng.normal(0, 0.02, 3)
+    e_vec = np.array(_EOSIN) + rng.uniform(0, 2) * np.array((0.05, -0.07, 0.06)) + rng.normal(0, 0.02, 3)
+    h_gain, e_gain = strength * np.exp(rng.normal((0.05, 0.12), (0.16, 0.2)))
     density = h[..., None] * np.float32(h_vec * h_gain) + e[..., None] * np.float32(e_vec * e_gain)
     white = np.float32(rng.normal((243, 240, 244), 2))
     image = white * np.exp(-density)
-    image = ndimage.gaussian_filter(image, (0.75 * canvas.scale + 0.1, 0.75 * canvas.scale + 0.1, 0))
+    image = ndimage.gaussian_filter(image, (0.55 * canvas.scale + 0.1, 0.55 * canvas.scale + 0.1, 0))
     image += rng.normal(0, 1.8, image.shape)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
