@@ -14,15 +14,30 @@ from glas_wsol.transforms.geometry import (
     pad_to_multiple,
     reflect_pad,
 )
+from glas_wsol.transforms.normalization import NormalizeStain, NormalizeStainD, NormalizeStaind, NormalizeStainDict
 from glas_wsol.transforms.reading import MAX_PIXELS, TileReader, read_mask, read_rgb
 from glas_wsol.transforms.rescaling import Rescale, RescaleD, Rescaled, RescaleDict
+from glas_wsol.transforms.stain import (
+    RandHEStainJitter,
+    RandHEStainJitterD,
+    RandHEStainJitterd,
+    RandHEStainJitterDict,
+)
 
 __all__ = [
     "MAX_PIXELS",
+    "NormalizeStain",
+    "NormalizeStainD",
+    "NormalizeStainDict",
+    "NormalizeStaind",
     "RandColorJitter",
     "RandColorJitterD",
     "RandColorJitterDict",
     "RandColorJitterd",
+    "RandHEStainJitter",
+    "RandHEStainJitterD",
+    "RandHEStainJitterDict",
+    "RandHEStainJitterd",
     "ReflectPad",
     "ReflectPadD",
     "ReflectPadDict",

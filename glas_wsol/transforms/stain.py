@@ -1,0 +1,138 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Random changes of the amounts of haematoxylin and eosin, the variation between laboratories."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.config.type_definitions import NdarrayOrTensor
+from monai.transforms import MapTransform, RandomizableTransform
+from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
+
+from glas_wsol.errors import ConfigError
+from glas_wsol.transforms._tensors import require_unit_rgb, to_tensor
+
+__all__ = [
+    "RandHEStainJitter",
+    "RandHEStainJitterD",
+    "RandHEStainJitterDict",
+    "RandHEStainJitterd",
+]
+
+# Optical densities (red, green, blue) of haematoxylin, eosin and a residual: Ruifrok and Johnston, Anal. Quant. Cytol.
+# Histol. 23 (2001) 291-299.
+_HED = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
+# Below this mean optical density (natural logarithm) Macenko et al. take a pixel for transparent.
+_TRANSPARENT = 0.15
+
+
+class RandHEStainJitter(RandomizableTransform):
+    """Change the amounts of haematoxylin and eosin at random: ``c -> alpha * c + beta`` for each stain.
+
+    The optical density (Beer-Lambert, natural logarithm) is split in the fixed basis of Ruifrok and Johnston into
+    haematoxylin, eosin and a residual, which is left alone; ``alpha`` is uniform in
+    ``[1 - sigma_scale, 1 + sigma_scale]`` and ``beta`` in ``[-sigma_shift, sigma_shift]``, drawn for each stain
+    (Tellez et al., IEEE TMI 37 (2018) 2126-2136). Blank glass takes up no stain, so the shift grows linearly with a
+    pixel's mean optical density up to 0.15, Macenko's limit of transparency, and is whole above it: white stays white.
+
+    Args:
+        sigma_scale: 0 to 1.
+        sigma_shift: 0 or more, in units of optical density.
+        prob: probability of changing an image at all.
+
+    Raises:
+        ConfigError: on a strength out of range, or an image that is not float ``[3, H, W]`` in 0..1.
+    """
+
+    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
+
+    def __init__(self, sigma_scale: float = 0.2, sigma_shift: float = 0.1, prob: float = 1.0) -> None:
+        RandomizableTransform.__init__(self, prob)
+        if not 0 <= sigma_scale <= 1:
+            raise ConfigError(f"sigma_scale is {sigma_scale}", "RandHEStainJitter", "use a number between 0 and 1")
+        if not 0 <= sigma_shift < float("inf"):
+            raise ConfigError(f"sigma_shift is {sigma_shift}", "RandHEStainJitter", "use a number of 0 or more")
+        self.sigma_scale, self.sigma_shift = sigma_scale, sigma_shift
+        self.alpha: tuple[float, float] = (1.0, 1.0)
+        self.beta: tuple[float, float] = (0.0, 0.0)
+
+    def randomize(self, data: Any | None = None) -> None:
+        """Draw whether, and ``alpha`` and ``beta`` of haematoxylin and eosin."""
+        super().randomize(None)
+        if not self._do_transform:
+            return
+        self.alpha = tuple(self.R.uniform(1 - self.sigma_scale, 1 + self.sigma_scale, 2).tolist())
+        self.beta = tuple(self.R.uniform(-self.sigma_shift, self.sigma_shift, 2).tolist())
+
+    def __call__(self, img: NdarrayOrTensor, randomize: bool = True) -> torch.Tensor:
+        """Return the changed ``[3, H, W]``, of the type given; ``randomize=False`` repeats the last draw."""
+        if randomize:
+            self.randomize()
+        image = to_tensor(img)
+        if not self._do_transform:
+            return image
+        plain = convert_to_tensor(image, track_meta=False)
+        require_unit_rgb(plain, "RandHEStainJitter")
+        return convert_to_dst_type(self._restain(plain), image)[0]
+
+    def _restain(self, image: torch.Tensor) -> torch.Tensor:
+        basis = torch.tensor(_HED, dtype=image.dtype, device=image.device)
+        density = -image.clamp(min=1e-6).log()
+        amounts = torch.tensordot(torch.linalg.inv(basis)[:, :2].T, density, dims=1)
+        tissue = (density.mean(0) / _TRANSPARENT).clamp(0, 1)
+        alpha = image.new_tensor(self.alpha).view(2, 1, 1)
+        beta = image.new_tensor(self.beta).view(2, 1, 1)
+        added = torch.tensordot(basis[:2].T, (alpha - 1) * amounts + beta * tissue, dims=1)
+        # A factor on the image itself: where nothing is added, it is not even rounded.
+        return (image * torch.exp(-added)).clamp_(0, 1)
+
+
+class RandHEStainJitterd(RandomizableTransform, MapTransform):
+    """Dictionary-based version of `RandHEStainJitter`; all keys share one draw.
+
+    Args:
+        keys: the images to change.
+        sigma_scale: see `RandHEStainJitter`.
+        sigma_shift: see `RandHEStainJitter`.
+        prob: probability of changing the images at all.
+        allow_missing_keys: whether a missing key is passed over.
+    """
+
+    backend = RandHEStainJitter.backend
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        sigma_scale: float = 0.2,
+        sigma_shift: float = 0.1,
+        prob: float = 1.0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        RandomizableTransform.__init__(self, prob)
+        self.jitter = RandHEStainJitter(sigma_scale, sigma_shift, prob=1.0)
+
+    def set_random_state(
+        self, seed: int | None = None, state: np.random.RandomState | None = None
+    ) -> RandHEStainJitterd:
+        """Seed this transform and the one it wraps."""
+        super().set_random_state(seed, state)
+        self.jitter.set_random_state(seed, state)
+        return self
+
+    def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
+        """Change every key's ``[3, H, W]`` float image in 0..1."""
+        d = dict(data)
+        self.randomize(None)
+        if self._do_transform:
+            self.jitter.randomize()
+        for key in self.key_iterator(d):
+            d[key] = self.jitter(d[key], randomize=False) if self._do_transform else to_tensor(d[key])
+        return d
+
+
+RandHEStainJitterD = RandHEStainJitterDict = RandHEStainJitterd
