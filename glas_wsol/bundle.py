@@ -1,0 +1,182 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""What the bundles' configs call before a run: checks, the phantom, what a checkpoint is, errors in one line."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import monai.bundle
+from monai.bundle import ConfigParser
+
+from glas_wsol.errors import ConfigError, GlasWsolError, OutputError, WeightsError
+from glas_wsol.networks.weights import load_strictly, read_state_dict
+
+__all__ = ["load_checkpoint", "model_card", "preflight", "refuse_unknown_ids", "resolve_dataset", "unknown_ids"]
+
+logger = logging.getLogger(__name__)
+
+
+def preflight(output_dir: str) -> None:
+    """First line of every bundle's ``initialize``: errors in one line, no unknown override, a place to write.
+
+    Args:
+        output_dir: created if absent.
+
+    Raises:
+        ConfigError: if the command line overrides an id that the config does not have.
+        OutputError: if the folder cannot be written.
+    """
+    sys.excepthook = _say_in_one_line
+    refuse_unknown_ids(sys.argv)
+    folder = Path(output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the output folder ({error.strerror})", folder, "choose another output_dir") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError("the output folder is read-only", folder, "choose another output_dir")
+
+
+def _say_in_one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    cause: BaseException | None = error
+    while cause is not None:  # MONAI wraps what a component raises in a RuntimeError per level
+        if isinstance(cause, GlasWsolError):
+            print(f"error: {cause}", file=sys.stderr)
+            return
+        cause = cause.__cause__ or cause.__context__
+    sys.__excepthook__(kind, error, trace)
+
+
+def refuse_unknown_ids(argv: Sequence[str]) -> None:
+    """Refuse an override that MONAI would accept in silence and nothing would read.
+
+    Args:
+        argv: a command line, as in ``sys.argv``; any but ``python -m monai.bundle run ...`` passes.
+
+    Raises:
+        ConfigError: naming the nearest id that exists.
+    """
+    if len(argv) < 2 or Path(argv[0]).parent.name != "bundle" or argv[1] != "run":
+        return
+    options = dict(_options(argv[2:]))
+    if "args_file" in options:
+        options = {**ConfigParser.load_config_files(_literal(options["args_file"])), **options}
+    files = _literal(options.get("config_file"))
+    if files is None:
+        return
+    parser = ConfigParser()
+    parser.read_config(files)
+    own = set(inspect.signature(monai.bundle.run).parameters)
+    for identifier in unknown_ids(parser, [name for name in options if name not in own]):
+        known = sorted(_ids(parser.get()))
+        near = difflib.get_close_matches(identifier, known, n=1, cutoff=0.5)
+        near = near or [name for name in known if "#" not in name]
+        raise ConfigError(f"no setting named {identifier!r}", "command line", f"did you mean {' or '.join(near)}")
+
+
+def unknown_ids(parser: ConfigParser, ids: Sequence[str]) -> list[str]:
+    """Which ids neither exist in a config nor name a further argument of a component in it.
+
+    Args:
+        parser: holds the config.
+        ids: as given on a command line, ``a#b`` or ``a::b``.
+    """
+    unknown = []
+    for given in ids:
+        identifier = given.removeprefix("+").replace("::", "#")
+        parent, _, _ = identifier.rpartition("#")
+        component = parser.get(parent) if parent else None
+        if identifier not in parser and not (isinstance(component, Mapping) and "_target_" in component):
+            unknown.append(given)
+    return unknown
+
+
+def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--") and len(argument) > 2:
+            name, equals, value = argument[2:].partition("=")
+            following = arguments[position + 1] if position + 1 < len(arguments) else ""
+            yield name.replace("-", "_"), value if equals else following
+
+
+def _literal(text: Any) -> Any:
+    return ast.literal_eval(text) if isinstance(text, str) and text.startswith(("[", "(")) else text
+
+
+def _ids(config: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            yield f"{prefix}{key}"
+            yield from _ids(value, f"{prefix}{key}#")
+
+
+def resolve_dataset(dataset_dir: str, phantom_dir: str, kind: str = "tissue", options: Mapping[str, Any] | None = None) -> str:
+    """The folder to read: the user's, or the phantom, made on first use.
+
+    Args:
+        dataset_dir: a folder or a table, or the word ``phantom``.
+        phantom_dir: where the phantom is kept.
+        kind: ``tissue`` (GlaS layout) or ``birds`` (CUB-200-2011 layout).
+        options: arguments of the phantom's writer.
+
+    Returns:
+        A path.
+
+    Raises:
+        ConfigError: if nothing is at ``dataset_dir``.
+    """
+    if dataset_dir == "phantom":
+        from glas_wsol.data.phantom_birds import write_bird_phantom
+        from glas_wsol.data.phantom_tissue import write_tissue_phantom
+
+        write = {"tissue": write_tissue_phantom, "birds": write_bird_phantom}[kind]
+        return str(write(phantom_dir, progress=True, **(options or {})))
+    if not Path(dataset_dir).exists():
+        raise ConfigError("no such data set", dataset_dir, "point dataset_dir at a folder or table, or say phantom")
+    return dataset_dir
+
+
+def model_card(checkpoint: str, **defaults: Any) -> dict[str, Any]:
+    """What a checkpoint is: trunk, classes, resolution, from the ``model.json`` beside it.
+
+    Args:
+        checkpoint: the weights' file.
+        defaults: what to assume where there is no ``model.json`` or it does not say.
+
+    Raises:
+        WeightsError: if ``model.json`` cannot be read.
+    """
+    path = Path(checkpoint).with_suffix(".json")
+    if not path.is_file():
+        return defaults
+    try:
+        return {**defaults, **json.loads(path.read_text(encoding="utf-8"))}
+    except (OSError, ValueError) as error:
+        raise WeightsError("the model's description cannot be read", path, "restore it or delete it") from error
+
+
+def load_checkpoint(network: Any, checkpoint: str) -> None:
+    """Load a trained model into a network, strictly.
+
+    Args:
+        network: the network the weights were trained with.
+        checkpoint: a plain state dict, ``.pt`` or ``.safetensors``.
+
+    Raises:
+        WeightsError: if the file is missing, unsafe, or of another network.
+    """
+    if not Path(checkpoint).is_file():
+        raise WeightsError("no trained model", checkpoint, "train first, or name a model with --checkpoint FILE")
+    trunk = model_card(checkpoint).get("trunk")
+    fix = f"use the trunk it was trained with ({trunk})" if trunk else "use the trunk it was trained with"
+    load_strictly(network, read_state_dict(checkpoint), checkpoint, fix)

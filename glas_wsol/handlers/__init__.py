@@ -1,0 +1,18 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Ignite handlers: seeds, checkpoints, early stopping and progress of a training run; results of an evaluation."""
+
+from __future__ import annotations
+
+from glas_wsol.handlers.checkpoint import RunCheckpoint
+from glas_wsol.handlers.results import EvaluationReport, LocalizationSaver
+from glas_wsol.handlers.training import EarlyStop, EpochProgress, EpochSeed, StopOnNonFiniteLoss
+
+__all__ = [
+    "EarlyStop",
+    "EpochProgress",
+    "EpochSeed",
+    "EvaluationReport",
+    "LocalizationSaver",
+    "RunCheckpoint",
+    "StopOnNonFiniteLoss",
+]

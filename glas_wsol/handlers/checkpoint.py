@@ -1,0 +1,143 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The best model and the state to resume from; each file appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+from glas_wsol.errors import ConfigError, OutputError, WeightsError
+from glas_wsol.handlers.training import EarlyStop
+from glas_wsol.networks.weights import sha256_of
+from glas_wsol.writers.atomic import atomic_write
+
+__all__ = ["RunCheckpoint"]
+
+logger = logging.getLogger(__name__)
+
+
+class RunCheckpoint:
+    """Writes ``model.pt`` (plain state dict of the best model), ``model.json`` (what it is) and ``last.pt`` (to resume).
+
+    MONAI's ``CheckpointSaver`` forgets the best metric on resuming, removes the old best model before the new one is
+    whole, and makes a circle of references in a config when the trainer is saved too: hence this one.
+
+    Args:
+        directory: where to write.
+        network: the plain network, without any wrapper.
+        optimizer: its optimiser.
+        lr_scheduler: its schedule.
+        evaluator: the engine that validates; its ``best_metric`` decides.
+        early_stop: saved and restored with the run; or None.
+        card: what ``model.json`` says of the model, JSON values only.
+        recipe: settings that must be the same when the run is taken up again, JSON values only.
+        resume: take up an interrupted run found in ``directory`` (default); else refuse to touch it.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        network: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        lr_scheduler: Any,
+        evaluator: Engine,
+        early_stop: EarlyStop | None = None,
+        card: Mapping[str, Any] | None = None,
+        recipe: Mapping[str, Any] | None = None,
+        resume: bool = True,
+    ) -> None:
+        self.directory = Path(directory)
+        self.stateful = {"network": network, "optimizer": optimizer, "lr_scheduler": lr_scheduler}
+        if early_stop is not None:
+            self.stateful["early_stop"] = early_stop
+        self.network, self.evaluator, self.resume = network, evaluator, resume
+        self.card, self.recipe = dict(card or {}), json.loads(json.dumps(dict(recipe or {})))
+
+    @property
+    def best_file(self) -> Path:
+        """The best model's plain state dict."""
+        return self.directory / "model.pt"
+
+    @property
+    def last_file(self) -> Path:
+        """Everything needed to go on after the last whole epoch."""
+        return self.directory / "last.pt"
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer, as the last of its handlers: what it saves must be the state after the others."""
+        engine.add_event_handler(Events.STARTED, self.restore)
+        self.evaluator.add_event_handler(Events.EPOCH_COMPLETED, self.keep_best)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.keep_last)
+
+    def keep_best(self, evaluator: Engine) -> None:
+        """Save the model if the validation that just ended was the best so far."""
+        if evaluator.state.best_metric_epoch != evaluator.state.epoch:
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._save(self.network.state_dict(), self.best_file)
+        metrics = {k: v for k, v in evaluator.state.metrics.items() if isinstance(v, (int, float))}
+        card = {**self.card, "epoch": evaluator.state.epoch, "validation": metrics, "sha256": sha256_of(self.best_file)}
+        with atomic_write(self.directory / "model.json") as file:
+            json.dump(card, file, indent=4)
+
+    def keep_last(self, trainer: Engine) -> None:
+        """Save the state after a whole epoch."""
+        state: dict[str, Any] = {name: one.state_dict() for name, one in self.stateful.items()}
+        state["trainer"] = {"epoch": trainer.state.epoch, "iteration": trainer.state.iteration}
+        best = self.evaluator.state
+        state["best"] = {"best_metric": best.best_metric, "best_metric_epoch": best.best_metric_epoch}
+        state["recipe"] = self.recipe
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._save(state, self.last_file)
+
+    def restore(self, trainer: Engine) -> None:
+        """Take up an interrupted run, if there is one.
+
+        Raises:
+            ConfigError: if that run was made with other settings.
+            OutputError: if there is one and it is not to be resumed.
+            WeightsError: if its file is damaged.
+        """
+        if not self.last_file.is_file():
+            return
+        if not self.resume:
+            raise OutputError("a run is here already", self.directory, "set resume=true, or choose another output_dir")
+        try:
+            state = torch.load(self.last_file, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise WeightsError("damaged state of a run", self.last_file, "choose another output_dir") from error
+        self._check(state)
+        for name, one in self.stateful.items():
+            one.load_state_dict(state[name])
+        trainer.state.epoch, trainer.state.iteration = state["trainer"]["epoch"], state["trainer"]["iteration"]
+        self.evaluator.state.best_metric = state["best"]["best_metric"]
+        self.evaluator.state.best_metric_epoch = state["best"]["best_metric_epoch"]
+        done, wanted = trainer.state.epoch, trainer.state.max_epochs
+        if done >= wanted:
+            logger.info("%s holds a finished run of %d epochs: nothing left to train", self.directory, done)
+        else:
+            logger.info("resuming %s after epoch %d of %d", self.directory, done, wanted)
+
+    def _check(self, state: Mapping[str, Any]) -> None:
+        then, now = state["recipe"], self.recipe
+        changed = [f"{k} was {then.get(k)!r}, is {now.get(k)!r}" for k in sorted(then.keys() | now.keys()) if then.get(k) != now.get(k)]
+        steps = (state["lr_scheduler"].get("total_steps"), getattr(self.stateful["lr_scheduler"], "total_steps", None))
+        if steps[0] != steps[1]:
+            changed.append(f"the schedule had {steps[0]} steps, has {steps[1]}")
+        if changed:
+            raise ConfigError(
+                "the run to resume was made with other settings: " + ", ".join(changed),
+                self.directory,
+                "restore them, or choose another output_dir",
+            )
+
+    @staticmethod
+    def _save(state: Mapping[str, Any], path: Path) -> None:
+        with atomic_write(path, "wb") as file:
+            torch.save(state, file)

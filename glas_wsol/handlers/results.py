@@ -1,0 +1,178 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Results on disk: masks, overlays and tables of an evaluator's localizations, and the evaluation in figures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ignite.engine import Engine, Events
+from monai.utils.enums import CommonKeys as Keys
+
+from glas_wsol.localization import Localization
+from glas_wsol.metrics.bootstrap import bootstrap_interval
+from glas_wsol.networks.weights import sha256_of
+from glas_wsol.writers.atomic import atomic_write
+from glas_wsol.writers.images import overlay, write_png
+
+__all__ = ["EvaluationReport", "LocalizationSaver"]
+
+logger = logging.getLogger(__name__)
+
+
+class LocalizationSaver:
+    """Writes each image's mask and overlay as PNG at the image's own size, and one row per image in a table.
+
+    Args:
+        output_dir: receives ``masks/NAME.png`` (0 undecidable, 255 decidable), ``overlays/NAME.png`` and the table.
+        table: name of the CSV table. Defaults to ``predictions.csv``.
+        overlays: whether to write overlays. Defaults to True.
+    """
+
+    def __init__(self, output_dir: str | Path, table: str = "predictions.csv", overlays: bool = True) -> None:
+        self.output_dir, self.table, self.overlays = Path(output_dir), table, overlays
+        self.rows: list[dict[str, Any]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator whose postprocessing adds ``localization``."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._write_images)
+        engine.add_event_handler(Events.COMPLETED, self._write_table)
+
+    def _start(self, _: Engine) -> None:
+        self.rows.clear()
+
+    def _write_images(self, engine: Engine) -> None:
+        for item in engine.state.output:
+            found: Localization = item["localization"]
+            write_png(self.output_dir / "masks" / f"{found.name}.png", found.mask)
+            if self.overlays:
+                write_png(self.output_dir / "overlays" / f"{found.name}.png", _overlay(item[Keys.IMAGE], found))
+            self.rows.append(
+                {
+                    "path": found.path,
+                    "class": found.class_name,
+                    "probability": "" if found.probability is None else f"{found.probability:.6f}",
+                    "decidable_fraction": f"{found.decidable_fraction:.6f}",
+                }
+            )
+
+    def _write_table(self, _: Engine) -> None:
+        _write_csv(self.output_dir / self.table, self.rows)
+        logger.info("%d localizations in %s", len(self.rows), self.output_dir)
+
+
+class EvaluationReport:
+    """Writes ``evaluation.json`` and one row per image in ``evaluation.csv``, and logs a summary.
+
+    Reads the metrics ``classification_error``, ``f1_foreground``, ``f1_background`` and the floors
+    ``floor_f1_foreground`` and ``floor_f1_background`` of the evaluator it is attached to.
+
+    Args:
+        output_dir: where to write.
+        facts: what else the report says: split, seed, selection rule, ..., JSON values only.
+        checkpoint: the evaluated weights' file, named with its SHA-256.
+    """
+
+    metrics = ("classification_error", "f1_foreground", "f1_background")
+
+    def __init__(self, output_dir: str | Path, facts: Mapping[str, Any], checkpoint: str | Path) -> None:
+        self.output_dir, self.facts, self.checkpoint = Path(output_dir), dict(facts), Path(checkpoint)
+        self.rows: list[dict[str, Any]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator, after its metrics."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _start(self, _: Engine) -> None:
+        self.rows.clear()
+
+    def _collect(self, engine: Engine) -> None:
+        for item in engine.state.output:
+            found: Localization = item["localization"]
+            label = int(item[Keys.LABEL])
+            self.rows.append(
+                {
+                    "name": found.name,
+                    "label": found.classes[label],
+                    "class": found.class_name,
+                    "probability_of_label": f"{found.probabilities[label]:.6f}",
+                    "decidable_fraction": f"{found.decidable_fraction:.6f}",
+                    "evidence": found.evidence,
+                    "truth": "truth" in item,
+                }
+            )
+
+    def _write(self, engine: Engine) -> None:
+        state, report = engine.state, {"n": len(self.rows), **self.facts}
+        with_truth = [row for row in self.rows if row.pop("truth")]
+        report["n_with_masks"] = len(with_truth)
+        report["interval"] = "95 % percentile bootstrap over images, 9999 resamples"
+        for name in self.metrics:
+            values = _per_image(state.metric_details.get(name))
+            report[name] = _number(state.metrics.get(name))
+            report[f"{name}_interval"] = list(bootstrap_interval(values)) if values else None
+            rows = self.rows if name == "classification_error" else with_truth
+            for row, value in zip(rows, values, strict=True):
+                row[name] = f"{value:.6f}"
+        report["floor"] = {
+            "name": "all-ones",
+            "classification_error": None,  # a mask of ones names no class
+            **{name: _number(state.metrics.get(f"floor_{name}")) for name in self.metrics[1:]},
+        }
+        report["checkpoint"] = self.checkpoint.name
+        report["checkpoint_sha256"] = sha256_of(self.checkpoint)
+        with atomic_write(self.output_dir / "evaluation.json") as file:
+            json.dump(report, file, indent=4, allow_nan=False)
+        _write_csv(self.output_dir / "evaluation.csv", self.rows)
+        logger.info("evaluated %d images of split %r\n%s", len(self.rows), report.get("split"), summary(report))
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """A small table of an evaluation, in percent, for a terminal.
+
+    Args:
+        report: the content of ``evaluation.json``.
+    """
+
+    def percent(value: float | None) -> str:
+        return "  n/a" if value is None else f"{100 * value:5.1f}"
+
+    lines = [f"{'':22}{'model':>8}  {'95 % interval':<16}{'all-ones floor':>14}"]
+    for name, text in (
+        ("classification_error", "classification error"),
+        ("f1_foreground", "F1+ (decidable)"),
+        ("f1_background", "F1- (undecidable)"),
+    ):
+        interval = report[f"{name}_interval"]
+        bounds = "" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}"
+        lines.append(f"{text:<22}{percent(report[name]):>8}  {bounds:<16}{percent(report['floor'][name]):>14}")
+    return "\n".join(lines)
+
+
+def _overlay(image: Any, found: Localization) -> np.ndarray:
+    pixels = (np.asarray(image.cpu()) * 255).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+    return overlay(pixels, found.decidable, found.mask, found)
+
+
+def _per_image(details: Any) -> list[float]:
+    return [] if details is None else [float(v) for v in np.asarray(details).reshape(-1)]
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or not math.isfinite(float(value)) else float(value)
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with atomic_write(path) as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["path"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,135 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""What happens between two optimiser steps besides learning: seeds, early stopping, a finite loss, a progress bar."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import EarlyStopping, ProgressBar
+from monai.utils.enums import CommonKeys as Keys
+
+from glas_wsol.data.seeded import mix_seeds
+from glas_wsol.errors import ConfigError, NumericalError
+
+__all__ = ["EarlyStop", "EpochProgress", "EpochSeed", "StopOnNonFiniteLoss"]
+
+
+class _Seeded(Protocol):
+    def set_epoch(self, epoch: int) -> None: ...
+
+
+class EpochSeed:
+    """Makes every epoch a function of (seed, epoch): a resumed run draws what an undisturbed one would have drawn.
+
+    Args:
+        seed: of the run.
+        seeded: datasets and samplers with ``set_epoch``.
+    """
+
+    def __init__(self, seed: int, seeded: list[_Seeded]) -> None:
+        self.seed, self.seeded = seed, seeded
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Seed torch (dropout) and the datasets and samplers (augmentation, order) for the epoch that begins."""
+        epoch = engine.state.epoch - 1
+        torch.manual_seed(mix_seeds(self.seed, epoch))
+        for one in self.seeded:
+            one.set_epoch(epoch)
+
+
+class EarlyStop:
+    """Stops training when the evaluator's key metric has not risen for a number of validations (Ignite's rule).
+
+    Unlike MONAI's ``EarlyStopHandler`` it is attached to the trainer it stops, so that a config needs no circle of
+    references, and its state is saved with the run.
+
+    Args:
+        patience: validations without a rise before stopping; 0 never stops.
+        evaluator: the engine whose ``state.metrics[state.key_metric_name]`` is read.
+        interval: epochs between two validations. Defaults to 1.
+
+    Raises:
+        ConfigError: if ``patience`` is negative.
+    """
+
+    def __init__(self, patience: int, evaluator: Engine, interval: int = 1) -> None:
+        if patience < 0:
+            raise ConfigError(f"patience={patience}", "EarlyStop", "give 0 to never stop early")
+        self.patience, self.evaluator, self.interval = patience, evaluator, interval
+        self.handler: EarlyStopping | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer, after the handler that validates."""
+        if self.patience:
+            self.handler = EarlyStopping(self.patience, self._score, engine)
+            engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self.handler)
+
+    def _score(self, _: Engine) -> float:
+        state = self.evaluator.state
+        return state.metrics[state.key_metric_name]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Validations without a rise so far, and the best score."""
+        return dict(self.handler.state_dict()) if self.handler else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where :meth:`state_dict` stopped."""
+        if self.handler and state:
+            self.handler.load_state_dict(state)
+
+
+class StopOnNonFiniteLoss:
+    """Raises when the loss of an iteration is not finite, before any checkpoint of that epoch is written.
+
+    Args:
+        every: iterations between two looks; each look waits for the device. Defaults to 1.
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        self.every = every
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.every), self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Look at the loss.
+
+        Raises:
+            NumericalError: if it is not a finite number.
+        """
+        loss = float(engine.state.output[Keys.LOSS])
+        if not math.isfinite(loss):
+            raise NumericalError(
+                f"the loss is {loss}",
+                f"epoch {engine.state.epoch}, iteration {engine.state.iteration}",
+                "lower the learning rate or switch amp off; the checkpoints of earlier epochs are kept",
+            )
+
+
+class EpochProgress:
+    """A progress bar per epoch, with the loss and an estimate of the time left.
+
+    Args:
+        description: what the bar says; the epoch is added where there are several.
+        output_transform: from the engine's output to ``{name: value}`` shown; None shows nothing more.
+    """
+
+    def __init__(
+        self, description: str = "epoch", output_transform: Callable[[Any], dict[str, float]] | None = None
+    ) -> None:
+        layout = "{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
+        self.bar = ProgressBar(persist=True, bar_format=layout, desc=description)
+        self.output_transform = output_transform
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to any engine."""
+        self.bar.attach(engine, output_transform=self.output_transform)

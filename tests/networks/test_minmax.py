@@ -1,0 +1,125 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The min-max network: its contract, its options, its export."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from glas_wsol.errors import ConfigError
+from glas_wsol.networks import MinMaxEntropyNetwork
+from tests.conftest import tiny_network, tiny_trunk
+
+
+def test_forward_is_a_distribution_at_every_pixel():
+    network = tiny_network(num_classes=3).eval()
+    image = torch.rand(2, 3, 96, 64)
+    prediction = network(image)
+    assert prediction.shape == (2, 4, 96, 64)
+    assert float(prediction.min()) >= 0
+    torch.testing.assert_close(prediction.sum(1), torch.ones(2, 96, 64))
+
+
+def test_forward_is_the_mask_times_the_classifiers_word_on_what_it_keeps():
+    network = tiny_network().eval()
+    image = torch.rand(2, 3, 96, 64)
+    x = network.normalise(image)
+    mask = network.localize(x).mask
+    probabilities = network.classify(x * mask).softmax(1)
+    prediction = network(image)
+    torch.testing.assert_close(prediction[:, :1], 1 - mask)
+    torch.testing.assert_close(prediction[:, 1:], mask * probabilities[:, :, None, None])
+
+
+def test_localizer_and_classifier_share_the_trunk_and_nothing_else():
+    network = tiny_network()
+    trunk = {id(p) for p in network.trunk.parameters()}
+    heads = [{id(p) for p in head.parameters()} for head in (network.localizer, network.classifier)]
+    assert not heads[0] & heads[1]
+    assert {id(p) for p in network.parameters()} == trunk | heads[0] | heads[1]
+    groups = network.parameter_groups(1e-4, 1e-3)
+    assert [g["lr"] for g in groups] == [1e-4, 1e-3]
+    assert [{id(p) for p in g["params"]} for g in groups] == [trunk, heads[0] | heads[1]]
+
+
+def test_the_mask_is_detached_unless_asked_for():
+    x = torch.rand(1, 3, 64, 96)
+    assert not tiny_network().localize(x).mask.requires_grad
+    network = tiny_network(differentiable_mask=True)
+    network.localize(x).mask.sum().backward()
+    assert float(network.localizer.to_maps.weight.grad.abs().sum()) > 0
+
+
+def test_frozen_batch_norm_neither_moves_nor_uses_batch_statistics_and_trains_its_affine_part():
+    network = tiny_network(batch_norm="frozen").train()
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [m.running_mean.clone() for m in norms]
+    x = torch.rand(4, 3, 64, 64)
+    together = network.trunk(x)
+    alone = torch.cat([network.trunk(one[None]) for one in x])
+    torch.testing.assert_close(together, alone)
+    together.sum().backward()
+    assert all(torch.equal(m.running_mean, b) for m, b in zip(norms, before, strict=True))
+    assert all(m.weight.grad is not None for m in norms)
+    assert network.localizer.training, "only batch normalisation is frozen"
+
+
+def test_the_classifier_sees_a_shrunken_image_but_never_less_than_one_feature_position():
+    sizes = []
+    network = tiny_network().eval()
+    network.trunk.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape[2:])))
+    for size in [(96, 64), (480, 128), (32, 32)]:
+        network.classify(torch.rand(1, 3, *size))
+    assert sizes == [(48, 32), (240, 64), (32, 32)]
+
+
+def test_the_scale_of_the_classifier_is_the_same_function_with_a_differentiable_mask():
+    x = torch.rand(1, 3, 96, 128)
+    plain, other = tiny_network().eval(), tiny_network(differentiable_mask=True).eval()
+    torch.testing.assert_close(plain.classify(x), other.classify(x))
+
+
+def test_batch_normalised_masks_are_normalised_per_image_in_evaluation():
+    network = tiny_network(normalisation="batch", pooling_options={"dropout": 0.0}, batch_norm="frozen")
+    x = torch.rand(3, 3, 64, 64)
+    network.eval()
+    together, alone = network.localize(x).mask[1:2], network.localize(x[1:2]).mask
+    torch.testing.assert_close(together, alone)
+    network.train()
+    assert not torch.allclose(network.localize(x).mask[1:2], network.localize(x[1:2]).mask)
+
+
+def test_the_seed_fixes_the_heads_whatever_was_drawn_before():
+    first = MinMaxEntropyNetwork(tiny_trunk(), seed=3)
+    torch.rand(100)
+    second = MinMaxEntropyNetwork(tiny_trunk(), seed=3)
+    assert torch.equal(first.localizer.to_maps.weight, second.localizer.to_maps.weight)
+    state = torch.get_rng_state()
+    MinMaxEntropyNetwork(tiny_trunk(), seed=4)
+    assert torch.equal(MinMaxEntropyNetwork(tiny_trunk(), seed=3).classifier.to_maps.bias, first.classifier.to_maps.bias)
+    assert state.shape == torch.get_rng_state().shape
+
+
+def test_a_blank_image_gives_a_finite_answer():
+    for value in (0.0, 0.5, 1.0):
+        prediction = tiny_network().eval()(torch.full((1, 3, 64, 96), value))
+        assert torch.isfinite(prediction).all()
+        torch.testing.assert_close(prediction.sum(1), torch.ones(1, 64, 96))
+
+
+@pytest.mark.parametrize("trunk", ["resnet18", "efficientnet_lite0"])
+def test_the_scripted_network_equals_the_eager_one(trunk):
+    network = MinMaxEntropyNetwork(trunk, weights="none", seed=0).eval()
+    image = torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.script(network)(image), network(image))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"normalisation": "no"}, {"batch_norm": "sync"}, {"num_classes": 1}, {"classifier_scale": 0}, {"pooling": "no"}],
+)
+def test_bad_options_are_refused(options):
+    with pytest.raises(ConfigError):
+        MinMaxEntropyNetwork(tiny_trunk(), **options)
