@@ -1,0 +1,195 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Pictures: masks and tiles as PNG, and the overlay a pathologist opens."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import distance_transform_edt
+
+from glas_wsol.writers.atomic import atomic_write
+
+__all__ = ["overlay", "write_png"]
+
+_PAPER, _MARGIN, _INK, _FAINT = (255, 255, 255), (232, 232, 236), (20, 20, 30), (95, 95, 105)
+_CONTOUR, _EDGE = (255, 222, 0), (20, 20, 30)  # H&E has neither yellow nor black
+_WASHED = 225  # the grey that undecidable tissue fades towards
+_NO_EVIDENCE = "no evidence: no region decided"
+
+
+def write_png(path: str | PathLike[str], array: np.ndarray) -> None:
+    """Write an array as PNG, rows first, whole or not at all.
+
+    Args:
+        path: the file, whose folder exists.
+        array: ``[H, W]`` or ``[H, W, 3]`` uint8, or ``[H, W]`` bool, which becomes 0 and 255.
+
+    Raises:
+        OutputError: where the file cannot be written.
+        ValueError: on another type or shape.
+    """
+    array = np.asarray(array)
+    if array.dtype == bool and array.ndim == 2:
+        array = array.astype(np.uint8) * 255
+    is_picture = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+    if array.dtype != np.uint8 or not is_picture or 0 in array.shape:
+        raise ValueError(f"uint8 [H, W] or [H, W, 3] or bool [H, W] is needed, got {array.dtype} {array.shape}")
+    picture = Image.fromarray(np.ascontiguousarray(array))
+    with atomic_write(path) as file:
+        picture.save(file, format="PNG")
+
+
+def overlay(
+    image: np.ndarray,
+    decidable: np.ndarray,
+    mask: np.ndarray,
+    title: str,
+    caption: str = "",
+    *,
+    evidence: bool = True,
+) -> np.ndarray:
+    """Draw what decided onto the tile, between a header and a colour key.
+
+    The tile keeps its size, and the pixels of the mask keep their colours. A yellow line runs around the mask, outside
+    it; everything else fades towards grey, the more the less decidable it is. A narrow tile is set on a wider sheet,
+    so that the text stays readable. Without evidence the tile is shown as it is, with neither line nor fading.
+
+    Args:
+        image: ``[H, W, 3]`` uint8.
+        decidable: ``[H, W]`` in 0..1, how much each pixel decided (``R+``).
+        mask: ``[H, W]`` bool, the decidable region.
+        title: the class and its probability, say.
+        caption: anything to add; wrapped.
+        evidence: False where no pixel of the tile is evidence for the class.
+
+    Returns:
+        ``[h, w, 3]`` uint8 with ``h > H`` and ``w >= W``.
+
+    Raises:
+        ValueError: on another type or on shapes that do not match.
+    """
+    image, decidable, mask = np.asarray(image), np.asarray(decidable, dtype=np.float32), np.asarray(mask)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(f"a uint8 image [H, W, 3] is needed, got {image.dtype} {image.shape}")
+    if mask.dtype != bool or mask.shape != image.shape[:2] or decidable.shape != mask.shape:
+        raise ValueError(f"a map and a bool mask {image.shape[:2]} are needed, got {decidable.shape}, {mask.shape}")
+    if not (decidable.min() >= 0 and decidable.max() <= 1):
+        raise ValueError(f"the map must lie in 0..1, got {decidable.min()}..{decidable.max()}")
+    height, width = mask.shape
+    size = max(12, round(max(height, width) / 45))
+    sheet_width = max(width, 22 * size)
+    tile = np.full((height, sheet_width, 3), _MARGIN, np.uint8)
+    left = (sheet_width - width) // 2
+    tile[:, left : left + width] = _draw_mask(image, decidable, mask) if evidence else image
+    footer = _key(100 * float(mask.mean()), size, sheet_width) if evidence else _write_lines([], size, sheet_width)
+    return np.concatenate([_header(title, caption, evidence, size, sheet_width), tile, footer])
+
+
+def _draw_mask(image: np.ndarray, decidable: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Fade what is outside the mask and run a line around it."""
+    fading = np.where(mask, 0, 1 - 0.5 * decidable)[..., None]
+    tile = image.astype(np.float32)
+    tile += fading * (_wash(tile) - tile)
+    if mask.any() and not mask.all():
+        line = _line_width(mask.shape)
+        distance = distance_transform_edt(~mask)
+        # An edge of 1 px, the line, an edge again: visible on white lumen and on dark nuclei.
+        tile = _paint(tile, _between(distance, 0, line + 2), _EDGE)
+        tile = _paint(tile, _between(distance, 1, line + 1), _CONTOUR)
+    tile[mask] = image[mask]
+    return np.rint(tile).clip(0, 255).astype(np.uint8)
+
+
+def _wash(tile: np.ndarray) -> np.ndarray:
+    grey = tile @ np.array([0.299, 0.587, 0.114], np.float32)
+    return 0.65 * (0.4 * tile + 0.6 * grey[..., None]) + 0.35 * _WASHED
+
+
+def _line_width(shape: tuple[int, ...]) -> int:
+    return max(2, round(max(shape) / 300))
+
+
+def _between(distance: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Return how much of each pixel lies between two distances from the mask: a smooth line."""
+    return np.minimum(distance - low, high - distance + 1).clip(0, 1)[..., None]
+
+
+def _paint(tile: np.ndarray, cover: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    return tile + cover * (np.asarray(colour, np.float32) - tile)
+
+
+def _header(title: str, caption: str, evidence: bool, size: int, width: int) -> np.ndarray:
+    bold, plain = _font(size + 2, bold=True), _font(size)
+    lines = [(line, bold, _INK) for line in _wrap(title, bold, width - size)]
+    if not evidence:
+        lines += [(line, plain, _INK) for line in _wrap(_NO_EVIDENCE, plain, width - size)]
+    lines += [(line, plain, _FAINT) for line in _wrap(caption, plain, width - size)]
+    return _write_lines(lines, size, width)
+
+
+def _write_lines(
+    lines: Sequence[tuple[str, ImageFont.ImageFont, tuple[int, int, int]]], size: int, width: int
+) -> np.ndarray:
+    step = round(1.5 * size)
+    sheet = Image.new("RGB", (width, step * len(lines) + size // 2), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for row, (text, font, colour) in enumerate(lines):
+        draw.text((size // 2, row * step + step // 2 + size // 4), text, colour, font, anchor="lm")
+    return np.asarray(sheet)
+
+
+def _key(percent: float, size: int, width: int) -> np.ndarray:
+    """Draw the colour key below the tile: what the line and the fading mean, and how much of the tile decided."""
+    font = _font(size)
+    entries = ((True, f"decidable: {percent:.0f} % of the tile"), (False, "undecidable"))
+    widths = [2 * size + int(font.getlength(text)) + size for _, text in entries]
+    rows = [0, 0] if sum(widths) + size <= width else [0, 1]
+    step = round(1.6 * size)
+    sheet = Image.new("RGB", (width, step * (rows[-1] + 1) + size // 2), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    stain = np.array([[[196.0, 120.0, 180.0]]], np.float32)
+    for index, (decided, text) in enumerate(entries):
+        left = size // 2 + (widths[0] if index and rows[1] == 0 else 0)
+        middle = size // 4 + rows[index] * step + step // 2
+        colour = tuple(int(v) for v in (stain if decided else _wash(stain))[0, 0])
+        box = (left, middle - size // 2, left + size, middle + size // 2)
+        draw.rectangle(box, fill=colour, outline=_EDGE if decided else None)
+        if decided:
+            draw.rectangle((box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1), outline=_CONTOUR, width=max(2, size // 7))
+        draw.text((left + round(1.6 * size), middle), text, _INK, font, anchor="lm")
+    return np.asarray(sheet)
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Break text into lines no wider than ``width`` px, between words or, where a word is longer, inside it."""
+    lines: list[str] = []
+    line = ""
+    for word in text.split():
+        longer = f"{line} {word}" if line else word
+        if font.getlength(longer) <= width:
+            line = longer
+            continue
+        if line:
+            lines.append(line)
+        while font.getlength(word) > width and len(word) > 1:
+            fits = max(n for n in range(1, len(word)) if n == 1 or font.getlength(word[:n]) <= width)
+            lines.append(word[:fits])
+            word = word[fits:]
+        line = word
+    return [*lines, line] if line else lines
+
+
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """Return matplotlib's DejaVu Sans, which knows Latin, Greek and Cyrillic; Pillow's own font without matplotlib."""
+    spec = importlib.util.find_spec("matplotlib")
+    if spec is not None and spec.origin is not None:
+        folder = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
+        file = folder / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")
+        if file.is_file():
+            return ImageFont.truetype(str(file), size)
+    return ImageFont.load_default(size)
