@@ -209,7 +209,9 @@ class Ellipses:
     def grown(self, by: float, value: float) -> Ellipses:
         """The same bodies with a rim of ``by`` native px, all of one value."""
         n = len(self)
-        return Ellipses(self.y, self.x, self.a + by, self.b + by, self.angle, np.full(n, value), np.zeros(n), np.zeros(n))
+        return Ellipses(
+            self.y, self.x, self.a + by, self.b + by, self.angle, np.full(n, value), np.zeros(n), np.zeros(n)
+        )
 
     def draw(self, canvas: Canvas) -> np.ndarray:
         """Draw all of them; where two overlap the greater value stays.

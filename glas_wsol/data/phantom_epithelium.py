@@ -13,8 +13,8 @@ import numpy as np
 from scipy import ndimage
 from skimage import measure
 
-from .phantom_canvas import Canvas, Ellipses, jittered_grid
-from .phantom_glands import Glands
+from glas_wsol.data.phantom_canvas import Canvas, Ellipses, jittered_grid
+from glas_wsol.data.phantom_glands import Glands
 
 __all__ = ["paint_epithelium"]
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import ConfigError, OutputError
+from glas_wsol.errors import ConfigError, OutputError
 
 __all__ = ["MANIFEST", "build_phantom", "check_positive", "generator_of", "run_jobs"]
 

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 from skimage import measure
 
-from .phantom_canvas import Canvas, jittered_grid
+from glas_wsol.data.phantom_canvas import Canvas, jittered_grid
 
 __all__ = ["Glands", "grow_glands"]
 

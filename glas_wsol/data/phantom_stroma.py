@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .phantom_canvas import Canvas, Ellipses, jittered_grid
-from .phantom_glands import Glands
+from glas_wsol.data.phantom_canvas import Canvas, Ellipses, jittered_grid
+from glas_wsol.data.phantom_glands import Glands
 
 __all__ = ["StromaRecipe", "paint_stroma"]
 

@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from ..errors import ConfigError
-from .phantom_canvas import Canvas
-from .phantom_epithelium import paint_epithelium
-from .phantom_folder import build_phantom, check_positive, generator_of, run_jobs
-from .phantom_glands import grow_glands
-from .phantom_stroma import StromaRecipe, paint_stroma
+from glas_wsol.errors import ConfigError
+from glas_wsol.data.phantom_canvas import Canvas
+from glas_wsol.data.phantom_epithelium import paint_epithelium
+from glas_wsol.data.phantom_folder import build_phantom, check_positive, generator_of, run_jobs
+from glas_wsol.data.phantom_glands import grow_glands
+from glas_wsol.data.phantom_stroma import StromaRecipe, paint_stroma
 
 __all__ = ["tissue_tile", "write_tissue_phantom"]
 
@@ -177,9 +177,9 @@ def _test_tiles(count: int) -> list[_Tile]:
 
 
 def _with_patients(names: list[str], malignant: list[bool], first: int) -> list[_Tile]:
-    """Patients of one grade each, with about five tiles each, but three patients where there are six tiles."""
+    """Patients of one grade each, with about five tiles each; two at least where there are five patients."""
     total = {grade: malignant.count(grade) for grade in (False, True)}
-    patients = {grade: max(1, min(n // 2, max(3, n // 5))) for grade, n in total.items()}
+    patients = {grade: max(1, min(n // 2, max(5, n // 5))) for grade, n in total.items()}
     seen = {False: 0, True: 0}
     tiles = []
     for name, grade in zip(names, malignant, strict=True):
