@@ -83,7 +83,7 @@ class RunCheckpoint:
         self._save(self.network.state_dict(), self.best_file)
         metrics = {k: v for k, v in evaluator.state.metrics.items() if isinstance(v, (int, float))}
         card = {**self.card, "epoch": evaluator.state.epoch, "validation": metrics, "sha256": sha256_of(self.best_file)}
-        with atomic_write(self.directory / "model.json") as file:
+        with atomic_write(self.directory / "model.json", "w") as file:
             json.dump(card, file, indent=4)
 
     def keep_last(self, trainer: Engine) -> None:
@@ -139,5 +139,5 @@ class RunCheckpoint:
 
     @staticmethod
     def _save(state: Mapping[str, Any], path: Path) -> None:
-        with atomic_write(path, "wb") as file:
+        with atomic_write(path) as file:
             torch.save(state, file)

@@ -47,6 +47,8 @@ class LocalizationSaver:
 
     def _start(self, _: Engine) -> None:
         self.rows.clear()
+        for folder in ("masks", "overlays") if self.overlays else ("masks",):
+            (self.output_dir / folder).mkdir(parents=True, exist_ok=True)
 
     def _write_images(self, engine: Engine) -> None:
         for item in engine.state.output:
@@ -130,7 +132,7 @@ class EvaluationReport:
         }
         report["checkpoint"] = self.checkpoint.name
         report["checkpoint_sha256"] = sha256_of(self.checkpoint)
-        with atomic_write(self.output_dir / "evaluation.json") as file:
+        with atomic_write(self.output_dir / "evaluation.json", "w") as file:
             json.dump(report, file, indent=4, allow_nan=False)
         _write_csv(self.output_dir / "evaluation.csv", self.rows)
         logger.info("evaluated %d images of split %r\n%s", len(self.rows), report.get("split"), summary(report))
@@ -160,7 +162,8 @@ def summary(report: Mapping[str, Any]) -> str:
 
 def _overlay(image: Any, found: Localization) -> np.ndarray:
     pixels = (np.asarray(image.cpu()) * 255).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
-    return overlay(pixels, found.decidable, found.mask, found)
+    sure = "" if found.probability is None else f" {100 * found.probability:.0f} %"
+    return overlay(pixels, found.decidable, found.mask, f"{found.class_name}{sure}", found.name, evidence=found.evidence)
 
 
 def _per_image(details: Any) -> list[float]:
@@ -172,7 +175,7 @@ def _number(value: Any) -> float | None:
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    with atomic_write(path) as file:
+    with atomic_write(path, "w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["path"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -53,15 +53,6 @@ class RegionF1(IgniteMetricHandler):
             predicted.append(mask.float())
         return predicted, truth
 
-    def update(self, output: tuple[list[Tensor], list[Tensor]]) -> None:
-        """Add a batch; a batch without truth adds nothing.
-
-        Args:
-            output: masks and truths, lists of ``[1, H, W]``.
-        """
-        if output[0]:
-            super().update(output)
-
     def compute(self) -> Any:
         """The mean over images, in [0, 1]; not a number without a truth mask."""
         if self.metric_fn.get_buffer() is None:
