@@ -71,7 +71,6 @@ def test_zero_strength_leaves_its_operation_out():
     jitter = RandColorJitter(0, 0.5, 0, 0)
     jitter.randomize()
     assert [i for i, _ in jitter.steps] == [CONTRAST]
-    assert RandColorJitter(0, 0, 0, 0)(IMAGE) is not None
     torch.testing.assert_close(RandColorJitter(0, 0, 0, 0)(IMAGE), IMAGE, rtol=0, atol=0)
 
 

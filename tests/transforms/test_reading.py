@@ -177,6 +177,14 @@ def test_16_bit_grey_is_scaled_by_its_whole_range(tmp_path, kind, options):
     np.testing.assert_array_equal(read_mask(path), stored)  # and labels above 255 survive
 
 
+def test_transparent_16_bit_grey_is_white(tmp_path):
+    stored = np.array([[0, 700, 40_000], [700, 701, 65_535]], ">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in stored)
+    path = write(tmp_path / "a.png", png(3, 2, 16, 0, rows, png_chunk(b"tRNS", struct.pack(">H", 700))))
+    assert read_rgb(path)[..., 1].tolist() == [[0, 255, 156], [255, 3, 255]]
+    assert read_mask(path).tolist() == stored.tolist()
+
+
 def test_float_images_need_a_known_range(tmp_path):
     def tiff(values):
         return write(tmp_path / "a.tif", encoded(Image.fromarray(values.astype(np.float32)), "TIFF"))
