@@ -92,6 +92,7 @@ def cub_datalist(
         image = root / "images" / file
         if not is_file(image):
             faults.append(f"images/{file} is missing")
+            continue
         mask = next((place / Path(file).with_suffix(".png") for place in homes), None)
         label = chosen.index(labels[number])
         parts[uses[number]].append(Item(image, label, image.stem, mask if mask and is_file(mask) else None))

@@ -46,8 +46,9 @@ def is_file(path: Path) -> bool:
 
 def natural_key(text: str) -> tuple:
     """Sort key that puts ``train_2`` before ``train_10``."""
-    parts = re.split(r"([0-9]+)", text)
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)], text
+    parts = re.split(r"0*([0-9]+)", text)
+    # a number sorts by its length, then its digits: int() refuses very long ones
+    return [(len(part), part) if index % 2 else part for index, part in enumerate(parts)], text
 
 
 def distinct_names(images: Sequence[Path], root: Path) -> list[str]:

@@ -102,8 +102,7 @@ def _images(root: Path, faults: list[str]) -> tuple[dict[str, Path], dict[str, P
         if name in kept:
             faults.append(f"{kept[name].name} and {path.name} are the same image twice")
         kept[name] = path
-    order = sorted(images, key=lambda name: (name.partition("_")[0] != "train", natural_key(name)))
-    return {name: images[name] for name in order}, masks
+    return {name: images[name] for name in sorted(images, key=natural_key)}, masks
 
 
 def _grades(path: Path, faults: list[str]) -> Mapping[str, Row]:

@@ -221,9 +221,5 @@ def _grouped(items: Sequence[Item], classes: int, seed: int) -> dict[str, int]:
         # (load + share)^2 summed over folds is least where load . share is; rounded, a tie goes to the first fold
         fold[group] = np.argmin(np.round(load @ share[group], 9))
         load[fold[group]] += share[group]
-    for group in [*order[::-1], *order[::-1]]:  # then move single groups while that evens the folds out
-        load[fold[group]] -= share[group]
-        fold[group] = np.argmin(np.round(load @ share[group], 9))
-        load[fold[group]] += share[group]
     placed = dict(zip(groups, fold.tolist(), strict=True))
     return {item.name: placed[str(item.group)] for item in items}

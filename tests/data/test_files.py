@@ -17,7 +17,8 @@ def named(*paths: str) -> list[str]:
 
 def test_numbers_in_names_sort_as_numbers():
     assert sorted(["train_10", "train_9", "train_1"], key=natural_key) == ["train_1", "train_9", "train_10"]
-    assert sorted(["9", "a", "10"], key=natural_key) == ["9", "10", "a"]
+    assert sorted(["9", "a", "10", "010", "0", "00"], key=natural_key) == ["0", "00", "9", "010", "10", "a"]
+    assert natural_key("1" * 5000) < natural_key("2" * 5000)
 
 
 def test_a_name_is_the_path_below_the_root_without_suffix():

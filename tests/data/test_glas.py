@@ -137,6 +137,13 @@ def test_variants_of_the_grades(small, header, encoding, newline):
     assert found["train_20"] == (1, "4")
 
 
+def test_the_older_grades_are_not_taken_for_the_challenges(small):
+    path = small / "Grade.csv"
+    cells = [[cell.strip() for cell in line.split(",")] for line in path.read_text().splitlines()]
+    path.write_text("\n".join(",".join([name, old, patient, grade]) for name, patient, grade, old in cells))
+    assert len(glas_datalist(small, "patient-0").splits["train"]) == 16
+
+
 @pytest.mark.parametrize("delimiter", [";", "\t"])
 def test_other_delimiters_suffixes_and_capitals(small, delimiter):
     rows = ["name,patient,grade", *(f"train_{n}.bmp,{n},{'Benign' if n % 2 else 'MALIGNANT'}" for n in range(1, 21))]
