@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +38,8 @@ def preflight(output_dir: str) -> None:
         OutputError: if the folder cannot be written.
     """
     sys.excepthook = _say_in_one_line
+    # MONAI tries an optional GPU decoder for DICOM whenever pydicom is installed, and says that it is not there.
+    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     refuse_unknown_ids(sys.argv)
     folder = Path(output_dir)
     try:
@@ -120,7 +123,9 @@ def _ids(config: Any, prefix: str = "") -> Iterator[str]:
             yield from _ids(value, f"{prefix}{key}#")
 
 
-def resolve_dataset(dataset_dir: str, phantom_dir: str, kind: str = "tissue", options: Mapping[str, Any] | None = None) -> str:
+def resolve_dataset(
+    dataset_dir: str, phantom_dir: str, kind: str = "tissue", options: Mapping[str, Any] | None = None, below: str = ""
+) -> str:
     """The folder to read: the user's, or the phantom, made on first use.
 
     Args:
@@ -128,6 +133,7 @@ def resolve_dataset(dataset_dir: str, phantom_dir: str, kind: str = "tissue", op
         phantom_dir: where the phantom is kept.
         kind: ``tissue`` (GlaS layout) or ``birds`` (CUB-200-2011 layout).
         options: arguments of the phantom's writer.
+        below: the phantom's folder of images, where images alone are wanted.
 
     Returns:
         A path.
@@ -140,7 +146,7 @@ def resolve_dataset(dataset_dir: str, phantom_dir: str, kind: str = "tissue", op
         from glas_wsol.data.phantom_tissue import write_tissue_phantom
 
         write = {"tissue": write_tissue_phantom, "birds": write_bird_phantom}[kind]
-        return str(write(phantom_dir, progress=True, **(options or {})))
+        return str(Path(write(phantom_dir, progress=True, **(options or {}))) / below)
     if not Path(dataset_dir).exists():
         raise ConfigError("no such data set", dataset_dir, "point dataset_dir at a folder or table, or say phantom")
     return dataset_dir

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from glas_wsol.handlers.checkpoint import RunCheckpoint
 from glas_wsol.handlers.results import EvaluationReport, LocalizationSaver
-from glas_wsol.handlers.training import EarlyStop, EpochProgress, EpochSeed, StopOnNonFiniteLoss
+from glas_wsol.handlers.training import EarlyStop, EpochProgress, EpochSeed, EpochSummary, StopOnNonFiniteLoss
 
 __all__ = [
     "EarlyStop",
     "EpochProgress",
     "EpochSeed",
+    "EpochSummary",
     "EvaluationReport",
     "LocalizationSaver",
     "RunCheckpoint",

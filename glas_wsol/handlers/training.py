@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -15,7 +16,9 @@ from monai.utils.enums import CommonKeys as Keys
 from glas_wsol.data.seeded import mix_seeds
 from glas_wsol.errors import ConfigError, NumericalError
 
-__all__ = ["EarlyStop", "EpochProgress", "EpochSeed", "StopOnNonFiniteLoss"]
+__all__ = ["EarlyStop", "EpochProgress", "EpochSeed", "EpochSummary", "StopOnNonFiniteLoss"]
+
+logger = logging.getLogger(__name__)
 
 
 class _Seeded(Protocol):
@@ -84,6 +87,37 @@ class EarlyStop:
         """Take up where :meth:`state_dict` stopped."""
         if self.handler and state:
             self.handler.load_state_dict(state)
+
+
+class EpochSummary:
+    """One log line per epoch: the means of the loss and its terms, the validation, and which epoch is best so far.
+
+    Args:
+        evaluator: the engine that validates.
+    """
+
+    def __init__(self, evaluator: Engine) -> None:
+        self.evaluator = evaluator
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer, after the handler that validates."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Log the line."""
+        state, validation = engine.state, self.evaluator.state
+        logger.info(
+            "epoch %d of %d: %s; validation: %s; best: epoch %d",
+            state.epoch,
+            state.max_epochs,
+            _line(state.metrics),
+            _line(validation.metrics),
+            validation.best_metric_epoch,
+        )
+
+
+def _line(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {float(value):.4g}" for name, value in metrics.items())
 
 
 class StopOnNonFiniteLoss:

@@ -1,0 +1,129 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The command line: ``python -m glas_wsol``. Training and inference are run by ``python -m monai.bundle run``."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from glas_wsol import __version__
+from glas_wsol.errors import GlasWsolError, OutputError
+
+__all__ = ["main"]
+
+
+def _phantom(arguments: argparse.Namespace) -> None:
+    from glas_wsol.data.phantom_birds import write_bird_phantom
+    from glas_wsol.data.phantom_tissue import write_tissue_phantom
+
+    if arguments.birds:
+        folder = write_bird_phantom(arguments.directory, seed=arguments.seed, progress=True)
+    else:
+        folder = write_tissue_phantom(
+            arguments.directory, seed=arguments.seed, confounded=arguments.confounded, progress=True
+        )
+    print(f"the phantom is in {folder}")
+
+
+def _data(arguments: argparse.Namespace) -> None:
+    from glas_wsol.data import load_datalist
+
+    print(load_datalist(arguments.dataset, fold=arguments.fold, seed=arguments.seed).summary())
+
+
+def _images(arguments: argparse.Namespace) -> None:
+    from glas_wsol.data import load_datalist
+    from glas_wsol.writers.atomic import atomic_write
+
+    items = load_datalist(arguments.dataset, fold=arguments.fold, seed=arguments.seed).select(arguments.split)
+    with atomic_write(arguments.output, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["image"])
+        writer.writerows([str(Path(item["image"]).resolve())] for item in items)
+    print(f"{len(items)} images of split {arguments.split!r} listed in {arguments.output}")
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from glas_wsol.handlers.results import summary
+    from glas_wsol.writers.sheet import draw_overview
+
+    run = Path(arguments.run)
+    path = run / "evaluation.json"
+    if not path.is_file():
+        raise OutputError("no evaluation here", run, "run the bundle with evaluate.json first")
+    report = json.loads(path.read_text(encoding="utf-8"))
+    print(f"\n{report['n']} images of split {report['split']!r}, which the model has not seen\n{summary(report)}")
+    sheet = draw_overview(run, arguments.dataset, report["split"], report["fold"])
+    if sheet is not None:
+        print(f"\nopen {sheet.path}: the best, the median and the worst tile beside their true outlines")
+        print(f"open {run / report['split'] / 'overlays' / (sheet.median + '.png')}: the median tile as a reader gets it")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from glas_wsol.export import export_bundle
+
+    print(f"exported {export_bundle(arguments.bundle, arguments.output, arguments.model)}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m glas_wsol", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    phantom = commands.add_parser("phantom", help="write synthetic tissue (GlaS layout) or birds (CUB layout)")
+    phantom.add_argument("directory", help="folder to make")
+    phantom.add_argument("--birds", action="store_true", help="birds instead of tissue")
+    phantom.add_argument("--confounded", action="store_true", help="let the stroma carry the class too")
+    phantom.add_argument("--seed", type=int, default=0)
+    phantom.set_defaults(command=_phantom)
+
+    def reads_data(name: str, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text)
+        command.add_argument("dataset", help="GlaS or CUB folder, folder of class folders, or CSV table")
+        command.add_argument("--fold", default="paper", help="as the bundle's setting of that name")
+        command.add_argument("--seed", type=int, default=0)
+        return command
+
+    reads_data("data", "check a data set and print its splits").set_defaults(command=_data)
+    images = reads_data("images", "list the images of one split in a CSV, for inference")
+    images.add_argument("--split", default="test", choices=["train", "valid", "test"])
+    images.add_argument("--output", required=True, help="CSV to write")
+    images.set_defaults(command=_images)
+
+    show = commands.add_parser("show", help="print an evaluation and draw its best, median and worst tile")
+    show.add_argument("run", help="output folder of an evaluation")
+    show.add_argument("dataset", help="the data set evaluated")
+    show.set_defaults(command=_show)
+
+    export = commands.add_parser("export", help="copy a bundle with the package inside, to run on its own")
+    export.add_argument("bundle", help="folder of the bundle")
+    export.add_argument("output", help="folder that receives the copy")
+    export.add_argument("--model", help="trained model.pt to ship")
+    export.set_defaults(command=_export)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: arguments; defaults to the process's own.
+
+    Returns:
+        Exit status: 0, or 1 after a failure told in one line.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.command(arguments)
+    except GlasWsolError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

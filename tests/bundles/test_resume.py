@@ -1,0 +1,138 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The same seed gives the same bits: twice, with workers, and when interrupted, killed and resumed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from ignite.engine import Events
+
+from glas_wsol.errors import ConfigError, GlasWsolError, OutputError
+from tests.bundles.conftest import BUNDLES, DATA, SMALL, config, workflow
+
+GLAS = BUNDLES[0]
+
+
+def settings(phantom: Path, output: Path, **changes):
+    return {**SMALL, **DATA[GLAS], "epochs": 3, "dropout": 0.5, "dataset_dir": str(phantom), "output_dir": str(output), **changes}
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory):
+    from glas_wsol.data.phantom_tissue import write_tissue_phantom
+
+    return write_tissue_phantom(tmp_path_factory.mktemp("data") / "phantom", **DATA[GLAS]["phantom"])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(phantom, tmp_path_factory):
+    output = tmp_path_factory.mktemp("undisturbed")
+    workflow("train", [config(GLAS, "train")], **settings(phantom, output)).run()
+    return output
+
+
+def files(output: Path) -> dict[str, dict]:
+    return {name: torch.load(output / "models" / name, weights_only=True) for name in ("model.pt", "last.pt")}
+
+
+def same(a, b) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+def test_the_same_seed_gives_the_same_bits_whatever_the_number_of_workers(phantom, undisturbed, tmp_path):
+    workflow("train", [config(GLAS, "train")], **settings(phantom, tmp_path, num_workers=2)).run()
+    assert same(files(undisturbed), files(tmp_path))
+
+
+def test_another_seed_gives_other_bits(phantom, undisturbed, tmp_path):
+    workflow("train", [config(GLAS, "train")], **settings(phantom, tmp_path, seed=1, epochs=1)).run()
+    assert not same(files(undisturbed)["model.pt"], files(tmp_path)["model.pt"])
+
+
+@pytest.mark.parametrize("schedule", ["per epoch", "one cycle"])
+def test_interrupted_after_an_epoch_and_resumed_the_bits_are_those_of_an_undisturbed_run(phantom, tmp_path, schedule):
+    changes = {}
+    if schedule == "one cycle":
+        changes = {
+            "optimizer": {"_target_": "torch.optim.AdamW", "params": "$@network.parameter_groups(2e-4, 1e-3)"},
+            "lr_scheduler": {
+                "_target_": "torch.optim.lr_scheduler.OneCycleLR",
+                "optimizer": "@optimizer",
+                "max_lr": [2e-4, 1e-3],
+                "total_steps": "$@epochs * len(@train#dataloader)",
+            },
+            "lr_per_epoch": False,
+            "patience": 5,
+        }
+        changes = {**changes}
+    base = settings(phantom, tmp_path / "whole", **changes)
+    base.pop("optimizer#lr")
+    workflow("train", [config(GLAS, "train")], **base).run()
+    base["output_dir"] = str(tmp_path / "parts")
+    first = workflow("train", [config(GLAS, "train")], **base)
+    trainer = first.parser.get_parsed_content("train#trainer")
+
+    def interrupt(engine) -> None:
+        if engine.state.epoch == 2:
+            raise KeyboardInterrupt
+
+    trainer.add_event_handler(Events.ITERATION_STARTED, interrupt)  # inside the second epoch
+    with pytest.raises(BaseException) as caught:  # MONAI's expression wraps what is an Exception, this is not one
+        first.run()
+    assert isinstance(caught.value, KeyboardInterrupt)
+    assert files(tmp_path / "parts")["last.pt"]["trainer"]["epoch"] == 1
+    workflow("train", [config(GLAS, "train")], **base).run()
+    assert same(files(tmp_path / "whole"), files(tmp_path / "parts"))
+
+
+def test_a_finished_run_is_left_alone(phantom, undisturbed):
+    before = {p: p.stat().st_mtime_ns for p in (undisturbed / "models").iterdir()}
+    workflow("train", [config(GLAS, "train")], **settings(phantom, undisturbed)).run()
+    assert {p: p.stat().st_mtime_ns for p in (undisturbed / "models").iterdir()} == before
+
+
+def test_resuming_with_other_settings_or_against_the_users_word_is_refused(phantom, undisturbed):
+    def cause(**changes) -> GlasWsolError:
+        with pytest.raises(RuntimeError) as caught:
+            workflow("train", [config(GLAS, "train")], **settings(phantom, undisturbed, **changes)).run()
+        error: BaseException | None = caught.value
+        while error is not None and not isinstance(error, GlasWsolError):
+            error = error.__cause__
+        return error
+
+    refused = cause(passes=3)
+    assert isinstance(refused, ConfigError)
+    assert "passes was 2, is 3" in str(refused)
+    assert isinstance(cause(resume=False), OutputError)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_resumed_the_bits_are_those_of_an_undisturbed_run(phantom, undisturbed, tmp_path):
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config(GLAS, "train")]
+    for name, value in settings(phantom, tmp_path).items():
+        command += [f"--{name}", str(value)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    last, deadline = tmp_path / "models" / "last.pt", time.monotonic() + 240
+    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert last.exists(), "one epoch must have ended"
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert same(files(undisturbed), files(tmp_path))
+    assert not list(tmp_path.rglob("*.part")), "nothing half-written stays"
