@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""One picture of a phantom bird: a posed silhouette from distance functions, its feathers, and a scene of sky, leaves and branches."""
+"""One picture of a phantom bird: a posed silhouette from distance functions, its feathers, and a scene behind it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NATIVE = 150.0  # the shorter side of a picture in native px: leaves and feathe
 
 @dataclass(frozen=True)
 class _Pose:
-    """How a bird sits: a frame with its origin in the body's middle, x towards the head, y upwards, one unit a half body."""
+    """How a bird sits: a frame around the body's middle, x towards the head, y upwards, half a body long its unit."""
 
     row: float
     col: float
@@ -50,8 +50,8 @@ def draw_bird(rng: np.random.Generator, species: Species, size: tuple[int, int])
         size: rows and columns, px.
 
     Returns:
-        The picture, uint8 ``[H, W, 3]`` RGB, and the votes of five annotators, uint8 ``[H, W]``: 0, 51, ... 255 for 0 to 5 votes. Above
-        127 is exactly the drawn silhouette.
+        The picture, uint8 ``[H, W, 3]`` RGB, and the votes of five annotators, uint8 ``[H, W]``: 0, 51, ... 255 for 0
+        to 5 votes. Above 127 is exactly the drawn silhouette.
     """
     canvas = Canvas(size, min(size) / _NATIVE, margin=0)
     pose = _draw_pose(rng, species, size)
@@ -119,9 +119,10 @@ def _silhouette(species: Species, pose: _Pose, x: np.ndarray, y: np.ndarray) -> 
     tail = np.maximum(tail, (ends[0] - x) * np.cos(pose.tail) + (y - ends[1]) * np.sin(pose.tail))
     parts = {"body": _melt(body, head, 0.12), "beak": beak, "tail": tail}
     if pose.raised:
-        wing = _cone(x, y, (0.28, 0.12), (-0.10, 1.25), 0.30, 0.36)
-        tips = _cone(x, y, (-0.05, 1.05), (-0.75, 1.55), 0.40, 0.05)
-        parts["wing"] = _melt(wing, tips, 0.2)
+        arm = _cone(x, y, (0.25, 0.12), (0.02, 1.15), 0.26, 0.20)
+        hand = _cone(x, y, (0.0, 1.15), (-0.72, 1.60), 0.22, 0.03)
+        vane = _cone(x, y, (-0.12, 0.35), (-0.42, 1.05), 0.28, 0.30)  # the secondaries, between arm and trailing edge
+        parts["wing"] = _melt(_melt(arm, hand, 0.25), vane, 0.2)
     else:
         for name, foot in (("near leg", 0.06), ("far leg", 0.24)):
             knee = foot - 0.08, -girth - 0.12
@@ -135,15 +136,9 @@ def _silhouette(species: Species, pose: _Pose, x: np.ndarray, y: np.ndarray) -> 
 def _folded_wing(pose: _Pose, parts: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> np.ndarray:
     if pose.raised:
         return parts["wing"]
-    turned = x + 0.12, y - 0.10 + 0.10 * x
-    return np.maximum(
-        _melt(
-            _ellipse(turned[0] - 0.15, turned[1], 0.48, 0.26),
-            _cone(*turned, (0.1, 0.02), (-0.95, -0.02), 0.22, 0.04),
-            0.1,
-        ),
-        parts["body"] - 0.12,
-    )
+    u, v = x + 0.12, y - 0.10 + 0.10 * x
+    shoulder, tips = _ellipse(u - 0.15, v, 0.48, 0.26), _cone(u, v, (0.1, 0.02), (-0.95, -0.02), 0.22, 0.04)
+    return np.maximum(_melt(shoulder, tips, 0.1), parts["body"] - 0.12)
 
 
 def _feathers(
@@ -162,7 +157,7 @@ def _feathers(
     wing = np.clip(0.5 - wing_distance / soft, 0, 1)
     along = -pose.tilt * pose.flip if pose.flip > 0 else pose.tilt
     barb, _ = canvas.fibres(rng, along, width=1.6, length=9, wave=0.8, wavelength=25)
-    streak, _ = canvas.fibres(rng, along, width=4.5, length=16, wave=0.8, wavelength=40)
+    streak, _ = canvas.fibres(rng, along, width=3.0, length=11, wave=0.8, wavelength=40)
     feathers = Feathers(
         u=x, v=y / species.girth * 0.5 + 0 * x,
         head=_ellipse(x - hx, y - hy, species.head * 1.08, species.head) / species.head,
@@ -170,18 +165,9 @@ def _feathers(
         wing=wing, tail=np.clip(0.5 - parts["tail"] / soft, 0, 1) * (parts["body"] > -0.05), barb=barb, streak=streak,
     )  # fmt: skip
     colour = species.plumage(feathers) * (1 + 0.07 * barb[..., None])
-    # flight feathers: dark lines along the wing, and its shadow on the body
-    lines = (
-        np.clip(
-            np.cos(
-                (y + 0.12 * x) * np.float32(60 if not pose.raised else 0) + x * np.float32(45 if pose.raised else 0)
-            ),
-            0,
-            1,
-        )
-        ** 4
-    )
-    colour *= (1 - 0.28 * wing * lines * (x < 0.25))[..., None]
+    across = 45 * x + 8 * y if pose.raised else 60 * y + 8 * x  # the shafts of the flight feathers are dark
+    shafts = np.clip(np.cos(across), 0, 1) ** 4 * (x < 0.25)
+    colour *= (1 - 0.28 * wing * shafts)[..., None]
     colour *= (1 - 0.35 * np.exp(-((wing_distance / (1.6 * soft)) ** 2)) * (parts["body"] < 0))[..., None]
     inner = np.clip(-np.minimum(parts["body"], parts["tail"]) / 0.35, 0, 1)
     light = 0.62 + 0.30 * np.sqrt(inner) + 0.16 * np.clip(y / species.girth, -1, 1)  # round and lit from above
@@ -200,14 +186,14 @@ def _eye(
 ) -> np.ndarray:
     r = species.head * 0.19
     ex, ey = pose.head[0] + species.head * 0.36, pose.head[1] + species.head * 0.16
-    away = np.hypot(x - ex, y - ey)
-    rings = [(r, (0.03, 0.025, 0.02)), (-r * 0.3, (0.95, 0.95, 0.95))]
+    discs = [
+        (0.0, 0.0, r, (0.03, 0.025, 0.02)),
+        (0.35 * r, 0.4 * r, 0.3 * r, (0.95, 0.95, 0.95)),
+    ]  # the pupil, its glint
     if species.eye_ring:
-        rings.insert(0, (r * 1.6, species.eye_ring))
-    for radius, paint in rings:
-        if radius < 0:  # the glint
-            away, radius = np.hypot(x - ex - r * 0.35, y - ey - r * 0.4), -radius
-        cover = np.clip(0.5 - (away - radius) / soft, 0, 1)[..., None]
+        discs.insert(0, (0.0, 0.0, 1.45 * r, species.eye_ring))
+    for dx, dy, radius, paint in discs:
+        cover = np.clip(0.5 - (np.hypot(x - ex - dx, y - ey - dy) - radius) / soft, 0, 1)[..., None]
         colour = colour * (1 - cover) + np.array(paint, dtype=np.float32) * cover
     return colour
 

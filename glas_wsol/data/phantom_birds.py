@@ -46,9 +46,9 @@ def write_bird_phantom(
 ) -> Path:
     """Write a data set in the layout of CUB-200-2011: its five tables, ``images/`` and ``segmentations/``.
 
-    Class folders and file names are spelled as in CUB-200-2011. The official training split holds, for every species with 30 training
-    images or more, the six validation images of the paper's CUB5; with fewer, a fifth of them has those names. The pictures depend on
-    ``seed``, their name and ``size`` only.
+    Class folders and file names are spelled as in CUB-200-2011. The official training split holds, for every species
+    with 30 training images or more, the six validation images of the paper's CUB5; with fewer, a fifth of them has
+    those names. The pictures depend on ``seed``, their name and ``size`` only.
 
     Args:
         directory: the folder to write; an equal phantom in it is left untouched.
@@ -82,7 +82,8 @@ def write_bird_phantom(
             (folder / "images" / species).mkdir(parents=True)
             (folder / "segmentations" / species).mkdir(parents=True)
         draw = partial(_write_picture, seed=seed, size=tuple(size))
-        run_jobs(draw, folder, pictures, workers=workers, progress=progress, title="bird phantom")
+        seconds = 0.02 + 1.2e-6 * size[0] * size[1]
+        run_jobs(draw, folder, pictures, workers=workers, seconds=seconds, progress=progress, title="bird phantom")
         _write_tables(folder, pictures)
 
     return build_phantom(directory, manifest, fill)

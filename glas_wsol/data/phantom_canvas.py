@@ -1,8 +1,9 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
 """The drawing board of the tissue phantom: smooth noise, fibre texture and anti-aliased ellipses at any scale.
 
-Everything is described in *native pixels*, the pixels of a 775 x 522 tile seen at 20x (about 0.62 um), and drawn on a canvas whose
-pixels are ``scale`` times as fine. The same description therefore shows the same tissue in a small test tile and in a full one.
+Everything is described in *native pixels*, the pixels of a 775 x 522 tile seen at 20x (about 0.62 um), and drawn on a
+canvas whose pixels are ``scale`` times as fine. The same description therefore shows the same tissue in a small test
+tile and in a full one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from scipy.spatial import cKDTree
 
 __all__ = ["Canvas", "Ellipses", "jittered_grid"]
 
-_SPLINE_STD = 151 / 315  # standard deviation of a cubic B-spline surface through unit white noise, averaged over phases
+_SPLINE_VARIANCE = 151 / 315  # of a cubic B-spline curve through unit white noise, averaged over phases
+_CACHED = 20_000  # pixels worked on at once
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,13 @@ class Canvas:
             wavelength: distance over which it changes sign, native px.
         """
         step = max(wavelength / 2, 1 / self.scale)  # knots closer than pixels would only alias
-        rows, cols = (_spline_basis(n, step * self.scale, rng.random()) for n in self.shape)
-        knots = rng.standard_normal((rows.shape[1], cols.shape[1]), dtype=np.float32)
-        return (rows @ knots @ cols.T) / np.float32(_SPLINE_STD)
+        (rows, row_weights, height), (cols, col_weights, width) = (
+            _spline(n, step * self.scale, rng.random()) for n in self.shape
+        )
+        knots = rng.standard_normal((height, width), dtype=np.float32)
+        # Sums of four, not matrix products: their rounding does not depend on the number of threads.
+        wide = sum(weight * knots[:, cols + k] for k, weight in enumerate(col_weights))
+        return sum(weight[:, None] * wide[rows + k] for k, weight in enumerate(row_weights))
 
     def fibres(
         self,
@@ -105,14 +111,15 @@ class Canvas:
             wavelength: wavelength of the crimp, native px.
 
         Returns:
-            Texture of mean 0 and standard deviation 1, and the fibre's local direction in radians; both ``[rows, cols]`` float32.
+            Texture of mean 0 and standard deviation 1, and the fibre's local direction in radians; both ``[rows,
+            cols]`` float32.
         """
         y, x = self.grid()
         cos, sin = np.float32(np.cos(direction)), np.float32(np.sin(direction))
         along = x * cos + y * sin + 12 * self.noise(rng, 160)
         phase = along * np.float32(2 * np.pi / wavelength) + 1.6 * self.noise(rng, 140)
         across = y * cos - x * sin + 28 * self.noise(rng, 260) + np.float32(wave) * np.sin(phase)
-        # A table of noise that is 1.5 cells smooth, read with strides: its cells are never finer than pixels, which would alias.
+        # A table of noise, 1.5 cells smooth and read with strides: what is finer than pixels would alias.
         cell = max(width / 3, 0.4 / self.scale), length / 3
         table = ndimage.gaussian_filter(rng.standard_normal((512, 128), dtype=np.float32), 1.5, mode="wrap")
         where = [across / np.float32(cell[0]), along / np.float32(cell[1])]
@@ -121,15 +128,18 @@ class Canvas:
         return texture, np.arctan2(-slope_x, slope_y)
 
 
-def _spline_basis(count: int, step: float, phase: float) -> np.ndarray:
-    """Cubic B-spline weights ``[count, knots]`` float32 of ``count`` pixels on knots ``step`` px apart."""
+def _spline(count: int, step: float, phase: float) -> tuple[np.ndarray, np.ndarray, int]:
+    """Cubic B-spline of ``count`` pixels on knots ``step`` px apart.
+
+    Returns:
+        The first of each pixel's four knots ``[count]``, their weights ``[4, count]`` float32, scaled so that a surface
+        through unit white noise has a standard deviation of 1, and the number of knots.
+    """
     position = np.arange(count) / step + phase
     cell = position.astype(np.intp)
     t = position - cell
-    weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], axis=1) / 6
-    basis = np.zeros((count, int(cell[-1]) + 4), dtype=np.float32)
-    basis[np.arange(count)[:, None], cell[:, None] + np.arange(4)] = weights
-    return basis
+    weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]) / 6
+    return cell, (weights / np.sqrt(_SPLINE_VARIANCE)).astype(np.float32), int(cell[-1]) + 4
 
 
 def jittered_grid(
@@ -221,26 +231,32 @@ class Ellipses:
         """
         field = np.zeros(canvas.shape, dtype=np.float32)
         reach = np.ceil(np.maximum(self.a, self.b) * 1.25 * canvas.scale + 1).astype(int)
-        for half in np.unique(reach):  # equal patches are drawn at once
-            self._draw_patches(field, canvas.scale, np.flatnonzero(reach == half), int(half))
+        for half in np.unique(reach):  # equal patches are drawn at once, as many as a processor's cache holds
+            chosen = np.flatnonzero(reach == half)
+            for some in np.array_split(chosen, 1 + len(chosen) * (2 * half + 1) ** 2 // _CACHED):
+                self[some]._draw_patches(field, np.float32(canvas.scale), int(half))
         return field
 
-    def _draw_patches(self, field: np.ndarray, scale: float, chosen: np.ndarray, half: int) -> None:
-        part = [np.float32(v[chosen])[:, None, None] for v in (self.y, self.x, self.a, self.b, self.angle)]
-        y, x, a, b, angle = part[0] * scale, part[1] * scale, part[2] * scale, part[3] * scale, part[4]
-        offset = np.arange(-half, half + 1)
+    def _draw_patches(self, field: np.ndarray, scale: np.float32, half: int) -> None:
+        y, x, a, b, angle, value, hollow, lobed = (
+            np.float32(getattr(self, f.name))[:, None, None] for f in fields(self)
+        )
+        y, x, a, b = y * scale, x * scale, a * scale, b * scale
+        cos, sin = np.cos(angle), np.sin(angle)
+        offset = np.arange(-half, half + 1, dtype=np.int32)
         rows = np.floor(y).astype(np.int32) + offset[:, None]
         cols = np.floor(x).astype(np.int32) + offset[None, :]
         dy, dx = rows + np.float32(0.5) - y, cols + np.float32(0.5) - x
-        u = (dx * np.cos(angle) + dy * np.sin(angle)) / a
-        v = (dy * np.cos(angle) - dx * np.sin(angle)) / b
-        q = np.sqrt(u * u + v * v) + np.float32(1e-6)
-        cosine = u / q
-        q = q * (1 + np.float32(self.lobed[chosen])[:, None, None] * (4 * cosine**3 - 3 * cosine))
-        steepness = np.sqrt((u / a) ** 2 + (v / b) ** 2) + np.float32(1e-6)
-        cover = np.clip(0.5 + q * (1 - q) / steepness, 0, 1)
-        middle = np.clip(1 - q * q, 0, 1) * np.float32(self.hollow[chosen])[:, None, None]
-        drawn = cover * (1 - middle) * np.float32(self.value[chosen])[:, None, None]
+        u = dx * (cos / a) + dy * (sin / a)
+        v = dy * (cos / b) - dx * (sin / b)
+        square = u * u + v * v
+        q = np.sqrt(square) + np.float32(1e-6)
+        slope = np.sqrt((u / a) ** 2 + (v / b) ** 2) + np.float32(1e-6)
+        if lobed.any():
+            cosine = u / q
+            q *= 1 + lobed * cosine * (4 * cosine * cosine - 3)
+        drawn = np.clip(0.5 + q * (1 - q) / slope, 0, 1) * value
+        if hollow.any():
+            drawn *= 1 - np.clip(1 - square, 0, 1) * hollow
         inside = (drawn > 0) & (rows >= 0) & (rows < field.shape[0]) & (cols >= 0) & (cols < field.shape[1])
-        flat = (rows * field.shape[1] + cols)[inside]
-        np.maximum.at(field.reshape(-1), flat, drawn[inside])
+        np.maximum.at(field.reshape(-1), (rows * field.shape[1] + cols)[inside], drawn[inside])

@@ -1,8 +1,8 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
 """The inside of the phantom's glands: nuclei, cytoplasm, goblet vacuoles, lumen and what lies in it.
 
-Both grades show the same share of pale area (lumen, vacuoles) and the same mean stain concentrations; only the arrangement differs. So
-the class cannot be read from a mean colour.
+Both grades show the same share of pale area (lumen, vacuoles) and the same mean stain concentrations; only the
+arrangement differs. So the class cannot be read from a mean colour.
 """
 
 from __future__ import annotations
@@ -145,7 +145,8 @@ def _malignant(inside: _Inside, pale: float) -> tuple[np.ndarray, np.ndarray]:
     lumen, wall = _lumen(inside, wall, holes, pale, least=14)
     rows = [
         inside.row(level=level, spacing=rng.uniform(8.2, 9.4), a=(5.6, 7.4 + 1.6 * atypia), b=(3.3, 4.0 + 1.3 * atypia),
-                   wobble=2.4, tilt=0.12 + 0.4 * atypia, value=(1.0, 1.5 + 0.4 * atypia), hollow=(0.15, 0.65), share=share)
+                   wobble=2.4, tilt=0.12 + 0.4 * atypia, value=(1.0, 1.5 + 0.4 * atypia), hollow=(0.15, 0.65),
+                   share=share)
         for level, share in ((8.5, 0.97), (20, 0.85), (31, 0.6), (42, 0.4))
     ]  # fmt: skip
     nuclei = Ellipses.join(rows)

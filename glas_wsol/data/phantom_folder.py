@@ -23,6 +23,7 @@ from glas_wsol.errors import ConfigError, OutputError
 __all__ = ["MANIFEST", "build_phantom", "check_positive", "generator_of", "run_jobs"]
 
 MANIFEST = "phantom.json"
+_WORTHWHILE = 10.0  # seconds of work for which a process pays: starting one takes a few
 _Job = TypeVar("_Job")
 
 
@@ -51,6 +52,7 @@ def run_jobs(
     jobs: Sequence[_Job],
     *,
     workers: int | None,
+    seconds: float,
     progress: bool,
     title: str,
 ) -> None:
@@ -60,12 +62,15 @@ def run_jobs(
         function: a function of a module, so that it can be sent to another process.
         folder: where it writes.
         jobs: what it writes.
-        workers: processes; 1 stays in this one, None takes one for each processor that this process may use.
+        workers: processes; 1 stays in this one, None takes one for each processor that this process may use, but none
+            that would not have enough to do to be worth its start.
+        seconds: about what one job takes.
         progress: show a progress bar.
         title: what the bar is called.
     """
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = min(processors, int(seconds * len(jobs) / _WORTHWHILE))
     workers = min(workers, len(jobs))
     work = partial(function, folder)
     with tqdm(total=len(jobs), desc=title, unit="image", disable=not progress) as bar:

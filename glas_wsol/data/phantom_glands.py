@@ -1,8 +1,9 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
 """Where the phantom's glands lie and what outline they have: the part of the tissue that carries the class.
 
-Benign crypts are round or oval tubes cut across, evenly spaced in one direction, with stroma all around. Malignant glands are branched
-and lobulated, lie in disorder and press against each other. Both fill the same share of the tile: area says nothing about the class.
+Benign crypts are round or oval tubes cut across, evenly spaced in one direction, with stroma all around. Malignant
+glands are branched and lobulated, lie in disorder and press against each other. Both fill the same share of the tile:
+area says nothing about the class.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from glas_wsol.data.phantom_canvas import Canvas, jittered_grid
 __all__ = ["Glands", "grow_glands"]
 
 _FAR = np.float32(400)  # farther from any gland than a tile's emptiest corner, native px
-_REACH = 90.0  # how far beyond its outline a gland is evaluated, native px
+_REACH = 70.0  # how far beyond its outline a gland is evaluated, native px
 _SPECK = 700.0  # smaller pieces are no glands, native px squared
 
 
@@ -28,8 +29,10 @@ class Glands:
     """The glands of one canvas.
 
     Args:
-        labels: instance ids ``[rows, cols]`` int32, 0 = stroma; everything inside a gland's outer border carries its id.
-        field: about the signed distance to the nearest gland's border ``[rows, cols]`` float32, negative inside, native px.
+        labels: instance ids ``[rows, cols]`` int32, 0 = stroma; everything inside a gland's outer border carries its
+            id.
+        field: about the signed distance to the nearest gland's border ``[rows, cols]`` float32, negative inside, native
+            px.
         depth: distance from the inside to the border ``[rows, cols]`` float32, 0 in the stroma, native px.
     """
 
@@ -63,9 +66,16 @@ class _Crypt:
         cos, sin = np.float32(np.cos(self.angle)), np.float32(np.sin(self.angle))
         u, v = (dx * cos + dy * sin) / np.float32(self.a), (dy * cos - dx * sin) / np.float32(self.b)
         q = np.sqrt(u * u + v * v) + np.float32(1e-4)
-        turn = (u + 1j * v) / q
-        outline = 1 + sum(np.real(turn ** (k + 2) * complex(*wave)) for k, wave in enumerate(self.waves))
-        return q * (q - outline) / (np.sqrt((u / self.a) ** 2 + (v / self.b) ** 2) + np.float32(1e-6))
+        turn = (u + np.complex64(1j) * v) / q
+        harmonic, outline = turn, np.float32(1)
+        for cosine, sine in self.waves:
+            harmonic = harmonic * turn
+            outline = outline + np.float32(cosine) * harmonic.real + np.float32(sine) * harmonic.imag
+        return (
+            q
+            * (q - outline)
+            / (np.sqrt((u / np.float32(self.a)) ** 2 + (v / np.float32(self.b)) ** 2) + np.float32(1e-6))
+        )
 
 
 @dataclass(frozen=True)
@@ -218,7 +228,7 @@ def _instances(canvas: Canvas, owner: np.ndarray) -> np.ndarray:
 
 
 def _fill_holes(labels: np.ndarray) -> None:
-    """Give a piece of stroma to the gland around it, if a single gland surrounds it and no border of the canvas does."""
+    """Give each piece of stroma that one gland surrounds to that gland, in place; the canvas's border is no gland."""
     pieces, _ = ndimage.label(labels == 0)
     shape = labels.shape
     for number, (rows, cols) in enumerate(ndimage.find_objects(pieces), start=1):

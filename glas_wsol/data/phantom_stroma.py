@@ -1,8 +1,9 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
 """The phantom's connective tissue: collagen, fibroblasts, lymphocytes, erythrocytes and clefts.
 
-In a neutral phantom both grades draw their stroma from one distribution. In a confounded one the stroma tells the grade too: loose and full
-of lymphocytes around benign glands, dense, wavy and full of fibroblasts (desmoplastic) around malignant ones.
+In a neutral phantom both grades draw their stroma from one distribution. In a confounded one the stroma tells the grade
+too: loose and full of lymphocytes around benign glands, dense, wavy and full of fibroblasts (desmoplastic) around
+malignant ones.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class StromaRecipe:
 def paint_stroma(
     rng: np.random.Generator, canvas: Canvas, glands: Glands, recipe: StromaRecipe
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Stain concentrations as if there were no glands: nothing but the nuclei next to a gland knows where the glands are.
+    """Stain concentrations as if there were no glands: only the nuclei next to a gland know that it is there.
 
     Returns:
         Haematoxylin and eosin, ``[rows, cols]`` float32.
@@ -146,7 +147,7 @@ def _cells(
 def _beside_glands(
     canvas: Canvas, glands: Glands, y: np.ndarray, x: np.ndarray, small: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Move the nuclei a border would cut outwards, as pericryptal fibroblasts; moving keeps their density, dropping would not."""
+    """Move nuclei that a border would cut outwards, as pericryptal fibroblasts: dropping them would thin the stroma."""
     slope_y, slope_x = np.gradient(glands.field)
     distance = canvas.at(glands.field, y, x)
     gy, gx = canvas.at(slope_y, y, x), canvas.at(slope_x, y, x)

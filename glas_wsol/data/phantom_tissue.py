@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from glas_wsol.errors import ConfigError
 from glas_wsol.data.phantom_canvas import Canvas
 from glas_wsol.data.phantom_epithelium import paint_epithelium
 from glas_wsol.data.phantom_folder import build_phantom, check_positive, generator_of, run_jobs
 from glas_wsol.data.phantom_glands import grow_glands
 from glas_wsol.data.phantom_stroma import StromaRecipe, paint_stroma
+from glas_wsol.errors import ConfigError
 
 __all__ = ["tissue_tile", "write_tissue_phantom"]
 
@@ -59,17 +59,16 @@ def tissue_tile(
         stain_strength: mean concentration of both stains, 1 = usual.
 
     Returns:
-        The picture, uint8 ``[H, W, 3]`` RGB, and the glands' ids from 1, 0 = background, uint8 (uint16 beyond 255 glands) ``[H, W]``.
+        The picture, uint8 ``[H, W, 3]`` RGB, and the glands' ids from 1, 0 = background, uint8 (uint16 beyond 255
+        glands) ``[H, W]``.
 
     Raises:
         ConfigError: a size below 64 px, or a scale or strength that is not positive.
     """
     _check(size, scale=scale, stain_strength=stain_strength)
-    canvas = Canvas(tuple(size), scale)
+    canvas = Canvas((size[0], size[1]), scale)
     fraction = rng.uniform(0.42, 0.62)
-    recipe = StromaRecipe.draw(rng)
-    if confounded:
-        recipe = StromaRecipe.draw_confounded(rng, malignant=malignant)
+    recipe = StromaRecipe.draw_confounded(rng, malignant=malignant) if confounded else StromaRecipe.draw(rng)
     glands = grow_glands(rng, canvas, malignant=malignant, fraction=fraction)
     stroma = paint_stroma(rng, canvas, glands, recipe)
     epithelium = paint_epithelium(rng, canvas, glands, malignant=malignant)
@@ -97,9 +96,10 @@ def write_tissue_phantom(
 ) -> Path:
     """Write a data set in the layout of GlaS: ``<name>.bmp``, ``<name>_anno.bmp`` and ``Grade.csv``.
 
-    With 85 training tiles the grades are 37 benign and 48 malignant, and those of the paper's fold 0 are as in GlaS; with any other number,
-    and in the test split, the grades alternate. Three quarters of the test tiles are ``testA``, the others ``testB``. No patient has tiles
-    of two grades or in both splits. The tiles depend on the arguments from ``seed`` to ``confounded`` only.
+    With 85 training tiles the grades are 37 benign and 48 malignant, and those of the paper's fold 0 are as in GlaS;
+    with any other number, and in the test split, the grades alternate. Three quarters of the test tiles are ``testA``,
+    the others ``testB``. No patient has tiles of two grades or in both splits. The tiles depend on the arguments from
+    ``seed`` to ``confounded`` only.
 
     Args:
         directory: the folder to write; an equal phantom in it is left untouched.
@@ -128,7 +128,8 @@ def write_tissue_phantom(
 
     def fill(folder: Path) -> None:
         draw = partial(_write_tile, seed=seed, size=tuple(size), scale=scale, confounded=confounded)
-        run_jobs(draw, folder, tiles, workers=workers, progress=progress, title="tissue phantom")
+        seconds = 0.04 + 1.6e-6 * size[0] * size[1]
+        run_jobs(draw, folder, tiles, workers=workers, seconds=seconds, progress=progress, title="tissue phantom")
         _write_grades(folder / "Grade.csv", tiles)
 
     return build_phantom(directory, manifest, fill)
@@ -198,8 +199,8 @@ def _write_grades(path: Path, tiles: Sequence[_Tile]) -> None:
             table.writerow([tile.name, tile.patient, *grades])
 
 
-def _photograph(rng, canvas, h, e, strength):
-    """Stain concentrations to a picture: Beer-Lambert, a little blur, sensor noise."""
+def _photograph(rng: np.random.Generator, canvas: Canvas, h: np.ndarray, e: np.ndarray, strength: float) -> np.ndarray:
+    """Stain concentrations to a picture: Beer-Lambert's law, a little blur, the camera's noise."""
     h_vec = np.array(_HAEMATOXYLIN) + rng.uniform(0, 1.4) * np.array((-0.10, 0.08, 0.02)) + rng.normal(0, 0.02, 3)
     e_vec = np.array(_EOSIN) + rng.uniform(0, 2) * np.array((0.05, -0.07, 0.06)) + rng.normal(0, 0.02, 3)
     h_gain, e_gain = strength * np.exp(rng.normal((0.05, 0.12), (0.16, 0.2)))
@@ -207,5 +208,5 @@ def _photograph(rng, canvas, h, e, strength):
     white = np.float32(rng.normal((243, 240, 244), 2))
     image = white * np.exp(-density)
     image = ndimage.gaussian_filter(image, (0.55 * canvas.scale + 0.1, 0.55 * canvas.scale + 0.1, 0))
-    image += rng.normal(0, 1.8, image.shape)
+    image += np.float32(1.8) * rng.standard_normal(image.shape, dtype=np.float32)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
