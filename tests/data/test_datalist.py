@@ -136,7 +136,7 @@ def test_a_folder_of_classes(tmp_path):
 @pytest.mark.parametrize("prefix", ["", "images/"])
 def test_masks_lie_in_a_parallel_tree(tmp_path, prefix):
     classes(tmp_path, prefix=prefix)
-    touch(tmp_path, *(f"masks/benign/{n}.tif" for n in range(10)), "masks/malignant/3.png")
+    touch(tmp_path, *(f"masks/benign/{n}.tif" for n in range(10)), "masks/malignant/3.png", "masks/flat.png")
     data = folder_datalist(tmp_path)
     masks = {item.name: item.mask for part in data.splits.values() for item in part}
     assert len(masks) == 20

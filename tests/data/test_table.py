@@ -68,6 +68,14 @@ def test_dialects(write, delimiter, encoding, newline):
     assert table_datalist(write(*lines, encoding=encoding, newline=newline)).splits == plain.splits
 
 
+def test_every_cell_may_be_quoted(write, tmp_path):
+    (tmp_path / "a,0.png").touch()
+    quoted = [", ".join(f'"{cell}"' for cell in row.split(",")) for row in ["image,label", *rows(9)]]
+    datalist = table_datalist(write(*quoted, '"a,0.png", "normal"'))
+    assert datalist.classes == ("normal", "polyp")
+    assert sum(map(len, datalist.splits.values())) == 10
+
+
 def test_quoted_cells_keep_their_delimiters(write, tmp_path):
     (tmp_path / "one, two; three.png").touch()
     lines = ["image,label,note", '"one, two; three.png","stage 1, early","a', 'b"', *(f"{row}," for row in rows(6))]
