@@ -56,7 +56,8 @@ def write_bird_phantom(
         train: number of training images, spread evenly over the species.
         test: number of test images, likewise.
         size: rows and columns, px, around which the sizes of the pictures vary by a fifth; some are upright.
-        workers: processes; None takes one for each processor. The files are the same with any number.
+        workers: processes; None takes as many as there are processors and work for. The files are the same with any
+            number. They are spawned: a script that is not imported safely (``if __name__ == "__main__":``) needs 1.
         progress: show a progress bar.
 
     Returns:

@@ -99,7 +99,7 @@ def build_phantom(directory: str | Path, manifest: Mapping[str, Any], fill: Call
     Raises:
         OutputError: the place holds something else, or cannot be written.
     """
-    target = Path(directory).expanduser().absolute()
+    target = Path(directory).expanduser().resolve()
     wanted = json.loads(json.dumps(manifest))
     if _holds(target, wanted):
         return target
@@ -114,6 +114,8 @@ def build_phantom(directory: str | Path, manifest: Mapping[str, Any], fill: Call
         fill(draft)
         (draft / MANIFEST).write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
         try:
+            if target.is_dir():
+                target.rmdir()  # it was empty: not every system renames onto an empty folder
             draft.replace(target)
         except OSError as error:
             if not _holds(target, wanted):  # unless another process has just finished the same phantom

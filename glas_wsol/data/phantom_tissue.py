@@ -109,7 +109,8 @@ def write_tissue_phantom(
         size: rows and columns of a tile, px.
         scale: pixels per native pixel, see :func:`tissue_tile`.
         confounded: let the stroma tell the grade too.
-        workers: processes; None takes one for each processor. The files are the same with any number.
+        workers: processes; None takes as many as there are processors and work for. The files are the same with any
+            number. They are spawned: a script that is not imported safely (``if __name__ == "__main__":``) needs 1.
         progress: show a progress bar.
 
     Returns:
