@@ -1,0 +1,196 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Three samples through three steps of the recursion, every number worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from glas_wsol import erasing
+from glas_wsol.erasing import ErasingState
+
+# Sample A is right thrice: surer at t = 1, and at t = 2 exactly as sure as at first, so that l_2 == L0.
+# Sample B is wrong at t = 0 (p(y) = 0.4 of two classes) and right ever after.
+# Sample C is right at t = 0; at t = 1 it is still right, but less sure: -log 0.6 > L0 = -log 0.7; at t = 2 sure again.
+LABEL = torch.tensor([0, 1, 1])
+PROBABILITY = [[0.8, 0.4, 0.7], [0.9, 0.9, 0.6], [0.8, 0.9, 0.95]]  # p(y) by step and sample
+
+# Images of 1 x 2 px and 3 channels; the channels are multiples of the first.
+FIRST_CHANNEL = [[10.0, 20.0], [1.0, -1.0], [4.0, 6.0]]
+CHANNELS = (1.0, -0.5, 3.0)
+
+MASKS = [  # R_t by step and sample
+    [[1.0, 0.5], [0.9, 0.3], [0.25, 1.0]],
+    [[0.2, 1.0], [1.0, 1.0], [1.0, 1.0]],
+    [[0.5, 0.5], [1.0, 1.0], [1.0, 1.0]],
+]
+# psi_t = exp(-t / 10) p(y) where right and l_t <= L0:
+TRUST = [
+    [0.8, 0.0, 0.7],  # B wrong
+    [0.8143536762323635, 0.0, 0.0],  # exp(-0.1) 0.9 = 0.904837418 * 0.9; B's zero is permanent; C is above L0
+    [
+        0.6549846024623855,
+        0.0,
+        0.0,
+    ],  # exp(-0.2) 0.8 = 0.818730753 * 0.8: a tie with L0 is trusted; C's zero is permanent
+]
+# R+* = max(R+*, psi_t R_t):
+FOUND = [
+    [[0.8, 0.4], [0.0, 0.0], [0.175, 0.7]],  # A 0.8 [1, 0.5]; C 0.7 [0.25, 1]
+    [[0.8, 0.8143536762323635], [0.0, 0.0], [0.175, 0.7]],  # A max(0.8, 0.81435 * 0.2), max(0.4, 0.81435 * 1)
+    [[0.8, 0.8143536762323635], [0.0, 0.0], [0.175, 0.7]],  # A's 0.65498 * 0.5 = 0.3275 is below both
+]
+# X* = X* (1 - R+*) where psi_t > 0, compounding:
+ERASED = [
+    [[2.0, 12.0], [1.0, -1.0], [3.3, 1.8]],  # A 10 * 0.2, 20 * 0.6; C 4 * 0.825, 6 * 0.3
+    [[0.4, 2.2277558852116375], [1.0, -1.0], [3.3, 1.8]],  # A 2 * 0.2, 12 * 0.185646324; C is erased no further
+    [[0.08, 0.41357469034125716], [1.0, -1.0], [3.3, 1.8]],  # A 0.4 * 0.2, 2.2277559 * 0.185646324
+]
+
+
+def images() -> Tensor:
+    return torch.tensor(FIRST_CHANNEL, dtype=torch.float64)[:, None, None, :] * torch.tensor(CHANNELS).view(1, 3, 1, 1)
+
+
+def forward(step: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What the localizer says at a step: scores, losses and masks."""
+    p = torch.tensor(PROBABILITY[step], dtype=torch.float64)
+    logits = torch.stack([p, 1 - p], dim=1).log()
+    logits[LABEL == 1] = logits[LABEL == 1].flip(1)
+    return logits, -p.log(), torch.tensor(MASKS[step], dtype=torch.float64)[:, None, None, :]
+
+
+def run(steps: int = 3, parts: dict[int, list[int]] | None = None) -> list[ErasingState]:
+    """States after each step; ``parts`` names the samples of those forwards that run on some only."""
+    states = [erasing.start(images())]
+    for step in range(steps):
+        logits, losses, mask = forward(step)
+        if parts and step in parts:
+            index = torch.tensor(parts[step])
+            states.append(erasing.advance(states[-1], logits[index], losses[index], mask[index], LABEL, index))
+        else:
+            states.append(erasing.advance(states[-1], logits, losses, mask, LABEL))
+    return states[1:]
+
+
+def assert_rows(values: Tensor, expected: list) -> None:
+    torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float64), rtol=1e-14, atol=1e-15)
+
+
+def test_a_fresh_state_has_found_nothing():
+    image = images()
+    state = erasing.start(image)
+    assert state.erased is image
+    assert state.step == 0
+    assert state.alive.tolist() == [True] * 3
+    assert_rows(state.mask[:, 0, 0], [[0.0, 0.0]] * 3)
+    assert_rows(state.largest_trust, [0.0] * 3)
+    assert state.first_loss is None
+    assert state.first_mask is None
+
+
+def test_trust_by_hand():
+    alive = torch.ones(3, dtype=torch.bool)
+    first_loss = forward(0)[1]
+    for step, expected in enumerate(TRUST):
+        logits, losses, _ = forward(step)
+        psi = erasing.trust(step, logits, losses, first_loss, LABEL, alive)
+        assert_rows(psi, expected)
+        alive = psi > 0
+
+
+@pytest.mark.parametrize(
+    ("p", "label", "loss", "alive", "expected"),
+    [
+        (0.75, 0, 0.3, True, 0.75 * math.exp(-0.2)),
+        (0.75, 0, 0.5, True, 0.75 * math.exp(-0.2)),  # l_t == L0 is trusted
+        (0.75, 0, 0.5000001, True, 0.0),  # l_t > L0 is not
+        (0.75, 1, 0.3, True, 0.0),  # wrong, however small the loss said
+        (0.75, 0, 0.3, False, 0.0),  # once zero, always zero
+    ],
+)
+def test_each_condition_of_trust_alone(p, label, loss, alive, expected):
+    logits = torch.tensor([[p, 1 - p]], dtype=torch.float64).log()
+    one = torch.ones(1, dtype=torch.float64)
+    psi = erasing.trust(2, logits, loss * one, 0.5 * one, torch.tensor([label]), torch.tensor([alive]))
+    assert float(psi) == pytest.approx(expected, rel=1e-12)
+
+
+def test_sigma_sets_the_slope_of_the_decay():
+    logits = torch.tensor([[2.0, -1.0, 0.5]], dtype=torch.float64)
+    zero, alive = torch.zeros(1, dtype=torch.float64), torch.tensor([True])
+    p = math.exp(2) / (math.exp(2) + math.exp(-1) + math.exp(0.5))
+    psi = erasing.trust(3, logits, zero, zero, torch.tensor([0]), alive, sigma=1.5)
+    assert float(psi) == pytest.approx(p * math.exp(-2), rel=1e-12)
+
+
+@pytest.mark.parametrize("step", range(3))
+def test_accumulated_mask_and_erased_image_by_hand(step):
+    state = run()[step]
+    assert state.step == step + 1
+    assert state.alive.tolist() == [psi > 0 for psi in TRUST[step]]
+    assert_rows(state.mask[:, 0, 0], FOUND[step])
+    for channel, factor in enumerate(CHANNELS):
+        assert_rows(state.erased[:, channel, 0], [[factor * v for v in row] for row in ERASED[step]])
+    assert_rows(state.first_loss, [-math.log(p) for p in PROBABILITY[0]])
+    assert_rows(state.first_mask[:, 0, 0], MASKS[0])
+    assert_rows(state.largest_trust, [max(t[i] for t in TRUST[: step + 1]) for i in range(3)])
+
+
+def test_a_step_changes_neither_the_state_before_it_nor_the_image():
+    image = images()
+    state = erasing.start(image)
+    logits, losses, mask = forward(0)
+    erasing.advance(state, logits, losses, mask, LABEL)
+    assert torch.equal(image, images())
+    assert float(state.mask.abs().sum()) == 0
+    assert state.step == 0
+
+
+@pytest.mark.parametrize("parts", [{1: [0, 2], 2: [0]}, {1: [2, 0]}, {2: [0, 1]}])
+def test_a_forward_on_the_alive_samples_gives_the_state_of_a_forward_on_all(parts):
+    for part, full in zip(run(parts=parts), run(), strict=True):
+        for name in ("erased", "mask", "alive", "first_loss", "first_mask", "largest_trust"):
+            assert torch.equal(getattr(part, name), getattr(full, name)), name
+
+
+def test_the_mask_carries_a_gradient_only_where_the_localizer_s_does_and_the_next_image_never():
+    state = erasing.start(images())
+    logits, losses, mask = forward(0)
+    mask.requires_grad_()
+    state = erasing.advance(state, logits.requires_grad_(), losses, mask, LABEL)
+    assert not state.erased.requires_grad
+    assert not state.largest_trust.requires_grad
+    state.mask.sum().backward()
+    assert_rows(mask.grad[:, 0, 0], [[0.8, 0.8], [0.0, 0.0], [0.7, 0.7]])  # psi_0, itself a constant
+    assert logits.grad is None
+    assert not run()[-1].mask.requires_grad
+
+
+def test_blank_keeps_nothing_of_an_untrusted_sample_and_counts_it():
+    kept = erasing.keep(run()[-1])
+    assert_rows(kept.mask[:, 0, 0], FOUND[-1])
+    assert kept.counted.tolist() == [True] * 3
+
+
+def test_plain_keeps_the_first_mask_of_an_untrusted_sample():
+    kept = erasing.keep(run()[-1], "plain")
+    assert_rows(kept.mask[:, 0, 0], [FOUND[-1][0], MASKS[0][1], FOUND[-1][2]])
+    assert kept.counted.tolist() == [True] * 3
+
+
+def test_skip_leaves_an_untrusted_sample_out_but_not_one_that_lost_its_trust_later():
+    kept = erasing.keep(run()[-1], "skip")
+    assert_rows(kept.mask[:, 0, 0], FOUND[-1])
+    assert kept.counted.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("untrusted", ["blank", "plain"])
+def test_rescaling_divides_by_the_sample_s_largest_trust(untrusted):
+    mask = erasing.keep(run()[-1], untrusted, rescale_trust=True).mask[:, 0, 0]
+    of_b = [0.0, 0.0] if untrusted == "blank" else MASKS[0][1]
+    # A 0.8 / 0.814353676, 1; C [0.175, 0.7] / 0.7 = R_0
+    assert_rows(mask, [[0.9823741494005758, 1.0], of_b, [0.25, 1.0]])
