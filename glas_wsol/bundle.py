@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def preflight(output_dir: str) -> None:
-    """First line of every bundle's ``initialize``: errors in one line, no unknown override, a place to write.
+    """First of what every bundle runs: errors in one line, no unknown override, a place to write.
 
     Args:
         output_dir: created if absent.

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import uuid
 from pathlib import Path
+from typing import Any
 
 import glas_wsol
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
@@ -49,9 +51,17 @@ def export_bundle(bundle: str | Path, output: str | Path, model: str | Path | No
             card = Path(model).with_suffix(".json")
             if card.is_file():
                 shutil.copy2(card, whole / "models" / "model.json")
+                _describe(whole / "configs" / "inference.json", json.loads(card.read_text(encoding="utf-8")))
         if target.exists():
             shutil.rmtree(target)
         whole.rename(target)
     finally:
         shutil.rmtree(whole, ignore_errors=True)
     return target
+
+
+def _describe(config: Path, card: dict[str, Any]) -> None:
+    """Write what the shipped model is into the inference config: MONAI's `load` reads no model.json."""
+    content = json.loads(config.read_text(encoding="utf-8"))
+    content["card"].update({key: card[key] for key in content["card"].keys() & card.keys()})
+    config.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")

@@ -6,7 +6,6 @@ from __future__ import annotations
 from glas_wsol.data.cub import CUB5_CLASSES, cub_datalist
 from glas_wsol.data.datalist import folder_datalist, images_datalist, load_datalist
 from glas_wsol.data.glas import GLAS_CLASSES, glas_datalist
-from glas_wsol.data.seeded import SeededCacheDataset, mix_seeds
 from glas_wsol.data.splits import Datalist, Item
 from glas_wsol.data.table import table_datalist
 
@@ -15,12 +14,10 @@ __all__ = [
     "GLAS_CLASSES",
     "Datalist",
     "Item",
-    "SeededCacheDataset",
     "cub_datalist",
     "folder_datalist",
     "glas_datalist",
     "images_datalist",
     "load_datalist",
-    "mix_seeds",
     "table_datalist",
 ]

@@ -79,7 +79,7 @@ class Datalist:
             (in all items of the split or in none).
 
         Raises:
-            SplitError: if the split does not exist, or masks are asked for and it has none.
+            SplitError: if the split does not exist.
         """
         items = self.splits.get(SPLIT_WORDS.get(split, split))
         if items is None:
@@ -87,9 +87,6 @@ class Datalist:
                 f"set the split to one of {', '.join(self.splits)}, or 'dataset_dir' to data that has {split!r} images"
             )
             raise SplitError(f"{self.name} has no {split!r} split", self.source, fix)
-        if masks and not any(item.mask for item in items):
-            fix = "add mask files, or leave out what needs masks"
-            raise SplitError(f"the {split!r} split of {self.name} has no masks", self.source, fix)
         grouped = all(item.group is not None for item in items)
         return [
             {"image": str(item.image), "label": item.label, "name": item.name}

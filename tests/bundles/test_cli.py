@@ -1,0 +1,86 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""`python -m monai.bundle run` as users type it: from anywhere, from an exported copy, and with mistakes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from glas_wsol.export import export_bundle
+from tests.bundles.conftest import BUNDLES, ROOT, config
+
+# Undoes an editable installation, so that only the copy in the bundle can be imported.
+HIDE_INSTALLED = """
+import sys
+sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in repr(f)]
+sys.path[:] = [p for p in sys.path if p not in {roots!r}]
+"""
+
+
+def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "monai.bundle", "run", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
+
+
+def one_tile(folder: Path) -> str:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)).save(folder / "tile.png")
+    return str(folder / "tile.png")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["bundle root", "elsewhere"])
+def test_an_exported_bundle_runs_without_the_package_installed(trained, tmp_path, place):
+    copy = export_bundle(ROOT / "bundles" / trained.bundle, tmp_path / "a folder", trained.model)
+    with (copy / "glas_wsol" / "__init__.py").open("a") as file:
+        file.write("\nprint('the copy in the bundle')\n")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(HIDE_INSTALLED.format(roots=["", str(ROOT)]))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    arguments = ["--dataset_dir", one_tile(tmp_path), "--output_dir", str(tmp_path / "out"), "--device", "cpu"]
+    if place == "bundle root":
+        done = run("--config_file", "configs/inference.json", *arguments, cwd=copy, PYTHONPATH=str(tmp_path / "site"))
+    else:
+        root = ["--bundle_root", str(copy)]
+        file = str(copy / "configs" / "inference.json")
+        done = run("--config_file", file, *root, *arguments, cwd=elsewhere, PYTHONPATH=str(tmp_path / "site"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "the copy in the bundle" in done.stdout
+    assert (tmp_path / "out" / "masks" / "tile.png").is_file()
+    assert not list(elsewhere.iterdir()), "nothing is written into the working directory"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--epochz", "9"], ["no setting named 'epochz'", "did you mean epochs"]),
+        (["--train#trainer_max", "9"], ["no setting named 'train#trainer_max'", "train#trainer"]),
+        (["--dataset_dir", "no/such/folder"], ["no such data set", "no/such/folder"]),
+        (["--trunk", "resnet34"], ["no trunk named 'resnet34'", "resnet101"]),
+        (["--fold", "paper", "--passes", "-1"], ["passes=-1"]),
+    ],
+)
+def test_a_mistake_gives_one_line_and_a_status(arguments, words, tmp_path):
+    small = ["--epochs", "1", "--weights", "none", "--crop_size", "64", "--device", "cpu"]
+    small += [] if "--trunk" in arguments else ["--trunk", "resnet18"]
+    phantom = ["--phantom#train", "85", "--phantom#test", "0", "--phantom#size", "[64, 96]", "--phantom#scale", "0.15"]
+    options = ["--config_file", config(BUNDLES[0], "train"), "--output_dir", str(tmp_path / "out")]
+    done = run(*options, *small, *phantom, *arguments, cwd=tmp_path)
+    assert done.returncode != 0
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr[-3000:]
+    assert all(word in errors[0] for word in words)
+    assert "Traceback" not in done.stderr

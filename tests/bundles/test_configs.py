@@ -1,0 +1,93 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The configs as texts: shared ids, what the two bundles differ in, overlays, nothing dangerous."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigParser
+
+from glas_wsol.networks import TRUNKS
+from tests.bundles.conftest import BUNDLES, ROOT, config
+
+FLAT = "dataset_dir output_dir trunk weights device seed epochs batch_size crop_size passes split num_workers amp".split()
+CONFIGS = sorted([*ROOT.glob("bundles/*/configs/*.json"), *ROOT.glob("configs/*/*.json")])
+OVERLAYS = sorted(ROOT.glob("configs/*/*.json"))
+
+
+def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, below in value.items():
+            yield from leaves(below, f"{prefix}#{key}" if prefix else key)
+    elif isinstance(value, list) and value:
+        for key, below in enumerate(value):
+            yield from leaves(below, f"{prefix}#{key}")
+    else:
+        yield prefix, value
+
+
+def read(bundle: str, name: str) -> dict[str, Any]:
+    return json.loads(Path(config(bundle, name)).read_text())
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_the_flat_ids_exist_in_both_bundles(bundle):
+    assert set(FLAT) <= set(read(bundle, "train"))
+
+
+def test_the_bundles_differ_in_the_data_and_its_recipe_only():
+    glas, cub5 = (dict(leaves(read(bundle, "train"))) for bundle in BUNDLES)
+    changed = {key for key in glas.keys() | cub5.keys() if glas.get(key) != cub5.get(key)}
+    assert changed == {
+        *("_desc_", "short_side", "dropout", "reflect_fraction", "vertical_flip", "color_jitter", "mask_threshold"),
+        *(f"phantom#{key}" for key in ("train", "test", "size#0", "size#1", "scale", "confounded")),
+        "datalist#dataset_dir#kind",
+    }
+    assert read(BUNDLES[0], "evaluate") == read(BUNDLES[1], "evaluate")
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_the_default_is_the_papers_recipe(bundle):
+    train = read(bundle, "train")
+    assert [train[k] for k in ("trunk", "crop_size", "epochs", "batch_size", "passes")] == ["resnet101", 480, 400, 8, 4]
+    assert train["pixel_mean"] == train["pixel_std"] == [0.5] * 3
+    assert train["dropout"] == {"glas_minmax_entropy": 0.75, "cub5_minmax_entropy": 0.85}[bundle]
+    optimizer = {k: v for k, v in train["optimizer"].items() if k != "params"}
+    assert optimizer == {
+        "_target_": "torch.optim.SGD",
+        "lr": 1e-3,
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 1e-5,
+    }
+    schedule = eval(train["lr_scheduler"]["lr_lambda"].removeprefix("$"))  # noqa: S307 - our own config
+    assert [schedule(e) * 1e-3 for e in (0, 39, 40, 80, 399)] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5, 1e-7])
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_overlays_override_ids_that_exist(overlay, bundle):
+    parser = ConfigParser()
+    parser.read_config(config(bundle, "train"))
+    assert all(key == "_desc_" or key in parser for key in json.loads(overlay.read_text()))
+
+
+def test_there_is_an_overlay_for_every_trunk():
+    overlays = {json.loads(path.read_text())["trunk"] for path in ROOT.glob("configs/trunks/*.json")}
+    assert overlays == set(TRUNKS)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: "-".join(p.parts[-3:]))
+def test_configs_call_only_what_they_need_and_keep_the_zoos_format(path):
+    text = path.read_text()
+    assert text == json.dumps(json.loads(text), indent=4) + "\n"
+    targets = [value for key, value in leaves(json.loads(text)) if key.endswith("_target_")]
+    allowed = ("glas_wsol.", "torch.optim.", "ignite.metrics.")
+    assert all(t.startswith(allowed) or "." not in t for t in targets)
+    imports = [value for _, value in leaves(json.loads(text)) if isinstance(value, str) and "import" in value.split()]
+    assert [i for i in imports if i.startswith("$import")] == [i for i in imports if i in ("$import sys", "$import torch")]
+    assert "http" not in text or path.name == "metadata.json"
