@@ -1,0 +1,109 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Image-level metrics through MONAI's evaluator, and the order in which models are preferred."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from glas_wsol.errors import ConfigError
+from glas_wsol.metrics import ClassificationError, CrossEntropy, SelectionScore
+from tests.metrics.conftest import evaluate
+
+
+def item(probabilities: list[float], label: int | torch.Tensor) -> dict:
+    return {"probabilities": torch.tensor(probabilities), "label": label}
+
+
+# right, wrong, right, wrong, wrong of three classes
+ITEMS = [
+    item([0.5, 0.25, 0.25], 0),
+    item([0.125, 0.75, 0.125], torch.tensor(2)),
+    item([0.1, 0.1, 0.8], torch.tensor([2])),
+    item([0.5, 0.4, 0.1], 1),
+    item([1.0, 0.0, 0.0], 1),
+]
+BATCHINGS = [[ITEMS], [[one] for one in ITEMS], [ITEMS[:2], ITEMS[2:]]]
+
+
+@pytest.mark.parametrize("batches", BATCHINGS)
+def test_classification_error_is_the_share_of_wrong_images_however_they_are_batched(batches):
+    state = evaluate({"error": ClassificationError()}, batches)
+    assert state.metrics["error"] == pytest.approx(3 / 5)
+    assert state.metric_details["error"].flatten().tolist() == [0, 1, 0, 1, 1]
+    assert state.best_metric == state.metrics["error"]
+
+
+@pytest.mark.parametrize("batches", BATCHINGS)
+def test_cross_entropy_is_the_mean_over_images_and_finite_for_a_probability_of_zero(batches):
+    state = evaluate({"loss": CrossEntropy()}, batches)
+    expected = [math.log(2), math.log(8), -math.log(0.8), -math.log(0.4), 12 * math.log(10)]
+    assert state.metric_details["loss"].flatten().tolist() == pytest.approx(expected, rel=1e-5)
+    assert state.metrics["loss"] == pytest.approx(sum(expected) / 5, rel=1e-5)
+
+
+def score(error_losses: list[tuple[bool, float]], ties: str = "loss") -> float:
+    """Selection score of images of two classes, each wrong or right with a given loss."""
+    items = []
+    for wrong, loss in error_losses:
+        p = math.exp(-loss)
+        assert (p < 0.5) == wrong
+        items.append(item([p, 1 - p], 0))
+    return evaluate({"score": SelectionScore(ties)}, [items]).metrics["score"]
+
+
+def test_the_selection_score_by_hand():
+    # one error; losses log 4 and log 2 / 2 on average (2 log 2 + 0.5 log 2) / 2 = 1.25 log 2 = L; -(1 + L / (1 + L))
+    loss = 1.25 * math.log(2)
+    got = score([(True, 2 * math.log(2)), (False, 0.5 * math.log(2))])
+    assert got == pytest.approx(-(1 + loss / (1 + loss)), rel=1e-6)
+    assert score([(True, 2 * math.log(2)), (False, 0.5 * math.log(2))], ties="last") == -1
+
+
+def test_fewer_errors_always_win_and_equal_errors_are_decided_by_the_loss():
+    random = np.random.default_rng(0)
+    drawn = []
+    for _ in range(60):
+        wrong = random.random(12) < random.uniform(0, 0.4)
+        losses = np.where(wrong, random.choice([0.7, 2, 8, 27], 12), random.choice([0.0, 0.01, 0.3, 0.69], 12))
+        drawn.append(
+            (int(wrong.sum()), float(losses.mean()), score(list(zip(wrong.tolist(), losses.tolist(), strict=True))))
+        )
+    compared = {"errors": 0, "ties": 0, "errors against loss": 0}
+    for errors, loss, value in drawn:
+        for other_errors, other_loss, other_value in drawn:
+            if errors < other_errors:
+                assert value > other_value
+                compared["errors"] += 1
+                compared["errors against loss"] += loss > other_loss
+            elif errors == other_errors and loss < other_loss - 1e-5:
+                assert value > other_value
+                compared["ties"] += 1
+    assert min(compared.values()) > 20, f"every case must have been met: {compared}"
+
+
+def test_one_error_less_wins_at_the_largest_loss_there_is():
+    worst = [(True, 27.6)] * 3 + [(False, 0.69)] * 5
+    best = [(True, 0.7)] * 4 + [(False, 0.0)] * 4
+    assert score(worst) > score(best)
+
+
+def test_ties_last_ignores_the_loss():
+    assert score([(True, 0.7), (False, 0.1)], "last") == score([(True, 20.0), (False, 0.6)], "last") == -1
+    assert score([(False, 0.1), (False, 0.1)], "last") == 0
+
+
+def test_another_rule_is_refused():
+    with pytest.raises(ConfigError, match="choose loss or last"):
+        SelectionScore(ties="first")
+
+
+@pytest.mark.parametrize("metric", [ClassificationError, CrossEntropy, SelectionScore])
+def test_a_second_validation_forgets_the_first(metric):
+    one = metric()
+    evaluate({"m": one}, [ITEMS[:1]])
+    again = evaluate({"m": one}, [ITEMS[3:]]).metrics["m"]
+    assert again == evaluate({"m": metric()}, [ITEMS[3:]]).metrics["m"]
