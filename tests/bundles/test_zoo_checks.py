@@ -152,7 +152,7 @@ def test_monai_loads_the_bundle_in_a_users_own_code(trained, tmp_path):
     from glas_wsol.export import export_bundle
 
     copy = export_bundle(ROOT / "bundles" / trained.bundle, tmp_path, trained.model)
-    network, *_ = load(
+    network = load(
         name=trained.bundle, bundle_dir=str(tmp_path), source="github", repo="owner/name/tag", workflow_type="inference"
     )
     image = torch.rand(1, 3, 64, 96)
