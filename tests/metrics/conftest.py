@@ -12,7 +12,9 @@ from monai.engines import SupervisedEvaluator
 from torch import nn
 
 
-def evaluate(metrics: dict[str, Metric], batches: Sequence[list[dict[str, Any]]]) -> State:
+def evaluate(
+    metrics: dict[str, Metric], batches: Sequence[list[dict[str, Any]]], handlers: Sequence[Any] = ()
+) -> State:
     """The state after one validation; the first metric decides, each batch is what postprocessing left of it."""
     first, *others = metrics
     evaluator = SupervisedEvaluator(
@@ -22,6 +24,7 @@ def evaluate(metrics: dict[str, Metric], batches: Sequence[list[dict[str, Any]]]
         iteration_update=lambda _, batch: batch,
         key_val_metric={first: metrics[first]},
         additional_metrics={name: metrics[name] for name in others},
+        val_handlers=list(handlers),
     )
     evaluator.run()
     return evaluator.state

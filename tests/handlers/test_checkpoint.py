@@ -1,0 +1,213 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The best model and the state of a run: kept, restored, and never half written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from ignite.metrics import Average
+from monai.engines import SupervisedEvaluator
+from torch import nn
+
+from glas_wsol.errors import ConfigError, OutputError, WeightsError
+from glas_wsol.handlers import EarlyStop, RunCheckpoint
+from glas_wsol.networks.weights import read_state_dict, sha256_of
+
+
+class Run:
+    """A small trainer with momentum and a schedule, an evaluator whose score follows a script, and the handler."""
+
+    def __init__(self, folder: Path, scores: list[float], *, schedule: str = "step", patience: int = 0, **options: Any):
+        torch.manual_seed(0)
+        self.network = nn.Linear(3, 2)
+        optimizer = torch.optim.SGD(self.network.parameters(), lr=0.1, momentum=0.9)
+        if schedule == "step":
+            scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
+        else:
+            scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=int(schedule))
+        self.evaluator = SupervisedEvaluator(
+            device="cpu",
+            val_data_loader=[0],
+            network=self.network,
+            iteration_update=lambda engine, _: scores[engine.state.epoch - 1],
+            key_val_metric={"score": Average()},
+        )
+        self.weights: dict[int, torch.Tensor] = {}
+
+        def step(engine: Engine, batch: int) -> None:
+            x = torch.tensor([1.0, float(engine.state.epoch), float(batch)])
+            optimizer.zero_grad()
+            self.network(x).square().sum().backward()
+            optimizer.step()
+            self.weights[engine.state.epoch] = self.network.weight.detach().clone()
+
+        self.trainer = Engine(step)
+        self.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: scheduler.step())
+        self.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: self.evaluator.run(engine.state.epoch))
+        stop = EarlyStop(patience, self.evaluator)
+        stop.attach(self.trainer)
+        self.handler = RunCheckpoint(folder, self.network, optimizer, scheduler, self.evaluator, stop, **options)
+        self.handler.attach(self.trainer)
+
+    def go(self, epochs: int) -> Run:
+        self.trainer.run([0, 1], max_epochs=epochs)
+        return self
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    return {name: torch.load(folder / name, weights_only=True) for name in ("model.pt", "last.pt")}
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+def test_the_model_is_that_of_the_best_epoch_and_the_card_says_so(tmp_path):
+    run = Run(tmp_path / "new" / "folder", [0.1, 0.5, 0.3, 0.5], card={"trunk": "resnet18", "classes": ["a", "b"]}).go(
+        4
+    )
+    state = read_state_dict(run.handler.best_file)
+    assert torch.equal(state["weight"], run.weights[2])
+    assert not torch.equal(state["weight"], run.weights[4])
+    assert json.loads((tmp_path / "new" / "folder" / "model.json").read_text()) == {
+        "trunk": "resnet18",
+        "classes": ["a", "b"],
+        "epoch": 2,
+        "validation": {"score": 0.5},
+        "sha256": sha256_of(run.handler.best_file),
+    }
+
+
+def test_the_model_is_written_only_when_it_is_better(tmp_path, monkeypatch):
+    saved: list[str] = []
+    save = RunCheckpoint._save
+    monkeypatch.setattr(
+        RunCheckpoint, "_save", staticmethod(lambda state, path: saved.append(path.name) or save(state, path))
+    )
+    Run(tmp_path, [0.1, 0.5, 0.3, 0.5, 0.6]).go(5)
+    assert saved == ["model.pt", "last.pt", "model.pt", "last.pt", "last.pt", "last.pt", "model.pt", "last.pt"]
+
+
+@pytest.mark.parametrize("interrupted_after", [1, 3])
+def test_a_resumed_run_ends_as_an_undisturbed_one(tmp_path, interrupted_after):
+    scores = [0.1, 0.5, 0.3, 0.4, 0.2]  # the best comes after the first interruption and before the second
+    Run(tmp_path / "whole", scores).go(5)
+    Run(tmp_path / "parts", scores).go(interrupted_after)
+    resumed = Run(tmp_path / "parts", scores).go(5)
+    assert list(resumed.weights) == list(range(interrupted_after + 1, 6)), "no epoch is run twice"
+    assert same(contents(tmp_path / "whole"), contents(tmp_path / "parts"))
+    assert resumed.evaluator.state.best_metric_epoch == 2
+
+
+def test_the_count_of_early_stopping_is_resumed_too(tmp_path):
+    scores = [0.5, 0.4, 0.3, 0.2, 0.1, 0.0]
+    assert list(Run(tmp_path / "whole", scores, patience=3).go(6).weights) == [1, 2, 3, 4]
+    Run(tmp_path / "parts", scores, patience=3).go(3)
+    assert list(Run(tmp_path / "parts", scores, patience=3).go(6).weights) == [4]
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path, caplog):
+    Run(tmp_path, [0.1, 0.2]).go(2)
+    before = {name: sha256_of(tmp_path / name) for name in ("model.pt", "last.pt", "model.json")}
+    with caplog.at_level(logging.INFO, "glas_wsol"):
+        again = Run(tmp_path, [0.1, 0.2]).go(2)
+    assert again.weights == {}
+    assert "nothing left to train" in caplog.text
+    assert {name: sha256_of(tmp_path / name) for name in before} == before
+
+
+def test_an_earlier_run_is_not_touched_when_it_is_not_to_be_resumed(tmp_path):
+    Run(tmp_path, [0.1, 0.2]).go(1)
+    before = sha256_of(tmp_path / "last.pt")
+    with pytest.raises(OutputError, match="resume=true"):
+        Run(tmp_path, [0.1, 0.2], resume=False).go(2)
+    assert sha256_of(tmp_path / "last.pt") == before
+    Run(tmp_path / "fresh", [0.1], resume=False).go(1)
+
+
+def test_a_run_of_other_settings_is_refused_naming_each_changed_one(tmp_path):
+    then = {"passes": 4, "trunk": "resnet18", "classes": ("a", "b"), "seed": 0, "fold": "paper"}
+    Run(tmp_path, [0.1, 0.2], recipe=then).go(1)
+    Run(tmp_path, [0.1, 0.2], recipe=dict(then)).go(1)  # a tuple equals the list that JSON makes of it
+    now = {k: v for k, v in then.items() if k != "fold"} | {"passes": 2, "trunk": "resnet101"}
+    with pytest.raises(ConfigError) as caught:
+        Run(tmp_path, [0.1, 0.2], recipe=now).go(2)
+    said = str(caught.value)
+    assert "passes was 4, is 2" in said
+    assert "trunk was 'resnet18', is 'resnet101'" in said
+    assert "fold was 'paper', is None" in said
+    assert "seed" not in said
+    assert "classes" not in said
+    assert "\n" not in said
+
+
+def test_a_schedule_of_another_length_is_refused(tmp_path):
+    Run(tmp_path, [0.1, 0.2], schedule="6").go(1)
+    with pytest.raises(ConfigError, match="the schedule had 6 steps, has 8"):
+        Run(tmp_path, [0.1, 0.2], schedule="8").go(2)
+
+
+@pytest.mark.parametrize("size", [0, 100, -10])
+def test_a_damaged_state_is_refused_in_one_line(tmp_path, size):
+    Run(tmp_path, [0.1]).go(1)
+    last = tmp_path / "last.pt"
+    last.write_bytes(last.read_bytes()[:size])
+    with pytest.raises(WeightsError, match="damaged") as caught:
+        Run(tmp_path, [0.1, 0.2]).go(2)
+    assert "\n" not in str(caught.value)
+
+
+def no_space(error: Exception) -> Any:
+    def save(_: Any, file: Any) -> None:
+        file.write(b"half of a ")
+        raise error
+
+    return save
+
+
+@pytest.mark.parametrize(
+    ("error", "seen"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), OutputError),
+        (RuntimeError("the writer failed"), RuntimeError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+@pytest.mark.parametrize("file", ["model.pt", "last.pt"])
+def test_a_failure_while_writing_leaves_the_old_files_whole(tmp_path, monkeypatch, error, seen, file):
+    run = Run(tmp_path, [0.1, 0.2]).go(1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(torch, "save", no_space(error))
+    with pytest.raises(seen):
+        run.handler.keep_best(run.evaluator) if file == "model.pt" else run.handler.keep_last(run.trainer)
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert list(Run(tmp_path, [0.1, 0.2]).go(2).weights) == [2]
+
+
+def test_a_disk_that_fills_up_leaves_the_old_model_whole(tmp_path):
+    resource = pytest.importorskip("resource")
+    run = Run(tmp_path, [0.1]).go(1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    run.handler.network = nn.Linear(300, 300)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # bytes a file may have
+    try:
+        with pytest.raises((OutputError, RuntimeError)):
+            run.handler.keep_best(run.evaluator)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -1,0 +1,176 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""What an evaluation leaves on disk: masks, overlays, tables and the report."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from glas_wsol.handlers import EvaluationReport, LocalizationSaver
+from glas_wsol.handlers.results import summary
+from glas_wsol.localization import Localization
+from glas_wsol.metrics import ClassificationError, RegionF1
+from glas_wsol.networks.weights import sha256_of
+from glas_wsol.transforms import read_mask, read_rgb
+from tests.metrics.conftest import evaluate
+
+CLASSES = ("benign", "malignant")
+
+
+def item(name: str, p: float, label: int, *, truth: bool = True, evidence: bool = True, size=(40, 70), **more) -> dict:
+    """A tile whose upper left quarter is decidable and, where there is a truth, whose left half is gland."""
+    decidable = np.full(size, 0.125, np.float32)
+    decidable[: size[0] // 2, : size[1] // 2] = 0.875
+    classes = more.pop("classes", CLASSES)
+    found = Localization(name, f"tiles/{name}.bmp", classes, (1 - p, p), decidable, evidence)
+    image = torch.linspace(0, 1, 3 * size[0] * size[1]).view(3, *size)
+    made = {
+        "image": image,
+        "label": torch.tensor(label),
+        "localization": found,
+        "probabilities": torch.tensor([1 - p, p]),
+    }
+    if truth:
+        made["truth"] = torch.zeros(1, *size, dtype=torch.bool)
+        made["truth"][..., : size[1] // 2] = True
+    return made
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def metrics() -> dict[str, Any]:
+    made: dict[str, Any] = {"classification_error": ClassificationError()}
+    for region in ("foreground", "background"):
+        made |= {f"f1_{region}": RegionF1(region), f"floor_f1_{region}": RegionF1(region, "all_ones")}
+    return made
+
+
+def report_of(tmp_path: Path, batches: list[list[dict]], **facts: Any) -> dict[str, Any]:
+    checkpoint = tmp_path / "model.pt"
+    checkpoint.write_bytes(b"weights")
+    evaluate(metrics(), batches, [EvaluationReport(tmp_path, {"split": "test", **facts}, checkpoint)])
+    return json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
+
+
+def test_masks_and_overlays_have_the_items_names_and_sizes(tmp_path):
+    saver = LocalizationSaver(tmp_path / "out")
+    batches = [[item("b_2", 0.75, 1), item("a", 0.125, 1, size=(33, 90))], [item("none", 0.9, 1, evidence=False)]]
+    evaluate({"e": ClassificationError()}, batches, [saver])
+    assert sorted(p.name for p in (tmp_path / "out" / "masks").iterdir()) == ["a.png", "b_2.png", "none.png"]
+    assert sorted(p.name for p in (tmp_path / "out" / "overlays").iterdir()) == ["a.png", "b_2.png", "none.png"]
+    for one in [*batches[0], *batches[1]]:
+        found = one["localization"]
+        assert np.array_equal(read_mask(tmp_path / "out" / "masks" / f"{found.name}.png") == 255, found.mask)
+        height, width = found.mask.shape
+        drawn = read_rgb(tmp_path / "out" / "overlays" / f"{found.name}.png")
+        assert drawn.shape[0] > height
+        assert drawn.shape[1] >= width
+
+
+def test_the_table_has_one_row_per_image_in_order(tmp_path):
+    batches = [[item("b", 0.75, 1), item("a", 0.125, 1)], [item("none", 0.9, 1, evidence=False)]]
+    evaluate({"e": ClassificationError()}, batches, [LocalizationSaver(tmp_path, table="table.csv", overlays=False)])
+    got = [
+        {key: row[key] for key in ("path", "class", "probability", "decidable_fraction")}
+        for row in rows(tmp_path / "table.csv")
+    ]
+    assert got == [
+        {"path": "tiles/b.bmp", "class": "malignant", "probability": "0.750000", "decidable_fraction": "0.250000"},
+        {"path": "tiles/a.bmp", "class": "benign", "probability": "0.875000", "decidable_fraction": "0.250000"},
+        {"path": "tiles/none.bmp", "class": "no evidence", "probability": "", "decidable_fraction": "0.000000"},
+    ]
+    assert not (tmp_path / "overlays").exists()
+
+
+def test_the_table_is_read_by_pandas_whatever_the_names(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    classes = ('benign, "grade 0"', "bösartig\tIII")
+    batches = [[item("ä b,c", 0.75, 1, classes=classes), item("d", 0.25, 0, classes=classes)]]
+    evaluate({"e": ClassificationError()}, batches, [LocalizationSaver(tmp_path)])
+    table = pandas.read_csv(tmp_path / "predictions.csv")
+    assert table["path"].tolist() == ["tiles/ä b,c.bmp", "tiles/d.bmp"]
+    assert table["class"].tolist() == [classes[1], classes[0]]
+    assert table["probability"].tolist() == [0.75, 0.75]
+    assert (tmp_path / "masks" / "ä b,c.png").is_file()
+
+
+def test_a_second_run_starts_the_tables_anew(tmp_path):
+    saver = LocalizationSaver(tmp_path, overlays=False)
+    evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1), item("b", 0.75, 1)]], [saver])
+    evaluate({"e": ClassificationError()}, [[item("c", 0.75, 1)]], [saver])
+    assert [row["path"] for row in rows(tmp_path / "predictions.csv")] == ["tiles/c.bmp"]
+
+
+def test_a_table_without_images_still_has_a_header(tmp_path):
+    evaluate({"e": RegionF1()}, [[]], [LocalizationSaver(tmp_path)])
+    assert (tmp_path / "predictions.csv").read_text().startswith("path")
+
+
+def test_the_report_by_hand(tmp_path):
+    # Two of four images are wrong. Every mask covers a quarter, every truth a half of which it is part:
+    # F1+ = 2/4 / (1/4 + 1/2) = 2/3, F1- = 2 * 1/2 / (3/4 + 1/2) = 4/5; a mask of ones: 2/3 and 0.
+    batches = [[item("a", 0.75, 1), item("b", 0.75, 0)], [item("c", 0.25, 0), item("d", 0.25, 1)]]
+    report = report_of(tmp_path, batches, seed=3)
+    assert (report["n"], report["n_with_masks"], report["split"], report["seed"]) == (4, 4, "test", 3)
+    assert report["classification_error"] == 0.5
+    assert report["f1_foreground"] == pytest.approx(2 / 3, rel=1e-6)
+    assert report["f1_background"] == pytest.approx(4 / 5, rel=1e-6)
+    assert report["f1_foreground_interval"] == pytest.approx([2 / 3] * 2, rel=1e-6)
+    assert report["classification_error_interval"] == [0, 1]
+    assert report["floor"]["classification_error"] is None
+    assert report["floor"]["f1_foreground"] == pytest.approx(2 / 3, rel=1e-6)
+    assert report["floor"]["f1_background"] == 0
+    assert report["checkpoint"] == "model.pt"
+    assert report["checkpoint_sha256"] == sha256_of(tmp_path / "model.pt")
+
+
+def test_the_report_has_one_row_per_image(tmp_path):
+    report_of(tmp_path, [[item("a", 0.75, 1)], [item("b", 0.75, 0), item("c", 0.9, 1, evidence=False)]])
+    table = rows(tmp_path / "evaluation.csv")
+    assert [row["name"] for row in table] == ["a", "b", "c"]
+    assert [row["label"] for row in table] == ["malignant", "benign", "malignant"]
+    assert [row["class"] for row in table] == ["malignant", "malignant", "no evidence"]
+    assert [float(row["probability_of_label"]) for row in table] == [0.75, 0.25, 0.9]
+    assert [float(row["classification_error"]) for row in table] == [0, 1, 0]
+    assert [float(row["f1_foreground"]) for row in table] == pytest.approx([2 / 3, 2 / 3, 0], abs=1e-6)
+    assert [row["evidence"] for row in table] == ["True", "True", "False"]
+    assert "truth" not in table[0]
+
+
+def test_without_any_true_mask_the_report_says_so_with_nulls(tmp_path):
+    report = report_of(tmp_path, [[item("a", 0.75, 1, truth=False)], [item("b", 0.75, 0, truth=False)]])
+    assert (report["n"], report["n_with_masks"], report["classification_error"]) == (2, 0, 0.5)
+    assert [report[k] for k in ("f1_foreground", "f1_background", "f1_foreground_interval")] == [None] * 3
+    assert report["floor"] == dict.fromkeys(("classification_error", "f1_foreground", "f1_background"), None) | {
+        "name": "all-ones"
+    }
+    assert [row["name"] for row in rows(tmp_path / "evaluation.csv")] == ["a", "b"]
+    assert "n/a" in summary(report)
+
+
+def test_rows_of_images_with_and_without_a_true_mask_keep_their_own_figures(tmp_path):
+    batches = [[item("a", 0.75, 1), item("b", 0.75, 0, truth=False)], [item("c", 0.25, 0, evidence=False)]]
+    report = report_of(tmp_path, batches)
+    assert (report["n"], report["n_with_masks"]) == (3, 2)
+    table = rows(tmp_path / "evaluation.csv")
+    assert [row["f1_foreground"] for row in table] == ["0.666667", "", "0.000000"]
+    assert report["f1_foreground"] == pytest.approx(1 / 3)
+
+
+def test_the_summary_prints_percent_beside_interval_and_floor():
+    report = {"floor": {"classification_error": None, "f1_foreground": 0.6601, "f1_background": 0.0}}
+    for name, value in (("classification_error", 0.0131), ("f1_foreground", 0.72543), ("f1_background", None)):
+        report |= {name: value, f"{name}_interval": None if value is None else [value - 0.01, value + 0.02]}
+    lines = [line.split() for line in summary(report).splitlines()]
+    assert lines[1] == ["classification", "error", "1.3", "0.3", "to", "3.3", "n/a"]
+    assert lines[2] == ["F1+", "(decidable)", "72.5", "71.5", "to", "74.5", "66.0"]
+    assert lines[3] == ["F1-", "(undecidable)", "n/a", "0.0"]
