@@ -22,7 +22,7 @@ $(VENV)/installed: requirements.txt requirements-dev.txt pyproject.toml
 	touch $@
 
 demo: $(VENV)/installed ## train on synthetic tissue, evaluate and localize held-out tiles (at most 8 minutes on 2 cores)
-	$(RUN) --config_file "['$(BUNDLE)/train.json',$(LIGHT)]" --output_dir demo
+	$(RUN) --config_file "['$(BUNDLE)/train.json',$(LIGHT)]" --output_dir demo --epochs 8
 	$(RUN) --config_file "['$(BUNDLE)/train.json',$(LIGHT),'$(BUNDLE)/evaluate.json']" --output_dir demo --split test
 	$(PY) -m glas_wsol images demo/phantom --split test --output demo/held_out.csv
 	$(RUN) --config_file $(BUNDLE)/inference.json --checkpoint demo/models/model.pt --dataset_dir demo/held_out.csv --output_dir demo/predictions

@@ -60,7 +60,9 @@ def _show(arguments: argparse.Namespace) -> None:
     sheet = draw_overview(run, arguments.dataset, report["split"], report["fold"])
     if sheet is not None:
         print(f"\nopen {sheet.path}: the best, the median and the worst tile beside their true outlines")
-        print(f"open {run / report['split'] / 'overlays' / (sheet.median + '.png')}: the median tile as a reader gets it")
+        print(
+            f"open {run / report['split'] / 'overlays' / (sheet.median + '.png')}: the median tile as a reader gets it"
+        )
 
 
 def _export(arguments: argparse.Namespace) -> None:

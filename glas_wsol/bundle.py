@@ -45,7 +45,9 @@ def preflight(output_dir: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the output folder ({error.strerror})", folder, "choose another output_dir") from error
+        raise OutputError(
+            f"cannot make the output folder ({error.strerror})", folder, "choose another output_dir"
+        ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError("the output folder is read-only", folder, "choose another output_dir")
 

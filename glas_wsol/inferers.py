@@ -33,9 +33,7 @@ class WholeTileInferer(Inferer):
         self.rescale = Rescale(factor, short_side)
         self.divisor = divisor
 
-    def __call__(
-        self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any
-    ) -> Tensor:
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Predict.
 
         Args:

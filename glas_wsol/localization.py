@@ -112,7 +112,9 @@ class LocalizePredictiond(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Localize one decollated item."""
-        prediction, image = (v.as_tensor() if isinstance(v, MetaTensor) else v for v in (data[Keys.PRED], data[Keys.IMAGE]))
+        prediction, image = (
+            v.as_tensor() if isinstance(v, MetaTensor) else v for v in (data[Keys.PRED], data[Keys.IMAGE])
+        )
         meta = data[Keys.IMAGE].meta if isinstance(data[Keys.IMAGE], MetaTensor) else {}
         path = str(meta.get("filename_or_obj", ""))
         decidable = 1 - prediction[0]

@@ -86,7 +86,9 @@ def retained_graph(network, batch, passes: int, *, untrusted="blank", counted="a
 
 
 def gradients(network) -> Tensor:
-    return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in network.parameters()])
+    return torch.cat(
+        [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in network.parameters()]
+    )
 
 
 @pytest.mark.parametrize("batch_norm", ["batch", "frozen"])
@@ -306,6 +308,8 @@ def test_trainer_learns_a_class_carried_by_a_patch():
     loader = [{"image": image.clamp(0, 1), "label": label}] * 4
     trainer = MinMaxEntropyTrainer("cpu", 20, loader, network, optimizer, decollate=False, passes=2)
     history: list[float] = []
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda e: history.append(float(e.state.output[LossKeys.RELEVANT])))
+    trainer.add_event_handler(
+        Events.EPOCH_COMPLETED, lambda e: history.append(float(e.state.output[LossKeys.RELEVANT]))
+    )
     trainer.run()
     assert history[-1] < 0.3 * history[0]

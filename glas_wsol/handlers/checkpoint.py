@@ -126,7 +126,11 @@ class RunCheckpoint:
 
     def _check(self, state: Mapping[str, Any]) -> None:
         then, now = state["recipe"], self.recipe
-        changed = [f"{k} was {then.get(k)!r}, is {now.get(k)!r}" for k in sorted(then.keys() | now.keys()) if then.get(k) != now.get(k)]
+        changed = [
+            f"{k} was {then.get(k)!r}, is {now.get(k)!r}"
+            for k in sorted(then.keys() | now.keys())
+            if then.get(k) != now.get(k)
+        ]
         steps = (state["lr_scheduler"].get("total_steps"), getattr(self.stateful["lr_scheduler"], "total_steps", None))
         if steps[0] != steps[1]:
             changed.append(f"the schedule had {steps[0]} steps, has {steps[1]}")

@@ -163,7 +163,9 @@ def summary(report: Mapping[str, Any]) -> str:
 def _overlay(image: Any, found: Localization) -> np.ndarray:
     pixels = (np.asarray(image.cpu()) * 255).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
     sure = "" if found.probability is None else f" {100 * found.probability:.0f} %"
-    return overlay(pixels, found.decidable, found.mask, f"{found.class_name}{sure}", found.name, evidence=found.evidence)
+    return overlay(
+        pixels, found.decidable, found.mask, f"{found.class_name}{sure}", found.name, evidence=found.evidence
+    )
 
 
 def _per_image(details: Any) -> list[float]:

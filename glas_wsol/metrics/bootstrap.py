@@ -29,6 +29,11 @@ def bootstrap_interval(
     if len(data) < 2 or np.ptp(data) == 0:
         return float(data.mean()), float(data.mean())
     result = bootstrap(
-        (data,), np.mean, confidence_level=level, n_resamples=resamples, method="percentile", rng=np.random.default_rng(seed)
+        (data,),
+        np.mean,
+        confidence_level=level,
+        n_resamples=resamples,
+        method="percentile",
+        rng=np.random.default_rng(seed),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)

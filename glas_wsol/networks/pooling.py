@@ -29,7 +29,7 @@ class Pooling(nn.Module):
     can be used again: the trust test of recursive erasing compares losses, and fresh noise would decide it by chance.
     """
 
-    def draw_dropout(self, maps: Tensor) -> Tensor | None:  # noqa: ARG002 - the signature is the contract
+    def draw_dropout(self, maps: Tensor) -> Tensor | None:
         """The dropout pattern for these maps, or None where nothing is dropped.
 
         Args:

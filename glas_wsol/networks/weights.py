@@ -99,7 +99,9 @@ def fetch(url: str) -> Path:
             # hash_prefix: torch compares it with the digest before the file gets its final name.
             torch.hub.download_url_to_file(match["url"], str(target), hash_prefix=expected)
         except (OSError, RuntimeError) as error:
-            raise WeightsError(f"download failed ({error})", match["url"], "check the address and the digest") from error
+            raise WeightsError(
+                f"download failed ({error})", match["url"], "check the address and the digest"
+            ) from error
     if sha256_of(target) != expected:
         raise WeightsError("wrong SHA-256", target, "delete this file and run again")
     return target

@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
-from monai.transforms import MapTransform, RandomizableTransform
+from monai.transforms import RandomizableTransform
 from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
 
 from glas_wsol.errors import ConfigError
+from glas_wsol.transforms._shared_draw import SharedDrawd
 from glas_wsol.transforms._tensors import require_unit_rgb, to_tensor
 
 __all__ = ["RandColorJitter", "RandColorJitterD", "RandColorJitterDict", "RandColorJitterd"]
@@ -122,7 +121,7 @@ def _blend(image: torch.Tensor, other: torch.Tensor, factor: float) -> torch.Ten
 _OPERATIONS = (_brightness, _contrast, _saturation, _hue)
 
 
-class RandColorJitterd(RandomizableTransform, MapTransform):
+class RandColorJitterd(SharedDrawd):
     """Dictionary-based version of `RandColorJitter`; all keys share one draw.
 
     Args:
@@ -147,28 +146,9 @@ class RandColorJitterd(RandomizableTransform, MapTransform):
         prob: float = 1.0,
         allow_missing_keys: bool = False,
     ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        RandomizableTransform.__init__(self, prob)
-        self.jitter = RandColorJitter(brightness, contrast, saturation, hue, prob=1.0)
-
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandColorJitterd:
-        """Seed this transform and the one it wraps."""
-        super().set_random_state(seed, state)
-        self.jitter.set_random_state(seed, state)
-        return self
-
-    def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
-        """Change every key's ``[3, H, W]`` float image in 0..1."""
-        d = dict(data)
-        self.randomize(None)
-        if self._do_transform:
-            self.jitter.randomize()
-        for key in self.key_iterator(d):
-            if self._do_transform:
-                d[key] = self.jitter(d[key], randomize=False)
-            else:
-                d[key] = to_tensor(d[key])
-        return d
+        super().__init__(
+            keys, RandColorJitter(brightness, contrast, saturation, hue, prob=1.0), prob, allow_missing_keys
+        )
 
 
 RandColorJitterD = RandColorJitterDict = RandColorJitterd

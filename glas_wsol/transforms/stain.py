@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
-from monai.transforms import MapTransform, RandomizableTransform
+from monai.transforms import RandomizableTransform
 from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
 
 from glas_wsol.errors import ConfigError
+from glas_wsol.transforms._shared_draw import SharedDrawd
 from glas_wsol.transforms._tensors import require_unit_rgb, to_tensor
 
 __all__ = [
@@ -91,7 +90,7 @@ class RandHEStainJitter(RandomizableTransform):
         return (image * torch.exp(-added)).clamp_(0, 1)
 
 
-class RandHEStainJitterd(RandomizableTransform, MapTransform):
+class RandHEStainJitterd(SharedDrawd):
     """Dictionary-based version of `RandHEStainJitter`; all keys share one draw.
 
     Args:
@@ -112,27 +111,7 @@ class RandHEStainJitterd(RandomizableTransform, MapTransform):
         prob: float = 1.0,
         allow_missing_keys: bool = False,
     ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        RandomizableTransform.__init__(self, prob)
-        self.jitter = RandHEStainJitter(sigma_scale, sigma_shift, prob=1.0)
-
-    def set_random_state(
-        self, seed: int | None = None, state: np.random.RandomState | None = None
-    ) -> RandHEStainJitterd:
-        """Seed this transform and the one it wraps."""
-        super().set_random_state(seed, state)
-        self.jitter.set_random_state(seed, state)
-        return self
-
-    def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
-        """Change every key's ``[3, H, W]`` float image in 0..1."""
-        d = dict(data)
-        self.randomize(None)
-        if self._do_transform:
-            self.jitter.randomize()
-        for key in self.key_iterator(d):
-            d[key] = self.jitter(d[key], randomize=False) if self._do_transform else to_tensor(d[key])
-        return d
+        super().__init__(keys, RandHEStainJitter(sigma_scale, sigma_shift, prob=1.0), prob, allow_missing_keys)
 
 
 RandHEStainJitterD = RandHEStainJitterDict = RandHEStainJitterd

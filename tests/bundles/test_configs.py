@@ -14,7 +14,9 @@ from monai.bundle import ConfigParser
 from glas_wsol.networks import TRUNKS
 from tests.bundles.conftest import BUNDLES, ROOT, config
 
-FLAT = "dataset_dir output_dir trunk weights device seed epochs batch_size crop_size passes split num_workers amp".split()
+FLAT = (
+    "dataset_dir output_dir trunk weights device seed epochs batch_size crop_size passes split num_workers amp".split()
+)
 CONFIGS = sorted([*ROOT.glob("bundles/*/configs/*.json"), *ROOT.glob("configs/*/*.json")])
 OVERLAYS = sorted(ROOT.glob("configs/*/*.json"))
 
@@ -89,5 +91,7 @@ def test_configs_call_only_what_they_need_and_keep_the_zoos_format(path):
     allowed = ("glas_wsol.", "torch.optim.", "ignite.metrics.")
     assert all(t.startswith(allowed) or "." not in t for t in targets)
     imports = [value for _, value in leaves(json.loads(text)) if isinstance(value, str) and "import" in value.split()]
-    assert [i for i in imports if i.startswith("$import")] == [i for i in imports if i in ("$import sys", "$import torch")]
+    assert [i for i in imports if i.startswith("$import")] == [
+        i for i in imports if i in ("$import sys", "$import torch")
+    ]
     assert "http" not in text or path.name == "metadata.json"

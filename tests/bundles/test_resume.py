@@ -21,7 +21,15 @@ GLAS = BUNDLES[0]
 
 
 def settings(phantom: Path, output: Path, **changes):
-    return {**SMALL, **DATA[GLAS], "epochs": 3, "dropout": 0.5, "dataset_dir": str(phantom), "output_dir": str(output), **changes}
+    return {
+        **SMALL,
+        **DATA[GLAS],
+        "epochs": 3,
+        "dropout": 0.5,
+        "dataset_dir": str(phantom),
+        "output_dir": str(output),
+        **changes,
+    }
 
 
 @pytest.fixture(scope="module")

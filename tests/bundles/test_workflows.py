@@ -138,4 +138,8 @@ def test_inference_and_evaluation_give_the_same_mask(trained, tmp_path):
 
 def test_training_items_hold_no_mask_and_evaluation_items_do(trained):
     train = workflow("train", [config(trained.bundle, "train")], **trained.settings, output_dir=str(trained.output))
-    assert all("mask" not in item for part in ("train", "validate") for item in train.parser.get_parsed_content(f"{part}#dataset").data)
+    assert all(
+        "mask" not in item
+        for part in ("train", "validate")
+        for item in train.parser.get_parsed_content(f"{part}#dataset").data
+    )

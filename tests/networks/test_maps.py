@@ -19,7 +19,9 @@ def test_evidence_weights_the_class_maps_by_their_probabilities():
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
-@pytest.mark.parametrize(("source", "target"), [((3, 5), (96, 160)), ((1, 4), (7, 4)), ((6, 9), (3, 2)), ((2, 2), (1, 1))])
+@pytest.mark.parametrize(
+    ("source", "target"), [((3, 5), (96, 160)), ((1, 4), (7, 4)), ((6, 9), (3, 2)), ((2, 2), (1, 1))]
+)
 def test_resize_equals_torchs_bilinear_interpolation(source, target, align_corners):
     maps = torch.rand(2, 3, *source, dtype=torch.float64)
     expected = F.interpolate(maps, size=target, mode="bilinear", align_corners=align_corners)

@@ -97,7 +97,9 @@ def test_the_seed_fixes_the_heads_whatever_was_drawn_before():
     assert torch.equal(first.localizer.to_maps.weight, second.localizer.to_maps.weight)
     state = torch.get_rng_state()
     MinMaxEntropyNetwork(tiny_trunk(), seed=4)
-    assert torch.equal(MinMaxEntropyNetwork(tiny_trunk(), seed=3).classifier.to_maps.bias, first.classifier.to_maps.bias)
+    assert torch.equal(
+        MinMaxEntropyNetwork(tiny_trunk(), seed=3).classifier.to_maps.bias, first.classifier.to_maps.bias
+    )
     assert state.shape == torch.get_rng_state().shape
 
 

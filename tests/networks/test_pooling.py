@@ -24,7 +24,11 @@ MAPS = torch.tensor([[[[3.0, -2.0, 0.5], [7.0, 1.0, -4.0]], [[0.0, 0.0, 0.0], [0
         ("wildcat", {"kmax": 0.01}, [7.0, 6.0]),  # never below one position
         ("wildcat", {"kmax": 99}, [5.5 / 6, 1.0]),  # never more than there are
         ("wildcat", {"kmax": 1, "kmin": 2, "alpha": 0.5}, [7.0 + 0.5 * -3.0, 6.0]),
-        ("lse", {"sharpness": 1.0}, [math.log(sum(map(math.exp, (3, -2, 0.5, 7, 1, -4))) / 6), math.log((5 + math.exp(6)) / 6)]),
+        (
+            "lse",
+            {"sharpness": 1.0},
+            [math.log(sum(map(math.exp, (3, -2, 0.5, 7, 1, -4))) / 6), math.log((5 + math.exp(6)) / 6)],
+        ),
     ],
 )
 def test_pooled_scores(name, options, expected):
@@ -53,7 +57,9 @@ def test_pooling_is_differentiable(name):
     assert torch.autograd.gradcheck(build_pooling(name), maps)
 
 
-@pytest.mark.parametrize(("name", "options"), [("median", {}), ("wildcat", {"kmax": 0}), ("lse", {"sharpness": 0}), ("max", {"k": 1})])
+@pytest.mark.parametrize(
+    ("name", "options"), [("median", {}), ("wildcat", {"kmax": 0}), ("lse", {"sharpness": 0}), ("max", {"k": 1})]
+)
 def test_bad_options_are_refused(name, options):
     with pytest.raises(ConfigError):
         build_pooling(name, **options)

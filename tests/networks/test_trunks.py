@@ -82,7 +82,9 @@ def functional_resnet(state: dict[str, Tensor], x: Tensor, name: str) -> Tensor:
                 y = norm(f"{prefix}.bn{i}", y)
                 y = y.relu() if i < convolutions else y
             if f"{prefix}.downsample.0.weight" in state:
-                shortcut = norm(f"{prefix}.downsample.1", F.conv2d(x, state[f"{prefix}.downsample.0.weight"], stride=stride))
+                shortcut = norm(
+                    f"{prefix}.downsample.1", F.conv2d(x, state[f"{prefix}.downsample.0.weight"], stride=stride)
+                )
             x = (y + shortcut).relu()
     return x
 
@@ -163,7 +165,9 @@ def test_a_pickle_of_tensors_loads_and_one_of_code_does_not(tmp_path):
 def test_a_trunk_without_its_classification_layer_loads(tmp_path):
     state = {k: v for k, v in random_state(torchvision_names("resnet18")).items() if not k.startswith("fc.")}
     save_file(state, tmp_path / "net.safetensors")
-    assert torch.equal(build_trunk("resnet18", str(tmp_path / "net.safetensors")).stages[0][0].weight, state["conv1.weight"])
+    assert torch.equal(
+        build_trunk("resnet18", str(tmp_path / "net.safetensors")).stages[0][0].weight, state["conv1.weight"]
+    )
 
 
 def test_weights_of_another_network_are_refused_in_one_line(tmp_path):

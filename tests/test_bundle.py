@@ -1,0 +1,311 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""What happens before a run: mistyped overrides, checkpoints, data sets and output folders, errors in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from glas_wsol.bundle import load_checkpoint, model_card, preflight, refuse_unknown_ids, resolve_dataset, unknown_ids
+from glas_wsol.errors import ConfigError, OutputError, WeightsError
+from tests.conftest import tiny_network
+
+RUN = ["/site-packages/monai/bundle/__main__.py", "run"]
+CONFIG = {
+    "epochs": 3,
+    "dropout": 0.5,
+    "output_dir": "out",
+    "classes": ["a", "b"],
+    "phantom": {"seed": 0, "train": 5},
+    "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1, "params": "$[]"},
+    "train": {
+        "handlers": [{"_target_": "glas_wsol.handlers.StopOnNonFiniteLoss"}, {"every": 2}],
+        "trainer": {"_target_": "Trainer", "max_epochs": "@epochs"},
+    },
+}
+
+
+@pytest.fixture
+def config(tmp_path) -> str:
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(CONFIG))
+    return str(path)
+
+
+@pytest.fixture
+def as_it_was(monkeypatch):
+    """Puts back what a preflight changes in the process."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with warnings.catch_warnings():
+        yield monkeypatch
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--epochs", "9"],
+        ["--epochs=9"],
+        ["--optimizer#lr", "0.1"],
+        ["--optimizer::lr=0.1"],
+        ["--optimizer#momentum", "0.9"],  # a further argument of a component
+        ["--train#handlers#0#every", "5"],
+        ["--train#trainer#amp=True"],
+        ["--train#handlers#1#every", "5"],
+        ["--classes#1", "c"],
+        ["--phantom#train", "7"],
+        ["--phantom", "{'anything': 1}"],
+        ["--output-dir", "elsewhere"],  # the command line takes dashes for underscores
+        ["--output_dir", "--"],
+        ["--logging_file", "log.conf", "--tracking", "none", "--run_id", "run", "--meta_file", "m.json"],
+        [],
+    ],
+)
+def test_overrides_of_what_exists_pass(config, options):
+    refuse_unknown_ids([*RUN, "--config_file", config, *options])
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("epoch", "'epoch' [command line]: did you mean epochs"),
+        ("dropuot", "did you mean dropout"),
+        ("optimiser", "did you mean optimizer"),
+        ("optimiser#lr", "did you mean optimizer#lr"),
+        ("train::trianer::max_epochs", "did you mean train#trainer#max_epochs"),
+        ("phantom#trian", "did you mean phantom#train"),  # not a component: nothing would read it
+        ("epochs#lr", "no setting named 'epochs#lr'"),
+        ("classes#2", "no setting named 'classes#2'"),
+        ("train#handlers#7#every", "no setting named 'train#handlers#7#every'"),
+        ("+dropuot", "did you mean dropout"),
+    ],
+)
+@pytest.mark.parametrize("style", ["space", "equals"])
+def test_a_typo_is_refused_with_the_nearest_name(config, option, said, style):
+    typed = [f"--{option}", "1"] if style == "space" else [f"--{option}=1"]
+    with pytest.raises(ConfigError) as caught:
+        refuse_unknown_ids([*RUN, "--config_file", config, *typed])
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_with_nothing_near_the_flat_names_are_listed(config):
+    with pytest.raises(ConfigError) as caught:
+        refuse_unknown_ids([*RUN, "--config_file", config, "--xyzzy", "1"])
+    assert all(name in str(caught.value) for name in CONFIG)
+    assert "#" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["--config_file={}", "--config-file={}"])
+def test_the_config_file_may_be_named_with_dashes_and_an_equals_sign(config, form):
+    refuse_unknown_ids([*RUN, form.format(config), "--epochs", "2"])
+    with pytest.raises(ConfigError, match="did you mean epochs"):
+        refuse_unknown_ids([*RUN, form.format(config), "--epochz", "2"])
+    with pytest.raises(ConfigError, match="did you mean epochs"):
+        refuse_unknown_ids([*RUN, "training", "--epochz=2", *form.format(config).split("=")])
+
+
+def test_an_id_of_any_of_several_config_files_is_known(config, tmp_path):
+    overlay = tmp_path / "overlay.json"
+    overlay.write_text(json.dumps({"crop_size": 240, "train#trainer#max_epochs": 1}))
+    files = str([config, str(overlay)])
+    refuse_unknown_ids([*RUN, "--config_file", files, "--crop_size", "9", "--epochs", "1"])
+    with pytest.raises(ConfigError, match="did you mean crop_size"):
+        refuse_unknown_ids([*RUN, "--config_file", files, "--crop-sizes", "9"])
+
+
+def test_ids_and_the_config_may_stand_in_a_file_of_arguments(config, tmp_path):
+    arguments = tmp_path / "arguments.json"
+    arguments.write_text(json.dumps({"config_file": config, "epochs": 5}))
+    refuse_unknown_ids([*RUN, "--args_file", str(arguments), "--dropout", "0"])
+    with pytest.raises(ConfigError, match="did you mean dropout"):
+        refuse_unknown_ids([*RUN, "--args_file", str(arguments), "--dropot", "0"])
+    arguments.write_text(json.dumps({"config_file": config, "epoch": 5}))
+    with pytest.raises(ConfigError, match="did you mean epochs"):
+        refuse_unknown_ids([*RUN, "--args_file", str(arguments)])
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["pytest"],
+        ["/bin/pytest", "run", "--epochz", "1"],
+        [RUN[0], "ckpt_export", "--epochz", "1"],
+        [*RUN, "--epochz", "1"],  # no config: MONAI says so itself
+    ],
+)
+def test_other_commands_are_not_looked_at(argv):
+    refuse_unknown_ids(argv)
+
+
+def test_unknown_ids_of_a_parser():
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser(CONFIG)
+    given = ["epochs", "epochz", "optimizer#nesterov", "optimizer#a#b", "phantom#seed", "train#trainer#x", "train#x"]
+    assert unknown_ids(parser, given) == ["epochz", "optimizer#a#b", "train#x"]
+
+
+def test_without_a_card_the_defaults_hold(tmp_path):
+    assert model_card(str(tmp_path / "model.pt"), trunk="resnet101", scale=1.0) == {"trunk": "resnet101", "scale": 1.0}
+
+
+def test_the_card_beside_the_model_wins_over_the_defaults(tmp_path):
+    (tmp_path / "model.json").write_text(json.dumps({"trunk": "resnet18", "classes": ["ä", "b"]}), encoding="utf-8")
+    card = model_card(str(tmp_path / "model.pt"), trunk="resnet101", scale=0.5)
+    assert card == {"trunk": "resnet18", "scale": 0.5, "classes": ["ä", "b"]}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{}"])
+def test_a_damaged_card_is_refused(tmp_path, content):
+    (tmp_path / "model.json").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"model\.json.*restore it or delete it"):
+        model_card(str(tmp_path / "model.pt"))
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_a_checkpoint_is_loaded_whole(tmp_path, suffix):
+    trained, fresh = tiny_network(seed=1), tiny_network(seed=2)
+    path = tmp_path / f"model.{suffix}"
+    torch.save(trained.state_dict(), path) if suffix == "pt" else save_file(trained.state_dict(), path)
+    load_checkpoint(fresh, str(path))
+    assert all(
+        torch.equal(a, b) for a, b in zip(trained.state_dict().values(), fresh.state_dict().values(), strict=True)
+    )
+
+
+def saved(folder: Path, content: object) -> str:
+    torch.save(content, folder / "model.pt")
+    return str(folder / "model.pt")
+
+
+def test_a_missing_checkpoint_says_how_to_get_one(tmp_path):
+    with pytest.raises(WeightsError, match="train first, or name a model with --checkpoint"):
+        load_checkpoint(tiny_network(), str(tmp_path / "model.pt"))
+    with pytest.raises(WeightsError, match="no trained model"):
+        load_checkpoint(tiny_network(), str(tmp_path))
+
+
+@pytest.mark.parametrize("card", [None, {"trunk": "resnet50"}])
+def test_the_weights_of_another_network_are_refused_naming_the_trunk_where_it_is_known(tmp_path, card):
+    if card:
+        (tmp_path / "model.json").write_text(json.dumps(card))
+    network = tiny_network()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    three_classes = saved(tmp_path, tiny_network(num_classes=3).state_dict())
+    with pytest.raises(WeightsError, match="of another shape") as caught:
+        load_checkpoint(network, three_classes)
+    assert ("(resnet50)" in str(caught.value)) == bool(card)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_the_state_of_a_run_or_a_pickle_is_not_a_model(tmp_path):
+    with pytest.raises(WeightsError, match="not a state dict"):
+        load_checkpoint(tiny_network(), saved(tmp_path, {"network": {"a": torch.zeros(1)}, "trainer": {"epoch": 1}}))
+    with pytest.raises(WeightsError, match="plain tensors"):
+        load_checkpoint(tiny_network(), saved(tmp_path, tiny_network()))
+    (tmp_path / "model.pt").write_bytes(b"no weights at all")
+    with pytest.raises(WeightsError):
+        load_checkpoint(tiny_network(), str(tmp_path / "model.pt"))
+
+
+def test_a_data_set_is_the_folder_named_and_must_exist(tmp_path):
+    assert resolve_dataset(str(tmp_path), "unused") == str(tmp_path)
+    with pytest.raises(ConfigError, match=r"no such data set.*nowhere.*or say phantom"):
+        resolve_dataset(str(tmp_path / "nowhere"), "unused")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "below", "found"),
+    [
+        ("tissue", {"train": 4, "test": 2, "size": [64, 97], "scale": 0.15}, "", "Grade.csv"),
+        ("birds", {"train": 5, "test": 5, "size": [48, 64]}, "images", "019.Gray_Catbird"),
+    ],
+)
+def test_the_phantom_is_made_on_first_use_and_found_again(tmp_path, kind, options, below, found):
+    folder = str(tmp_path / "phantom")
+    path = Path(resolve_dataset("phantom", folder, kind, options, below))
+    assert path == Path(folder) / below
+    assert (path / found).exists()
+    made = {p: p.stat().st_mtime_ns for p in path.rglob("*") if p.is_file()}
+    assert resolve_dataset("phantom", folder, kind, options, below) == str(path)
+    assert {p: p.stat().st_mtime_ns for p in path.rglob("*") if p.is_file()} == made
+
+
+def test_preflight_makes_the_output_folder(tmp_path, as_it_was):
+    as_it_was.setattr(sys, "argv", ["pytest"])
+    preflight(str(tmp_path / "a" / "b"))
+    assert (tmp_path / "a" / "b").is_dir()
+    preflight(str(tmp_path / "a" / "b"))
+
+
+def test_preflight_refuses_a_typo_before_anything_is_made(tmp_path, config, as_it_was):
+    as_it_was.setattr(sys, "argv", [*RUN, "--config_file", config, "--epochz", "1"])
+    with pytest.raises(ConfigError, match="did you mean epochs"):
+        preflight(str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("below", ["", "sub/folder"])
+def test_preflight_refuses_a_place_where_no_folder_can_be(tmp_path, as_it_was, below):
+    as_it_was.setattr(sys, "argv", ["pytest"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="choose another output_dir") as caught:
+        preflight(str(tmp_path / "file" / below))
+    assert "\n" not in str(caught.value)
+
+
+def test_preflight_refuses_a_read_only_folder(tmp_path, as_it_was):
+    as_it_was.setattr(sys, "argv", ["pytest"])
+    as_it_was.setattr(os, "access", lambda path, mode: not (Path(path) == tmp_path and mode & os.W_OK))
+    with pytest.raises(OutputError, match="read-only"):
+        preflight(str(tmp_path))
+
+
+def shown(capsys, error: BaseException) -> str:
+    try:
+        raise error
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    return capsys.readouterr().err
+
+
+def wrapped(inner: BaseException, levels: int, how: str) -> BaseException:
+    """As MONAI's config parser wraps what a component raises."""
+    for _ in range(levels):
+        try:
+            try:
+                raise inner
+            except BaseException as error:
+                if how == "from":
+                    raise RuntimeError("failed to instantiate") from error
+                raise RuntimeError("failed to instantiate")  # noqa: B904 - it is the context that is tested
+        except RuntimeError as outer:
+            inner = outer
+    return inner
+
+
+@pytest.mark.parametrize("levels", [0, 1, 3])
+@pytest.mark.parametrize("how", ["from", "context"])
+def test_a_user_s_mistake_is_one_line_without_a_traceback(tmp_path, as_it_was, capsys, levels, how):
+    as_it_was.setattr(sys, "argv", ["pytest"])
+    preflight(str(tmp_path))
+    said = shown(capsys, wrapped(ConfigError("passes=-1", "trainer", "give 0\nor more"), levels, how))
+    assert said == "error: passes=-1 [trainer]: give 0 or more\n"
+
+
+@pytest.mark.parametrize("levels", [0, 2])
+def test_any_other_failure_keeps_its_traceback(tmp_path, as_it_was, capsys, levels):
+    as_it_was.setattr(sys, "argv", ["pytest"])
+    preflight(str(tmp_path))
+    said = shown(capsys, wrapped(ZeroDivisionError("by zero"), levels, "from"))
+    assert "Traceback" in said
+    assert "ZeroDivisionError: by zero" in said
+    assert not said.startswith("error: ")
