@@ -56,13 +56,12 @@ def _show(arguments: argparse.Namespace) -> None:
     if not path.is_file():
         raise OutputError("no evaluation here", run, "run the bundle with evaluate.json first")
     report = json.loads(path.read_text(encoding="utf-8"))
-    print(f"\n{report['n']} images of split {report['split']!r}, which the model has not seen\n{summary(report)}")
+    print(f"\n{report['n']} images of split {report['split']!r}\n{summary(report)}")
     sheet = draw_overview(run, arguments.dataset, report["split"], report["fold"])
     if sheet is not None:
         print(f"\nopen {sheet.path}: the best, the median and the worst tile beside their true outlines")
-        print(
-            f"open {run / report['split'] / 'overlays' / (sheet.median + '.png')}: the median tile as a reader gets it"
-        )
+        overlay = run / report["split"] / "overlays" / f"{sheet.median}.png"
+        print(f"open {overlay}: the median tile as a reader gets it")
 
 
 def _export(arguments: argparse.Namespace) -> None:

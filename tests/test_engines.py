@@ -288,8 +288,15 @@ def test_bfloat16_runs_and_accumulates_gradients_in_float32(batch):
 
 @pytest.mark.parametrize(
     "options",
-    [{"passes": -1}, {"sigma": 0}, {"untrusted": "no"}, {"counted": "no"}, {"step_reduction": "no"}]
-    + [{"accumulation_steps": 2}, {"compile": True}],
+    [
+        {"passes": -1},
+        {"sigma": 0},
+        {"untrusted": "no"},
+        {"counted": "no"},
+        {"step_reduction": "no"},
+        {"accumulation_steps": 2},
+        {"compile": True},
+    ],
 )
 def test_bad_options_are_refused_in_one_line(batch, options):
     with pytest.raises(ConfigError) as caught:

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class RunCheckpoint:
-    """Writes ``model.pt`` (plain state dict of the best model), ``model.json`` (what it is) and ``last.pt`` (to resume).
+    """Writes ``model.pt`` (the best model's plain state dict), ``model.json`` (what it is), ``last.pt`` (to resume).
 
     MONAI's ``CheckpointSaver`` forgets the best metric on resuming, removes the old best model before the new one is
     whole, and makes a circle of references in a config when the trainer is saved too: hence this one.

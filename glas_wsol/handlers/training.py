@@ -121,18 +121,22 @@ def _line(metrics: dict[str, float]) -> str:
 
 
 class StopOnNonFiniteLoss:
-    """Raises when the loss of an iteration is not finite, before any checkpoint of that epoch is written.
+    """Raises when the loss is not finite, before any checkpoint of that epoch is written.
+
+    A loss that was not finite once leaves weights that are not, so the last one of the epoch tells.
 
     Args:
-        every: iterations between two looks; each look waits for the device. Defaults to 1.
+        every: look after every so many iterations too; each look waits for the device. Defaults to 0, never.
     """
 
-    def __init__(self, every: int = 1) -> None:
+    def __init__(self, every: int = 0) -> None:
         self.every = every
 
     def attach(self, engine: Engine) -> None:
-        """Attach to a trainer."""
-        engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.every), self)
+        """Attach to a trainer, before the handler that validates."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        if self.every:
+            engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.every), self)
 
     def __call__(self, engine: Engine) -> None:
         """Look at the loss.

@@ -213,8 +213,8 @@ class MinMaxEntropyNetwork(nn.Module):
         Returns:
             ``[B, c]`` class scores.
         """
-        height = max(int(round(self.classifier_scale * x.shape[2])), min(self.smallest_side, x.shape[2]))
-        width = max(int(round(self.classifier_scale * x.shape[3])), min(self.smallest_side, x.shape[3]))
+        height = max(int(round(self.classifier_scale * x.shape[2])), min(self.smallest_side, x.shape[2]))  # noqa: RUF046 - TorchScript's round gives a float
+        width = max(int(round(self.classifier_scale * x.shape[3])), min(self.smallest_side, x.shape[3]))  # noqa: RUF046 - TorchScript's round gives a float
         if height != x.shape[2] or width != x.shape[3]:
             if self.differentiable_mask:  # the gradient of F.interpolate is not deterministic on CUDA
                 x = resize(x, height, width, align_corners=False)

@@ -141,7 +141,7 @@ class WildcatPooling(Pooling):
             k: fraction (below 1) or count (1 or more).
             positions: ``h * w``.
         """
-        return min(max(int(round(k * positions if k < 1.0 else k)), 1), positions)
+        return min(max(int(round(k * positions if k < 1.0 else k)), 1), positions)  # noqa: RUF046 - TorchScript's round gives a float
 
 
 _POOLINGS: dict[str, type[Pooling]] = {

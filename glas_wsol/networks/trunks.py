@@ -17,7 +17,7 @@ from glas_wsol.networks.weights import fetch, load_strictly, read_state_dict, sh
 
 __all__ = ["TRUNKS", "Trunk", "TrunkSpec", "build_trunk"]
 
-# Tan and Le's EfficientNet-B0 stages without squeeze-and-excitation: EfficientNet-Lite0 (TensorFlow TPU repository, 2020).
+# EfficientNet-B0's stages (Tan and Le, 2019) without squeeze-and-excitation: EfficientNet-Lite0.
 _LITE0_STAGES = [
     "r1_k3_s11_e1_i32_o16",
     "r2_k3_s22_e6_i16_o24",

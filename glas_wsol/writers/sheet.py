@@ -57,7 +57,8 @@ def draw_overview(run: str | Path, dataset_dir: str | Path, split: str, fold: st
         titles = (
             f"{place}: {row['name']}, {row['label']}",
             "true outlines",
-            f"decidable, said {row['class']}: F1+ {float(row['f1_foreground']):.2f}, F1- {float(row['f1_background']):.2f}",
+            f"decidable, said {row['class']}: "
+            f"F1+ {float(row['f1_foreground']):.2f}, F1- {float(row['f1_background']):.2f}",
         )
         for axis, picture, title in zip(line, (tile, _dim(tile, truth), _dim(tile, found)), titles, strict=True):
             axis.imshow(picture, interpolation="nearest")

@@ -85,7 +85,6 @@ def test_interrupted_after_an_epoch_and_resumed_the_bits_are_those_of_an_undistu
             "lr_per_epoch": False,
             "patience": 5,
         }
-        changes = {**changes}
     base = settings(phantom, tmp_path / "whole", **changes)
     base.pop("optimizer#lr")
     workflow("train", [config(GLAS, "train")], **base).run()
@@ -98,9 +97,8 @@ def test_interrupted_after_an_epoch_and_resumed_the_bits_are_those_of_an_undistu
             raise KeyboardInterrupt
 
     trainer.add_event_handler(Events.ITERATION_STARTED, interrupt)  # inside the second epoch
-    with pytest.raises(BaseException) as caught:  # MONAI's expression wraps what is an Exception, this is not one
+    with pytest.raises(KeyboardInterrupt):
         first.run()
-    assert isinstance(caught.value, KeyboardInterrupt)
     assert files(tmp_path / "parts")["last.pt"]["trainer"]["epoch"] == 1
     workflow("train", [config(GLAS, "train")], **base).run()
     assert same(files(tmp_path / "whole"), files(tmp_path / "parts"))

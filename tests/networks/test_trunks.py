@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -207,8 +208,7 @@ def test_a_url_needs_a_digest_and_the_digest_must_be_right(tmp_path, monkeypatch
         asked.append(url)
         if hash_prefix != digest:
             raise RuntimeError("invalid hash value")
-        with open(target, "wb") as file:
-            file.write(content)
+        Path(target).write_bytes(content)
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     address = "https://example.org/net.safetensors"
