@@ -277,19 +277,14 @@ def shown(capsys, error: BaseException) -> str:
     return capsys.readouterr().err
 
 
-def wrapped(inner: BaseException, levels: int, how: str) -> BaseException:
+def wrapped(error: BaseException, levels: int, how: str) -> BaseException:
     """As MONAI's config parser wraps what a component raises."""
-    for _ in range(levels):
-        try:
-            try:
-                raise inner
-            except BaseException as error:
-                if how == "from":
-                    raise RuntimeError("failed to instantiate") from error
-                raise RuntimeError("failed to instantiate")  # noqa: B904 - it is the context that is tested
-        except RuntimeError as outer:
-            inner = outer
-    return inner
+    if levels == 0:
+        return error
+    outer = RuntimeError("failed to instantiate")
+    inner = wrapped(error, levels - 1, how)
+    outer.__cause__, outer.__context__ = (inner, inner) if how == "from" else (None, inner)
+    return outer
 
 
 @pytest.mark.parametrize("levels", [0, 1, 3])

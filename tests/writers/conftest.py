@@ -1,0 +1,31 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""A folder as an evaluation leaves it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from glas_wsol.writers.images import write_png
+
+
+def write_evaluation(run: Path, masks: Mapping[str, np.ndarray], scores: Mapping[str, tuple | None], **facts) -> Path:
+    """Masks of a split, one row per image with (F1+, F1-) or None where there was no truth, and the report."""
+    report = {"n": len(scores), "split": "test", "fold": "paper", "seed": 0, **facts}
+    (run / report["split"] / "masks").mkdir(parents=True)
+    for name, mask in masks.items():
+        write_png(run / report["split"] / "masks" / f"{name}.png", mask)
+    with (run / "evaluation.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", "label", "class", "f1_foreground", "f1_background"])
+        for name, both in scores.items():
+            writer.writerow([name, "benign", "malignant", *(both or ("", ""))])
+    for name, value in (("classification_error", 0.25), ("f1_foreground", 0.5), ("f1_background", 0.75)):
+        report |= {name: value, f"{name}_interval": [value - 0.125, value + 0.125]}
+    report["floor"] = {"classification_error": None, "f1_foreground": 0.375, "f1_background": 0.0}
+    (run / "evaluation.json").write_text(json.dumps(report), encoding="utf-8")
+    return run
