@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 RUN := $(PY) -m monai.bundle run
 BUNDLE := bundles/glas_minmax_entropy/configs
-LIGHT := 'configs/data/light.json','configs/trunks/efficientnet_lite0.json'
+RECIPE := 'configs/data/light.json','configs/data/demo.json','configs/trunks/efficientnet_lite0.json'
 # Threads that spin while waiting take the other core from those that work.
 export OMP_WAIT_POLICY = PASSIVE
 
@@ -22,8 +22,8 @@ $(VENV)/installed: requirements.txt requirements-dev.txt pyproject.toml
 	touch $@
 
 demo: $(VENV)/installed ## train on synthetic tissue, evaluate and localize held-out tiles (at most 8 minutes on 2 cores)
-	$(RUN) --config_file "['$(BUNDLE)/train.json',$(LIGHT)]" --output_dir demo --epochs 8
-	$(RUN) --config_file "['$(BUNDLE)/train.json',$(LIGHT),'$(BUNDLE)/evaluate.json']" --output_dir demo --split test
+	$(RUN) --config_file "['$(BUNDLE)/train.json',$(RECIPE)]" --output_dir demo
+	$(RUN) --config_file "['$(BUNDLE)/train.json',$(RECIPE),'$(BUNDLE)/evaluate.json']" --output_dir demo --split test
 	$(PY) -m glas_wsol images demo/phantom --split test --output demo/held_out.csv
 	$(RUN) --config_file $(BUNDLE)/inference.json --checkpoint demo/models/model.pt --dataset_dir demo/held_out.csv --output_dir demo/predictions
 	$(PY) -m glas_wsol show demo demo/phantom

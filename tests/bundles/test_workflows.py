@@ -14,7 +14,7 @@ from PIL import Image
 from glas_wsol.data import load_datalist
 from glas_wsol.networks.weights import read_state_dict, sha256_of
 from glas_wsol.transforms import read_mask, read_rgb
-from tests.bundles.conftest import config, workflow
+from tests.bundles.conftest import BUNDLES, PHANTOM, ROOT, config, workflow
 
 
 def test_training_writes_the_best_model_its_card_and_the_state_to_resume(trained):
@@ -143,3 +143,28 @@ def test_training_items_hold_no_mask_and_evaluation_items_do(trained):
         for part in ("train", "validate")
         for item in train.parser.get_parsed_content(f"{part}#dataset").data
     )
+
+
+@pytest.mark.parametrize(
+    ("bundle", "overlays"),
+    [
+        (BUNDLES[0], ["data/light", "trunks/efficientnet_lite0"]),
+        (BUNDLES[1], ["data/light", "trunks/efficientnet_lite0"]),
+        (BUNDLES[0], ["data/light", "data/demo", "trunks/resnet18"]),
+        (BUNDLES[0], ["trunks/resnet50"]),
+        (BUNDLES[1], ["trunks/resnet101"]),
+    ],
+)
+def test_every_overlay_trains(tmp_path, bundle, overlays):
+    files = [config(bundle, "train"), *(str(ROOT / "configs" / f"{name}.json") for name in overlays)]
+    small = {"epochs": 1, "batch_size": 8, "crop_size": 64, "device": "cpu", "fold": "stratified-0"}
+    small["phantom"] = {**PHANTOM[bundle], "train": 10, "test": 0}
+    if bundle == BUNDLES[1]:
+        small |= {"phantom": PHANTOM[bundle], "short_side": None}
+    train = workflow("train", files, output_dir=str(tmp_path), **small)
+    assert train.check_properties() == []
+    train.run()
+    card = json.loads((tmp_path / "models" / "model.json").read_text())
+    assert f"trunks/{card['trunk']}" in overlays
+    assert bool(card["trunk_weights_sha256"]) == (card["trunk"] == "efficientnet_lite0")
+    assert all(torch.isfinite(value).all() for value in read_state_dict(tmp_path / "models" / "model.pt").values())
