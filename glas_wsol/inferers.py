@@ -12,7 +12,7 @@ from monai.inferers import Inferer
 from torch import Tensor
 from torch.nn import functional as F
 
-from glas_wsol.transforms import Rescale, crop_back, pad_to_multiple
+from glas_wsol.transforms import Rescale, Window, crop_back, pad_to_multiple
 
 __all__ = ["WholeTileInferer"]
 
@@ -45,11 +45,21 @@ class WholeTileInferer(Inferer):
         Returns:
             ``[B, n, H, W]``.
         """
-        image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        height, width = image.shape[-2:]
-        scaled = torch.stack([self.rescale(one) for one in image])
-        padded, window = pad_to_multiple(scaled, self.divisor)
+        height, width = inputs.shape[-2:]
+        padded, window = self.prepare(inputs)
         prediction = crop_back(network(padded, *args, **kwargs), window)
         if prediction.shape[-2:] != (height, width):
             prediction = F.interpolate(prediction, size=(height, width), mode="bilinear", align_corners=False)
         return prediction
+
+    def prepare(self, inputs: Tensor) -> tuple[Tensor, Window]:
+        """What the network is given.
+
+        Args:
+            inputs: ``[B, 3, H, W]``, in [0, 1].
+
+        Returns:
+            ``[B, 3, H', W']`` at the training resolution, padded, and where the image lies in it.
+        """
+        image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        return pad_to_multiple(torch.stack([self.rescale(one) for one in image]), self.divisor)

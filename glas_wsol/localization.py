@@ -21,7 +21,7 @@ THRESHOLD = 0.5
 """Fixed by training (the pseudo-threshold's centre); nothing is tuned on pixel labels."""
 
 # A tile whose 8 x 8 px means differ by less than this (in [0, 1]) shows nothing: glass, or a blank scan with its noise.
-# Stained tissue lies ten times above (measured on H&E tiles: 0.05 to 0.25).
+# Stained tissue lies well above: 0.093 to 0.305 in the 85 training images of GlaS, 0.071 to 0.342 in 272 of EBHI-Seg.
 _LEAST_CONTRAST = 0.02
 # The sigmoid's range over a map of no range at all is 0; over any map with a maximum and a minimum it is 0.96.
 _LEAST_RANGE = 1e-3

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from glas_wsol.handlers.checkpoint import RunCheckpoint
-from glas_wsol.handlers.results import EvaluationReport, LocalizationSaver
+from glas_wsol.handlers.results import ClassOpinions, EvaluationReport, LocalizationSaver
 from glas_wsol.handlers.training import EarlyStop, EpochProgress, EpochSeed, EpochSummary, StopOnNonFiniteLoss
 
 __all__ = [
+    "ClassOpinions",
     "EarlyStop",
     "EpochProgress",
     "EpochSeed",

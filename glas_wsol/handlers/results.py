@@ -13,17 +13,46 @@ from typing import Any
 
 import numpy as np
 from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
+from monai.networks.utils import eval_mode
 from monai.utils.enums import CommonKeys as Keys
 
+from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.localization import Localization
 from glas_wsol.metrics.bootstrap import bootstrap_interval
+from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 from glas_wsol.networks.weights import sha256_of
 from glas_wsol.writers.atomic import atomic_write
 from glas_wsol.writers.images import overlay, write_png
 
-__all__ = ["EvaluationReport", "LocalizationSaver"]
+__all__ = ["ClassOpinions", "EvaluationReport", "LocalizationSaver"]
 
 logger = logging.getLogger(__name__)
+
+
+class ClassOpinions:
+    """Asks the localizer, and the classifier of the *whole* image, for the class: the named class is C's on X+.
+
+    Adds ``localizer_probabilities`` and ``whole_image_probabilities``, ``[B, c]`` each, to the evaluator's output.
+
+    Args:
+        network: the network evaluated.
+        inferer: prepares the image as for the prediction.
+    """
+
+    def __init__(self, network: MinMaxEntropyNetwork, inferer: WholeTileInferer) -> None:
+        self.network, self.inferer = network, inferer
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator."""
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Run M and C once more on the batch."""
+        with eval_mode(self.network):  # no gradient either
+            x = self.network.normalise(self.inferer.prepare(engine.state.output[Keys.IMAGE])[0])
+            engine.state.output["localizer_probabilities"] = self.network.localize(x).logits.softmax(dim=1)
+            engine.state.output["whole_image_probabilities"] = self.network.classify(x).softmax(dim=1)
 
 
 class LocalizationSaver:
@@ -74,7 +103,8 @@ class EvaluationReport:
     """Writes ``evaluation.json`` and one row per image in ``evaluation.csv``, and logs a summary.
 
     Reads the metrics ``classification_error``, ``f1_foreground``, ``f1_background`` and the floors
-    ``floor_f1_foreground`` and ``floor_f1_background`` of the evaluator it is attached to.
+    ``floor_f1_foreground`` and ``floor_f1_background`` of the evaluator it is attached to; where they are, also
+    ``classification_error_localizer`` (of M) and ``classification_error_whole_image`` (of C on the unmasked image).
 
     Args:
         output_dir: where to write.
@@ -125,6 +155,9 @@ class EvaluationReport:
             rows = self.rows if name == "classification_error" else with_truth
             for row, value in zip(rows, values, strict=True):
                 row[name] = f"{value:.6f}"
+        report["other_classification_errors"] = {
+            who: _number(state.metrics.get(f"classification_error_{who}")) for who in ("localizer", "whole_image")
+        }
         report["floor"] = {
             "name": "all-ones",
             "classification_error": None,  # a mask of ones names no class

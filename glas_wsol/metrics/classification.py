@@ -40,20 +40,24 @@ class _Classified(CumulativeIterationMetric):
 
 
 class _ClassifiedHandler(IgniteMetricHandler):
-    def __init__(self, metric: CumulativeIterationMetric) -> None:
-        super().__init__(metric_fn=metric, output_transform=_probabilities_and_labels)
+    def __init__(self, metric: CumulativeIterationMetric, key: str = "probabilities") -> None:
+        self.key = key
+        super().__init__(metric_fn=metric, output_transform=self._probabilities_and_labels)
 
-
-def _probabilities_and_labels(output: Any) -> tuple[Tensor, Tensor]:
-    probabilities, labels = from_engine(["probabilities", "label"])(output)
-    return torch.stack(probabilities), torch.as_tensor([int(label) for label in labels])
+    def _probabilities_and_labels(self, output: Any) -> tuple[Tensor, Tensor]:
+        probabilities, labels = from_engine([self.key, "label"])(output)
+        return torch.stack(probabilities).cpu(), torch.as_tensor([int(label) for label in labels])
 
 
 class ClassificationError(_ClassifiedHandler):
-    """Share of images whose most probable class is not the label, in [0, 1]."""
+    """Share of images whose most probable class is not the label, in [0, 1].
 
-    def __init__(self) -> None:
-        super().__init__(_Classified(_is_wrong))
+    Args:
+        key: where the output holds the class probabilities ``[c]``. Defaults to those of C on X+.
+    """
+
+    def __init__(self, key: str = "probabilities") -> None:
+        super().__init__(_Classified(_is_wrong), key)
 
 
 class CrossEntropy(_ClassifiedHandler):

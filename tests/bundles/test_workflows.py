@@ -63,6 +63,9 @@ def test_evaluation_writes_figures_masks_and_rows(trained, tmp_path, split):
     assert report["floor"]["f1_background"] == 0
     wrong = [row["class"] != row["label"] for row in rows.values()]
     assert report["classification_error"] == pytest.approx(np.mean(wrong))
+    others = report["other_classification_errors"]
+    assert set(others) == {"localizer", "whole_image"}
+    assert all(0 <= value <= 1 for value in others.values())
     low, high = report["f1_foreground_interval"]
     assert low <= report["f1_foreground"] <= high
 
