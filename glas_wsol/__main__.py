@@ -57,7 +57,7 @@ def _show(arguments: argparse.Namespace) -> None:
         raise OutputError("no evaluation here", run, "run the bundle with evaluate.json first")
     report = json.loads(path.read_text(encoding="utf-8"))
     print(f"\n{report['n']} images of split {report['split']!r}\n{summary(report)}")
-    sheet = draw_overview(run, arguments.dataset, report["split"], report["fold"])
+    sheet = draw_overview(run, arguments.dataset, report)
     if sheet is not None:
         print(f"\nopen {sheet.path}: the best, the median and the worst tile beside their true outlines")
         overlay = run / report["split"] / "overlays" / f"{sheet.median}.png"

@@ -100,8 +100,12 @@ def unknown_ids(parser: ConfigParser, ids: Sequence[str]) -> list[str]:
     for given in ids:
         identifier = given.removeprefix("+").replace("::", "#")
         parent, _, _ = identifier.rpartition("#")
-        component = parser.get(parent) if parent else None
-        if identifier not in parser and not (isinstance(component, Mapping) and "_target_" in component):
+        try:
+            component = parser.get(parent) if parent else None
+            known = identifier in parser or (isinstance(component, Mapping) and "_target_" in component)
+        except (KeyError, ValueError, IndexError, TypeError):  # a path through something that has no such parts
+            known = False
+        if not known:
             unknown.append(given)
     return unknown
 
@@ -173,18 +177,26 @@ def model_card(checkpoint: str, **defaults: Any) -> dict[str, Any]:
         raise WeightsError("the model's description cannot be read", path, "restore it or delete it") from error
 
 
-def load_checkpoint(network: Any, checkpoint: str) -> None:
-    """Load a trained model into a network, strictly.
+def load_checkpoint(network: Any, checkpoint: str, settings: Mapping[str, Any] | None = None) -> None:
+    """Load a trained model into a network, strictly, and only with the settings it was trained with.
 
     Args:
         network: the network the weights were trained with.
         checkpoint: a plain state dict, ``.pt`` or ``.safetensors``.
+        settings: what is compared with the ``model.json`` beside it, besides the network's own settings.
 
     Raises:
+        ConfigError: if a setting differs from the one the model was trained with.
         WeightsError: if the file is missing, unsafe, or of another network.
     """
     if not Path(checkpoint).is_file():
         raise WeightsError("no trained model", checkpoint, "train first, or name a model with --checkpoint FILE")
-    trunk = model_card(checkpoint).get("trunk")
-    fix = f"use the trunk it was trained with ({trunk})" if trunk else "use the trunk it was trained with"
-    load_strictly(network, read_state_dict(checkpoint), checkpoint, fix)
+    card = model_card(checkpoint)
+    own = network.settings() if hasattr(network, "settings") else {}
+    now = {**(settings or {}), **{f"network_def#{k}": v for k, v in own.items()}}
+    then = {**card, **{f"network_def#{k}": v for k, v in card.get("network", {}).items()}}
+    changed = [f"{k} was {then[k]!r}, is {v!r}" for k, v in now.items() if k in then and then[k] != v]
+    if changed:
+        fix = "give the settings and overlays it was trained with"
+        raise ConfigError("the model was trained with other settings: " + ", ".join(changed), checkpoint, fix)
+    load_strictly(network, read_state_dict(checkpoint), checkpoint, "give the trunk and classes it was trained with")

@@ -129,6 +129,25 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         self.reuse_dropout = reuse_dropout
         self.scaler: torch.amp.GradScaler | None = None
 
+    def settings(self) -> dict[str, Any]:
+        """What must be the same for an interrupted run to go on as it began, as JSON values."""
+        loss = self.loss_function
+        return {
+            "optimizer": type(self.optimizer).__name__,
+            "loss_weights": [loss.relevant, loss.irrelevant, loss.localizer],
+            "passes": self.passes,
+            "erase_from_epoch": self.erase_from_epoch,
+            "sigma": self.sigma,
+            "step_reduction": self.step_reduction,
+            "counted": self.counted,
+            "untrusted": self.untrusted,
+            "rescale_trust": self.rescale_trust,
+            "alive_only": self.alive_only,
+            "reuse_dropout": self.reuse_dropout,
+            "differentiable_mask": self.network.differentiable_mask,
+            "amp": self.amp,
+        }
+
     def run(self) -> None:
         """Train; called again, go on from where it stopped."""
         # Not super().run(): MONAI's scaler is for CUDA only. bfloat16 has float32's range and needs no scaling.

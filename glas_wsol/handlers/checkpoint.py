@@ -57,7 +57,7 @@ class RunCheckpoint:
         if early_stop is not None:
             self.stateful["early_stop"] = early_stop
         self.network, self.evaluator, self.resume = network, evaluator, resume
-        self.card, self.recipe = dict(card or {}), json.loads(json.dumps(dict(recipe or {})))
+        self.card, self.recipe = dict(card or {}), dict(recipe or {})
 
     @property
     def best_file(self) -> Path:
@@ -82,7 +82,13 @@ class RunCheckpoint:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._save(self.network.state_dict(), self.best_file)
         metrics = {k: v for k, v in evaluator.state.metrics.items() if isinstance(v, (int, float))}
-        card = {**self.card, "epoch": evaluator.state.epoch, "validation": metrics, "sha256": sha256_of(self.best_file)}
+        card = {
+            **self.card,
+            "network": _settings_of(self.network),
+            "epoch": evaluator.state.epoch,
+            "validation": metrics,
+            "sha256": sha256_of(self.best_file),
+        }
         with atomic_write(self.directory / "model.json", "w") as file:
             json.dump(card, file, indent=4)
 
@@ -92,7 +98,7 @@ class RunCheckpoint:
         state["trainer"] = {"epoch": trainer.state.epoch, "iteration": trainer.state.iteration}
         best = self.evaluator.state
         state["best"] = {"best_metric": best.best_metric, "best_metric_epoch": best.best_metric_epoch}
-        state["recipe"] = self.recipe
+        state["recipe"] = self._settings(trainer)
         self.directory.mkdir(parents=True, exist_ok=True)
         self._save(state, self.last_file)
 
@@ -112,7 +118,7 @@ class RunCheckpoint:
             state = torch.load(self.last_file, map_location="cpu", weights_only=True)
         except Exception as error:
             raise WeightsError("damaged state of a run", self.last_file, "choose another output_dir") from error
-        self._check(state)
+        self._check(state, self._settings(trainer))
         for name, one in self.stateful.items():
             one.load_state_dict(state[name])
         trainer.state.epoch, trainer.state.iteration = state["trainer"]["epoch"], state["trainer"]["iteration"]
@@ -124,16 +130,29 @@ class RunCheckpoint:
         else:
             logger.info("resuming %s after epoch %d of %d", self.directory, done, wanted)
 
-    def _check(self, state: Mapping[str, Any]) -> None:
-        then, now = state["recipe"], self.recipe
+    def _settings(self, trainer: Engine) -> dict[str, Any]:
+        """The recipe, with what the trainer, the network and the optimiser were really made with."""
+        optimizer = self.stateful["optimizer"]
+        # A schedule moves the learning rate and may move the momentum; the rest stays what the user set.
+        moved = {"params", "lr", "momentum", "betas", "max_lr", "min_lr", "max_momentum", "base_momentum"}
+        groups = [{k: v for k, v in g.items() if k not in moved} for g in optimizer.param_groups]
+        settings = {
+            **self.recipe,
+            **{f"train#trainer#{name}": value for name, value in _settings_of(trainer).items()},
+            **{f"network_def#{name}": value for name, value in _settings_of(self.network).items()},
+            **{f"optimizer#{name} of group {i}": v for i, group in enumerate(groups) for name, v in group.items()},
+            "schedule": type(self.stateful["lr_scheduler"]).__name__,
+            "steps of the schedule": getattr(self.stateful["lr_scheduler"], "total_steps", None),
+        }
+        return json.loads(json.dumps(settings))
+
+    def _check(self, state: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        then = state["recipe"]
         changed = [
-            f"{k} was {then.get(k)!r}, is {now.get(k)!r}"
-            for k in sorted(then.keys() | now.keys())
-            if then.get(k) != now.get(k)
+            f"{key} was {then.get(key)!r}, is {now.get(key)!r}"
+            for key in sorted(then.keys() | now.keys())
+            if then.get(key) != now.get(key)
         ]
-        steps = (state["lr_scheduler"].get("total_steps"), getattr(self.stateful["lr_scheduler"], "total_steps", None))
-        if steps[0] != steps[1]:
-            changed.append(f"the schedule had {steps[0]} steps, has {steps[1]}")
         if changed:
             raise ConfigError(
                 "the run to resume was made with other settings: " + ", ".join(changed),
@@ -145,3 +164,7 @@ class RunCheckpoint:
     def _save(state: Mapping[str, Any], path: Path) -> None:
         with atomic_write(path) as file:
             torch.save(state, file)
+
+
+def _settings_of(one: Any) -> dict[str, Any]:
+    return one.settings() if hasattr(one, "settings") else {}

@@ -111,8 +111,8 @@ class EpochSummary:
             state.epoch,
             state.max_epochs,
             _line(state.metrics),
-            _line(validation.metrics),
-            validation.best_metric_epoch,
+            _line(validation.metrics) or "none yet",
+            max(validation.best_metric_epoch, 0),
         )
 
 

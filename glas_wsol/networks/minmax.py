@@ -140,6 +140,8 @@ class MinMaxEntropyNetwork(nn.Module):
             self.localizer = Head(*head)
             self.classifier = Head(*head)
         self.num_classes = num_classes
+        self.modalities = modalities
+        self.pooling_name = pooling
         self.classifier_scale = classifier_scale
         self.smallest_side = self.trunk.stride  # below it, the trunk has no feature position left
         self.normalisation = normalisation
@@ -235,6 +237,24 @@ class MinMaxEntropyNetwork(nn.Module):
         mask = self.localize(x).mask
         probabilities = self.classify(x * mask).softmax(dim=1)
         return torch.cat([1 - mask, mask * probabilities.unsqueeze(2).unsqueeze(3)], dim=1)
+
+    @torch.jit.unused
+    def settings(self) -> dict[str, Any]:
+        """What must be the same for weights to mean the same; the pooling's dropout, for training only, is left out.
+
+        Returns:
+            The arguments of this class that say so, as JSON values.
+        """
+        pooling = self.localizer.pooling
+        return {
+            "modalities": self.modalities,
+            "pooling": self.pooling_name,
+            "pooling_options": {k: getattr(pooling, k) for k in pooling.options},
+            "classifier_scale": self.classifier_scale,
+            "normalisation": self.normalisation,
+            "omega": self.omega,
+            "sigma": self.sigma,
+        }
 
     @torch.jit.unused
     def parameter_groups(self, trunk_lr: float, head_lr: float) -> list[dict[str, Any]]:

@@ -27,7 +27,12 @@ class Pooling(nn.Module):
 
     A pooling that drops activations in training draws its pattern apart from applying it, so that the same pattern
     can be used again: the trust test of recursive erasing compares losses, and fresh noise would decide it by chance.
+
+    Attributes:
+        options: names of the arguments that decide a score in evaluation; each is an attribute too.
     """
+
+    options: tuple[str, ...] = ()
 
     def draw_dropout(self, maps: Tensor) -> Tensor | None:
         """The dropout pattern for these maps, or None where nothing is dropped.
@@ -74,6 +79,8 @@ class LogSumExpPooling(Pooling):
         ConfigError: if ``sharpness`` is not positive.
     """
 
+    options = ("sharpness",)
+
     def __init__(self, sharpness: float = 10.0) -> None:
         super().__init__()
         if sharpness <= 0:
@@ -98,6 +105,8 @@ class WildcatPooling(Pooling):
     Raises:
         ConfigError: if a value is out of range.
     """
+
+    options = ("kmax", "kmin", "alpha")
 
     def __init__(self, kmax: float = 0.09, kmin: float = 0.09, alpha: float = 0.0, dropout: float = 0.0) -> None:
         super().__init__()

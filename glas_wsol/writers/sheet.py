@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -25,7 +26,7 @@ class Overview(NamedTuple):
     median: str
 
 
-def draw_overview(run: str | Path, dataset_dir: str | Path, split: str, fold: str) -> Overview | None:
+def draw_overview(run: str | Path, dataset_dir: str | Path, report: Mapping[str, Any]) -> Overview | None:
     """Draw ``overview.png`` in a folder of evaluation results.
 
     Tiles are ordered by the mean of their F1+ and F1-, so that no good example can be picked.
@@ -33,20 +34,20 @@ def draw_overview(run: str | Path, dataset_dir: str | Path, split: str, fold: st
     Args:
         run: holds ``evaluation.csv`` and ``<split>/masks``.
         dataset_dir: the data set evaluated.
-        split: the split evaluated.
-        fold: the fold evaluated.
+        report: the content of ``evaluation.json``: its split, fold and seed.
 
     Returns:
         The sheet, or None where no image has a true mask.
     """
-    run = Path(run)
+    run, split = Path(run), report["split"]
     with (run / "evaluation.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("f1_foreground")]
     if not rows:
         return None
     rows.sort(key=lambda row: -_mean_f1(row))
     chosen = {"best": rows[0], "median": rows[len(rows) // 2], "worst": rows[-1]}
-    items = {item["name"]: item for item in load_datalist(dataset_dir, fold=fold).select(split, masks=True)}
+    datalist = load_datalist(dataset_dir, fold=report["fold"], seed=report["seed"])
+    items = {item["name"]: item for item in datalist.select(split, masks=True)}
     figure = Figure(figsize=(12, 8.4), layout="constrained")
     axes = figure.subplots(3, 3)
     for line, (place, row) in zip(axes, chosen.items(), strict=True):
