@@ -55,6 +55,7 @@ def as_it_was(monkeypatch):
         ["--optimizer#lr", "0.1"],
         ["--optimizer::lr=0.1"],
         ["--optimizer#momentum", "0.9"],  # a further argument of a component
+        ["--optimizer::momentum=0.9"],
         ["--train#handlers#0#every", "5"],
         ["--train#trainer#amp=True"],
         ["--train#handlers#1#every", "5"],
@@ -194,15 +195,14 @@ def test_a_missing_checkpoint_says_how_to_get_one(tmp_path):
 
 
 @pytest.mark.parametrize("card", [None, {"trunk": "resnet50"}])
-def test_the_weights_of_another_network_are_refused_naming_the_trunk_where_it_is_known(tmp_path, card):
+def test_the_weights_of_another_network_are_refused_and_the_network_is_left_as_it_was(tmp_path, card):
     if card:
         (tmp_path / "model.json").write_text(json.dumps(card))
     network = tiny_network()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     three_classes = saved(tmp_path, tiny_network(num_classes=3).state_dict())
-    with pytest.raises(WeightsError, match="of another shape") as caught:
+    with pytest.raises(WeightsError, match=r"of another shape.*it was trained with"):
         load_checkpoint(network, three_classes)
-    assert ("(resnet50)" in str(caught.value)) == bool(card)
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 

@@ -21,12 +21,17 @@ from glas_wsol.handlers import EarlyStop, RunCheckpoint
 from glas_wsol.networks.weights import read_state_dict, sha256_of
 
 
+class Network(nn.Linear):
+    def settings(self) -> dict[str, Any]:
+        return {"modalities": 5}
+
+
 class Run:
     """A small trainer with momentum and a schedule, an evaluator whose score follows a script, and the handler."""
 
     def __init__(self, folder: Path, scores: list[float], *, schedule: str = "step", patience: int = 0, **options: Any):
         torch.manual_seed(0)
-        self.network = nn.Linear(3, 2)
+        self.network = Network(3, 2)
         optimizer = torch.optim.SGD(self.network.parameters(), lr=0.1, momentum=0.9)
         if schedule == "step":
             scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
@@ -49,6 +54,7 @@ class Run:
             self.weights[engine.state.epoch] = self.network.weight.detach().clone()
 
         self.trainer = Engine(step)
+        self.trainer.settings = lambda: {"counted": "alive"}
         self.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: scheduler.step())
         self.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: self.evaluator.run(engine.state.epoch))
         stop = EarlyStop(patience, self.evaluator)
@@ -82,13 +88,10 @@ def test_the_model_is_that_of_the_best_epoch_and_the_card_says_so(tmp_path):
     state = read_state_dict(run.handler.best_file)
     assert torch.equal(state["weight"], run.weights[2])
     assert not torch.equal(state["weight"], run.weights[4])
-    assert json.loads((tmp_path / "new" / "folder" / "model.json").read_text()) == {
-        "trunk": "resnet18",
-        "classes": ["a", "b"],
-        "epoch": 2,
-        "validation": {"score": 0.5},
-        "sha256": sha256_of(run.handler.best_file),
-    }
+    card = json.loads((tmp_path / "new" / "folder" / "model.json").read_text())
+    said = {"trunk": "resnet18", "classes": ["a", "b"], "epoch": 2, "validation": {"score": 0.5}}
+    assert card.items() >= said.items()
+    assert card["sha256"] == sha256_of(run.handler.best_file)
 
 
 def test_the_model_is_written_only_when_it_is_better(tmp_path, monkeypatch):
@@ -156,7 +159,7 @@ def test_a_run_of_other_settings_is_refused_naming_each_changed_one(tmp_path):
 
 def test_a_schedule_of_another_length_is_refused(tmp_path):
     Run(tmp_path, [0.1, 0.2], schedule="6").go(1)
-    with pytest.raises(ConfigError, match="the schedule had 6 steps, has 8"):
+    with pytest.raises(ConfigError, match=r"schedule.* 6\b.* 8\b"):
         Run(tmp_path, [0.1, 0.2], schedule="8").go(2)
 
 
@@ -202,7 +205,7 @@ def test_a_disk_that_fills_up_leaves_the_old_model_whole(tmp_path):
     resource = pytest.importorskip("resource")
     run = Run(tmp_path, [0.1]).go(1)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    run.handler.network = nn.Linear(300, 300)
+    run.handler.network = Network(300, 300)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # bytes a file may have
     try:

@@ -11,13 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.data import decollate_batch
+from monai.engines import SupervisedEvaluator
 
-from glas_wsol.handlers import EvaluationReport, LocalizationSaver
+from glas_wsol.handlers import ClassOpinions, EvaluationReport, LocalizationSaver
 from glas_wsol.handlers.results import summary
+from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.localization import Localization
 from glas_wsol.metrics import ClassificationError, RegionF1
 from glas_wsol.networks.weights import sha256_of
 from glas_wsol.transforms import read_mask, read_rgb
+from tests.conftest import tiny_network
 from tests.metrics.conftest import evaluate
 
 CLASSES = ("benign", "malignant")
@@ -174,3 +178,44 @@ def test_the_summary_prints_percent_beside_interval_and_floor():
     assert lines[1] == ["classification", "error", "1.3", "0.3", "to", "3.3", "n/a"]
     assert lines[2] == ["F1+", "(decidable)", "72.5", "71.5", "to", "74.5", "66.0"]
     assert lines[3] == ["F1-", "(undecidable)", "n/a", "0.0"]
+
+
+def test_the_other_opinions_are_the_localizer_s_and_the_classifier_s_of_the_whole_image():
+    network = tiny_network(num_classes=3).eval()
+    image = torch.rand(2, 3, 70, 101, generator=torch.Generator().manual_seed(0))
+    evaluator = SupervisedEvaluator(
+        device="cpu",
+        val_data_loader=[{"image": image, "label": torch.tensor([0, 2])}],
+        network=network,
+        inferer=WholeTileInferer(0.5),
+        val_handlers=[ClassOpinions(network, WholeTileInferer(0.5))],
+        decollate=False,
+    )
+    evaluator.run()
+    x = network.normalise(WholeTileInferer(0.5).prepare(image)[0])
+    with torch.no_grad():
+        localizer, classifier = network.localize(x).logits.softmax(1), network.classify(x).softmax(1)
+    items = decollate_batch(evaluator.state.output)
+    for number, one in enumerate(items):
+        torch.testing.assert_close(one["localizer_probabilities"], localizer[number])
+        torch.testing.assert_close(one["whole_image_probabilities"], classifier[number])
+    assert not torch.allclose(localizer, classifier)
+    state = evaluate({"e": ClassificationError("localizer_probabilities")}, [items])
+    assert state.metrics["e"] == pytest.approx(float((localizer.argmax(1) != torch.tensor([0, 2])).float().mean()))
+
+
+def test_the_report_names_the_other_classification_errors(tmp_path):
+    report = report_of(tmp_path, [[item("a", 0.75, 1), item("b", 0.75, 0)]])
+    assert report["other_classification_errors"] == {"localizer": None, "whole_image": None}
+    items = [item("a", 0.75, 1), item("b", 0.75, 0)]
+    for one, p in zip(items, (0.75, 0.125), strict=True):
+        one["localizer_probabilities"] = torch.tensor([1 - p, p])  # right, right
+        one["whole_image_probabilities"] = torch.tensor([p, 1 - p])  # wrong, wrong
+    others = {
+        f"classification_error_{who}": ClassificationError(f"{who}_probabilities")
+        for who in ("localizer", "whole_image")
+    }
+    evaluate({**metrics(), **others}, [items], [EvaluationReport(tmp_path, {}, tmp_path / "model.pt")])
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    assert report["other_classification_errors"] == {"localizer": 0, "whole_image": 1}
+    assert report["classification_error"] == 0.5

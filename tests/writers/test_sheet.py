@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
@@ -46,7 +48,7 @@ def quarter(item: dict) -> np.ndarray:
 
 def draw(run, phantom, items, scores, **facts):
     write_evaluation(run, {name: quarter(items[name]) for name in scores}, scores, fold=FOLD, **facts)
-    return draw_overview(run, phantom, "test", FOLD)
+    return draw_overview(run, phantom, json.loads((run / "evaluation.json").read_text()))
 
 
 def test_best_median_and_worst_by_the_mean_of_both_figures(tmp_path, phantom, items, drawn):
@@ -84,6 +86,14 @@ def test_images_without_truth_are_left_out_and_one_image_is_best_median_and_wors
     sheet = draw(tmp_path, phantom, items, {a: None, b: (0.5, 0.5), c: None})
     assert sheet.median == b
     assert [title.split(",")[0] for title in drawn[1::6]] == [f"best: {b}", f"median: {b}", f"worst: {b}"]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_split_of_any_seed_is_found(tmp_path, phantom, seed):
+    chosen = {item["name"]: item for item in load_datalist(phantom, FOLD, seed).select("valid", masks=True)}
+    scores = {name: (0.5, 0.1 * k) for k, name in enumerate(chosen)}
+    sheet = draw(tmp_path, phantom, chosen, scores, split="valid", seed=seed)
+    assert sheet.median == sorted(scores, key=lambda name: -scores[name][1])[len(scores) // 2]
 
 
 def test_without_any_truth_there_is_no_sheet(tmp_path, phantom, items):
