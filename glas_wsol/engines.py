@@ -23,6 +23,12 @@ from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 __all__ = ["LossKeys", "MinMaxEntropyTrainer"]
 
 
+_LONE_VALUE = (
+    "batch statistics of a single value: the last mini-batch holds one image, too small for the trunk",
+    "change batch_size, enlarge crop_size, or set batch_norm=frozen",
+)
+
+
 class LossKeys:
     """Keys of the three weighted terms in the trainer's output; their sum is the optimised ``loss``."""
 
@@ -174,10 +180,14 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         output = engine.state.output = {Keys.IMAGE: image, Keys.LABEL: label}
         engine.network.train()
         engine.optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
-        with torch.autocast(engine.state.device.type, enabled=engine.amp, **engine.amp_kwargs):
-            x = engine.network.normalise(image)
-            kept, localizer_loss = self._localize(x, label)
-            logits, relevant, irrelevant = self._classify(x, label, kept, localizer_loss)
+        try:
+            with torch.autocast(engine.state.device.type, enabled=engine.amp, **engine.amp_kwargs):
+                x = engine.network.normalise(image)
+                kept, localizer_loss = self._localize(x, label)
+                logits, relevant, irrelevant = self._classify(x, label, kept, localizer_loss)
+        except ValueError as error:
+            _require("more than 1 value per channel" not in str(error), *_LONE_VALUE)
+            raise
         output[LossKeys.RELEVANT] = relevant.detach()
         output[LossKeys.IRRELEVANT] = irrelevant.detach()
         output[LossKeys.LOCALIZER] = localizer_loss.detach()

@@ -304,6 +304,12 @@ def test_bad_options_are_refused_in_one_line(batch, options):
     assert "\n" not in str(caught.value)
 
 
+def test_batch_statistics_of_a_single_value_are_refused_in_one_line():
+    lone = {"image": torch.rand(1, 3, 32, 32), "label": torch.tensor([0])}
+    with pytest.raises(ConfigError, match="batch statistics of a single value"):
+        one_step(tiny_network(), lone)
+
+
 def test_trainer_learns_a_class_carried_by_a_patch():
     generator = torch.Generator().manual_seed(0)
     label = torch.arange(16) % 2
