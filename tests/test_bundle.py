@@ -206,6 +206,19 @@ def test_the_weights_of_another_network_are_refused_and_the_network_is_left_as_i
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
+def test_a_model_is_used_only_with_the_settings_it_was_trained_with(tmp_path):
+    trained = tiny_network()
+    path = saved(tmp_path, trained.state_dict())
+    card = {"scale": 0.5, "epoch": 3, "network": trained.settings()}
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    load_checkpoint(tiny_network(), path, {"scale": 0.5, "not in the card": 1})
+    with pytest.raises(ConfigError, match=r"scale was 0\.5, is 1\.0") as caught:
+        load_checkpoint(tiny_network(), path, {"scale": 1.0})
+    assert "epoch" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"network_def#normalisation was 'sample', is 'none'"):
+        load_checkpoint(tiny_network(normalisation="none"), path)
+
+
 def test_the_state_of_a_run_or_a_pickle_is_not_a_model(tmp_path):
     with pytest.raises(WeightsError, match="not a state dict"):
         load_checkpoint(tiny_network(), saved(tmp_path, {"network": {"a": torch.zeros(1)}, "trainer": {"epoch": 1}}))

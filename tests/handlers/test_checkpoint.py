@@ -157,6 +157,26 @@ def test_a_run_of_other_settings_is_refused_naming_each_changed_one(tmp_path):
     assert "\n" not in said
 
 
+def test_what_the_parts_were_really_made_with_is_compared_too_and_what_a_schedule_moves_is_not(tmp_path):
+    Run(tmp_path, [0.1, 0.2, 0.3], schedule="6").go(1)
+    Run(tmp_path, [0.1, 0.2, 0.3], schedule="6").go(2)  # the schedule has moved learning rate and momentum by now
+    changed = Run(tmp_path, [0.1, 0.2, 0.3], schedule="6")
+    changed.trainer.settings = lambda: {"counted": "all"}
+    changed.network.settings = lambda: {"modalities": 3}
+    changed.handler.stateful["optimizer"].param_groups[0]["weight_decay"] = 0.25
+    with pytest.raises(ConfigError) as caught:
+        changed.go(3)
+    assert all(
+        said in str(caught.value)
+        for said in (
+            "train#trainer#counted was 'alive', is 'all'",
+            "network_def#modalities was 5, is 3",
+            "optimizer#weight_decay of group 0 was 0, is 0.25",
+        )
+    )
+    assert changed.weights == {}, "nothing is trained"
+
+
 def test_a_schedule_of_another_length_is_refused(tmp_path):
     Run(tmp_path, [0.1, 0.2], schedule="6").go(1)
     with pytest.raises(ConfigError, match=r"schedule.* 6\b.* 8\b"):
