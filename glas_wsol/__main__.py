@@ -55,7 +55,10 @@ def _show(arguments: argparse.Namespace) -> None:
     path = run / "evaluation.json"
     if not path.is_file():
         raise OutputError("no evaluation here", run, "run the bundle with evaluate.json first")
-    report = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise OutputError("this evaluation is damaged", path, "evaluate again") from error
     print(f"\n{report['n']} images of split {report['split']!r}\n{summary(report)}")
     sheet = draw_overview(run, arguments.dataset, report)
     if sheet is not None:

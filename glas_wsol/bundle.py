@@ -172,8 +172,8 @@ def model_card(checkpoint: str, **defaults: Any) -> dict[str, Any]:
     if not path.is_file():
         return defaults
     try:
-        return {**defaults, **json.loads(path.read_text(encoding="utf-8"))}
-    except (OSError, ValueError) as error:
+        return {**defaults, **dict(json.loads(path.read_text(encoding="utf-8")))}
+    except (OSError, ValueError, TypeError) as error:
         raise WeightsError("the model's description cannot be read", path, "restore it or delete it") from error
 
 
@@ -193,10 +193,12 @@ def load_checkpoint(network: Any, checkpoint: str, settings: Mapping[str, Any] |
         raise WeightsError("no trained model", checkpoint, "train first, or name a model with --checkpoint FILE")
     card = model_card(checkpoint)
     own = network.settings() if hasattr(network, "settings") else {}
-    now = {**(settings or {}), **{f"network_def#{k}": v for k, v in own.items()}}
-    then = {**card, **{f"network_def#{k}": v for k, v in card.get("network", {}).items()}}
+    now = json.loads(json.dumps({**(settings or {}), **{f"network_def#{k}": v for k, v in own.items()}}))
+    then = {**card, **{f"network_def#{k}": v for k, v in dict(card.get("network") or {}).items()}}
     changed = [f"{k} was {then[k]!r}, is {v!r}" for k, v in now.items() if k in then and then[k] != v]
     if changed:
         fix = "give the settings and overlays it was trained with"
         raise ConfigError("the model was trained with other settings: " + ", ".join(changed), checkpoint, fix)
-    load_strictly(network, read_state_dict(checkpoint), checkpoint, "give the trunk and classes it was trained with")
+    trunk = f" ({card['trunk']})" if "trunk" in card else ""
+    fix = f"give the trunk{trunk} and the classes it was trained with"
+    load_strictly(network, read_state_dict(checkpoint), checkpoint, fix)

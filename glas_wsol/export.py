@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import glas_wsol
+from glas_wsol.bundle import model_card
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
 
 __all__ = ["export_bundle"]
+
+_CACHES = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
 def export_bundle(bundle: str | Path, output: str | Path, model: str | Path | None = None) -> Path:
@@ -37,24 +40,30 @@ def export_bundle(bundle: str | Path, output: str | Path, model: str | Path | No
     target = output / bundle.resolve().name
     if target.exists() and not (target / "glas_wsol").is_dir():
         raise OutputError("this folder is not an exported bundle", target, "choose another output folder")
+    if target.resolve() == bundle.resolve():
+        raise OutputError("a bundle cannot be exported onto itself", target, "choose another output folder")
     if model is not None and not Path(model).is_file():
         raise WeightsError("no such model", model, "name the model.pt of a training run")
-    output.mkdir(parents=True, exist_ok=True)
     whole = output / f".{uuid.uuid4().hex}.part"
     try:
-        ignored = shutil.ignore_patterns("__pycache__", "*.pt", "*.ts", "*.onnx", "eval")
-        shutil.copytree(bundle, whole, ignore=ignored)
-        shutil.copytree(Path(glas_wsol.__file__).parent, whole / "glas_wsol", ignore=ignored)
-        (whole / "models").mkdir(exist_ok=True)
+        output.mkdir(parents=True, exist_ok=True)
+        # By name, not by exclusion: a bundle's folder may hold a user's data and results.
+        for part in ("configs", "docs"):
+            shutil.copytree(bundle / part, whole / part, ignore=_CACHES)
+        shutil.copytree(Path(glas_wsol.__file__).parent, whole / "glas_wsol", ignore=_CACHES)
+        shutil.copy2(bundle / "LICENSE", whole)
+        (whole / "models").mkdir()
         if model is not None:
             shutil.copy2(model, whole / "models" / "model.pt")
             card = Path(model).with_suffix(".json")
             if card.is_file():
                 shutil.copy2(card, whole / "models" / "model.json")
-                _describe(whole / "configs" / "inference.json", json.loads(card.read_text(encoding="utf-8")))
+                _describe(whole / "configs" / "inference.json", model_card(str(model)))
         if target.exists():
             shutil.rmtree(target)
         whole.rename(target)
+    except (OSError, shutil.Error) as error:
+        raise OutputError(f"the bundle cannot be exported ({error})", output, "choose another folder") from error
     finally:
         shutil.rmtree(whole, ignore_errors=True)
     return target

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,11 +121,11 @@ class LocalizePredictiond(Transform):
         decidable = 1 - prediction[0]
         # Channel k is R+ p(k), so the channels' sums have the ratio of the probabilities wherever R+ is not 0.
         mass = prediction[1:].double().sum(dim=(1, 2))
-        probabilities = mass / mass.sum()
+        probabilities = mass / mass.sum() if mass.sum() > 0 else torch.full_like(mass, 1 / len(mass))
         item = dict(data)
         item["probabilities"] = probabilities.float()
         item["localization"] = Localization(
-            name=str(data.get("name", path)),
+            name=str(data.get("name", Path(path).stem)),
             path=path,
             classes=self.classes,
             probabilities=tuple(probabilities.tolist()),

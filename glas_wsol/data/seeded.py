@@ -48,5 +48,5 @@ class SeededCacheDataset(CacheDataset):
 
     def _transform(self, index: int) -> Any:
         if isinstance(self.transform, Randomizable):
-            self.transform.set_random_state(seed=mix_seeds(self.seed, self.epoch, index))
+            self.transform.set_random_state(seed=mix_seeds(self.seed, self.epoch, index % len(self)))
         return super()._transform(index)

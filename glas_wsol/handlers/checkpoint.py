@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from collections.abc import Mapping
@@ -118,6 +119,8 @@ class RunCheckpoint:
             state = torch.load(self.last_file, map_location="cpu", weights_only=True)
         except Exception as error:
             raise WeightsError("damaged state of a run", self.last_file, "choose another output_dir") from error
+        if not isinstance(state, dict) or not {"trainer", "best", "recipe", *self.stateful} <= state.keys():
+            raise WeightsError("not the state of a run", self.last_file, "choose another output_dir")
         self._check(state, self._settings(trainer))
         for name, one in self.stateful.items():
             one.load_state_dict(state[name])
@@ -125,7 +128,11 @@ class RunCheckpoint:
         self.evaluator.state.best_metric = state["best"]["best_metric"]
         self.evaluator.state.best_metric_epoch = state["best"]["best_metric_epoch"]
         done, wanted = trainer.state.epoch, trainer.state.max_epochs
-        if done >= wanted:
+        early_stop = self.stateful.get("early_stop")
+        if early_stop is not None and early_stop.reached:
+            logger.info("%s holds a run that stopped early after epoch %d", self.directory, done)
+            trainer.terminate()
+        elif done >= wanted:
             logger.info("%s holds a finished run of %d epochs: nothing left to train", self.directory, done)
         else:
             logger.info("resuming %s after epoch %d of %d", self.directory, done, wanted)
@@ -163,7 +170,9 @@ class RunCheckpoint:
     @staticmethod
     def _save(state: Mapping[str, Any], path: Path) -> None:
         with atomic_write(path) as file:
-            torch.save(state, file)
+            whole = io.BytesIO()  # in memory first: torch hides why a write fails, a full disk for one
+            torch.save(state, whole)
+            file.write(whole.getbuffer())
 
 
 def _settings_of(one: Any) -> dict[str, Any]:

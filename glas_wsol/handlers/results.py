@@ -91,6 +91,7 @@ class LocalizationSaver:
                     "class": found.class_name,
                     "probability": "" if found.probability is None else f"{found.probability:.6f}",
                     "decidable_fraction": f"{found.decidable_fraction:.6f}",
+                    "name": found.name,
                 }
             )
 
@@ -152,9 +153,10 @@ class EvaluationReport:
             values = _per_image(state.metric_details.get(name))
             report[name] = _number(state.metrics.get(name))
             report[f"{name}_interval"] = list(bootstrap_interval(values)) if values else None
-            rows = self.rows if name == "classification_error" else with_truth
-            for row, value in zip(rows, values, strict=True):
-                row[name] = f"{value:.6f}"
+            measured = self.rows if name == "classification_error" else with_truth
+            cells = dict(zip(map(id, measured), values, strict=False))
+            for row in self.rows:  # every row has every column: an image without a mask has empty ones
+                row[name] = f"{cells[id(row)]:.6f}" if id(row) in cells else ""
         report["other_classification_errors"] = {
             who: _number(state.metrics.get(f"classification_error_{who}")) for who in ("localizer", "whole_image")
         }
@@ -165,6 +167,7 @@ class EvaluationReport:
         }
         report["checkpoint"] = self.checkpoint.name
         report["checkpoint_sha256"] = sha256_of(self.checkpoint)
+        self.output_dir.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.output_dir / "evaluation.json", "w") as file:
             json.dump(report, file, indent=4, allow_nan=False)
         _write_csv(self.output_dir / "evaluation.csv", self.rows)

@@ -79,6 +79,11 @@ class EarlyStop:
         state = self.evaluator.state
         return state.metrics[state.key_metric_name]
 
+    @property
+    def reached(self) -> bool:
+        """Whether training has been stopped, in this process or before it was resumed."""
+        return self.handler is not None and self.handler.counter >= self.patience
+
     def state_dict(self) -> dict[str, Any]:
         """Validations without a rise so far, and the best score."""
         return dict(self.handler.state_dict()) if self.handler else {}

@@ -34,7 +34,7 @@ def draw_overview(run: str | Path, dataset_dir: str | Path, report: Mapping[str,
     Args:
         run: holds ``evaluation.csv`` and ``<split>/masks``.
         dataset_dir: the data set evaluated.
-        report: the content of ``evaluation.json``: its split, fold and seed.
+        report: the content of ``evaluation.json``: its split, fold, seed and mask threshold.
 
     Returns:
         The sheet, or None where no image has a true mask.
@@ -54,7 +54,7 @@ def draw_overview(run: str | Path, dataset_dir: str | Path, report: Mapping[str,
         item = items[row["name"]]
         tile = read_rgb(item["image"])
         found = read_mask(run / split / "masks" / f"{row['name']}.png") > 0
-        truth = read_mask(item["mask"]) > 0
+        truth = read_mask(item["mask"]) > report.get("mask_threshold", 0)
         titles = (
             f"{place}: {row['name']}, {row['label']}",
             "true outlines",
