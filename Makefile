@@ -26,7 +26,7 @@ demo: $(VENV)/installed ## train on synthetic tissue, evaluate and localize held
 	$(RUN) --config_file "['$(BUNDLE)/train.json',$(RECIPE),'$(BUNDLE)/evaluate.json']" --output_dir demo --split test
 	$(PY) -m glas_wsol images demo/phantom --split test --output demo/held_out.csv
 	$(RUN) --config_file $(BUNDLE)/inference.json --checkpoint demo/models/model.pt --dataset_dir demo/held_out.csv --output_dir demo/predictions
-	$(PY) -m glas_wsol show demo demo/phantom
+	$(PY) -m glas_wsol show demo --beat-floor 0.15
 
 test: $(VENV)/installed ## run the whole test suite
 	$(PY) -m ruff check .

@@ -60,11 +60,21 @@ def _show(arguments: argparse.Namespace) -> None:
     except ValueError as error:
         raise OutputError("this evaluation is damaged", path, "evaluate again") from error
     print(f"\n{report['n']} images of split {report['split']!r}\n{summary(report)}")
-    sheet = draw_overview(run, arguments.dataset, report)
+    sheet = draw_overview(run, report)
     if sheet is not None:
         print(f"\nopen {sheet.path}: the best, the median and the worst tile beside their true outlines")
         overlay = run / report["split"] / "overlays" / f"{sheet.median}.png"
         print(f"open {overlay}: the median tile as a reader gets it")
+    if arguments.beat_floor is not None:
+        gain = _mean_f1(report) - _mean_f1(report["floor"])
+        if gain < arguments.beat_floor:
+            wanted = f"{100 * arguments.beat_floor:g}"
+            what = f"the mean of F1+ and F1- is {100 * gain:.1f} points above the floor, not {wanted}"
+            raise GlasWsolError(what, run, "train longer, or look at the overview")
+
+
+def _mean_f1(figures: dict[str, float]) -> float:
+    return (figures["f1_foreground"] + figures["f1_background"]) / 2
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -100,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
 
     show = commands.add_parser("show", help="print an evaluation and draw its best, median and worst tile")
     show.add_argument("run", help="output folder of an evaluation")
-    show.add_argument("dataset", help="the data set evaluated")
+    show.add_argument("--beat-floor", type=float, metavar="X", help="fail unless mean F1 is X above the all-ones floor")
     show.set_defaults(command=_show)
 
     export = commands.add_parser("export", help="copy a bundle with the package inside, to run on its own")

@@ -9,6 +9,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,11 +21,13 @@ import monai.bundle
 from monai.bundle import ConfigParser
 
 from glas_wsol.errors import ConfigError, GlasWsolError, OutputError, WeightsError
-from glas_wsol.networks.weights import load_strictly, read_state_dict
+from glas_wsol.networks.weights import load_strictly, read_state_dict, sha256_of
 
 __all__ = ["load_checkpoint", "model_card", "preflight", "refuse_unknown_ids", "resolve_dataset", "unknown_ids"]
 
 logger = logging.getLogger(__name__)
+
+_FROM_WORKER = re.compile(r"^glas_wsol\.errors\.\w+: (.+)$", re.MULTILINE)
 
 
 def preflight(output_dir: str) -> None:
@@ -58,6 +61,10 @@ def _say_in_one_line(kind: type[BaseException], error: BaseException, trace: Tra
         if isinstance(cause, GlasWsolError):
             print(f"error: {cause}", file=sys.stderr)
             return
+        told = _FROM_WORKER.search(str(cause))
+        if told:  # a loader's worker hands over a traceback as text
+            print(f"error: {told[1]}", file=sys.stderr)
+            return
         cause = cause.__cause__ or cause.__context__
     sys.__excepthook__(kind, error, trace)
 
@@ -71,7 +78,7 @@ def refuse_unknown_ids(argv: Sequence[str]) -> None:
     Raises:
         ConfigError: naming the nearest id that exists.
     """
-    if len(argv) < 2 or Path(argv[0]).parent.name != "bundle" or argv[1] != "run":
+    if len(argv) < 2 or Path(argv[0]).parent.name != "bundle" or argv[1] not in ("run", "run_workflow"):
         return
     options = dict(_options(argv[2:]))
     if "args_file" in options:
@@ -112,8 +119,8 @@ def unknown_ids(parser: ConfigParser, ids: Sequence[str]) -> list[str]:
 
 def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
     for position, argument in enumerate(arguments):
-        if argument.startswith("--") and len(argument) > 2:
-            name, equals, value = argument[2:].partition("=")
+        if re.match(r"--?[A-Za-z+_]", argument):  # Fire takes one dash too; a negative number is none
+            name, equals, value = argument.lstrip("-").partition("=")
             following = arguments[position + 1] if position + 1 < len(arguments) else ""
             yield name.replace("-", "_"), value if equals else following
 
@@ -170,6 +177,8 @@ def model_card(checkpoint: str, **defaults: Any) -> dict[str, Any]:
     """
     path = Path(checkpoint).with_suffix(".json")
     if not path.is_file():
+        if Path(checkpoint).is_file():
+            logger.warning("%s is not there: trunk, classes and resolution are taken from the config", path)
         return defaults
     try:
         return {**defaults, **dict(json.loads(path.read_text(encoding="utf-8")))}
@@ -201,4 +210,8 @@ def load_checkpoint(network: Any, checkpoint: str, settings: Mapping[str, Any] |
         raise ConfigError("the model was trained with other settings: " + ", ".join(changed), checkpoint, fix)
     trunk = f" ({card['trunk']})" if "trunk" in card else ""
     fix = f"give the trunk{trunk} and the classes it was trained with"
-    load_strictly(network, read_state_dict(checkpoint), checkpoint, fix)
+    state = read_state_dict(checkpoint)
+    if card.get("sha256", digest := sha256_of(checkpoint)) != digest:
+        what = "the model is not the one that model.json beside it describes"
+        raise WeightsError(what, checkpoint, "resume the training that wrote them, or delete model.json")
+    load_strictly(network, state, checkpoint, fix)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -43,7 +44,8 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
     One iteration is one optimiser step. The localizer is run up to ``passes`` times, each time on the image without
     what it found before; the gradient of each step is computed at once and its graph freed, so that the peak of memory
     does not grow with the depth. This is exact because the mask is detached: no step's graph reaches an earlier one.
-    Then the classifier is run on the region found and on the rest.
+    Then the classifier is run on the region found and on the rest. With a differentiable mask the gradient reaches M
+    through the region kept, not through the erased images, and one graph holds all steps: memory grows with them.
 
     Args:
         device: where to run.
@@ -62,7 +64,8 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         untrusted: see :func:`glas_wsol.erasing.keep`. Defaults to ``"blank"``.
         rescale_trust: see :func:`glas_wsol.erasing.keep`. Defaults to False.
         alive_only: run steps ``t >= 1`` on the alive samples only. Exact only with frozen batch normalisation, a
-            per-sample mask normalisation and ``counted="alive"``; None (default) does it exactly there.
+            per-sample mask normalisation and ``counted="alive"``; None (default) does it exactly there. Without
+            ``reuse_dropout`` it is exact in distribution only: fewer samples draw other noise.
         reuse_dropout: whether one dropout pattern of M serves all steps of a mini-batch (default), or each step
             draws afresh.
         amp: mixed precision, bfloat16 unless ``amp_kwargs`` names another ``dtype``.
@@ -112,6 +115,11 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             "alive_only would change the gradient",
             "it needs batch_norm=frozen, normalisation=sample and counted=alive",
         )
+        if network.batch_norm == "frozen" and not network.trunk.weights_sha256:
+            warnings.warn(
+                "frozen batch normalisation on random weights normalises nothing: give weights, or batch_norm=batch",
+                stacklevel=2,
+            )
         super().__init__(
             device=device,
             max_epochs=max_epochs,

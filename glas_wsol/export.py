@@ -52,6 +52,9 @@ def export_bundle(bundle: str | Path, output: str | Path, model: str | Path | No
             shutil.copytree(bundle / part, whole / part, ignore=_CACHES)
         shutil.copytree(Path(glas_wsol.__file__).parent, whole / "glas_wsol", ignore=_CACHES)
         shutil.copy2(bundle / "LICENSE", whole)
+        for config in (whole / "configs").glob("*.json"):  # the copy's own package goes before an installed one
+            text = config.read_text(encoding="utf-8")
+            config.write_text(text.replace("sys.path.append(@", "sys.path.insert(0, @"), encoding="utf-8")
         (whole / "models").mkdir()
         if model is not None:
             shutil.copy2(model, whole / "models" / "model.pt")

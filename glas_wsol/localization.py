@@ -16,6 +16,8 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 from torch.nn import functional as F
 
+from glas_wsol.errors import ImageFileError
+
 __all__ = ["THRESHOLD", "Localization", "LocalizePredictiond", "has_evidence"]
 
 THRESHOLD = 0.5
@@ -88,7 +90,8 @@ def has_evidence(image: Tensor, decidable: Tensor) -> bool:
     """
     if float(decidable.max() - decidable.min()) < _LEAST_RANGE:
         return False
-    means = F.avg_pool2d(image.float().unsqueeze(0), kernel_size=8, stride=8, ceil_mode=True)
+    side = max(1, min(8, min(image.shape[-2:]) // 4))  # of the blocks averaged, against noise
+    means = F.avg_pool2d(image.float().unsqueeze(0), kernel_size=side, stride=side, ceil_mode=True)
     return float(means.std(dim=[2, 3], unbiased=False).max()) >= _LEAST_CONTRAST
 
 
@@ -97,7 +100,7 @@ class LocalizePredictiond(Transform):
 
     Reads ``pred`` (``[1 + c, H, W]``, sums to 1 at every pixel), ``image`` (``[3, H, W]`` in [0, 1]) and, where they
     are, ``name`` and ``mask``. Adds ``localization``, ``probabilities`` (``[c]``) and, where there is a mask,
-    ``truth`` (``[1, H, W]`` bool).
+    ``truth`` (``[1, H, W]`` bool) and ``truth_path``.
 
     Args:
         classes: class names in label order.
@@ -134,5 +137,18 @@ class LocalizePredictiond(Transform):
             threshold=self.threshold,
         )
         if "mask" in data:
-            item["truth"] = torch.as_tensor(data["mask"]) > self.mask_threshold
+            item["truth"] = self._truth(data["mask"], image)
+            item["truth_path"] = str(getattr(data["mask"], "meta", {}).get("filename_or_obj", "in memory"))
         return item
+
+    def _truth(self, mask: Tensor, image: Tensor) -> Tensor:
+        values = torch.as_tensor(mask)
+        path = getattr(mask, "meta", {}).get("filename_or_obj", "mask")
+        if values.shape[-2:] != image.shape[-2:]:
+            sizes = f"{tuple(values.shape[-2:])}, its image {tuple(image.shape[-2:])}"
+            raise ImageFileError(f"the mask's size is {sizes}", path, "give masks of their images' size")
+        largest = float(values.max())
+        if 0 < largest <= self.mask_threshold:
+            what = f"no value of the mask is above mask_threshold={self.mask_threshold}, the largest is {largest:g}"
+            raise ImageFileError(what, path, "set mask_threshold=0 for masks of labels or ids")
+        return values > self.mask_threshold

@@ -164,7 +164,7 @@ def _images(folder: Path, recursive: bool = False) -> list[Path]:
     return sorted(found, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
 
-def images_datalist(source: str | Path, recursive: bool = False) -> list[dict]:
+def images_datalist(source: str | Path, recursive: bool = False, exclude: str | Path | None = None) -> list[dict]:
     """List images to run on; labels and masks are neither needed nor read.
 
     Args:
@@ -172,6 +172,7 @@ def images_datalist(source: str | Path, recursive: bool = False) -> list[dict]:
             and without GlaS annotations (``*_anno.bmp``); or a ``.csv`` with a column ``image`` of paths, absolute or
             relative to it, in its order.
         recursive: whether to list the folders below too.
+        exclude: a folder to leave out, such as that of the results; no matter if ``source`` itself lies in it.
 
     Returns:
         ``{"image": str, "name": str}`` each. Names are distinct, also where case is ignored: the path below the folder
@@ -184,6 +185,8 @@ def images_datalist(source: str | Path, recursive: bool = False) -> list[dict]:
     root = existing(source)
     if root.is_dir():
         images, home = _images(root, recursive), root
+        if exclude is not None and not root.resolve().is_relative_to(Path(exclude).resolve()):
+            images = [image for image in images if not image.resolve().is_relative_to(Path(exclude).resolve())]
         if not images:
             where = "in it or below" if recursive else "directly in it"
             fix = "point at the images" if recursive else "point at the images, or set 'recursive'"

@@ -14,7 +14,7 @@ __all__ = ["SeededCacheDataset", "mix_seeds"]
 
 
 def mix_seeds(*seeds: int) -> int:
-    """One 32-bit seed from several numbers; neighbouring numbers give unrelated seeds.
+    """One 32-bit seed from several numbers; neighbouring numbers give unrelated seeds (zeros at the end do not count).
 
     Args:
         seeds: non-negative integers.

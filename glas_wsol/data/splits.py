@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -94,6 +96,15 @@ class Datalist:
             | ({"group": item.group} if grouped else {})
             for item in items
         ]
+
+    def digest(self, split: str) -> str:
+        """SHA-256 of a split's names and labels, in order: the same data in a moved folder has the same.
+
+        Args:
+            split: as in :meth:`select`.
+        """
+        content = json.dumps([[item["name"], item["label"]] for item in self.select(split)])
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def summary(self) -> str:
         """A short table: images, images of each class, groups and masks of every split."""

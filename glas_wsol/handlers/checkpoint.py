@@ -75,6 +75,16 @@ class RunCheckpoint:
         engine.add_event_handler(Events.STARTED, self.restore)
         self.evaluator.add_event_handler(Events.EPOCH_COMPLETED, self.keep_best)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.keep_last)
+        engine.add_event_handler(Events.COMPLETED, self.require_best)
+
+    def require_best(self, _: Engine) -> None:
+        """Refuse to end a training that no validation has chosen a model of.
+
+        Raises:
+            ConfigError: if there is no best model.
+        """
+        if not self.best_file.is_file():
+            raise ConfigError("no epoch was validated, so there is no model", self.directory, "lower val_interval")
 
     def keep_best(self, evaluator: Engine) -> None:
         """Save the model if the validation that just ended was the best so far."""

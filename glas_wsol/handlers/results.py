@@ -76,8 +76,20 @@ class LocalizationSaver:
 
     def _start(self, _: Engine) -> None:
         self.rows.clear()
+        self._remove_earlier()
         for folder in ("masks", "overlays") if self.overlays else ("masks",):
             (self.output_dir / folder).mkdir(parents=True, exist_ok=True)
+
+    def _remove_earlier(self) -> None:
+        """Take away what an earlier run wrote, table last: nothing of it can be taken for a result of this one."""
+        table = self.output_dir / self.table
+        if table.is_file():
+            with table.open(encoding="utf-8", newline="") as file:
+                names = [row["name"] for row in csv.DictReader(file) if row.get("name")]
+            for folder in ("masks", "overlays"):
+                for name in names:
+                    (self.output_dir / folder / f"{name}.png").unlink(missing_ok=True)
+            table.unlink()
 
     def _write_images(self, engine: Engine) -> None:
         for item in engine.state.output:
@@ -118,6 +130,7 @@ class EvaluationReport:
     def __init__(self, output_dir: str | Path, facts: Mapping[str, Any], checkpoint: str | Path) -> None:
         self.output_dir, self.facts, self.checkpoint = Path(output_dir), dict(facts), Path(checkpoint)
         self.rows: list[dict[str, Any]] = []
+        self.threshold, self.without_evidence = 0.0, 0
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator, after its metrics."""
@@ -127,6 +140,9 @@ class EvaluationReport:
 
     def _start(self, _: Engine) -> None:
         self.rows.clear()
+        self.without_evidence = 0
+        for name in ("evaluation.json", "evaluation.csv"):  # an older one is not to be taken for this one's
+            (self.output_dir / name).unlink(missing_ok=True)
 
     def _collect(self, engine: Engine) -> None:
         for item in engine.state.output:
@@ -136,25 +152,30 @@ class EvaluationReport:
                 {
                     "name": found.name,
                     "label": found.classes[label],
+                    "predicted": found.classes[found.label],
                     "class": found.class_name,
                     "probability_of_label": f"{found.probabilities[label]:.6f}",
                     "decidable_fraction": f"{found.decidable_fraction:.6f}",
-                    "evidence": found.evidence,
-                    "truth": "truth" in item,
+                    "image": found.path,
+                    "mask": item.get("truth_path", ""),
                 }
             )
+            self.threshold = found.threshold
+            self.without_evidence += not found.evidence
 
     def _write(self, engine: Engine) -> None:
         state, report = engine.state, {"n": len(self.rows), **self.facts}
-        with_truth = [row for row in self.rows if row.pop("truth")]
+        with_truth = [row for row in self.rows if row["mask"]]
         report["n_with_masks"] = len(with_truth)
+        report["n_without_evidence"] = self.without_evidence  # their mask is empty; their class counts all the same
+        report["threshold"] = self.threshold
         report["interval"] = "95 % percentile bootstrap over images, 9999 resamples"
         for name in self.metrics:
             values = _per_image(state.metric_details.get(name))
             report[name] = _number(state.metrics.get(name))
             report[f"{name}_interval"] = list(bootstrap_interval(values)) if values else None
             measured = self.rows if name == "classification_error" else with_truth
-            cells = dict(zip(map(id, measured), values, strict=False))
+            cells = dict(zip(map(id, measured), values, strict=True)) if values else {}
             for row in self.rows:  # every row has every column: an image without a mask has empty ones
                 row[name] = f"{cells[id(row)]:.6f}" if id(row) in cells else ""
         report["other_classification_errors"] = {

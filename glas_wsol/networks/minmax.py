@@ -197,14 +197,19 @@ class MinMaxEntropyNetwork(nn.Module):
         if dropout is None:
             dropout = self.localizer.pooling.draw_dropout(maps)
         logits = self.localizer.pooling(maps, dropout)
-        if self.differentiable_mask:
-            evidence = evidence_map(maps, logits.softmax(dim=1))
-        else:
-            evidence = evidence_map(maps.detach(), logits.detach().softmax(dim=1))
-        evidence = resize(evidence, x.shape[2], x.shape[3])
-        mode = self.normalisation if self.training or self.normalisation == "none" else "sample"
-        mask = pseudo_threshold(normalise(evidence, mode), self.omega, self.sigma)
+        if torch.jit.is_scripting():
+            mask = self._mask(maps, logits, x.shape[2], x.shape[3])
+        else:  # autocast would round the matrix products, and so the mask, to 8 bits
+            with torch.autocast(x.device.type, enabled=False):
+                mask = self._mask(maps, logits, x.shape[2], x.shape[3])
         return Localized(logits, mask, dropout)
+
+    def _mask(self, maps: Tensor, logits: Tensor, height: int, width: int) -> Tensor:
+        if not self.differentiable_mask:
+            maps, logits = maps.detach(), logits.detach()
+        evidence = resize(evidence_map(maps, logits.softmax(dim=1)), height, width)
+        mode = self.normalisation if self.training or self.normalisation == "none" else "sample"
+        return pseudo_threshold(normalise(evidence, mode), self.omega, self.sigma)
 
     def classify(self, x: Tensor) -> Tensor:
         """One forward of C.

@@ -12,7 +12,6 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from glas_wsol.data import load_datalist
 from glas_wsol.transforms import read_mask, read_rgb
 from glas_wsol.writers.images import write_png
 
@@ -26,15 +25,14 @@ class Overview(NamedTuple):
     median: str
 
 
-def draw_overview(run: str | Path, dataset_dir: str | Path, report: Mapping[str, Any]) -> Overview | None:
+def draw_overview(run: str | Path, report: Mapping[str, Any]) -> Overview | None:
     """Draw ``overview.png`` in a folder of evaluation results.
 
     Tiles are ordered by the mean of their F1+ and F1-, so that no good example can be picked.
 
     Args:
         run: holds ``evaluation.csv`` and ``<split>/masks``.
-        dataset_dir: the data set evaluated.
-        report: the content of ``evaluation.json``: its split, fold, seed and mask threshold.
+        report: the content of ``evaluation.json``: its split and mask threshold.
 
     Returns:
         The sheet, or None where no image has a true mask.
@@ -46,15 +44,12 @@ def draw_overview(run: str | Path, dataset_dir: str | Path, report: Mapping[str,
         return None
     rows.sort(key=lambda row: -_mean_f1(row))
     chosen = {"best": rows[0], "median": rows[len(rows) // 2], "worst": rows[-1]}
-    datalist = load_datalist(dataset_dir, fold=report["fold"], seed=report["seed"])
-    items = {item["name"]: item for item in datalist.select(split, masks=True)}
     figure = Figure(figsize=(12, 8.4), layout="constrained")
     axes = figure.subplots(3, 3)
     for line, (place, row) in zip(axes, chosen.items(), strict=True):
-        item = items[row["name"]]
-        tile = read_rgb(item["image"])
+        tile = read_rgb(row["image"])
         found = read_mask(run / split / "masks" / f"{row['name']}.png") > 0
-        truth = read_mask(item["mask"]) > report.get("mask_threshold", 0)
+        truth = read_mask(row["mask"]) > report.get("mask_threshold", 0)
         titles = (
             f"{place}: {row['name']}, {row['label']}",
             "true outlines",
