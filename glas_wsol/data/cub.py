@@ -12,7 +12,7 @@ from glas_wsol.data.files import existing, is_file
 from glas_wsol.data.splits import Datalist, Item, folds_said, parse_fold, split_by_fold
 from glas_wsol.errors import ConfigError, DatalistError, SplitError
 
-__all__ = ["CUB5_CLASSES", "cub_datalist", "find_cub"]
+__all__ = ["CUB5_CLASSES", "CUB5_VALID", "cub_datalist", "find_cub"]
 
 CUB5_CLASSES = (
     "019.Gray_Catbird",
@@ -21,18 +21,22 @@ CUB5_CLASSES = (
     "099.Ovenbird",
     "178.Swainson_Warbler",
 )
-# The paper's validation images, in the order of the classes. Their files are matched by these trailing numbers, because
-# the case of a name differs between a folder and its files (White_necked_Raven, White_Necked_Raven).
-_PAPER_VALID = tuple(
-    frozenset(numbers.split())
-    for numbers in (
-        "0118_20476 0127_20034 0134_20596 0023_20668 0100_20674 0091_20416",
-        "0103_166963 0059_166946 0043_166708 0007_166897 0101_166942 0107_166917",
-        "0027_797355 0053_797360 0063_797361 0010_797350 0020_102730 0018_102746",
-        "0035_92785 0059_92470 0027_93086 0137_92639 0077_92590 0064_93208",
-        "0004_794874 0039_794859 0019_174692 0048_794887 0047_794870 0034_794890",
+# The paper's validation images by class. Their files are matched by these trailing numbers, because the case of a name
+# differs between a folder and its files (White_necked_Raven, White_Necked_Raven).
+CUB5_VALID = {
+    species: tuple(numbers.split())
+    for species, numbers in zip(
+        CUB5_CLASSES,
+        (
+            "0118_20476 0127_20034 0134_20596 0023_20668 0100_20674 0091_20416",
+            "0103_166963 0059_166946 0043_166708 0007_166897 0101_166942 0107_166917",
+            "0027_797355 0053_797360 0063_797361 0010_797350 0020_102730 0018_102746",
+            "0035_92785 0059_92470 0027_93086 0137_92639 0077_92590 0064_93208",
+            "0004_794874 0039_794859 0019_174692 0048_794887 0047_794870 0034_794890",
+        ),
+        strict=True,
     )
-)
+}
 _TABLES = ("classes.txt", "images.txt", "image_class_labels.txt", "train_test_split.txt")
 
 
@@ -103,8 +107,8 @@ def cub_datalist(
     names = tuple(titles[number] for number in chosen)
     official, title = parts["1"], "CUB5" if classes == "cub5" else f"CUB{len(names)}"
     if classes == "cub5" and fold == "paper":
-        valid = [item for item in official if "_".join(item.name.split("_")[-2:]) in _PAPER_VALID[item.label]]
-        wanted = sum(map(len, _PAPER_VALID))
+        valid = [item for item in official if "_".join(item.name.split("_")[-2:]) in CUB5_VALID[names[item.label]]]
+        wanted = sum(map(len, CUB5_VALID.values()))
         if len(valid) != wanted:
             what = f"{len(valid)} of the paper's {wanted} validation images are among the training images"
             raise SplitError(what, root, folds_said(official, names, seed))

@@ -12,13 +12,16 @@ from glas_wsol.data.splits import Datalist, Item, folds_said, parse_fold, split_
 from glas_wsol.data.table import Row, read_rows
 from glas_wsol.errors import DatalistError, SplitError
 
-__all__ = ["GLAS_CLASSES", "find_glas", "glas_datalist"]
+__all__ = ["GLAS_CLASSES", "GLAS_VALID", "find_glas", "glas_datalist"]
 
 GLAS_CLASSES = ("benign", "malignant")
 _NAME = re.compile(r"(train|testA|testB)_[0-9]+")
-# The paper's fold 0; its other 67 training images are for training.
-_MALIGNANT, _BENIGN = (24, 54, 5, 36, 26, 77, 74, 18, 83, 68), (38, 72, 65, 51, 12, 63, 2, 52)
-_PAPER_VALID = frozenset(f"train_{number}" for number in _MALIGNANT + _BENIGN)
+# The validation images of the paper's fold 0, numbers of train_<n>; the other 67 are for training.
+GLAS_VALID = {
+    "malignant": (24, 54, 5, 36, 26, 77, 74, 18, 83, 68),
+    "benign": (38, 72, 65, 51, 12, 63, 2, 52),
+}
+_PAPER_VALID = frozenset(f"train_{number}" for numbers in GLAS_VALID.values() for number in numbers)
 _PAPER_NAMES = frozenset(f"train_{number}" for number in range(1, 86))
 
 

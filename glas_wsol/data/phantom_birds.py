@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from glas_wsol.data.cub import CUB5_VALID
 from glas_wsol.data.phantom_bird_drawing import draw_bird
 from glas_wsol.data.phantom_bird_plumage import SPECIES
 from glas_wsol.data.phantom_folder import build_phantom, check_positive, generator_of, run_jobs
@@ -19,13 +20,6 @@ from glas_wsol.errors import ConfigError
 __all__ = ["write_bird_phantom"]
 
 _VERSION = 1  # of the generator: raise it whenever the same request would give other bytes
-_PAPER_VALID = {  # the validation images of CUB5: these files exist in the phantom too, so that the paper's fold does
-    "019.Gray_Catbird": "0118_20476 0127_20034 0134_20596 0023_20668 0100_20674 0091_20416",
-    "171.Myrtle_Warbler": "0103_166963 0059_166946 0043_166708 0007_166897 0101_166942 0107_166917",
-    "108.White_necked_Raven": "0027_797355 0053_797360 0063_797361 0010_797350 0020_102730 0018_102746",
-    "099.Ovenbird": "0035_92785 0059_92470 0027_93086 0137_92639 0077_92590 0064_93208",
-    "178.Swainson_Warbler": "0004_794874 0039_794859 0019_174692 0048_794887 0047_794870 0034_794890",
-}
 
 
 class _Picture(NamedTuple):
@@ -97,8 +91,9 @@ def _pictures(train: int, test: int) -> list[_Picture]:
         in_train, in_test = (count // len(SPECIES) + (place < count % len(SPECIES)) for count in (train, test))
         # the raven's files capitalise "Necked", its folder does not: so it is in the real set
         stem = species.partition(".")[2].replace("necked", "Necked")
-        valid = _PAPER_VALID[species].split()[: max(1, in_train // 5)]
-        taken = {name.split("_")[0] for name in _PAPER_VALID[species].split()}
+        # the validation images of CUB5 exist in the phantom too, so that the paper's fold does
+        valid = list(CUB5_VALID[species][: max(1, in_train // 5)])
+        taken = {name.split("_")[0] for name in CUB5_VALID[species]}
         free = (number for number in (f"{n:04d}" for n in range(1, 10_000)) if number not in taken)
         others = [
             f"{next(free)}_{900_000 + 1000 * place + n}" for n in range(in_train + in_test - len(valid[:in_train]))

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from glas_wsol.data.glas import GLAS_VALID
 from glas_wsol.data.phantom_canvas import Canvas
 from glas_wsol.data.phantom_epithelium import paint_epithelium
 from glas_wsol.data.phantom_folder import build_phantom, check_positive, generator_of, run_jobs
@@ -29,10 +30,6 @@ _GRADE_HEADER = (
     " grade (GlaS)",
     " grade (Sirinukunwattana et al. 2015)",
 )  # the official spelling
-_FOLD_0 = {  # the validation tiles of the paper's fold 0, numbers of train_<n>
-    "malignant": (24, 54, 5, 36, 26, 77, 74, 18, 83, 68),
-    "benign": (38, 72, 65, 51, 12, 63, 2, 52),
-}
 _OFFICIAL_TRAIN, _OFFICIAL_BENIGN = 85, 37
 
 _HAEMATOXYLIN = (0.65, 0.70, 0.29)  # optical densities of red, green and blue: Ruifrok and Johnston (2001)
@@ -164,9 +161,9 @@ def _train_tiles(count: int) -> list[_Tile]:
     numbers = range(1, count + 1)
     malignant = {n: n % 2 == 1 for n in numbers}
     if count == _OFFICIAL_TRAIN:
-        malignant = dict.fromkeys(_FOLD_0["malignant"], True) | dict.fromkeys(_FOLD_0["benign"], False)
+        malignant = dict.fromkeys(GLAS_VALID["malignant"], True) | dict.fromkeys(GLAS_VALID["benign"], False)
         rest = [n for n in numbers if n not in malignant]
-        benign = _OFFICIAL_BENIGN - len(_FOLD_0["benign"])
+        benign = _OFFICIAL_BENIGN - len(GLAS_VALID["benign"])
         # spread the benign tiles evenly over the remaining numbers
         malignant |= {n: (i + 1) * benign // len(rest) == i * benign // len(rest) for i, n in enumerate(rest)}
     return _with_patients([f"train_{n}" for n in numbers], [malignant[n] for n in numbers], first=1)
