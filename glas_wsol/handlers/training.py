@@ -159,7 +159,7 @@ class StopOnNonFiniteLoss:
 
 
 class EpochProgress:
-    """A progress bar per epoch, with the loss and an estimate of the time left.
+    """A progress bar per epoch, with an estimate of the time left.
 
     Args:
         description: what the bar says; the epoch is added where there are several.
