@@ -71,8 +71,14 @@ def test_the_copy_holds_the_bundle_and_the_package_and_nothing_that_a_run_left(b
 @pytest.mark.parametrize("name", ["glas_minmax_entropy", "cub5_minmax_entropy"])
 def test_the_project_s_own_bundles_are_exported_with_every_config(name, tmp_path):
     copy = export_bundle(ROOT / "bundles" / name, tmp_path)
+    adapted = 0
     for config in (ROOT / "bundles" / name / "configs").iterdir():
-        assert (copy / "configs" / config.name).read_bytes() == config.read_bytes()
+        original, copied = config.read_text(), (copy / "configs" / config.name).read_text()
+        assert copied == original.replace("sys.path.append(@bundle_root)", "sys.path.insert(0, @bundle_root)")
+        assert "sys.path.append" not in copied
+        adapted += copied != original
+    assert adapted >= 2, "train.json and inference.json name the bundle's own package"
+    assert "sys.path.append(@bundle_root)" in (ROOT / "bundles" / name / "configs" / "train.json").read_text()
 
 
 def test_a_model_goes_with_its_card(bundle, model, tmp_path):

@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from glas_wsol.data.phantom_tissue import tissue_tile
+from glas_wsol.errors import ImageFileError
 from glas_wsol.localization import Localization, LocalizePredictiond, has_evidence
 
 SIZE = (66, 97)
@@ -146,6 +147,43 @@ def test_the_item_keeps_what_it_had():
 @pytest.mark.parametrize("convert", [np.int32, torch.tensor, lambda v: MetaTensor(torch.tensor(v))])
 def test_truth_is_what_lies_above_the_mask_threshold(threshold, expected, convert):
     votes = convert([[[0, 1, 51], [127, 128, 255]]])
-    truth = localize(tissue(), mask=votes, mask_threshold=threshold)["truth"]
+    truth = localize(tissue()[:, :2, :3], RAMP[:2, :3], mask=votes, mask_threshold=threshold)["truth"]
     assert truth.dtype == torch.bool
     assert truth.tolist() == [expected]
+
+
+def mask(value: float, size=SIZE, path: str = "masks/a.png") -> MetaTensor:
+    made = torch.zeros(1, *size)
+    made[:, : size[0] // 2] = value
+    return MetaTensor(made, meta={"filename_or_obj": path})
+
+
+def test_the_path_of_the_true_mask_is_kept():
+    assert localize(tissue(), mask=mask(255))["truth_path"] == "masks/a.png"
+    assert localize(tissue(), mask=mask(255).as_tensor())["truth_path"], "never empty where there is a truth"
+    assert "truth_path" not in localize(tissue())
+
+
+@pytest.mark.parametrize("size", [(SIZE[0] - 1, SIZE[1]), SIZE[::-1], (1, 1)])
+def test_a_mask_of_another_size_is_refused_in_one_line(size):
+    with pytest.raises(ImageFileError, match=rf"size is \({size[0]}, {size[1]}\).*66, 97.*masks/a\.png") as caught:
+        localize(tissue(), mask=mask(255, size))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("largest", [1, 127])
+def test_a_mask_whose_values_all_lie_below_the_threshold_is_refused(largest):
+    with pytest.raises(ImageFileError, match=rf"mask_threshold=127, the largest is {largest} .*masks/a\.png"):
+        localize(tissue(), mask=mask(largest), mask_threshold=127)
+
+
+@pytest.mark.parametrize(("value", "pixels"), [(0, 0), (128, SIZE[0] // 2 * SIZE[1])])
+def test_an_empty_mask_and_one_just_above_the_threshold_are_taken(value, pixels):
+    assert int(localize(tissue(), mask=mask(value), mask_threshold=127)["truth"].sum()) == pixels
+
+
+@pytest.mark.parametrize("side", [8, 16, 31])
+def test_a_small_tile_with_structure_is_evidence(side):
+    image = torch.full((3, side, side), 0.5)
+    image[:, : side // 2] = 0.8
+    assert has_evidence(image, torch.linspace(0, 1, side * side).view(side, side))

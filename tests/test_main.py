@@ -94,17 +94,17 @@ def test_images_needs_a_place_to_write(tissue, tmp_path, capsys):
 
 
 def evaluation(run: Path, tissue: Path, truth: bool = True) -> list[str]:
-    items = load_datalist(tissue, fold="stratified-0").select("test")
-    shapes = {item["name"]: read_rgb(item["image"]).shape[:2] for item in items}
+    items = {item["name"]: item for item in load_datalist(tissue, fold="stratified-0").select("test", masks=True)}
+    shapes = {name: read_rgb(item["image"]).shape[:2] for name, item in items.items()}
     masks = {name: np.arange(h * w).reshape(h, w) < 1500 for name, (h, w) in shapes.items()}
     scores = {name: (0.2 * k, 0.5) if truth else None for k, name in enumerate(masks)}
-    write_evaluation(run, masks, scores, fold="stratified-0")
+    write_evaluation(run, items, masks, scores, fold="stratified-0")
     return list(masks)
 
 
 def test_show_prints_the_figures_and_draws_the_sheet(tissue, tmp_path, capsys):
     names = evaluation(tmp_path, tissue)
-    assert main(["show", str(tmp_path), str(tissue)]) == 0
+    assert main(["show", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "4 images of split 'test'" in out
     assert "25.0   12.5 to  37.5" in out
@@ -115,12 +115,25 @@ def test_show_prints_the_figures_and_draws_the_sheet(tissue, tmp_path, capsys):
 
 def test_show_without_true_masks_prints_the_figures_only(tissue, tmp_path, capsys):
     evaluation(tmp_path, tissue, truth=False)
-    assert main(["show", str(tmp_path), str(tissue)]) == 0
+    assert main(["show", str(tmp_path)]) == 0
     assert "overview" not in capsys.readouterr().out
 
 
-def test_show_without_an_evaluation_says_how_to_get_one(tissue, tmp_path, capsys):
-    assert "evaluate.json" in fails(capsys, "show", str(tmp_path), str(tissue))
+def test_show_demands_a_gain_over_the_floor_where_asked_to(tissue, tmp_path, capsys):
+    evaluation(tmp_path, tissue)  # means of F1+ and F1-: (0.5 + 0.75) / 2, of the floor (0.375 + 0) / 2
+    assert main(["show", str(tmp_path), "--beat-floor", "0.4375"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["show", str(tmp_path), "--beat-floor", "0.44"]) == 1
+    out, err = capsys.readouterr()
+    assert "4 images of split 'test'" in out, "the figures are shown all the same"
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "43.8 points above the floor, not 44" in err
+    assert str(tmp_path) in err
+
+
+def test_show_without_an_evaluation_says_how_to_get_one(tmp_path, capsys):
+    assert "evaluate.json" in fails(capsys, "show", str(tmp_path))
 
 
 def test_export_says_where_the_copy_is(tmp_path, capsys):

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Events
 from monai.data import decollate_batch
 from monai.engines import SupervisedEvaluator
 
@@ -43,6 +45,7 @@ def item(name: str, p: float, label: int, *, truth: bool = True, evidence: bool 
     if truth:
         made["truth"] = torch.zeros(1, *size, dtype=torch.bool)
         made["truth"][..., : size[1] // 2] = True
+        made["truth_path"] = f"masks/{name}.png"
     return made
 
 
@@ -114,6 +117,73 @@ def test_a_second_run_starts_the_tables_anew(tmp_path):
     assert [row["path"] for row in rows(tmp_path / "predictions.csv")] == ["tiles/c.bmp"]
 
 
+def test_the_names_of_the_files_are_the_last_column(tmp_path):
+    evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path, overlays=False)])
+    table = rows(tmp_path / "predictions.csv")
+    assert list(table[0]) == ["path", "class", "probability", "decidable_fraction", "name"]
+    assert table[0]["name"] == "a"
+
+
+def left(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("overlays_again", [True, False])
+def test_of_two_runs_in_one_folder_only_the_second_one_s_files_remain(tmp_path, overlays_again):
+    first = [[item("a", 0.75, 1), item("b", 0.75, 1)], [item("ä, 1", 0.75, 1)]]
+    evaluate({"e": ClassificationError()}, first, [LocalizationSaver(tmp_path)])
+    assert len(left(tmp_path)) == 7
+    (tmp_path / "masks" / "own.png").write_bytes(b"the user's")
+    evaluate({"e": ClassificationError()}, [[item("c", 0.75, 1)]], [LocalizationSaver(tmp_path, overlays=overlays_again)])
+    expected = {"predictions.csv", "masks/c.png", "masks/own.png"}
+    assert left(tmp_path) == expected | ({"overlays/c.png"} if overlays_again else set())
+
+
+class Interrupted(Exception):
+    pass
+
+
+def broken_off(tmp_path: Path, handler: Any) -> None:
+    """An evaluation of one image that ends before its first batch is through."""
+
+    class Breaks:
+        def attach(self, engine):
+            def stop(_):
+                raise Interrupted
+
+            engine.add_event_handler(Events.ITERATION_STARTED, stop)
+
+    with pytest.raises(Interrupted):
+        evaluate({"e": ClassificationError()}, [[item("c", 0.75, 1)]], [handler, Breaks()])
+
+
+def test_after_a_second_run_that_broke_off_nothing_of_the_first_is_left_to_be_taken_for_a_result(tmp_path):
+    report_of(tmp_path, [[item("a", 0.75, 1)]])
+    evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path)])
+    assert {"evaluation.json", "evaluation.csv", "predictions.csv", "masks/a.png"} < left(tmp_path)
+    broken_off(tmp_path, LocalizationSaver(tmp_path))
+    assert left(tmp_path) == {"model.pt", "evaluation.json", "evaluation.csv"}
+    broken_off(tmp_path, EvaluationReport(tmp_path, {}, tmp_path / "model.pt"))
+    assert left(tmp_path) == {"model.pt"}
+
+
+def test_a_second_report_counts_its_own_images_only(tmp_path):
+    handler = EvaluationReport(tmp_path, {"split": "test"}, tmp_path / "model.pt")
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    evaluate(metrics(), [[item("a", 0.75, 1, evidence=False), item("b", 0.75, 1)]], [handler])
+    evaluate(metrics(), [[item("c", 0.75, 1)]], [handler])
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    assert (report["n"], report["n_without_evidence"]) == (1, 0)
+    assert [row["name"] for row in rows(tmp_path / "evaluation.csv")] == ["c"]
+
+
+def test_the_threshold_reported_is_that_of_the_masks(tmp_path):
+    one = item("a", 0.75, 1)
+    one["localization"] = replace(one["localization"], threshold=0.9)
+    assert report_of(tmp_path, [[one]])["threshold"] == 0.9
+    assert report_of(tmp_path, [[one]], threshold=0.1)["threshold"] == 0.9, "what was done counts, not what was said"
+
+
 def test_a_table_without_images_still_has_a_header(tmp_path):
     evaluate({"e": RegionF1()}, [[]], [LocalizationSaver(tmp_path)])
     assert (tmp_path / "predictions.csv").read_text().startswith("path")
@@ -138,7 +208,8 @@ def test_the_report_by_hand(tmp_path):
 
 
 def test_the_report_has_one_row_per_image(tmp_path):
-    report_of(tmp_path, [[item("a", 0.75, 1)], [item("b", 0.75, 0), item("c", 0.9, 1, evidence=False)]])
+    report = report_of(tmp_path, [[item("a", 0.75, 1)], [item("b", 0.75, 0), item("c", 0.9, 1, evidence=False)]])
+    assert (report["n_without_evidence"], report["threshold"]) == (1, 0.5)
     table = rows(tmp_path / "evaluation.csv")
     assert [row["name"] for row in table] == ["a", "b", "c"]
     assert [row["label"] for row in table] == ["malignant", "benign", "malignant"]
@@ -146,8 +217,10 @@ def test_the_report_has_one_row_per_image(tmp_path):
     assert [float(row["probability_of_label"]) for row in table] == [0.75, 0.25, 0.9]
     assert [float(row["classification_error"]) for row in table] == [0, 1, 0]
     assert [float(row["f1_foreground"]) for row in table] == pytest.approx([2 / 3, 2 / 3, 0], abs=1e-6)
-    assert [row["evidence"] for row in table] == ["True", "True", "False"]
-    assert "truth" not in table[0]
+    assert [row["predicted"] for row in table] == ["malignant"] * 3, "the class named where evidence is asked for or not"
+    assert [row["image"] for row in table] == [f"tiles/{name}.bmp" for name in "abc"]
+    assert [row["mask"] for row in table] == [f"masks/{name}.png" for name in "abc"]
+    assert not {"evidence", "truth"} & table[0].keys()
 
 
 def test_without_any_true_mask_the_report_says_so_with_nulls(tmp_path):
@@ -167,6 +240,7 @@ def test_rows_of_images_with_and_without_a_true_mask_keep_their_own_figures(tmp_
     assert (report["n"], report["n_with_masks"]) == (3, 2)
     table = rows(tmp_path / "evaluation.csv")
     assert [row["f1_foreground"] for row in table] == ["0.666667", "", "0.000000"]
+    assert [row["mask"] for row in table] == ["masks/a.png", "", "masks/c.png"]
     assert report["f1_foreground"] == pytest.approx(1 / 3)
 
 

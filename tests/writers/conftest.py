@@ -13,17 +13,28 @@ import numpy as np
 from glas_wsol.writers.images import write_png
 
 
-def write_evaluation(run: Path, masks: Mapping[str, np.ndarray], scores: Mapping[str, tuple | None], **facts) -> Path:
-    """Masks of a split, one row per image with (F1+, F1-) or None where there was no truth, and the report."""
+def write_evaluation(
+    run: Path,
+    items: Mapping[str, Mapping[str, str]],
+    masks: Mapping[str, np.ndarray],
+    scores: Mapping[str, tuple | None],
+    **facts,
+) -> Path:
+    """Masks of a split, one row per image with (F1+, F1-) or None where there was no truth, and the report.
+
+    Images and true masks lie where `items` say.
+    """
     report = {"n": len(scores), "split": "test", "fold": "paper", "seed": 0, **facts}
     (run / report["split"] / "masks").mkdir(parents=True)
     for name, mask in masks.items():
         write_png(run / report["split"] / "masks" / f"{name}.png", mask)
     with (run / "evaluation.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["name", "label", "class", "f1_foreground", "f1_background"])
+        writer.writerow(["name", "label", "predicted", "class", "image", "mask", "f1_foreground", "f1_background"])
         for name, both in scores.items():
-            writer.writerow([name, "benign", "malignant", *(both or ("", ""))])
+            truth = items[name]["mask"] if both else ""
+            row = [name, "benign", "malignant", "malignant", items[name]["image"], truth, *(both or ("", ""))]
+            writer.writerow(row)
     for name, value in (("classification_error", 0.25), ("f1_foreground", 0.5), ("f1_background", 0.75)):
         report |= {name: value, f"{name}_interval": [value - 0.125, value + 0.125]}
     report["floor"] = {"classification_error": None, "f1_foreground": 0.375, "f1_background": 0.0}

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from PIL import Image
 
 from glas_wsol.data import load_datalist
 from glas_wsol.data.phantom_tissue import write_tissue_phantom
@@ -46,16 +47,16 @@ def quarter(item: dict) -> np.ndarray:
     return mask
 
 
-def draw(run, phantom, items, scores, **facts):
-    write_evaluation(run, {name: quarter(items[name]) for name in scores}, scores, fold=FOLD, **facts)
-    return draw_overview(run, phantom, json.loads((run / "evaluation.json").read_text()))
+def draw(run, items, scores, **facts):
+    write_evaluation(run, items, {name: quarter(items[name]) for name in scores}, scores, fold=FOLD, **facts)
+    return draw_overview(run, json.loads((run / "evaluation.json").read_text()))
 
 
-def test_best_median_and_worst_by_the_mean_of_both_figures(tmp_path, phantom, items, drawn):
+def test_best_median_and_worst_by_the_mean_of_both_figures(tmp_path, items, drawn):
     a, b, c, d, e = items
     # Means 0.5, 0.45, 0.9, 0.1, 0.6: in order c, e, a, b, d. By F1+ alone b would be the best.
     scores = {a: (0.5, 0.5), b: (0.9, 0.0), c: (0.8, 1.0), d: (0.1, 0.1), e: (0.5, 0.7)}
-    sheet = draw(tmp_path, phantom, items, scores)
+    sheet = draw(tmp_path, items, scores)
     assert sheet.path == tmp_path / "overview.png"
     assert sheet.median == a
     titles = drawn[1::2]
@@ -68,9 +69,9 @@ def test_best_median_and_worst_by_the_mean_of_both_figures(tmp_path, phantom, it
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 1000
 
 
-def test_each_row_shows_the_tile_the_truth_and_what_was_found(tmp_path, phantom, items, drawn):
+def test_each_row_shows_the_tile_the_truth_and_what_was_found(tmp_path, items, drawn):
     a, b, c, *_ = items
-    draw(tmp_path, phantom, items, {a: (0.9, 0.9), b: (0.5, 0.5), c: (0.1, 0.1)})
+    draw(tmp_path, items, {a: (0.9, 0.9), b: (0.5, 0.5), c: (0.1, 0.1)})
     for row, name in enumerate((a, b, c)):
         tile, truth, found = drawn[6 * row : 6 * row + 6 : 2]
         original = read_rgb(items[name]["image"])
@@ -81,9 +82,9 @@ def test_each_row_shows_the_tile_the_truth_and_what_was_found(tmp_path, phantom,
             assert (picture[~mask] >= original[~mask]).all()
 
 
-def test_images_without_truth_are_left_out_and_one_image_is_best_median_and_worst(tmp_path, phantom, items, drawn):
+def test_images_without_truth_are_left_out_and_one_image_is_best_median_and_worst(tmp_path, items, drawn):
     a, b, c, *_ = items
-    sheet = draw(tmp_path, phantom, items, {a: None, b: (0.5, 0.5), c: None})
+    sheet = draw(tmp_path, items, {a: None, b: (0.5, 0.5), c: None})
     assert sheet.median == b
     assert [title.split(",")[0] for title in drawn[1::6]] == [f"best: {b}", f"median: {b}", f"worst: {b}"]
 
@@ -92,10 +93,26 @@ def test_images_without_truth_are_left_out_and_one_image_is_best_median_and_wors
 def test_the_split_of_any_seed_is_found(tmp_path, phantom, seed):
     chosen = {item["name"]: item for item in load_datalist(phantom, FOLD, seed).select("valid", masks=True)}
     scores = {name: (0.5, 0.1 * k) for k, name in enumerate(chosen)}
-    sheet = draw(tmp_path, phantom, chosen, scores, split="valid", seed=seed)
+    sheet = draw(tmp_path, chosen, scores, split="valid", seed=seed)
     assert sheet.median == sorted(scores, key=lambda name: -scores[name][1])[len(scores) // 2]
 
 
-def test_without_any_truth_there_is_no_sheet(tmp_path, phantom, items):
-    assert draw(tmp_path, phantom, items, dict.fromkeys(items)) is None
+def test_images_and_masks_are_read_where_the_table_says_and_cut_at_the_reported_threshold(tmp_path, items, drawn):
+    name = next(iter(items))
+    tile, votes = np.full((40, 60, 3), 60, np.uint8), np.zeros((40, 60), np.uint8)
+    tile[:, :30, 0] = 200
+    votes[:10], votes[10:20] = 255, 100
+    for folder, image in (("anywhere", tile), ("else", votes)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(image).save(tmp_path / folder / "a b.png")
+    moved = {name: {"image": str(tmp_path / "anywhere" / "a b.png"), "mask": str(tmp_path / "else" / "a b.png")}}
+    draw(tmp_path / "run", moved, {name: (0.5, 0.5)}, mask_threshold=127)
+    shown, truth, _ = drawn[0:6:2]
+    assert np.array_equal(shown, tile)
+    assert np.array_equal(truth[:10], tile[:10])
+    assert truth[10:].min() >= 225, "votes below the threshold are no truth"
+
+
+def test_without_any_truth_there_is_no_sheet(tmp_path, items):
+    assert draw(tmp_path, items, dict.fromkeys(items)) is None
     assert not (tmp_path / "overview.png").exists()
