@@ -51,6 +51,29 @@ def test_the_mask_is_detached_unless_asked_for():
     assert float(network.localizer.to_maps.weight.grad.abs().sum()) > 0
 
 
+@pytest.mark.parametrize("differentiable_mask", [False, True])
+def test_autocast_leaves_the_mask_in_float32(differentiable_mask):
+    network = tiny_network(differentiable_mask=differentiable_mask).eval()
+    x = network.normalise(torch.rand(2, 3, 96, 64, generator=torch.Generator().manual_seed(0)))
+    with torch.autocast("cpu", torch.bfloat16):
+        low = network.localize(x)
+    assert low.mask.dtype == torch.float32
+    assert len(low.mask.unique()) > 2000, "bfloat16 has 128 values between 0.5 and 1"
+    torch.testing.assert_close(low.mask, network.localize(x).mask, rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("mode", ["sample", "batch", "none"])
+def test_autocast_changes_no_bit_of_the_mask_of_the_same_class_maps(mode):
+    network = tiny_network(normalisation=mode, pooling_options={"dropout": 0.0})
+    maps = torch.randn(2, 2, 3, 5, generator=torch.Generator().manual_seed(1))
+    network.class_maps = lambda _: maps
+    x = torch.rand(2, 3, 96, 160)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = network.localize(x).mask
+    assert low.shape == (2, 1, 96, 160)
+    assert torch.equal(low, network.localize(x).mask)
+
+
 def test_frozen_batch_norm_neither_moves_nor_uses_batch_statistics_and_trains_its_affine_part():
     network = tiny_network(batch_norm="frozen").train()
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
