@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -29,9 +30,9 @@ class CountingSGD(torch.optim.SGD):
         self.steps += 1
 
 
-def one_step(network, batch, *, epoch: int = 2, **options) -> tuple[dict, MinMaxEntropyTrainer]:
+def one_step(network, batch, *, epoch: int = 2, tries: int = 1, **options) -> tuple[dict, MinMaxEntropyTrainer]:
     optimizer = CountingSGD(network.parameters(), lr=0.0)
-    trainer = MinMaxEntropyTrainer("cpu", epoch, [batch], network, optimizer, **{"decollate": False, **options})
+    trainer = MinMaxEntropyTrainer("cpu", epoch, [batch] * tries, network, optimizer, **{"decollate": False, **options})
     trainer.state.epoch = epoch - 1  # so that the one epoch run is the wanted one
     torch.manual_seed(11)
     trainer.run()
@@ -143,6 +144,18 @@ def test_running_the_alive_samples_only_changes_nothing_where_it_is_allowed(batc
     torch.testing.assert_close(part["loss"], full["loss"], rtol=1e-13, atol=0)
 
 
+def test_running_the_alive_samples_only_changes_nothing_with_a_differentiable_mask(batch):
+    options = {"batch_norm": "frozen", "pooling_options": {"dropout": 0.5}, "differentiable_mask": True}
+    networks = [tiny_network(seed=5, **options).double() for _ in "abc"]
+    networks[2].differentiable_mask = False
+    part, _ = one_step(networks[0], batch, passes=4, alive_only=True)
+    full, _ = one_step(networks[1], batch, passes=4, alive_only=False)
+    one_step(networks[2], batch, passes=4)
+    torch.testing.assert_close(gradients(networks[0]), gradients(networks[1]), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(part["loss"], full["loss"], rtol=1e-13, atol=0)
+    assert (gradients(networks[0]) - gradients(networks[2])).norm() > 1e-4, "the mask's gradient is in it"
+
+
 @pytest.mark.parametrize(
     ("network_options", "options"),
     [({"batch_norm": "batch"}, {}), ({"normalisation": "batch"}, {}), ({}, {"counted": "all"})],
@@ -163,6 +176,14 @@ def test_the_logged_loss_is_the_exact_sum_of_its_terms_and_of_their_weights(batc
     torch.testing.assert_close(gradients(network), gradients(reference), rtol=1e-12, atol=1e-14)
 
 
+def sure_network(batch_norm: str = "batch"):
+    """Always says class 0 and is never less sure when erased, so that with label 0 every step is really taken."""
+    network = tiny_network(seed=5, batch_norm=batch_norm, pooling_options={"dropout": 0.0}).double()
+    torch.nn.init.zeros_(network.localizer.to_maps.weight)
+    network.localizer.to_maps.bias.data = torch.tensor([2.0] * 5 + [-2.0] * 5).double()
+    return network
+
+
 def count_inner_steps(network, batch, **options) -> tuple[list[str], MinMaxEntropyTrainer]:
     fired: list[str] = []
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
@@ -175,24 +196,22 @@ def count_inner_steps(network, batch, **options) -> tuple[list[str], MinMaxEntro
 
 
 def test_the_loop_stops_when_all_trust_is_zero(batch):
-    network = tiny_network(seed=5).double().eval()
-    with torch.no_grad():
-        for head in (network.localizer, network.classifier):
-            head.to_maps.bias += torch.tensor([9.0] * 5 + [-9.0] * 5).double()
+    network = sure_network()
     always_wrong = {"image": batch["image"], "label": torch.ones(6, dtype=torch.long)}  # M says 0, whatever it sees
     always_right = {"image": batch["image"], "label": torch.zeros(6, dtype=torch.long)}
     fired, _ = count_inner_steps(copy.deepcopy(network), always_wrong, passes=8)
     assert fired.count("INNER_ITERATION_COMPLETED") == 1
     fired, trainer = count_inner_steps(network, always_right, passes=3)
-    assert 1 <= fired.count("INNER_ITERATION_COMPLETED") <= 3
+    assert fired.count("INNER_ITERATION_COMPLETED") == 3
     assert trainer.state.output["pred"].shape == (6, 2)
 
 
-def test_every_event_of_monai_is_fired_in_order(batch):
-    fired, _ = count_inner_steps(tiny_network(seed=5).double(), batch, passes=0)
+@pytest.mark.parametrize(("passes", "steps"), [(0, 1), (1, 1), (3, 3)])
+def test_every_event_of_monai_is_fired_in_order(batch, passes, steps):
+    right = {"image": batch["image"], "label": torch.zeros(6, dtype=torch.long)}
+    fired, _ = count_inner_steps(sure_network(), right, passes=passes)
     assert fired == [
-        "INNER_ITERATION_STARTED",
-        "INNER_ITERATION_COMPLETED",
+        *["INNER_ITERATION_STARTED", "INNER_ITERATION_COMPLETED"] * steps,
         "FORWARD_COMPLETED",
         "LOSS_COMPLETED",
         "BACKWARD_COMPLETED",
@@ -259,17 +278,10 @@ class SavedBytes:
 
 @pytest.mark.parametrize("batch_norm", ["batch", "frozen"])
 def test_live_tensor_bytes_do_not_grow_with_passes(batch, batch_norm):
-    # A network that is always right and never less sure when erased, so that every step is really taken.
-    def sure_network():
-        network = tiny_network(seed=5, batch_norm=batch_norm, pooling_options={"dropout": 0.0}).double()
-        torch.nn.init.zeros_(network.localizer.to_maps.weight)
-        network.localizer.to_maps.bias.data = torch.tensor([2.0] * 5 + [-2.0] * 5).double()
-        return network
-
     right = {"image": batch["image"], "label": torch.zeros(6, dtype=torch.long)}
     shallow, deep = SavedBytes(), SavedBytes()
-    one = shallow.measure(sure_network(), right, 1)
-    eight = deep.measure(sure_network(), right, 8)
+    one = shallow.measure(sure_network(batch_norm), right, 1)
+    eight = deep.measure(sure_network(batch_norm), right, 8)
     assert (shallow.steps, deep.steps) == (1, 8)
     assert one > 100_000
     assert eight <= 1.01 * one
@@ -284,6 +296,34 @@ def test_bfloat16_runs_and_accumulates_gradients_in_float32(batch):
     assert output["loss"].dtype == torch.float32
     assert torch.isfinite(output["loss"])
     assert all(p.grad.dtype == torch.float32 for p in network.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("step_reduction", ["sum", "mean"])
+def test_float16_with_a_scaled_loss_gives_the_gradients_of_float32(batch, step_reduction):
+    single = {"image": batch["image"].float(), "label": batch["label"]}
+    networks = [tiny_network(seed=5, pooling_options={"dropout": 0.0}) for _ in "ab"]
+    options = {"passes": 4, "step_reduction": step_reduction}
+    one_step(networks[0], single, **options)
+    # The scaler halves its scale until nothing overflows, and unscales in place just before it lets the step be taken.
+    output, trainer = one_step(networks[1], single, tries=8, amp=True, amp_kwargs={"dtype": torch.float16}, **options)
+    assert trainer.scaler.is_enabled()
+    assert trainer.optimizer.steps >= 1, "the last try at least must have been taken"
+    expected, got = gradients(networks[0]), gradients(networks[1])
+    assert expected.norm() > 1e-3
+    assert float((got - expected).norm() / expected.norm()) < 0.05
+    assert torch.isfinite(output["loss"])
+    assert all(p.grad.dtype == torch.float32 for p in networks[1].parameters() if p.grad is not None)
+
+
+def test_frozen_batch_norm_on_random_weights_is_warned_of(batch):
+    network = tiny_network(batch_norm="frozen").double()
+    with pytest.warns(UserWarning, match="frozen batch normalisation on random weights"):
+        one_step(network, batch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one_step(tiny_network(batch_norm="batch").double(), batch)
+        network.trunk.weights_sha256 = "0" * 64
+        one_step(network, batch)
 
 
 @pytest.mark.parametrize(
