@@ -29,7 +29,16 @@ class Network(nn.Linear):
 class Run:
     """A small trainer with momentum and a schedule, an evaluator whose score follows a script, and the handler."""
 
-    def __init__(self, folder: Path, scores: list[float], *, schedule: str = "step", patience: int = 0, **options: Any):
+    def __init__(
+        self,
+        folder: Path,
+        scores: list[float],
+        *,
+        schedule: str = "step",
+        patience: int = 0,
+        val_interval: int = 1,
+        **options: Any,
+    ) -> None:
         torch.manual_seed(0)
         self.network = Network(3, 2)
         optimizer = torch.optim.SGD(self.network.parameters(), lr=0.1, momentum=0.9)
@@ -56,7 +65,8 @@ class Run:
         self.trainer = Engine(step)
         self.trainer.settings = lambda: {"counted": "alive"}
         self.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: scheduler.step())
-        self.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: self.evaluator.run(engine.state.epoch))
+        validated = Events.EPOCH_COMPLETED(every=val_interval)
+        self.trainer.add_event_handler(validated, lambda engine: self.evaluator.run(engine.state.epoch))
         stop = EarlyStop(patience, self.evaluator)
         stop.attach(self.trainer)
         self.handler = RunCheckpoint(folder, self.network, optimizer, scheduler, self.evaluator, stop, **options)
@@ -120,6 +130,29 @@ def test_the_count_of_early_stopping_is_resumed_too(tmp_path):
     assert list(Run(tmp_path / "whole", scores, patience=3).go(6).weights) == [1, 2, 3, 4]
     Run(tmp_path / "parts", scores, patience=3).go(3)
     assert list(Run(tmp_path / "parts", scores, patience=3).go(6).weights) == [4]
+
+
+def test_a_run_that_stopped_early_trains_no_epoch_more_when_started_again(tmp_path, caplog):
+    scores = [0.5, 0.4, 0.3, 0.2, 0.9, 0.9]
+    first = Run(tmp_path, scores, patience=2).go(6)
+    assert list(first.weights) == [1, 2, 3]
+    before = {path.name: sha256_of(path) for path in tmp_path.iterdir()}
+    with caplog.at_level(logging.INFO, "glas_wsol"):
+        for _ in range(2):
+            assert Run(tmp_path, scores, patience=2).go(6).weights == {}
+    assert "stopped early after epoch 3" in caplog.text
+    assert {path.name: sha256_of(path) for path in tmp_path.iterdir()} == before
+
+
+def test_a_training_that_never_validates_ends_in_an_error_and_not_without_a_model(tmp_path):
+    run = Run(tmp_path, [0.1, 0.2], val_interval=3)
+    with pytest.raises(ConfigError, match=r"no epoch was validated.*lower val_interval") as caught:
+        run.go(2)
+    assert "\n" not in str(caught.value)
+    assert list(run.weights) == [1, 2]
+    assert not (tmp_path / "model.pt").exists()
+    Run(tmp_path / "once", [0.1, 0.2, 0.3], val_interval=3).go(3)
+    assert (tmp_path / "once" / "model.pt").is_file()
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path, caplog):

@@ -134,12 +134,13 @@ def test_of_two_runs_in_one_folder_only_the_second_one_s_files_remain(tmp_path, 
     evaluate({"e": ClassificationError()}, first, [LocalizationSaver(tmp_path)])
     assert len(left(tmp_path)) == 7
     (tmp_path / "masks" / "own.png").write_bytes(b"the user's")
-    evaluate({"e": ClassificationError()}, [[item("c", 0.75, 1)]], [LocalizationSaver(tmp_path, overlays=overlays_again)])
+    saver = LocalizationSaver(tmp_path, overlays=overlays_again)
+    evaluate({"e": ClassificationError()}, [[item("c", 0.75, 1)]], [saver])
     expected = {"predictions.csv", "masks/c.png", "masks/own.png"}
     assert left(tmp_path) == expected | ({"overlays/c.png"} if overlays_again else set())
 
 
-class Interrupted(Exception):
+class BrokenOffError(Exception):
     pass
 
 
@@ -149,11 +150,11 @@ def broken_off(tmp_path: Path, handler: Any) -> None:
     class Breaks:
         def attach(self, engine):
             def stop(_):
-                raise Interrupted
+                raise BrokenOffError
 
             engine.add_event_handler(Events.ITERATION_STARTED, stop)
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(BrokenOffError):
         evaluate({"e": ClassificationError()}, [[item("c", 0.75, 1)]], [handler, Breaks()])
 
 
@@ -217,7 +218,7 @@ def test_the_report_has_one_row_per_image(tmp_path):
     assert [float(row["probability_of_label"]) for row in table] == [0.75, 0.25, 0.9]
     assert [float(row["classification_error"]) for row in table] == [0, 1, 0]
     assert [float(row["f1_foreground"]) for row in table] == pytest.approx([2 / 3, 2 / 3, 0], abs=1e-6)
-    assert [row["predicted"] for row in table] == ["malignant"] * 3, "the class named where evidence is asked for or not"
+    assert [row["predicted"] for row in table] == ["malignant"] * 3, "evidence or not"
     assert [row["image"] for row in table] == [f"tiles/{name}.bmp" for name in "abc"]
     assert [row["mask"] for row in table] == [f"masks/{name}.png" for name in "abc"]
     assert not {"evidence", "truth"} & table[0].keys()
