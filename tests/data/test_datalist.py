@@ -189,6 +189,33 @@ def test_images_of_a_folder_in_natural_order(tmp_path):
     assert images_datalist(tmp_path)[0] == {"image": str(tmp_path / "a.jpg"), "name": "a"}
 
 
+def test_the_results_of_an_earlier_run_are_no_images_to_run_on(tmp_path):
+    touch(tmp_path, "a.png", "sub/b.png", "out/masks/a.png", "out/overlays/a.png", "outer/c.png")
+    everything = {"a", "sub__b", "out__masks__a", "out__overlays__a", "outer__c"}
+    assert set(listed(tmp_path, recursive=True)) == everything
+    for out in (tmp_path / "out", str(tmp_path / "sub" / ".." / "out")):
+        assert set(listed(tmp_path, recursive=True, exclude=out)) == {"a", "sub__b", "outer__c"}
+    assert set(listed(tmp_path, recursive=True, exclude=tmp_path / "nowhere")) == everything
+    with pytest.raises(DatalistError, match="no bmp, png"):
+        images_datalist(touch(tmp_path / "other", "out/a.png"), recursive=True, exclude=tmp_path / "other" / "out")
+
+
+@pytest.mark.parametrize("out", ["", "out"])
+def test_images_inside_the_output_folder_itself_are_listed(tmp_path, out):
+    # A phantom lies in the run's own folder.
+    touch(tmp_path, "out/phantom/a.png", "out/phantom/sub/b.png")
+    phantom = tmp_path / "out" / "phantom"
+    assert set(listed(phantom, recursive=True, exclude=tmp_path / out)) == {"a", "sub__b"}
+    assert set(listed(phantom, recursive=True, exclude=phantom)) == {"a", "sub__b"}
+
+
+def test_the_output_folder_may_be_relative(tmp_path, monkeypatch):
+    touch(tmp_path, "a.png", "out/masks/a.png")
+    monkeypatch.chdir(tmp_path)
+    assert set(listed(tmp_path, recursive=True, exclude="out")) == {"a"}
+    assert set(listed(Path(), recursive=True, exclude=str(tmp_path / "out"))) == {"a"}
+
+
 def test_images_of_one_stem_have_two_names(tmp_path):
     touch(tmp_path, "a.png", "a.tif", "b.png")
     assert listed(tmp_path) == {"a.png": "a.png", "a.tif": "a.tif", "b": "b.png"}

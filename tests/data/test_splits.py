@@ -207,3 +207,27 @@ def test_summary_of_many_classes_is_narrow():
     data = tuple(items("0123456789" * 2 + "0"))
     text = Datalist("many", tuple("abcdefghij"), {"train": data}, "/src").summary()
     assert text.splitlines()[1:] == ["split  n   per class  groups  masks", "train  21  2-3        -       no"]
+
+
+def test_the_digest_is_that_of_names_and_labels_and_not_of_the_folder():
+    def digests(data: list[Item]) -> tuple[str, str]:
+        made = Datalist("d", CLASSES, {"train": tuple(data), "valid": tuple(items("01"))}, "here")
+        return made.digest("train"), made.digest("valid")
+
+    data = items("0011")
+    train, valid = digests(data)
+    assert len(train) == 64
+    assert train != valid
+    moved = [replace(item, image=Path("/elsewhere") / item.image, mask=Path("m.png"), group="g") for item in data]
+    assert digests(moved) == (train, valid)
+    changes = (
+        [replace(data[0], label=1), *data[1:]],
+        [replace(data[0], name="other"), *data[1:]],
+        data[::-1],
+        data[:-1],
+    )
+    found = [digests(changed) for changed in changes]
+    assert len({train, *(one for one, _ in found)}) == 1 + len(changes)
+    assert {other for _, other in found} == {valid}
+    with pytest.raises(SplitError, match="no 'test' split"):
+        Datalist("d", CLASSES, {"train": tuple(data), "valid": tuple(items("01"))}, "here").digest("test")
