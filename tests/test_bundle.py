@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import warnings
@@ -11,10 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from monai.data import Dataset
+from monai.transforms import Compose
 from safetensors.torch import save_file
 
 from glas_wsol.bundle import load_checkpoint, model_card, preflight, refuse_unknown_ids, resolve_dataset, unknown_ids
-from glas_wsol.errors import ConfigError, OutputError, WeightsError
+from glas_wsol.errors import ConfigError, ImageFileError, OutputError, WeightsError
+from glas_wsol.networks.weights import sha256_of
 from tests.conftest import tiny_network
 
 RUN = ["/site-packages/monai/bundle/__main__.py", "run"]
@@ -64,6 +68,9 @@ def as_it_was(monkeypatch):
         ["--phantom", "{'anything': 1}"],
         ["--output-dir", "elsewhere"],  # the command line takes dashes for underscores
         ["--output_dir", "--"],
+        ["--epochs", "-1"],  # a number, not an option of one dash
+        ["--optimizer#lr", "-.5", "--dropout=-1e-3"],
+        ["-epochs", "9"],
         ["--logging_file", "log.conf", "--tracking", "none", "--run_id", "run", "--meta_file", "m.json"],
         [],
     ],
@@ -94,6 +101,19 @@ def test_a_typo_is_refused_with_the_nearest_name(config, option, said, style):
         refuse_unknown_ids([*RUN, "--config_file", config, *typed])
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("typed", [["-epochz", "9"], ["-epochz=9"], ["--epochs", "-1", "-epochz", "-1"]])
+def test_a_typo_after_one_dash_is_refused_too(config, typed):
+    with pytest.raises(ConfigError, match=r"'epochz' \[command line\]: did you mean epochs"):
+        refuse_unknown_ids([*RUN, "--config_file", config, *typed])
+
+
+@pytest.mark.parametrize("command", ["run", "run_workflow"])
+def test_both_commands_that_run_a_config_are_looked_at(config, command):
+    refuse_unknown_ids([RUN[0], command, "--config_file", config, "--epochs", "9"])
+    with pytest.raises(ConfigError, match="did you mean epochs"):
+        refuse_unknown_ids([RUN[0], command, "--config_file", config, "--epochz", "9"])
 
 
 def test_with_nothing_near_the_flat_names_are_listed(config):
@@ -219,6 +239,30 @@ def test_a_model_is_used_only_with_the_settings_it_was_trained_with(tmp_path):
         load_checkpoint(tiny_network(normalisation="none"), path)
 
 
+def test_a_model_is_refused_that_is_not_the_one_its_card_describes(tmp_path):
+    path = saved(tmp_path, tiny_network(seed=1).state_dict())
+    (tmp_path / "model.json").write_text(json.dumps({"sha256": sha256_of(path)}))
+    load_checkpoint(tiny_network(), path)
+    saved(tmp_path, tiny_network(seed=2).state_dict())  # as when the writer was killed between the two files
+    network = tiny_network(seed=3)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(WeightsError, match=r"not the one that model\.json.*model\.pt.*delete model\.json"):
+        load_checkpoint(network, path)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_a_model_without_its_card_is_loaded_with_a_warning(tmp_path, caplog):
+    path = saved(tmp_path, tiny_network().state_dict())
+    with caplog.at_level(logging.WARNING, "glas_wsol"):
+        load_checkpoint(tiny_network(), path)
+        assert "model.json is not there" in caplog.text
+        caplog.clear()
+        (tmp_path / "model.json").write_text("{}")
+        load_checkpoint(tiny_network(), path)
+        model_card(str(tmp_path / "nowhere.pt"))  # nothing to describe
+    assert caplog.text == ""
+
+
 def test_the_state_of_a_run_or_a_pickle_is_not_a_model(tmp_path):
     with pytest.raises(WeightsError, match="not a state dict"):
         load_checkpoint(tiny_network(), saved(tmp_path, {"network": {"a": torch.zeros(1)}, "trainer": {"epoch": 1}}))
@@ -307,6 +351,57 @@ def test_a_user_s_mistake_is_one_line_without_a_traceback(tmp_path, as_it_was, c
     preflight(str(tmp_path))
     said = shown(capsys, wrapped(ConfigError("passes=-1", "trainer", "give 0\nor more"), levels, how))
     assert said == "error: passes=-1 [trainer]: give 0 or more\n"
+
+
+FROM_A_WORKER = """Caught RuntimeError in DataLoader worker process 0.
+Original Traceback (most recent call last):
+  File "reading.py", line 7, in read_rgb
+    raise ImageFileError("damaged", path, "replace it")
+glas_wsol.errors.ImageFileError: damaged [x.png]: replace it
+
+The above exception was the direct cause of the following exception:
+
+RuntimeError: applying transform <glas_wsol.transforms.ReadRGBd object at 0x7f>
+"""
+
+
+@pytest.mark.parametrize("levels", [0, 2])
+def test_a_mistake_found_in_a_worker_is_one_line_too(tmp_path, as_it_was, capsys, levels):
+    as_it_was.setattr(sys, "argv", ["pytest"])
+    preflight(str(tmp_path))
+    assert shown(capsys, wrapped(RuntimeError(FROM_A_WORKER), levels, "from")) == (
+        "error: damaged [x.png]: replace it\n"
+    )
+
+
+class Damaged:
+    """A transform that fails as reading a damaged file does."""
+
+    def __call__(self, _):
+        raise ImageFileError("damaged", "x.png", "replace it")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="workers are forked")
+@pytest.mark.parametrize(
+    "wrapped_by_monai",
+    [True, pytest.param(False, marks=pytest.mark.xfail(reason="torch hands over the traceback as the error's `what`"))],
+)
+def test_a_real_worker_s_mistake_is_one_line(tmp_path, as_it_was, capsys, wrapped_by_monai):
+    as_it_was.setattr(sys, "argv", ["pytest"])
+    preflight(str(tmp_path))
+
+    class Plain(torch.utils.data.Dataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return Damaged()(index)
+
+    dataset = Dataset([0], Compose([Damaged()])) if wrapped_by_monai else Plain()
+    with pytest.raises(Exception, match="damaged") as caught:
+        next(iter(torch.utils.data.DataLoader(dataset, num_workers=1)))
+    capsys.readouterr()
+    assert shown(capsys, caught.value) == "error: damaged [x.png]: replace it\n"
 
 
 @pytest.mark.parametrize("levels", [0, 2])

@@ -132,6 +132,20 @@ def test_show_demands_a_gain_over_the_floor_where_asked_to(tissue, tmp_path, cap
     assert str(tmp_path) in err
 
 
+@pytest.mark.xfail(raises=TypeError, reason="figures that are null are added up")
+def test_show_cannot_demand_a_gain_where_there_are_no_true_masks(tissue, tmp_path, capsys):
+    evaluation(tmp_path, tissue, truth=False)
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    nothing = {"f1_foreground": None, "f1_background": None}
+    intervals = {f"{name}_interval": None for name in nothing}
+    report |= nothing | intervals | {"floor": {"classification_error": None, **nothing}}
+    (tmp_path / "evaluation.json").write_text(json.dumps(report))
+    assert main(["show", str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert main(["show", str(tmp_path), "--beat-floor", "0.1"]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
 def test_show_without_an_evaluation_says_how_to_get_one(tmp_path, capsys):
     assert "evaluate.json" in fails(capsys, "show", str(tmp_path))
 
