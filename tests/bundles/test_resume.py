@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +17,7 @@ import pytest
 import torch
 from ignite.engine import Events
 
+from glas_wsol.data.phantom_tissue import write_tissue_phantom
 from glas_wsol.errors import ConfigError, GlasWsolError, OutputError
 from tests.bundles.conftest import BUNDLES, DATA, SMALL, config, workflow
 
@@ -34,8 +38,6 @@ def settings(phantom: Path, output: Path, **changes):
 
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory):
-    from glas_wsol.data.phantom_tissue import write_tissue_phantom
-
     return write_tissue_phantom(tmp_path_factory.mktemp("data") / "phantom", **DATA[GLAS]["phantom"])
 
 
@@ -110,7 +112,7 @@ def test_a_finished_run_is_left_alone(phantom, undisturbed):
     assert {p: p.stat().st_mtime_ns for p in (undisturbed / "models").iterdir()} == before
 
 
-def test_resuming_with_other_settings_or_against_the_users_word_is_refused(phantom, undisturbed):
+def test_resuming_with_other_settings_or_against_the_users_word_is_refused(phantom, undisturbed, tmp_path):
     def cause(**changes) -> GlasWsolError:
         with pytest.raises(RuntimeError) as caught:
             workflow("train", [config(GLAS, "train")], **settings(phantom, undisturbed, **changes)).run()
@@ -119,10 +121,29 @@ def test_resuming_with_other_settings_or_against_the_users_word_is_refused(phant
             error = error.__cause__
         return error
 
-    refused = cause(passes=3)
-    assert isinstance(refused, ConfigError)
-    assert "passes was 2, is 3" in str(refused)
+    before = {path.name: path.read_bytes() for path in (undisturbed / "models").iterdir()}
+    more = write_tissue_phantom(tmp_path / "more", **{**DATA[GLAS]["phantom"], "train": 16})
+    ties = {"loss": "last", "last": "loss"}[json.loads(Path(config(GLAS, "train")).read_text())["selection_ties"]]
+    for changes, named in (
+        ({"passes": 3}, r"passes was 2, is 3"),
+        ({"selection_ties": ties}, rf"selection_ties was '\w+', is '{ties}'"),
+        ({"optimizer#lr": 0.02}, r"optimizer#\w*lr of group 0 was 0\.01, is 0\.02"),
+        ({"dataset_dir": str(more)}, r"training_images was '\w{64}', is '\w{64}'.*validation_images was"),
+        ({"pixel_mean": [0.4, 0.5, 0.5]}, r"pixel_mean was \[0.5, 0.5, 0.5\], is \[0.4"),
+    ):
+        refused = cause(**changes)
+        assert isinstance(refused, ConfigError), changes
+        assert re.search(named, str(refused)), str(refused)
+        assert "\n" not in str(refused)
     assert isinstance(cause(resume=False), OutputError)
+    assert {path.name: path.read_bytes() for path in (undisturbed / "models").iterdir()} == before
+
+
+def test_the_same_images_in_a_moved_folder_are_the_same_data(phantom, undisturbed, tmp_path):
+    moved = shutil.copytree(phantom, tmp_path / "moved")
+    before = {p: p.stat().st_mtime_ns for p in (undisturbed / "models").iterdir()}
+    workflow("train", [config(GLAS, "train")], **settings(moved, undisturbed)).run()
+    assert {p: p.stat().st_mtime_ns for p in (undisturbed / "models").iterdir()} == before
 
 
 @pytest.mark.slow
