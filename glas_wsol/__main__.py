@@ -66,6 +66,8 @@ def _show(arguments: argparse.Namespace) -> None:
         overlay = run / report["split"] / "overlays" / f"{sheet.median}.png"
         print(f"open {overlay}: the median tile as a reader gets it")
     if arguments.beat_floor is not None:
+        if report["f1_foreground"] is None:
+            raise GlasWsolError("no image has a true mask to measure by", run, "leave out --beat-floor")
         gain = _mean_f1(report) - _mean_f1(report["floor"])
         if gain < arguments.beat_floor:
             wanted = f"{100 * arguments.beat_floor:g}"

@@ -58,12 +58,12 @@ def preflight(output_dir: str) -> None:
 def _say_in_one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     cause: BaseException | None = error
     while cause is not None:  # MONAI wraps what a component raises in a RuntimeError per level
+        told = _FROM_WORKER.findall(getattr(cause, "what", str(cause)))
+        if told:  # a loader's worker hands over a traceback as text
+            print(f"error: {told[-1]}", file=sys.stderr)
+            return
         if isinstance(cause, GlasWsolError):
             print(f"error: {cause}", file=sys.stderr)
-            return
-        told = _FROM_WORKER.search(str(cause))
-        if told:  # a loader's worker hands over a traceback as text
-            print(f"error: {told[1]}", file=sys.stderr)
             return
         cause = cause.__cause__ or cause.__context__
     sys.__excepthook__(kind, error, trace)

@@ -384,7 +384,7 @@ class Damaged:
 @pytest.mark.skipif(sys.platform == "win32", reason="workers are forked")
 @pytest.mark.parametrize(
     "wrapped_by_monai",
-    [True, pytest.param(False, marks=pytest.mark.xfail(reason="torch hands over the traceback as the error's `what`"))],
+    [True, False],
 )
 def test_a_real_worker_s_mistake_is_one_line(tmp_path, as_it_was, capsys, wrapped_by_monai):
     as_it_was.setattr(sys, "argv", ["pytest"])

@@ -22,6 +22,8 @@ __all__ = ["RunCheckpoint"]
 
 logger = logging.getLogger(__name__)
 
+_OWN_NAMES = {"initial_lr": "lr"}  # the schedule keeps the rate the user set under another name
+
 
 class RunCheckpoint:
     """Writes ``model.pt`` (the best model's plain state dict), ``model.json`` (what it is), ``last.pt`` (to resume).
@@ -157,7 +159,7 @@ class RunCheckpoint:
             **self.recipe,
             **{f"train#trainer#{name}": value for name, value in _settings_of(trainer).items()},
             **{f"network_def#{name}": value for name, value in _settings_of(self.network).items()},
-            **{f"optimizer#{name} of group {i}": v for i, group in enumerate(groups) for name, v in group.items()},
+            **{f"optimizer#{_OWN_NAMES.get(k, k)} of group {i}": v for i, g in enumerate(groups) for k, v in g.items()},
             "schedule": type(self.stateful["lr_scheduler"]).__name__,
             "steps of the schedule": getattr(self.stateful["lr_scheduler"], "total_steps", None),
         }

@@ -84,7 +84,7 @@ class LocalizationSaver:
         """Take away what an earlier run wrote, table last: nothing of it can be taken for a result of this one."""
         table = self.output_dir / self.table
         if table.is_file():
-            with table.open(encoding="utf-8", newline="") as file:
+            with table.open(encoding="utf-8", errors="replace", newline="") as file:
                 names = [row["name"] for row in csv.DictReader(file) if row.get("name")]
             for folder in ("masks", "overlays"):
                 for name in names:
