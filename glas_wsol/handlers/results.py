@@ -19,7 +19,7 @@ from monai.utils.enums import CommonKeys as Keys
 
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.localization import Localization
-from glas_wsol.metrics.bootstrap import bootstrap_interval
+from glas_wsol.metrics.bootstrap import bootstrap_interval, share_interval
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 from glas_wsol.networks.weights import sha256_of
 from glas_wsol.writers.atomic import atomic_write
@@ -169,11 +169,12 @@ class EvaluationReport:
         report["n_with_masks"] = len(with_truth)
         report["n_without_evidence"] = self.without_evidence  # their mask is empty; their class counts all the same
         report["threshold"] = self.threshold
-        report["interval"] = "95 % percentile bootstrap over images, 9999 resamples"
+        report["interval"] = "95 %: Wilson's for the error, percentile bootstrap over images (9999 resamples) for F1"
         for name in self.metrics:
             values = _per_image(state.metric_details.get(name))
             report[name] = _number(state.metrics.get(name))
-            report[f"{name}_interval"] = list(bootstrap_interval(values)) if values else None
+            interval = share_interval if name == "classification_error" else bootstrap_interval
+            report[f"{name}_interval"] = list(interval(values)) if values else None
             measured = self.rows if name == "classification_error" else with_truth
             cells = dict(zip(map(id, measured), values, strict=True)) if values else {}
             for row in self.rows:  # every row has every column: an image without a mask has empty ones

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from glas_wsol.metrics.bootstrap import bootstrap_interval
+from glas_wsol.metrics.bootstrap import bootstrap_interval, share_interval
 from glas_wsol.metrics.classification import ClassificationError, CrossEntropy, SelectionScore
 from glas_wsol.metrics.regions import RegionF1
 
-__all__ = ["ClassificationError", "CrossEntropy", "RegionF1", "SelectionScore", "bootstrap_interval"]
+__all__ = ["ClassificationError", "CrossEntropy", "RegionF1", "SelectionScore", "bootstrap_interval", "share_interval"]

@@ -1,14 +1,14 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""How far a mean over a few images can be trusted."""
+"""How far a mean, or a share, of a few images can be trusted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
 
-__all__ = ["bootstrap_interval"]
+__all__ = ["bootstrap_interval", "share_interval"]
 
 
 def bootstrap_interval(
@@ -37,3 +37,19 @@ def bootstrap_interval(
         rng=np.random.default_rng(seed),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def share_interval(hits: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a share: no error among 18 images does not mean that there are none (Wilson, 1927).
+
+    Resampling images would give an interval of no width there.
+
+    Args:
+        hits: 1 or 0 per image.
+        level: coverage wanted. Defaults to 0.95.
+
+    Returns:
+        Lower and upper bound, in [0, 1].
+    """
+    interval = binomtest(round(sum(hits)), len(hits)).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)

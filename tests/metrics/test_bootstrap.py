@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Bootstrap intervals against normal theory and where there is nothing to redraw."""
+"""Intervals against theory, and where there is nothing to redraw or no error to count."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from glas_wsol.metrics import bootstrap_interval
+from glas_wsol.metrics import bootstrap_interval, share_interval
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +45,15 @@ def test_of_two_values_it_reaches_from_one_to_the_other():
 @pytest.mark.parametrize("values", [[0.3], [1.0, 1.0, 1.0], [0.0] * 20])
 def test_of_one_image_or_equal_values_it_is_the_value(values):
     assert bootstrap_interval(values) == (values[0], values[0])
+
+
+@pytest.mark.parametrize("hits", [0, 1, 5, 18])
+def test_the_interval_of_a_share_is_wilsons(hits):
+    n, z = 18, 1.959964
+    p = hits / n
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    low, high = share_interval([1.0] * hits + [0.0] * (n - hits))
+    assert low == pytest.approx(middle - half, abs=1e-6)
+    assert high == pytest.approx(middle + half, abs=1e-6)
+    assert high - low > 0.15, "no share of 18 images is certain"
