@@ -45,6 +45,8 @@ def preflight(output_dir: str) -> None:
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     refuse_unknown_ids(sys.argv)
     folder = Path(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError("the output folder is a file", folder, "choose another output_dir")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -56,6 +58,9 @@ def preflight(output_dir: str) -> None:
 
 
 def _say_in_one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted: run the same command again; a training goes on after its last whole epoch", file=sys.stderr)
+        return
     cause: BaseException | None = error
     while cause is not None:  # MONAI wraps what a component raises in a RuntimeError per level
         told = _FROM_WORKER.findall(getattr(cause, "what", str(cause)))

@@ -412,3 +412,9 @@ def test_any_other_failure_keeps_its_traceback(tmp_path, as_it_was, capsys, leve
     assert "Traceback" in said
     assert "ZeroDivisionError: by zero" in said
     assert not said.startswith("error: ")
+
+
+def test_an_interruption_is_one_line(tmp_path, as_it_was, capsys):
+    as_it_was.setattr(sys, "argv", ["pytest"])
+    preflight(str(tmp_path))
+    assert shown(capsys, KeyboardInterrupt()).splitlines()[0].startswith("interrupted: run the same command again")

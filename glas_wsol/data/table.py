@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import re
 from collections import defaultdict
@@ -111,6 +112,14 @@ def _columns(titles: list[str]) -> dict[str, int]:
     return {key: titles.index(names[0]) for key, names in known.items() if names}
 
 
+def _misspelt(titles: list[str], columns: Mapping[str, int]) -> list[str]:
+    """Titles like that of an optional column that is absent: unread, patients would come to stand on both sides."""
+    absent = [name for key, names in COLUMNS.items() if key not in columns for name in names]
+    unread = [title for column, title in enumerate(titles) if column not in columns.values()]
+    near = {title: difflib.get_close_matches(title, absent, n=1, cutoff=0.7) for title in unread}
+    return [f"column {title!r} is not known: did you mean {names[0]!r}?" for title, names in near.items() if names]
+
+
 def read_rows(
     path: Path,
     required: Sequence[str],
@@ -153,6 +162,7 @@ def read_rows(
     twice = sorted({titles[column] for column in columns.values() if titles.count(titles[column]) > 1})
     missing += [f"column {title!r} is there twice" for title in twice]
     missing += ["it has a header and no rows"] if not rows else []
+    missing += _misspelt(titles, columns) if meaning is _columns else []
     if missing:
         raise DatalistError(path, missing, "correct the table")
     read = []

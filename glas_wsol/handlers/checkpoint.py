@@ -103,7 +103,7 @@ class RunCheckpoint:
             "sha256": sha256_of(self.best_file),
         }
         with atomic_write(self.directory / "model.json", "w") as file:
-            json.dump(card, file, indent=4)
+            file.write(json.dumps(card, indent=4) + "\n")
 
     def keep_last(self, trainer: Engine) -> None:
         """Save the state after a whole epoch."""

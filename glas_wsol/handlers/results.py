@@ -17,6 +17,7 @@ from monai.engines.utils import IterationEvents
 from monai.networks.utils import eval_mode
 from monai.utils.enums import CommonKeys as Keys
 
+from glas_wsol.errors import OutputError
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.localization import Localization
 from glas_wsol.metrics.bootstrap import bootstrap_interval, share_interval
@@ -58,6 +59,8 @@ class ClassOpinions:
 class LocalizationSaver:
     """Writes each image's mask and overlay as PNG at the image's own size, and one row per image in a table.
 
+    An earlier run's results in the same folder are replaced; any other file is never overwritten.
+
     Args:
         output_dir: receives ``masks/NAME.png`` (0 undecidable, 255 decidable), ``overlays/NAME.png`` and the table.
         table: name of the CSV table. Defaults to ``predictions.csv``.
@@ -80,23 +83,46 @@ class LocalizationSaver:
         for folder in ("masks", "overlays") if self.overlays else ("masks",):
             (self.output_dir / folder).mkdir(parents=True, exist_ok=True)
 
+    @property
+    def _journal(self) -> Path:
+        """Names of an unfinished run's files: a hidden file beside the table that is not there yet."""
+        return self.output_dir / f".{self.table}.unfinished"
+
     def _remove_earlier(self) -> None:
         """Take away what an earlier run wrote, table last: nothing of it can be taken for a result of this one."""
-        table = self.output_dir / self.table
+        table, names = self.output_dir / self.table, set()
         if table.is_file():
             with table.open(encoding="utf-8", errors="replace", newline="") as file:
-                names = [row["name"] for row in csv.DictReader(file) if row.get("name")]
-            for folder in ("masks", "overlays"):
-                for name in names:
-                    (self.output_dir / folder / f"{name}.png").unlink(missing_ok=True)
-            table.unlink()
+                names |= {row["name"] for row in csv.DictReader(file) if row.get("name")}
+        if self._journal.is_file():
+            names |= set(self._journal.read_text(encoding="utf-8").splitlines())
+        for name in names:
+            for file in self._files(name):
+                file.unlink(missing_ok=True)
+        if names:
+            logger.warning("replacing %d earlier results in %s", len(names), self.output_dir)
+        table.unlink(missing_ok=True)
+        self._journal.unlink(missing_ok=True)
+
+    def _files(self, name: str) -> tuple[Path, Path]:
+        return tuple(self.output_dir / folder / f"{name}.png" for folder in ("masks", "overlays"))
+
+    def _reserve(self, name: str) -> None:
+        """Refuse to overwrite what no run of this kind wrote: masks/ may hold a user's own annotation."""
+        for file in self._files(name):
+            if file.exists():
+                raise OutputError("this file is not one of earlier results", file, "choose another output_dir")
+        with self._journal.open("a", encoding="utf-8") as journal:
+            journal.write(f"{name}\n")
 
     def _write_images(self, engine: Engine) -> None:
         for item in engine.state.output:
             found: Localization = item["localization"]
-            write_png(self.output_dir / "masks" / f"{found.name}.png", found.mask)
+            self._reserve(found.name)
+            mask, picture = self._files(found.name)
+            write_png(mask, found.mask)
             if self.overlays:
-                write_png(self.output_dir / "overlays" / f"{found.name}.png", _overlay(item[Keys.IMAGE], found))
+                write_png(picture, _overlay(item[Keys.IMAGE], found))
             self.rows.append(
                 {
                     "path": found.path,
@@ -109,6 +135,7 @@ class LocalizationSaver:
 
     def _write_table(self, _: Engine) -> None:
         _write_csv(self.output_dir / self.table, self.rows)
+        self._journal.unlink(missing_ok=True)
         logger.info("%d localizations in %s", len(self.rows), self.output_dir)
 
 
@@ -191,7 +218,7 @@ class EvaluationReport:
         report["checkpoint_sha256"] = sha256_of(self.checkpoint)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.output_dir / "evaluation.json", "w") as file:
-            json.dump(report, file, indent=4, allow_nan=False)
+            file.write(json.dumps(report, indent=4, allow_nan=False) + "\n")
         _write_csv(self.output_dir / "evaluation.csv", self.rows)
         logger.info("evaluated %d images of split %r\n%s", len(self.rows), report.get("split"), summary(report))
 

@@ -61,7 +61,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, EOFError, ValueError, KeyError) as error:
-        raise WeightsError(f"damaged weights file ({error})", path, "copy or download it again") from error
+        raise WeightsError("not a weights file, or a damaged one", path, "copy or download it again") from error
     except Exception as error:  # torch and pickle raise many types on a file that is not plain tensors
         raise WeightsError(
             "not a file of plain tensors", path, "save a state dict of tensors, best as .safetensors"

@@ -50,16 +50,23 @@ def draw_overview(run: str | Path, report: Mapping[str, Any]) -> Overview | None
         tile = read_rgb(row["image"])
         found = read_mask(run / split / "masks" / f"{row['name']}.png") > 0
         truth = read_mask(row["mask"]) > report.get("mask_threshold", 0)
+        wrong = "" if row["label"] == row["predicted"] else " (wrong)"
         titles = (
-            f"{place}: {row['name']}, {row['label']}",
-            "true outlines",
-            f"decidable, said {row['class']}: "
-            f"F1+ {float(row['f1_foreground']):.2f}, F1- {float(row['f1_background']):.2f}",
+            f"{place}, mean F1 {_mean_f1(row):.2f}: {row['name']}, {row['label']}",
+            "truth",
+            f"found, said {row['class']}{wrong}: F1+ {float(row['f1_foreground']):.2f}, "
+            f"F1- {float(row['f1_background']):.2f}",
         )
-        for axis, picture, title in zip(line, (tile, _dim(tile, truth), _dim(tile, found)), titles, strict=True):
-            axis.imshow(picture, interpolation="nearest")
-            axis.set_title(title, fontsize=10)
+        for axis, region, title in zip(line, (None, truth, found), titles, strict=True):
+            axis.imshow(tile if region is None else _fade(tile, region), interpolation="nearest")
+            if region is not None and region.any() and not region.all():
+                for colour, width in (("black", 2.4), ("#ffe600", 1.2)):
+                    axis.contour(region, levels=[0.5], colors=[colour], linewidths=[width])
+            axis.set_title(title, fontsize=9)
             axis.set_axis_off()
+    figure.supxlabel(
+        "yellow: border of the region; faded: outside it. Tiles are ordered by the mean of F1+ and F1-.", size=9
+    )
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     write_png(run / "overview.png", np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3]))
@@ -70,6 +77,8 @@ def _mean_f1(row: dict[str, str]) -> float:
     return (float(row["f1_foreground"]) + float(row["f1_background"])) / 2
 
 
-def _dim(tile: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The tile with everything outside the mask faded to near white."""
-    return np.where(mask[..., None], tile, 225 + tile // 9).astype(np.uint8)
+def _fade(tile: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The tile with everything outside the mask faded towards grey, white glass too."""
+    grey = tile @ np.array([0.299, 0.587, 0.114])
+    faded = 0.35 * grey[..., None] + 0.65 * 190
+    return np.where(mask[..., None], tile, np.broadcast_to(faded, tile.shape)).astype(np.uint8)

@@ -272,3 +272,15 @@ def test_a_folder_stands_for_its_table(write, tmp_path):
 def test_the_order_of_rows_does_not_change_the_fold(write):
     valid = {item.name for item in table_datalist(write("image,label", *rows())).splits["valid"]}
     assert {item.name for item in table_datalist(write("image,label", *rows()[::-1])).splits["valid"]} == valid
+
+
+@pytest.mark.parametrize(
+    ("title", "meant"), [("grp", "group"), ("maks", "mask"), ("splt", "split"), ("patientid", "patient_id")]
+)
+def test_a_misspelt_optional_column_is_a_fault_and_not_ignored(write, title, meant):
+    table = write(f"image,label,{title}", *rows(cell=lambda n: ",x"))
+    assert f"column {title!r} is not known: did you mean {meant!r}?" in " ".join(faults(table))
+
+
+def test_other_columns_may_stand_in_the_table(write):
+    assert len(table_datalist(write("image,label,stain,magnification", *rows(cell=lambda n: ",HE,20"))).splits) == 2

@@ -16,6 +16,7 @@ from ignite.engine import Events
 from monai.data import decollate_batch
 from monai.engines import SupervisedEvaluator
 
+from glas_wsol.errors import OutputError
 from glas_wsol.handlers import ClassOpinions, EvaluationReport, LocalizationSaver
 from glas_wsol.handlers.results import summary
 from glas_wsol.inferers import WholeTileInferer
@@ -81,6 +82,20 @@ def test_masks_and_overlays_have_the_items_names_and_sizes(tmp_path):
         drawn = read_rgb(tmp_path / "out" / "overlays" / f"{found.name}.png")
         assert drawn.shape[0] > height
         assert drawn.shape[1] >= width
+
+
+def test_a_users_own_file_is_never_overwritten(tmp_path):
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "b.png").write_bytes(b"an annotation made by hand")
+    batches = [[item("a", 0.75, 1)], [item("b", 0.75, 1)]]
+    with pytest.raises(OutputError, match="not one of earlier results"):
+        evaluate({"e": ClassificationError()}, batches, [LocalizationSaver(tmp_path)])
+    assert (tmp_path / "masks" / "b.png").read_bytes() == b"an annotation made by hand"
+    # what the broken run did write is known to be its own, and is replaced
+    evaluate({"e": ClassificationError()}, [[item("c", 0.75, 1)]], [LocalizationSaver(tmp_path)])
+    assert sorted(p.name for p in (tmp_path / "masks").iterdir()) == ["b.png", "c.png"]
+    assert [row["name"] for row in rows(tmp_path / "predictions.csv")] == ["c"]
+    assert not list(tmp_path.glob(".*")), "no journal is left"
 
 
 def test_the_table_has_one_row_per_image_in_order(tmp_path):
