@@ -97,6 +97,8 @@ class LocalizationSaver:
         if self._journal.is_file():
             names |= set(self._journal.read_text(encoding="utf-8").splitlines())
         for name in names:
+            if name != Path(name).name:  # a table that somebody edited must not reach out of its folder
+                continue
             for file in self._files(name):
                 file.unlink(missing_ok=True)
         if names:

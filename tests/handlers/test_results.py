@@ -98,6 +98,14 @@ def test_a_users_own_file_is_never_overwritten(tmp_path):
     assert not list(tmp_path.glob(".*")), "no journal is left"
 
 
+def test_an_edited_table_does_not_reach_out_of_its_folder(tmp_path):
+    (tmp_path / "precious.png").write_bytes(b"precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "predictions.csv").write_text("path,name\nx,../../precious\n")
+    evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path / "out")])
+    assert (tmp_path / "precious.png").read_bytes() == b"precious"
+
+
 def test_the_table_has_one_row_per_image_in_order(tmp_path):
     batches = [[item("b", 0.75, 1), item("a", 0.125, 1)], [item("none", 0.9, 1, evidence=False)]]
     evaluate({"e": ClassificationError()}, batches, [LocalizationSaver(tmp_path, table="table.csv", overlays=False)])
