@@ -22,6 +22,7 @@ from monai.bundle import ConfigParser
 
 from glas_wsol.errors import ConfigError, GlasWsolError, OutputError, WeightsError
 from glas_wsol.networks.weights import load_strictly, read_state_dict, sha256_of
+from glas_wsol.settings import as_json, changes, settings_of
 
 __all__ = ["load_checkpoint", "model_card", "preflight", "refuse_unknown_ids", "resolve_dataset", "unknown_ids"]
 
@@ -206,10 +207,9 @@ def load_checkpoint(network: Any, checkpoint: str, settings: Mapping[str, Any] |
     if not Path(checkpoint).is_file():
         raise WeightsError("no trained model", checkpoint, "train first, or name a model with --checkpoint FILE")
     card = model_card(checkpoint)
-    own = network.settings() if hasattr(network, "settings") else {}
-    now = json.loads(json.dumps({**(settings or {}), **{f"network_def#{k}": v for k, v in own.items()}}))
+    now = as_json({**(settings or {}), **settings_of(network, "network_def#")})
     then = {**card, **{f"network_def#{k}": v for k, v in dict(card.get("network") or {}).items()}}
-    changed = [f"{k} was {then[k]!r}, is {v!r}" for k, v in now.items() if k in then and then[k] != v]
+    changed = changes(then, now, [name for name in now if name in then])
     if changed:
         fix = "give the settings and overlays it was trained with"
         raise ConfigError("the model was trained with other settings: " + ", ".join(changed), checkpoint, fix)

@@ -220,7 +220,8 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         erase = self.passes > 0 and self.state.epoch > self.erase_from_epoch  # Ignite counts epochs from 1
         state = erasing.start(x)
         total, dropout, index = x.new_zeros(()), None, None
-        for step in range(max(self.passes, 1) if erase else 1):
+        forwards = self.passes if erase else 1
+        for step in range(forwards):
             self.fire_event(IterationEvents.INNER_ITERATION_STARTED)
             localized = self.network.localize(_part(state.erased, index), _part(dropout, index))
             if self.reuse_dropout and step == 0:
@@ -232,7 +233,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             total = total + self._backward(loss)
             state = erasing.advance(state, localized.logits, losses, localized.mask, label, index, self.sigma)
             self.fire_event(IterationEvents.INNER_ITERATION_COMPLETED)
-            if step + 1 == self.passes or not erase:
+            if step + 1 == forwards:
                 break
             # The one wait for the device per step; the backward above is already queued behind it.
             survivors = state.alive.nonzero().squeeze(1)

@@ -14,7 +14,7 @@ from PIL import Image
 from glas_wsol.data.cub import CUB5_VALID
 from glas_wsol.data.phantom_bird_drawing import draw_bird
 from glas_wsol.data.phantom_bird_plumage import SPECIES
-from glas_wsol.data.phantom_folder import build_phantom, check_positive, generator_of, run_jobs
+from glas_wsol.data.phantom_folder import build_phantom, check_counts, check_positive, generator_of, run_jobs
 from glas_wsol.errors import ConfigError
 
 __all__ = ["write_bird_phantom"]
@@ -62,8 +62,7 @@ def write_bird_phantom(
         OutputError: the folder exists and holds something else, or cannot be written.
     """
     check_positive(train=train)
-    if test < 0 or seed < 0:
-        raise ConfigError(f"test is {test} and seed is {seed}", "phantom", "give numbers that are not negative")
+    check_counts(test, seed)
     if len(size) != 2 or min(size) < 48:
         raise ConfigError(
             f"a picture of {tuple(size)} px is too small", "size", "give (rows, columns) of at least 48 px"

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from glas_wsol.errors import ConfigError, OutputError
 
-__all__ = ["MANIFEST", "build_phantom", "check_positive", "generator_of", "run_jobs"]
+__all__ = ["MANIFEST", "build_phantom", "check_counts", "check_positive", "generator_of", "run_jobs"]
 
 MANIFEST = "phantom.json"
 _WORTHWHILE = 10.0  # seconds of work for which a process pays: starting one takes a few
@@ -44,6 +44,20 @@ def check_positive(**settings: float) -> None:
     for name, value in settings.items():
         if not value > 0:
             raise ConfigError(f"{name} is {value}, not positive", "phantom", f"give a {name} greater than 0")
+
+
+def check_counts(test: int, seed: int) -> None:
+    """Refuse a negative number of test images or a negative seed.
+
+    Args:
+        test: number of test images; 0 is none.
+        seed: of all randomness.
+
+    Raises:
+        ConfigError: one is negative.
+    """
+    if test < 0 or seed < 0:
+        raise ConfigError(f"test is {test} and seed is {seed}", "phantom", "give numbers that are not negative")
 
 
 def run_jobs(

@@ -16,7 +16,7 @@ from scipy import ndimage
 from glas_wsol.data.glas import GLAS_VALID
 from glas_wsol.data.phantom_canvas import Canvas
 from glas_wsol.data.phantom_epithelium import paint_epithelium
-from glas_wsol.data.phantom_folder import build_phantom, check_positive, generator_of, run_jobs
+from glas_wsol.data.phantom_folder import build_phantom, check_counts, check_positive, generator_of, run_jobs
 from glas_wsol.data.phantom_glands import grow_glands
 from glas_wsol.data.phantom_stroma import StromaRecipe, paint_stroma
 from glas_wsol.errors import ConfigError
@@ -118,8 +118,7 @@ def write_tissue_phantom(
         OutputError: the folder exists and holds something else, or cannot be written.
     """
     _check(size, scale=scale, train=train)
-    if test < 0 or seed < 0:
-        raise ConfigError(f"test is {test} and seed is {seed}", "phantom", "give numbers that are not negative")
+    check_counts(test, seed)
     manifest = {"phantom": "tissue", "version": _VERSION, "seed": seed, "train": train, "test": test,
                 "size": [int(n) for n in size], "scale": float(scale), "confounded": confounded}  # fmt: skip
     tiles = _train_tiles(train) + _test_tiles(test)

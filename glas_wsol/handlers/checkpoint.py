@@ -16,6 +16,7 @@ from ignite.engine import Engine, Events
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
 from glas_wsol.handlers.training import EarlyStop
 from glas_wsol.networks.weights import sha256_of
+from glas_wsol.settings import as_json, changes, settings_of
 from glas_wsol.writers.atomic import atomic_write
 
 __all__ = ["RunCheckpoint"]
@@ -97,7 +98,7 @@ class RunCheckpoint:
         metrics = {k: v for k, v in evaluator.state.metrics.items() if isinstance(v, (int, float))}
         card = {
             **self.card,
-            "network": _settings_of(self.network),
+            "network": settings_of(self.network),
             "epoch": evaluator.state.epoch,
             "validation": metrics,
             "sha256": sha256_of(self.best_file),
@@ -157,21 +158,17 @@ class RunCheckpoint:
         groups = [{k: v for k, v in g.items() if k not in moved} for g in optimizer.param_groups]
         settings = {
             **self.recipe,
-            **{f"train#trainer#{name}": value for name, value in _settings_of(trainer).items()},
-            **{f"network_def#{name}": value for name, value in _settings_of(self.network).items()},
+            **settings_of(trainer, "train#trainer#"),
+            **settings_of(self.network, "network_def#"),
             **{f"optimizer#{_OWN_NAMES.get(k, k)} of group {i}": v for i, g in enumerate(groups) for k, v in g.items()},
             "schedule": type(self.stateful["lr_scheduler"]).__name__,
             "steps of the schedule": getattr(self.stateful["lr_scheduler"], "total_steps", None),
         }
-        return json.loads(json.dumps(settings))
+        return as_json(settings)
 
     def _check(self, state: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         then = state["recipe"]
-        changed = [
-            f"{key} was {then.get(key)!r}, is {now.get(key)!r}"
-            for key in sorted(then.keys() | now.keys())
-            if then.get(key) != now.get(key)
-        ]
+        changed = changes(then, now, sorted(then.keys() | now.keys()))
         if changed:
             raise ConfigError(
                 "the run to resume was made with other settings: " + ", ".join(changed),
@@ -185,7 +182,3 @@ class RunCheckpoint:
             whole = io.BytesIO()  # in memory first: torch hides why a write fails, a full disk for one
             torch.save(state, whole)
             file.write(whole.getbuffer())
-
-
-def _settings_of(one: Any) -> dict[str, Any]:
-    return one.settings() if hasattr(one, "settings") else {}

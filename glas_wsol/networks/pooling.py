@@ -52,7 +52,7 @@ class Pooling(nn.Module):
         Returns:
             ``[B, c]``.
         """
-        raise NotImplementedError  # abstract
+        raise NotImplementedError  # abstract: every pooling below defines it
 
 
 class AveragePooling(Pooling):

@@ -102,16 +102,19 @@ def test_network_input_and_output_are_as_declared(bundle, n):
     )
 
 
+def what_to_export(trained) -> dict[str, str]:
+    return {
+        "net_id": "network_def",
+        "ckpt_file": str(trained.model),
+        "meta_file": str(ROOT / "bundles" / trained.bundle / "configs" / "metadata.json"),
+        "config_file": config(trained.bundle, "inference"),
+        "checkpoint": str(trained.model),
+    }
+
+
 def test_the_exported_torchscript_equals_the_eager_network(trained, tmp_path):
     network = eager(trained)
-    ckpt_export(
-        net_id="network_def",
-        filepath=str(tmp_path / "model.ts"),
-        ckpt_file=str(trained.model),
-        meta_file=str(ROOT / "bundles" / trained.bundle / "configs" / "metadata.json"),
-        config_file=config(trained.bundle, "inference"),
-        checkpoint=str(trained.model),
-    )
+    ckpt_export(filepath=str(tmp_path / "model.ts"), **what_to_export(trained))
     files = {"metadata.json": "", "inference.json": ""}
     scripted = torch.jit.load(tmp_path / "model.ts", _extra_files=files)
     image = torch.rand(2, 3, 64, 96)
@@ -132,15 +135,7 @@ def eager(trained) -> torch.nn.Module:
 @pytest.mark.filterwarnings("ignore")
 def test_the_exported_onnx_equals_the_eager_network(trained, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    onnx_export(
-        net_id="network_def",
-        filepath=str(tmp_path / "model.onnx"),
-        ckpt_file=str(trained.model),
-        meta_file=str(ROOT / "bundles" / trained.bundle / "configs" / "metadata.json"),
-        config_file=config(trained.bundle, "inference"),
-        input_shape=[1, 3, 64, 96],
-        checkpoint=str(trained.model),
-    )
+    onnx_export(filepath=str(tmp_path / "model.onnx"), input_shape=[1, 3, 64, 96], **what_to_export(trained))
     image = torch.rand(1, 3, 64, 96)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
