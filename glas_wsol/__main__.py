@@ -48,7 +48,7 @@ def _images(arguments: argparse.Namespace) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    from glas_wsol.handlers.results import summary
+    from glas_wsol.handlers.report import summary
     from glas_wsol.writers.sheet import draw_overview
 
     run = Path(arguments.run)

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from glas_wsol.handlers.checkpoint import RunCheckpoint
-from glas_wsol.handlers.results import ClassOpinions, EvaluationReport, LocalizationSaver
+from glas_wsol.handlers.report import ClassOpinions, EvaluationReport
+from glas_wsol.handlers.saver import LocalizationSaver
 from glas_wsol.handlers.training import EarlyStop, EpochProgress, EpochSeed, EpochSummary, StopOnNonFiniteLoss
 
 __all__ = [

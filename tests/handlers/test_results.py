@@ -18,7 +18,7 @@ from monai.engines import SupervisedEvaluator
 
 from glas_wsol.errors import OutputError
 from glas_wsol.handlers import ClassOpinions, EvaluationReport, LocalizationSaver
-from glas_wsol.handlers.results import summary
+from glas_wsol.handlers.report import summary
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.localization import Localization
 from glas_wsol.metrics import ClassificationError, RegionF1, share_interval

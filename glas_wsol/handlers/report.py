@@ -1,9 +1,8 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Results on disk: masks, overlays and tables of an evaluator's localizations, and the evaluation in figures."""
+"""The evaluation in figures, on disk, and what M and C say besides."""
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import math
@@ -17,16 +16,15 @@ from monai.engines.utils import IterationEvents
 from monai.networks.utils import eval_mode
 from monai.utils.enums import CommonKeys as Keys
 
-from glas_wsol.errors import OutputError
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.localization import Localization
 from glas_wsol.metrics.bootstrap import bootstrap_interval, share_interval
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 from glas_wsol.networks.weights import sha256_of
 from glas_wsol.writers.atomic import atomic_write
-from glas_wsol.writers.images import overlay, write_png
+from glas_wsol.writers.table import write_csv
 
-__all__ = ["ClassOpinions", "EvaluationReport", "LocalizationSaver"]
+__all__ = ["ClassOpinions", "EvaluationReport", "summary"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,91 +52,6 @@ class ClassOpinions:
             x = self.network.normalise(self.inferer.prepare(engine.state.output[Keys.IMAGE])[0])
             engine.state.output["localizer_probabilities"] = self.network.localize(x).logits.softmax(dim=1)
             engine.state.output["whole_image_probabilities"] = self.network.classify(x).softmax(dim=1)
-
-
-class LocalizationSaver:
-    """Writes each image's mask and overlay as PNG at the image's own size, and one row per image in a table.
-
-    An earlier run's results in the same folder are replaced; any other file is never overwritten.
-
-    Args:
-        output_dir: receives ``masks/NAME.png`` (0 undecidable, 255 decidable), ``overlays/NAME.png`` and the table.
-        table: name of the CSV table. Defaults to ``predictions.csv``.
-        overlays: whether to write overlays. Defaults to True.
-    """
-
-    def __init__(self, output_dir: str | Path, table: str = "predictions.csv", overlays: bool = True) -> None:
-        self.output_dir, self.table, self.overlays = Path(output_dir), table, overlays
-        self.rows: list[dict[str, Any]] = []
-
-    def attach(self, engine: Engine) -> None:
-        """Attach to an evaluator whose postprocessing adds ``localization``."""
-        engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._write_images)
-        engine.add_event_handler(Events.COMPLETED, self._write_table)
-
-    def _start(self, _: Engine) -> None:
-        self.rows.clear()
-        self._remove_earlier()
-        for folder in ("masks", "overlays") if self.overlays else ("masks",):
-            (self.output_dir / folder).mkdir(parents=True, exist_ok=True)
-
-    @property
-    def _journal(self) -> Path:
-        """Names of an unfinished run's files: a hidden file beside the table that is not there yet."""
-        return self.output_dir / f".{self.table}.unfinished"
-
-    def _remove_earlier(self) -> None:
-        """Take away what an earlier run wrote, table last: nothing of it can be taken for a result of this one."""
-        table, names = self.output_dir / self.table, set()
-        if table.is_file():
-            with table.open(encoding="utf-8", errors="replace", newline="") as file:
-                names |= {row["name"] for row in csv.DictReader(file) if row.get("name")}
-        if self._journal.is_file():
-            names |= set(self._journal.read_text(encoding="utf-8").splitlines())
-        for name in names:
-            if name != Path(name).name:  # a table that somebody edited must not reach out of its folder
-                continue
-            for file in self._files(name):
-                file.unlink(missing_ok=True)
-        if names:
-            logger.warning("replacing %d earlier results in %s", len(names), self.output_dir)
-        table.unlink(missing_ok=True)
-        self._journal.unlink(missing_ok=True)
-
-    def _files(self, name: str) -> tuple[Path, Path]:
-        return tuple(self.output_dir / folder / f"{name}.png" for folder in ("masks", "overlays"))
-
-    def _reserve(self, name: str) -> None:
-        """Refuse to overwrite what no run of this kind wrote: masks/ may hold a user's own annotation."""
-        for file in self._files(name):
-            if file.exists():
-                raise OutputError("this file is not one of earlier results", file, "choose another output_dir")
-        with self._journal.open("a", encoding="utf-8") as journal:
-            journal.write(f"{name}\n")
-
-    def _write_images(self, engine: Engine) -> None:
-        for item in engine.state.output:
-            found: Localization = item["localization"]
-            self._reserve(found.name)
-            mask, picture = self._files(found.name)
-            write_png(mask, found.mask)
-            if self.overlays:
-                write_png(picture, _overlay(item[Keys.IMAGE], found))
-            self.rows.append(
-                {
-                    "path": found.path,
-                    "class": found.class_name,
-                    "probability": "" if found.probability is None else f"{found.probability:.6f}",
-                    "decidable_fraction": f"{found.decidable_fraction:.6f}",
-                    "name": found.name,
-                }
-            )
-
-    def _write_table(self, _: Engine) -> None:
-        _write_csv(self.output_dir / self.table, self.rows)
-        self._journal.unlink(missing_ok=True)
-        logger.info("%d localizations in %s", len(self.rows), self.output_dir)
 
 
 class EvaluationReport:
@@ -221,7 +134,7 @@ class EvaluationReport:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.output_dir / "evaluation.json", "w") as file:
             file.write(json.dumps(report, indent=4, allow_nan=False) + "\n")
-        _write_csv(self.output_dir / "evaluation.csv", self.rows)
+        write_csv(self.output_dir / "evaluation.csv", self.rows)
         logger.info("evaluated %d images of split %r\n%s", len(self.rows), report.get("split"), summary(report))
 
 
@@ -247,24 +160,9 @@ def summary(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _overlay(image: Any, found: Localization) -> np.ndarray:
-    pixels = (np.asarray(image.cpu()) * 255).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
-    sure = "" if found.probability is None else f" {100 * found.probability:.0f} %"
-    return overlay(
-        pixels, found.decidable, found.mask, f"{found.class_name}{sure}", found.name, evidence=found.evidence
-    )
-
-
 def _per_image(details: Any) -> list[float]:
     return [] if details is None else [float(v) for v in np.asarray(details).reshape(-1)]
 
 
 def _number(value: Any) -> float | None:
     return None if value is None or not math.isfinite(float(value)) else float(value)
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    with atomic_write(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["path"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
