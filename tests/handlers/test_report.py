@@ -1,58 +1,26 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What an evaluation leaves on disk: masks, overlays, tables and the report."""
+"""What an evaluation's figures leave on disk: the report, and what M and C say besides."""
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from ignite.engine import Events
 from monai.data import decollate_batch
 from monai.engines import SupervisedEvaluator
 
-from glas_wsol.errors import OutputError
-from glas_wsol.handlers import ClassOpinions, EvaluationReport, LocalizationSaver
+from glas_wsol.handlers import ClassOpinions, EvaluationReport
 from glas_wsol.handlers.report import summary
 from glas_wsol.inferers import WholeTileInferer
-from glas_wsol.localization import Localization
 from glas_wsol.metrics import ClassificationError, RegionF1, share_interval
 from glas_wsol.networks.weights import sha256_of
-from glas_wsol.transforms import read_mask, read_rgb
 from tests.conftest import tiny_network
+from tests.handlers.conftest import broken_off, item, left, rows
 from tests.metrics.conftest import evaluate
-
-CLASSES = ("benign", "malignant")
-
-
-def item(name: str, p: float, label: int, *, truth: bool = True, evidence: bool = True, size=(40, 70), **more) -> dict:
-    """A tile whose upper left quarter is decidable and, where there is a truth, whose left half is gland."""
-    decidable = np.full(size, 0.125, np.float32)
-    decidable[: size[0] // 2, : size[1] // 2] = 0.875
-    classes = more.pop("classes", CLASSES)
-    found = Localization(name, f"tiles/{name}.bmp", classes, (1 - p, p), decidable, evidence)
-    image = torch.linspace(0, 1, 3 * size[0] * size[1]).view(3, *size)
-    made = {
-        "image": image,
-        "label": torch.tensor(label),
-        "localization": found,
-        "probabilities": torch.tensor([1 - p, p]),
-    }
-    if truth:
-        made["truth"] = torch.zeros(1, *size, dtype=torch.bool)
-        made["truth"][..., : size[1] // 2] = True
-        made["truth_path"] = f"masks/{name}.png"
-    return made
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def metrics() -> dict[str, Any]:
@@ -69,123 +37,8 @@ def report_of(tmp_path: Path, batches: list[list[dict]], **facts: Any) -> dict[s
     return json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
 
 
-def test_masks_and_overlays_have_the_items_names_and_sizes(tmp_path):
-    saver = LocalizationSaver(tmp_path / "out")
-    batches = [[item("b_2", 0.75, 1), item("a", 0.125, 1, size=(33, 90))], [item("none", 0.9, 1, evidence=False)]]
-    evaluate({"e": ClassificationError()}, batches, [saver])
-    assert sorted(p.name for p in (tmp_path / "out" / "masks").iterdir()) == ["a.png", "b_2.png", "none.png"]
-    assert sorted(p.name for p in (tmp_path / "out" / "overlays").iterdir()) == ["a.png", "b_2.png", "none.png"]
-    for one in [*batches[0], *batches[1]]:
-        found = one["localization"]
-        assert np.array_equal(read_mask(tmp_path / "out" / "masks" / f"{found.name}.png") == 255, found.mask)
-        height, width = found.mask.shape
-        drawn = read_rgb(tmp_path / "out" / "overlays" / f"{found.name}.png")
-        assert drawn.shape[0] > height
-        assert drawn.shape[1] >= width
-
-
-def test_a_users_own_file_is_never_overwritten(tmp_path):
-    (tmp_path / "masks").mkdir()
-    (tmp_path / "masks" / "b.png").write_bytes(b"an annotation made by hand")
-    batches = [[item("a", 0.75, 1)], [item("b", 0.75, 1)]]
-    with pytest.raises(OutputError, match="not one of earlier results"):
-        evaluate({"e": ClassificationError()}, batches, [LocalizationSaver(tmp_path)])
-    assert (tmp_path / "masks" / "b.png").read_bytes() == b"an annotation made by hand"
-    # what the broken run did write is known to be its own, and is replaced
-    evaluate({"e": ClassificationError()}, [[item("c", 0.75, 1)]], [LocalizationSaver(tmp_path)])
-    assert sorted(p.name for p in (tmp_path / "masks").iterdir()) == ["b.png", "c.png"]
-    assert [row["name"] for row in rows(tmp_path / "predictions.csv")] == ["c"]
-    assert not list(tmp_path.glob(".*")), "no journal is left"
-
-
-def test_an_edited_table_does_not_reach_out_of_its_folder(tmp_path):
-    (tmp_path / "precious.png").write_bytes(b"precious")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "predictions.csv").write_text("path,name\nx,../../precious\n")
-    evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path / "out")])
-    assert (tmp_path / "precious.png").read_bytes() == b"precious"
-
-
-def test_the_table_has_one_row_per_image_in_order(tmp_path):
-    batches = [[item("b", 0.75, 1), item("a", 0.125, 1)], [item("none", 0.9, 1, evidence=False)]]
-    evaluate({"e": ClassificationError()}, batches, [LocalizationSaver(tmp_path, table="table.csv", overlays=False)])
-    got = [
-        {key: row[key] for key in ("path", "class", "probability", "decidable_fraction")}
-        for row in rows(tmp_path / "table.csv")
-    ]
-    assert got == [
-        {"path": "tiles/b.bmp", "class": "malignant", "probability": "0.750000", "decidable_fraction": "0.250000"},
-        {"path": "tiles/a.bmp", "class": "benign", "probability": "0.875000", "decidable_fraction": "0.250000"},
-        {"path": "tiles/none.bmp", "class": "no evidence", "probability": "", "decidable_fraction": "0.000000"},
-    ]
-    assert not (tmp_path / "overlays").exists()
-
-
-def test_the_table_is_read_by_pandas_whatever_the_names(tmp_path):
-    pandas = pytest.importorskip("pandas")
-    classes = ('benign, "grade 0"', "bösartig\tIII")
-    batches = [[item("ä b,c", 0.75, 1, classes=classes), item("d", 0.25, 0, classes=classes)]]
-    evaluate({"e": ClassificationError()}, batches, [LocalizationSaver(tmp_path)])
-    table = pandas.read_csv(tmp_path / "predictions.csv")
-    assert table["path"].tolist() == ["tiles/ä b,c.bmp", "tiles/d.bmp"]
-    assert table["class"].tolist() == [classes[1], classes[0]]
-    assert table["probability"].tolist() == [0.75, 0.75]
-    assert (tmp_path / "masks" / "ä b,c.png").is_file()
-
-
-def test_a_second_run_starts_the_tables_anew(tmp_path):
-    saver = LocalizationSaver(tmp_path, overlays=False)
-    evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1), item("b", 0.75, 1)]], [saver])
-    evaluate({"e": ClassificationError()}, [[item("c", 0.75, 1)]], [saver])
-    assert [row["path"] for row in rows(tmp_path / "predictions.csv")] == ["tiles/c.bmp"]
-
-
-def test_the_names_of_the_files_are_the_last_column(tmp_path):
-    evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path, overlays=False)])
-    table = rows(tmp_path / "predictions.csv")
-    assert list(table[0]) == ["path", "class", "probability", "decidable_fraction", "name"]
-    assert table[0]["name"] == "a"
-
-
-def left(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.mark.parametrize("overlays_again", [True, False])
-def test_of_two_runs_in_one_folder_only_the_second_one_s_files_remain(tmp_path, overlays_again):
-    first = [[item("a", 0.75, 1), item("b", 0.75, 1)], [item("ä, 1", 0.75, 1)]]
-    evaluate({"e": ClassificationError()}, first, [LocalizationSaver(tmp_path)])
-    assert len(left(tmp_path)) == 7
-    (tmp_path / "masks" / "own.png").write_bytes(b"the user's")
-    saver = LocalizationSaver(tmp_path, overlays=overlays_again)
-    evaluate({"e": ClassificationError()}, [[item("c", 0.75, 1)]], [saver])
-    expected = {"predictions.csv", "masks/c.png", "masks/own.png"}
-    assert left(tmp_path) == expected | ({"overlays/c.png"} if overlays_again else set())
-
-
-class BrokenOffError(Exception):
-    pass
-
-
-def broken_off(tmp_path: Path, handler: Any) -> None:
-    """An evaluation of one image that ends before its first batch is through."""
-
-    class Breaks:
-        def attach(self, engine):
-            def stop(_):
-                raise BrokenOffError
-
-            engine.add_event_handler(Events.ITERATION_STARTED, stop)
-
-    with pytest.raises(BrokenOffError):
-        evaluate({"e": ClassificationError()}, [[item("c", 0.75, 1)]], [handler, Breaks()])
-
-
-def test_after_a_second_run_that_broke_off_nothing_of_the_first_is_left_to_be_taken_for_a_result(tmp_path):
+def test_after_a_second_run_that_broke_off_no_earlier_report_is_left_to_be_taken_for_its_own(tmp_path):
     report_of(tmp_path, [[item("a", 0.75, 1)]])
-    evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path)])
-    assert {"evaluation.json", "evaluation.csv", "predictions.csv", "masks/a.png"} < left(tmp_path)
-    broken_off(tmp_path, LocalizationSaver(tmp_path))
     assert left(tmp_path) == {"model.pt", "evaluation.json", "evaluation.csv"}
     broken_off(tmp_path, EvaluationReport(tmp_path, {}, tmp_path / "model.pt"))
     assert left(tmp_path) == {"model.pt"}
@@ -206,11 +59,6 @@ def test_the_threshold_reported_is_that_of_the_masks(tmp_path):
     one["localization"] = replace(one["localization"], threshold=0.9)
     assert report_of(tmp_path, [[one]])["threshold"] == 0.9
     assert report_of(tmp_path, [[one]], threshold=0.1)["threshold"] == 0.9, "what was done counts, not what was said"
-
-
-def test_a_table_without_images_still_has_a_header(tmp_path):
-    evaluate({"e": RegionF1()}, [[]], [LocalizationSaver(tmp_path)])
-    assert (tmp_path / "predictions.csv").read_text().startswith("path")
 
 
 def test_the_report_by_hand(tmp_path):

@@ -1,0 +1,117 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""What an evaluation's localizations leave on disk: masks, overlays and their table."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from glas_wsol.errors import OutputError
+from glas_wsol.handlers import LocalizationSaver
+from glas_wsol.metrics import ClassificationError, RegionF1
+from glas_wsol.transforms import read_mask, read_rgb
+from tests.handlers.conftest import broken_off, item, left, rows
+from tests.metrics.conftest import evaluate
+
+
+def test_masks_and_overlays_have_the_items_names_and_sizes(tmp_path):
+    saver = LocalizationSaver(tmp_path / "out")
+    batches = [[item("b_2", 0.75, 1), item("a", 0.125, 1, size=(33, 90))], [item("none", 0.9, 1, evidence=False)]]
+    evaluate({"e": ClassificationError()}, batches, [saver])
+    assert sorted(p.name for p in (tmp_path / "out" / "masks").iterdir()) == ["a.png", "b_2.png", "none.png"]
+    assert sorted(p.name for p in (tmp_path / "out" / "overlays").iterdir()) == ["a.png", "b_2.png", "none.png"]
+    for one in [*batches[0], *batches[1]]:
+        found = one["localization"]
+        assert np.array_equal(read_mask(tmp_path / "out" / "masks" / f"{found.name}.png") == 255, found.mask)
+        height, width = found.mask.shape
+        drawn = read_rgb(tmp_path / "out" / "overlays" / f"{found.name}.png")
+        assert drawn.shape[0] > height
+        assert drawn.shape[1] >= width
+
+
+def test_a_users_own_file_is_never_overwritten(tmp_path):
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "b.png").write_bytes(b"an annotation made by hand")
+    batches = [[item("a", 0.75, 1)], [item("b", 0.75, 1)]]
+    with pytest.raises(OutputError, match="not one of earlier results"):
+        evaluate({"e": ClassificationError()}, batches, [LocalizationSaver(tmp_path)])
+    assert (tmp_path / "masks" / "b.png").read_bytes() == b"an annotation made by hand"
+    # what the broken run did write is known to be its own, and is replaced
+    evaluate({"e": ClassificationError()}, [[item("c", 0.75, 1)]], [LocalizationSaver(tmp_path)])
+    assert sorted(p.name for p in (tmp_path / "masks").iterdir()) == ["b.png", "c.png"]
+    assert [row["name"] for row in rows(tmp_path / "predictions.csv")] == ["c"]
+    assert not list(tmp_path.glob(".*")), "no journal is left"
+
+
+def test_an_edited_table_does_not_reach_out_of_its_folder(tmp_path):
+    (tmp_path / "precious.png").write_bytes(b"precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "predictions.csv").write_text("path,name\nx,../../precious\n")
+    evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path / "out")])
+    assert (tmp_path / "precious.png").read_bytes() == b"precious"
+
+
+def test_the_table_has_one_row_per_image_in_order(tmp_path):
+    batches = [[item("b", 0.75, 1), item("a", 0.125, 1)], [item("none", 0.9, 1, evidence=False)]]
+    evaluate({"e": ClassificationError()}, batches, [LocalizationSaver(tmp_path, table="table.csv", overlays=False)])
+    got = [
+        {key: row[key] for key in ("path", "class", "probability", "decidable_fraction")}
+        for row in rows(tmp_path / "table.csv")
+    ]
+    assert got == [
+        {"path": "tiles/b.bmp", "class": "malignant", "probability": "0.750000", "decidable_fraction": "0.250000"},
+        {"path": "tiles/a.bmp", "class": "benign", "probability": "0.875000", "decidable_fraction": "0.250000"},
+        {"path": "tiles/none.bmp", "class": "no evidence", "probability": "", "decidable_fraction": "0.000000"},
+    ]
+    assert not (tmp_path / "overlays").exists()
+
+
+def test_the_table_is_read_by_pandas_whatever_the_names(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    classes = ('benign, "grade 0"', "bösartig\tIII")
+    batches = [[item("ä b,c", 0.75, 1, classes=classes), item("d", 0.25, 0, classes=classes)]]
+    evaluate({"e": ClassificationError()}, batches, [LocalizationSaver(tmp_path)])
+    table = pandas.read_csv(tmp_path / "predictions.csv")
+    assert table["path"].tolist() == ["tiles/ä b,c.bmp", "tiles/d.bmp"]
+    assert table["class"].tolist() == [classes[1], classes[0]]
+    assert table["probability"].tolist() == [0.75, 0.75]
+    assert (tmp_path / "masks" / "ä b,c.png").is_file()
+
+
+def test_a_second_run_starts_the_tables_anew(tmp_path):
+    saver = LocalizationSaver(tmp_path, overlays=False)
+    evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1), item("b", 0.75, 1)]], [saver])
+    evaluate({"e": ClassificationError()}, [[item("c", 0.75, 1)]], [saver])
+    assert [row["path"] for row in rows(tmp_path / "predictions.csv")] == ["tiles/c.bmp"]
+
+
+def test_the_names_of_the_files_are_the_last_column(tmp_path):
+    evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path, overlays=False)])
+    table = rows(tmp_path / "predictions.csv")
+    assert list(table[0]) == ["path", "class", "probability", "decidable_fraction", "name"]
+    assert table[0]["name"] == "a"
+
+
+@pytest.mark.parametrize("overlays_again", [True, False])
+def test_of_two_runs_in_one_folder_only_the_second_one_s_files_remain(tmp_path, overlays_again):
+    first = [[item("a", 0.75, 1), item("b", 0.75, 1)], [item("ä, 1", 0.75, 1)]]
+    evaluate({"e": ClassificationError()}, first, [LocalizationSaver(tmp_path)])
+    assert len(left(tmp_path)) == 7
+    (tmp_path / "masks" / "own.png").write_bytes(b"the user's")
+    saver = LocalizationSaver(tmp_path, overlays=overlays_again)
+    evaluate({"e": ClassificationError()}, [[item("c", 0.75, 1)]], [saver])
+    expected = {"predictions.csv", "masks/c.png", "masks/own.png"}
+    assert left(tmp_path) == expected | ({"overlays/c.png"} if overlays_again else set())
+
+
+def test_after_a_second_run_that_broke_off_nothing_of_the_first_is_left_to_be_taken_for_a_result(tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path)])
+    assert {"predictions.csv", "masks/a.png"} < left(tmp_path)
+    broken_off(tmp_path, LocalizationSaver(tmp_path))
+    assert left(tmp_path) == {"model.pt"}
+
+
+def test_a_table_without_images_still_has_a_header(tmp_path):
+    evaluate({"e": RegionF1()}, [[]], [LocalizationSaver(tmp_path)])
+    assert (tmp_path / "predictions.csv").read_text().startswith("path")
