@@ -1,0 +1,142 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The methods compared, in the order of every table, and what the paper published of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = [
+    "IMAGE_LABELS",
+    "METHODS",
+    "PASSES",
+    "PIXEL_LABELS",
+    "PUBLISHED",
+    "PUBLISHED_DATASETS",
+    "PUBLISHED_MEASURES",
+    "PUBLISHED_TIME_RATIO",
+    "UNTRAINED",
+    "Method",
+    "order_of",
+    "published_backbone",
+    "published_value",
+    "title_of",
+]
+
+IMAGE_LABELS, PIXEL_LABELS, UNTRAINED = "image labels", "pixel labels", "none"
+PASSES = (0, 4)
+"""Depths of the recursive erasing that the paper compares; each is a row of its own."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of the tables.
+
+    Attributes:
+        key: as in ``evaluation.json`` and in the name of its overlay.
+        title: as printed.
+        supervision: what it learns from: ``"image labels"``, ``"pixel labels"`` or ``"none"``.
+        weights_of: key of the method whose trained network it explains; None where it has its own, or none.
+    """
+
+    key: str
+    title: str
+    supervision: str
+    weights_of: str | None = None
+
+
+METHODS: Mapping[str, Method] = {
+    method.key: method
+    for method in (
+        Method("all_ones", "All-ones", UNTRAINED),
+        Method("centre_gaussian", "Centre Gaussian", UNTRAINED),
+        Method("stain", "Haematoxylin stain", UNTRAINED),
+        Method("cam_avg", "CAM-Avg", IMAGE_LABELS),
+        Method("cam_max", "CAM-Max", IMAGE_LABELS),
+        Method("cam_lse", "CAM-LSE", IMAGE_LABELS),
+        Method("grad_cam", "Grad-CAM", IMAGE_LABELS, weights_of="cam_avg"),
+        Method("grad_cam_pp", "Grad-CAM++", IMAGE_LABELS, weights_of="cam_avg"),
+        Method("wildcat", "WILDCAT", IMAGE_LABELS),
+        Method("deep_mil", "Deep MIL", IMAGE_LABELS),
+        Method("minmax", "Min-max entropy", IMAGE_LABELS),
+        Method("unet", "U-Net", PIXEL_LABELS),
+    )
+}
+"""By key, in the order of the tables' rows."""
+
+PUBLISHED_MEASURES = ("classification_error", "f1_foreground", "f1_background")
+PUBLISHED_DATASETS: Mapping[str, int] = {"GlaS": 80, "CUB5": 145}
+"""Data sets of the paper's tables 1 and 2, and the number of images in their test sets."""
+
+_Figures = tuple[float | None, float, float]  # in %: image error (None: the method names no class), F1+, F1-
+PUBLISHED: Mapping[tuple[str, int | None], Mapping[str, _Figures]] = {
+    ("all_ones", None): {"GlaS": (None, 66.01, 0.00), "CUB5": (None, 23.72, 0.00)},
+    ("cam_avg", None): {"GlaS": (1.25, 67.20, 18.90), "CUB5": (11.72, 37.08, 69.54)},
+    ("cam_max", None): {"GlaS": (0.00, 66.90, 23.26), "CUB5": (45.51, 24.76, 79.97)},
+    ("cam_lse", None): {"GlaS": (1.25, 65.83, 25.88), "CUB5": (35.86, 34.79, 78.27)},
+    ("wildcat", None): {"GlaS": (0.00, 67.11, 21.24), "CUB5": (35.86, 35.63, 76.89)},
+    ("deep_mil", None): {"GlaS": (2.50, 69.40, 50.41), "CUB5": (18.62, 27.44, 56.60)},
+    ("minmax", 0): {"GlaS": (1.25, 39.99, 65.30), "CUB5": (19.31, 40.07, 89.99)},
+    ("minmax", 4): {"GlaS": (0.00, 72.54, 66.51), "CUB5": (10.34, 52.97, 90.69)},
+    ("unet", None): {"GlaS": (None, 90.19, 88.52), "CUB5": (None, 60.06, 93.73)},
+}
+"""By method and passes, then data set: image error, F1+ and F1- in % (Belharbi et al., tables 1 and 2), one training
+each, on the test sets, whose sizes are `PUBLISHED_DATASETS`: 80 images of GlaS, 145 of CUB5."""
+
+PUBLISHED_TIME_RATIO: Mapping[str, float] = {"CUB5": 2.16}
+"""Training time with 4 passes over that with none (table 3: 141 against 65 minutes for 400 epochs on one V100)."""
+
+
+def published_value(dataset: str, synthetic: bool, method: str, passes: int | None, measure: str) -> float | None:
+    """What the paper published; None where it did not.
+
+    Args:
+        dataset: as in ``evaluation.json``.
+        synthetic: whether the images are drawn ones in that data set's layout; the paper knows none of them.
+        method: key of the method.
+        passes: of the erasing; None for methods that know none.
+        measure: key of the measure.
+
+    Returns:
+        A share in [0, 1].
+    """
+    figures = PUBLISHED.get((method, passes), {}).get(dataset)
+    if synthetic or figures is None or measure not in PUBLISHED_MEASURES:
+        return None
+    percent = figures[PUBLISHED_MEASURES.index(measure)]
+    return None if percent is None else percent / 100
+
+
+def published_backbone(method: str) -> str | None:
+    """The network behind the published figures of a method.
+
+    The paper gives its own method a larger network than its rivals (section 4); it does not say U-Net's.
+
+    Args:
+        method: key of the method.
+    """
+    if method == "minmax":
+        return "resnet101"
+    return "resnet18" if method in METHODS and METHODS[method].supervision == IMAGE_LABELS else None
+
+
+def title_of(method: str, passes: int | None = None) -> str:
+    """How a row is called; a method that is not one of `METHODS` by its key.
+
+    Args:
+        method: key of the method.
+        passes: of the erasing, named where there are any.
+    """
+    title = METHODS[method].title if method in METHODS else method
+    return title if passes is None else f"{title}, passes {passes}"
+
+
+def order_of(method: str, passes: int | None = None) -> tuple[int, str, int]:
+    """Sorts rows as the tables do: in the order of `METHODS`, unknown methods last by key, then by passes.
+
+    Args:
+        method: key of the method.
+        passes: of the erasing.
+    """
+    known = list(METHODS).index(method) if method in METHODS else len(METHODS)
+    return known, method, -1 if passes is None else passes
