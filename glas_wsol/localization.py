@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
 from monai.utils.enums import CommonKeys as Keys
+from skimage.measure import label as connected_regions
 from torch import Tensor
 from torch.nn import functional as F
 
-from glas_wsol.errors import ImageFileError
+from glas_wsol.boxes import MIN_BOX_AREA, Box, check_min_area, find_boxes
+from glas_wsol.errors import ImageFileError, NumericalError
 
-__all__ = ["THRESHOLD", "Localization", "LocalizePredictiond", "has_evidence"]
+__all__ = ["THRESHOLD", "Localization", "LocalizePredictiond", "has_evidence", "separate_objects"]
 
 THRESHOLD = 0.5
 """Fixed by training (the pseudo-threshold's centre); nothing is tuned on pixel labels."""
@@ -38,10 +41,12 @@ class Localization:
         name: the image's name, unique in its run.
         path: the image's file, empty if it came from memory.
         classes: class names in label order.
-        probabilities: ``p(class | X+)`` of the classifier on the decidable region, one per class, sum 1.
+        probabilities: ``p(class | X+)`` of the classifier on the decidable region, one per class, sum 1; empty where
+            the method names no class (a U-Net, a stain's threshold).
         decidable: ``[H, W]`` float32, soft decidable region ``R+`` in [0, 1], at the image's own size.
         evidence: False if the image shows nothing to decide on: its mask is empty and its class is not to be read.
         threshold: of ``decidable``, for the mask.
+        min_box_area: a part of the mask below this share of the image's area gets no box.
     """
 
     name: str
@@ -51,6 +56,7 @@ class Localization:
     decidable: np.ndarray
     evidence: bool
     threshold: float = THRESHOLD
+    min_box_area: float = MIN_BOX_AREA
 
     @property
     def mask(self) -> np.ndarray:
@@ -58,24 +64,31 @@ class Localization:
         return (self.decidable >= self.threshold) & self.evidence
 
     @property
-    def label(self) -> int:
-        """Index of the most probable class."""
-        return int(np.argmax(self.probabilities))
+    def label(self) -> int | None:
+        """Index of the most probable class, with evidence or without; None where the method names no class."""
+        return int(np.argmax(self.probabilities)) if self.probabilities else None
 
     @property
     def class_name(self) -> str:
-        """Name of the most probable class, or ``"no evidence"``."""
-        return self.classes[self.label] if self.evidence else "no evidence"
+        """Name of the most probable class; ``"no evidence"``; or empty where the method names no class."""
+        if not self.evidence:
+            return "no evidence"
+        return "" if self.label is None else self.classes[self.label]
 
     @property
     def probability(self) -> float | None:
-        """Probability of the most probable class; None without evidence."""
-        return self.probabilities[self.label] if self.evidence else None
+        """Probability of the most probable class; None without evidence and where the method names no class."""
+        return None if self.label is None or not self.evidence else self.probabilities[self.label]
 
     @property
     def decidable_fraction(self) -> float:
         """Share of the image in the mask, in [0, 1]."""
         return float(self.mask.mean())
+
+    @cached_property
+    def boxes(self) -> tuple[Box, ...]:
+        """Boxes around the mask's connected parts, the largest first (see :func:`~glas_wsol.boxes.find_boxes`)."""
+        return find_boxes(self.decidable, self.mask, self.min_box_area)
 
 
 def has_evidence(image: Tensor, decidable: Tensor) -> bool:
@@ -95,49 +108,98 @@ def has_evidence(image: Tensor, decidable: Tensor) -> bool:
     return float(means.std(dim=[2, 3], unbiased=False).max()) >= _LEAST_CONTRAST
 
 
+def separate_objects(mask: Tensor | np.ndarray, threshold: float = 0) -> np.ndarray:
+    """Number the objects of a true mask.
+
+    With a threshold of 0 the values may be ids: an object is a connected region (8-connectivity) of one value, so that
+    two glands that touch stay two, and a mask of one value falls apart into its connected parts. With a higher one the
+    values are votes: an object is a connected region of pixels above it.
+
+    Args:
+        mask: ``[1, H, W]`` or ``[H, W]``, on any device.
+        threshold: foreground lies above it.
+
+    Returns:
+        ``[H, W]`` int32, 0 background, 1 to n in the order of their first pixels.
+    """
+    values = torch.as_tensor(mask).cpu().numpy()
+    values = values.reshape(values.shape[-2:])
+    ids = np.where(values > threshold, values, 0) if threshold == 0 else values > threshold
+    if ids.dtype.kind == "f":  # only whole numbers can be labelled
+        ids = np.unique(np.append(ids, 0), return_inverse=True)[1][:-1].reshape(ids.shape)
+    return connected_regions(ids, background=0, connectivity=2).astype(np.int32)
+
+
 class LocalizePredictiond(Transform):
     """From the network's tensor to a :class:`Localization`, after each image of an evaluator.
 
     Reads ``pred`` (``[1 + c, H, W]``, sums to 1 at every pixel), ``image`` (``[3, H, W]`` in [0, 1]) and, where they
-    are, ``name`` and ``mask``. Adds ``localization``, ``probabilities`` (``[c]``) and, where there is a mask,
-    ``truth`` (``[1, H, W]`` bool) and ``truth_path``.
+    are, ``name`` and ``mask``. Adds ``localization``; ``probabilities`` (``[c]``), unless the method names no class;
+    and, where there is a mask, ``truth`` (``[1, H, W]`` bool), ``truth_objects`` (``[H, W]`` int32 array: 0 background,
+    1, 2, ... the objects, see :func:`separate_objects`) and ``truth_path``.
 
     Args:
         classes: class names in label order.
         threshold: for the mask. Defaults to 0.5.
         mask_threshold: true masks are foreground above this value: 0 (default) for instance ids as in GlaS, 127 for
             the grey votes of CUB.
+        names_class: False for a network whose class channels mean nothing. Defaults to True.
+        min_box_area: see :class:`Localization`. Defaults to 0.001.
+
+    Raises:
+        ConfigError: if ``min_box_area`` is not in [0, 1].
     """
 
-    def __init__(self, classes: Sequence[str], threshold: float = THRESHOLD, mask_threshold: float = 0) -> None:
+    def __init__(
+        self,
+        classes: Sequence[str],
+        threshold: float = THRESHOLD,
+        mask_threshold: float = 0,
+        names_class: bool = True,
+        min_box_area: float = MIN_BOX_AREA,
+    ) -> None:
+        check_min_area(min_box_area)
         self.classes = tuple(classes)
         self.threshold = threshold
         self.mask_threshold = mask_threshold
+        self.names_class = names_class
+        self.min_box_area = min_box_area
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Localize one decollated item."""
+        """Localize one decollated item.
+
+        Raises:
+            ImageFileError: if the mask has another size than its image, or no value above ``mask_threshold`` but some.
+            NumericalError: if the prediction is not finite.
+        """
         prediction, image = (
             v.as_tensor() if isinstance(v, MetaTensor) else v for v in (data[Keys.PRED], data[Keys.IMAGE])
         )
         meta = data[Keys.IMAGE].meta if isinstance(data[Keys.IMAGE], MetaTensor) else {}
         path = str(meta.get("filename_or_obj", ""))
+        if not prediction.isfinite().all():
+            raise NumericalError("the network's output is not a finite number", path, "train again at a lower rate")
         decidable = 1 - prediction[0]
-        # Channel k is R+ p(k), so the channels' sums have the ratio of the probabilities wherever R+ is not 0.
-        mass = prediction[1:].double().sum(dim=(1, 2))
-        probabilities = mass / mass.sum() if mass.sum() > 0 else torch.full_like(mass, 1 / len(mass))
         item = dict(data)
-        item["probabilities"] = probabilities.float()
+        probabilities: tuple[float, ...] = ()
+        if self.names_class:
+            # Channel k is R+ p(k), so the channels' sums have the ratio of the probabilities wherever R+ is not 0.
+            mass = prediction[1:].double().sum(dim=(1, 2))
+            shares = mass / mass.sum() if mass.sum() > 0 else torch.full_like(mass, 1 / len(mass))
+            item["probabilities"], probabilities = shares.float(), tuple(shares.tolist())
         item["localization"] = Localization(
             name=str(data.get("name", Path(path).stem)),
             path=path,
             classes=self.classes,
-            probabilities=tuple(probabilities.tolist()),
+            probabilities=probabilities,
             decidable=decidable.float().cpu().numpy(),
             evidence=has_evidence(image, decidable),
             threshold=self.threshold,
+            min_box_area=self.min_box_area,
         )
         if "mask" in data:
             item["truth"] = self._truth(data["mask"], image)
+            item["truth_objects"] = separate_objects(data["mask"], self.mask_threshold)
             item["truth_path"] = str(getattr(data["mask"], "meta", {}).get("filename_or_obj", "in memory"))
         return item
 

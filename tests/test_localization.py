@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -11,9 +11,10 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
+from glas_wsol.boxes import Box
 from glas_wsol.data.phantom_tissue import tissue_tile
-from glas_wsol.errors import ImageFileError
-from glas_wsol.localization import Localization, LocalizePredictiond, has_evidence
+from glas_wsol.errors import ConfigError, ImageFileError, NumericalError
+from glas_wsol.localization import Localization, LocalizePredictiond, has_evidence, separate_objects
 
 SIZE = (66, 97)
 RAMP = torch.linspace(0.02, 0.98, SIZE[0] * SIZE[1]).view(SIZE)  # a mask of a confident network
@@ -33,7 +34,8 @@ def prediction(decidable: Tensor, probabilities: list[float]) -> Tensor:
 
 
 def localize(image: Tensor, decidable: Tensor = RAMP, p=(0.3, 0.7), **more) -> dict:
-    options = {k: more.pop(k) for k in ("threshold", "mask_threshold") if k in more}
+    names = ("threshold", "mask_threshold", "names_class", "min_box_area")
+    options = {k: more.pop(k) for k in names if k in more}
     item = {"image": image, "pred": prediction(decidable, list(p)), **more}
     return LocalizePredictiond(["benign", "malignant"], **options)(item)
 
@@ -59,6 +61,28 @@ def test_without_evidence_the_mask_is_empty_and_no_class_is_said():
     blank = result(evidence=False)
     assert not blank.mask.any()
     assert (blank.class_name, blank.probability, blank.decidable_fraction) == ("no evidence", None, 0.0)
+
+
+def test_a_method_that_names_no_class_has_a_mask_and_no_class():
+    unnamed = result(probabilities=())
+    assert (unnamed.label, unnamed.class_name, unnamed.probability) == (None, "", None)
+    assert unnamed.decidable_fraction == 0.5
+    assert result(probabilities=(), evidence=False).class_name == "no evidence"
+
+
+def test_the_class_without_evidence_is_known_but_not_said():
+    assert (result(evidence=False).label, result(evidence=False).probability) == (1, None)
+
+
+def test_boxes_are_those_of_the_mask():
+    assert result().boxes == (Box(1, 0, 2, 2, 3, pytest.approx((0.5 + 0.9 + 0.6) / 3)),)
+    assert result(threshold=0.7).boxes == (Box(2, 0, 1, 1, 1, pytest.approx(0.9)),)
+    assert result(evidence=False).boxes == ()
+    assert result(threshold=0.7, min_box_area=0.2).boxes == (), "one of six pixels is less than a fifth"
+    assert len(result(threshold=0.7, min_box_area=1 / 6).boxes) == 1
+    kept = result()
+    assert kept.boxes is kept.boxes, "found once"
+    assert len(replace(kept, threshold=0.7).boxes) == 1
 
 
 def test_a_result_cannot_be_changed():
@@ -111,6 +135,32 @@ def test_the_probabilities_come_back_from_the_channels_sums(p):
     assert item["localization"].probabilities == pytest.approx(p, abs=1e-5)
     assert sum(item["localization"].probabilities) == pytest.approx(1, abs=1e-12)
     assert item["localization"].label == int(np.argmax(p))
+
+
+def test_a_network_that_names_no_class_gives_no_probabilities():
+    item = localize(tissue(), p=(0.5, 0.5), names_class=False)
+    assert "probabilities" not in item
+    assert item["localization"].probabilities == ()
+    assert item["localization"].classes == ("benign", "malignant")
+    assert np.array_equal(item["localization"].mask, localize(tissue())["localization"].mask)
+
+
+def test_the_least_area_of_a_box_reaches_the_result():
+    decidable = torch.full(SIZE, 0.1)
+    decidable[10:12, 20:25] = 0.8  # 10 of 6402 px
+    kept = localize(tissue(), decidable)["localization"]
+    assert kept.boxes == (Box(20, 10, 5, 2, 10, pytest.approx(0.8, abs=1e-6)),)
+    assert localize(tissue(), decidable, min_box_area=0.0016)["localization"].boxes == ()
+    with pytest.raises(ConfigError, match="min_box_area"):
+        LocalizePredictiond(["a", "b"], min_box_area=2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_prediction_that_is_not_finite_is_refused_in_one_line(value):
+    decidable = RAMP.clone()
+    decidable[3, 5] = value
+    with pytest.raises(NumericalError, match=r"not a finite number.*tile_7\.bmp"):
+        localize(MetaTensor(tissue(), meta={"filename_or_obj": "tile_7.bmp"}), decidable)
 
 
 def test_the_decidable_region_is_one_minus_the_first_channel_at_the_image_s_size():
@@ -187,3 +237,53 @@ def test_a_small_tile_with_structure_is_evidence(side):
     image = torch.full((3, side, side), 0.5)
     image[:, : side // 2] = 0.8
     assert has_evidence(image, torch.linspace(0, 1, side * side).view(side, side))
+
+
+IDS = [
+    [7, 7, 0, 0, 3, 0],
+    [7, 2, 2, 0, 0, 3],
+    [0, 2, 2, 0, 0, 0],
+    [0, 0, 0, 0, 7, 7],
+]
+
+
+def test_glands_that_touch_are_told_apart_by_their_ids_and_parts_of_one_value_by_their_place():
+    assert separate_objects(torch.tensor([IDS])).tolist() == [
+        [1, 1, 0, 0, 2, 0],  # 2: its two pixels touch by a corner
+        [1, 3, 3, 0, 0, 2],
+        [0, 3, 3, 0, 0, 0],
+        [0, 0, 0, 0, 4, 4],
+    ]
+    binary = (torch.tensor([IDS]) > 0).int() * 255
+    assert separate_objects(binary).tolist() == [
+        [1, 1, 0, 0, 2, 0],
+        [1, 1, 1, 0, 0, 2],
+        [0, 1, 1, 0, 0, 0],
+        [0, 0, 0, 0, 3, 3],
+    ]
+
+
+def test_votes_are_no_ids():
+    votes = [[255, 204, 102, 0, 128], [0, 153, 51, 0, 255], [0, 0, 0, 0, 127]]
+    item = localize(tissue()[:, :3, :5], RAMP[:3, :5], mask=torch.tensor([votes]), mask_threshold=127)
+    assert item["truth_objects"].tolist() == [[1, 1, 0, 0, 2], [0, 1, 0, 0, 2], [0, 0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("convert", [np.int32, np.float32, torch.tensor, lambda v: MetaTensor(torch.tensor(v).float())])
+def test_objects_cover_the_truth_whatever_holds_them(convert):
+    ids = np.zeros(SIZE, int)
+    ids[:4, :6] = IDS
+    ids[50:, 90:] = 260
+    item = localize(tissue(), mask=convert(ids[None].tolist()))
+    objects = item["truth_objects"]
+    assert isinstance(objects, np.ndarray)
+    assert not isinstance(objects, Tensor)
+    assert (objects.dtype, objects.shape) == (np.int32, SIZE)
+    assert np.array_equal(objects > 0, item["truth"][0].numpy())
+    assert sorted(np.unique(objects)) == list(range(6))
+    assert "truth_objects" not in localize(tissue())
+
+
+def test_an_empty_truth_has_no_object_and_values_below_zero_are_none():
+    assert not separate_objects(np.zeros((1, 3, 4), np.int32)).any()
+    assert separate_objects(np.array([[-1.0, -1.0, 0.0, 2.5]])).tolist() == [[0, 0, 0, 1]]

@@ -1,10 +1,12 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""An evaluator's localizations on disk: masks, overlays and one table."""
+"""An evaluator's localizations on disk: masks, overlays, one table, and the same with boxes as JSON."""
 
 from __future__ import annotations
 
 import csv
+import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys as Keys
 
-from glas_wsol.errors import OutputError
+from glas_wsol.errors import ConfigError, OutputError
 from glas_wsol.localization import Localization
+from glas_wsol.writers.atomic import atomic_write
 from glas_wsol.writers.images import overlay, write_png
 from glas_wsol.writers.table import write_csv
 
@@ -23,31 +26,45 @@ logger = logging.getLogger(__name__)
 
 
 class LocalizationSaver:
-    """Writes each image's mask and overlay as PNG at the image's own size, and one row per image in a table.
+    """Writes each image's mask and overlay as PNG at the image's own size, and one entry per image in two tables.
 
-    An earlier run's results in the same folder are replaced; any other file is never overwritten.
+    The CSV has the columns ``path``, ``class``, ``probability``, ``decidable_fraction``, ``boxes`` (how many) and
+    ``name``. The JSON beside it is a list with, for each image, also the probability of every class, the image's size
+    and every box in pixels: see :class:`~glas_wsol.boxes.Box`. An earlier run's results in the same folder are
+    replaced; any other file is never overwritten.
 
     Args:
-        output_dir: receives ``masks/NAME.png`` (0 undecidable, 255 decidable), ``overlays/NAME.png`` and the table.
-        table: name of the CSV table. Defaults to ``predictions.csv``.
+        output_dir: receives ``masks/NAME.png`` (0 undecidable, 255 decidable), ``overlays/NAME.png`` and the tables.
+        table: name of the CSV table; the JSON has its name with another suffix. Defaults to ``predictions.csv``.
         overlays: whether to write overlays. Defaults to True.
+
+    Raises:
+        ConfigError: if ``table`` does not end in ``.csv``.
     """
 
     def __init__(self, output_dir: str | Path, table: str = "predictions.csv", overlays: bool = True) -> None:
+        if not table.endswith(".csv"):
+            raise ConfigError(f"table={table!r}", "LocalizationSaver", "give a name that ends in .csv")
         self.output_dir, self.table, self.overlays = Path(output_dir), table, overlays
         self.rows: list[dict[str, Any]] = []
+        self.details: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator whose postprocessing adds ``localization``."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._write_images)
-        engine.add_event_handler(Events.COMPLETED, self._write_table)
+        engine.add_event_handler(Events.COMPLETED, self._write_tables)
 
     def _start(self, _: Engine) -> None:
         self.rows.clear()
+        self.details.clear()
         self._remove_earlier()
         for folder in ("masks", "overlays") if self.overlays else ("masks",):
             (self.output_dir / folder).mkdir(parents=True, exist_ok=True)
+
+    @property
+    def _details_file(self) -> Path:
+        return (self.output_dir / self.table).with_suffix(".json")
 
     @property
     def _journal(self) -> Path:
@@ -56,10 +73,18 @@ class LocalizationSaver:
 
     def _remove_earlier(self) -> None:
         """Take away what an earlier run wrote, table last: nothing of it can be taken for a result of this one."""
-        table, names = self.output_dir / self.table, set()
+        table, names, ours = self.output_dir / self.table, set(), self._journal.is_file()
         if table.is_file():
             with table.open(encoding="utf-8", errors="replace", newline="") as file:
-                names |= {row["name"] for row in csv.DictReader(file) if row.get("name")}
+                reader = csv.DictReader(file)
+                columns = list(reader.fieldnames or [])
+                if columns != ["path"] and not {"path", "name"} <= set(columns):  # the first is a table of no images
+                    raise OutputError("this file is not one of earlier results", table, "choose another output_dir")
+                names |= {row["name"] for row in reader if row.get("name")}
+                ours = True
+        if self._details_file.exists() and not ours:
+            what = "this file is not one of earlier results"
+            raise OutputError(what, self._details_file, "choose another output_dir")
         if self._journal.is_file():
             names |= set(self._journal.read_text(encoding="utf-8").splitlines())
         for name in names:
@@ -69,6 +94,7 @@ class LocalizationSaver:
                 file.unlink(missing_ok=True)
         if names:
             logger.warning("replacing %d earlier results in %s", len(names), self.output_dir)
+        self._details_file.unlink(missing_ok=True)
         table.unlink(missing_ok=True)
         self._journal.unlink(missing_ok=True)
 
@@ -97,19 +123,43 @@ class LocalizationSaver:
                     "class": found.class_name,
                     "probability": "" if found.probability is None else f"{found.probability:.6f}",
                     "decidable_fraction": f"{found.decidable_fraction:.6f}",
+                    "boxes": len(found.boxes),
                     "name": found.name,
                 }
             )
+            self.details.append(_details(found))
 
-    def _write_table(self, _: Engine) -> None:
+    def _write_tables(self, _: Engine) -> None:
+        with atomic_write(self._details_file, "w") as file:
+            json.dump(self.details, file, indent=1, ensure_ascii=False, allow_nan=False)
+            file.write("\n")
         write_csv(self.output_dir / self.table, self.rows)
         self._journal.unlink(missing_ok=True)
         logger.info("%d localizations in %s", len(self.rows), self.output_dir)
 
 
+def _details(found: Localization) -> dict[str, Any]:
+    """What the table says of an image, and what has no room in it."""
+    height, width = found.decidable.shape
+    probabilities = zip(found.classes, found.probabilities, strict=True) if found.probabilities else ()
+    return {
+        "path": found.path,
+        "name": found.name,
+        "class": found.class_name,
+        "probabilities": {name: round(p, 6) for name, p in probabilities},
+        "decidable_fraction": round(found.decidable_fraction, 6),
+        "evidence": found.evidence,
+        "threshold": found.threshold,
+        "min_box_area": found.min_box_area,
+        "width": width,
+        "height": height,
+        "boxes": [{**asdict(box), "score": round(box.score, 6)} for box in found.boxes],
+    }
+
+
 def _overlay(image: Any, found: Localization) -> np.ndarray:
     pixels = (np.asarray(image.cpu()) * 255).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
-    sure = "" if found.probability is None else f" {100 * found.probability:.0f} %"
-    return overlay(
-        pixels, found.decidable, found.mask, f"{found.class_name}{sure}", found.name, evidence=found.evidence
-    )
+    title = found.class_name or "no class named"
+    if found.probability is not None:
+        title += f" {100 * found.probability:.0f} %"
+    return overlay(pixels, found.decidable, found.mask, title, found.name, evidence=found.evidence)

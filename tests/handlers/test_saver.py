@@ -3,15 +3,24 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
-from glas_wsol.errors import OutputError
+from glas_wsol.errors import ConfigError, OutputError
 from glas_wsol.handlers import LocalizationSaver
 from glas_wsol.metrics import ClassificationError, RegionF1
 from glas_wsol.transforms import read_mask, read_rgb
 from tests.handlers.conftest import broken_off, item, left, rows
 from tests.metrics.conftest import evaluate
+
+
+def details(path: Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_masks_and_overlays_have_the_items_names_and_sizes(tmp_path):
@@ -88,7 +97,7 @@ def test_a_second_run_starts_the_tables_anew(tmp_path):
 def test_the_names_of_the_files_are_the_last_column(tmp_path):
     evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path, overlays=False)])
     table = rows(tmp_path / "predictions.csv")
-    assert list(table[0]) == ["path", "class", "probability", "decidable_fraction", "name"]
+    assert list(table[0]) == ["path", "class", "probability", "decidable_fraction", "boxes", "name"]
     assert table[0]["name"] == "a"
 
 
@@ -96,18 +105,18 @@ def test_the_names_of_the_files_are_the_last_column(tmp_path):
 def test_of_two_runs_in_one_folder_only_the_second_one_s_files_remain(tmp_path, overlays_again):
     first = [[item("a", 0.75, 1), item("b", 0.75, 1)], [item("ä, 1", 0.75, 1)]]
     evaluate({"e": ClassificationError()}, first, [LocalizationSaver(tmp_path)])
-    assert len(left(tmp_path)) == 7
+    assert len(left(tmp_path)) == 8
     (tmp_path / "masks" / "own.png").write_bytes(b"the user's")
     saver = LocalizationSaver(tmp_path, overlays=overlays_again)
     evaluate({"e": ClassificationError()}, [[item("c", 0.75, 1)]], [saver])
-    expected = {"predictions.csv", "masks/c.png", "masks/own.png"}
+    expected = {"predictions.csv", "predictions.json", "masks/c.png", "masks/own.png"}
     assert left(tmp_path) == expected | ({"overlays/c.png"} if overlays_again else set())
 
 
 def test_after_a_second_run_that_broke_off_nothing_of_the_first_is_left_to_be_taken_for_a_result(tmp_path):
     (tmp_path / "model.pt").write_bytes(b"weights")
     evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path)])
-    assert {"predictions.csv", "masks/a.png"} < left(tmp_path)
+    assert {"predictions.csv", "predictions.json", "masks/a.png"} < left(tmp_path)
     broken_off(tmp_path, LocalizationSaver(tmp_path))
     assert left(tmp_path) == {"model.pt"}
 
@@ -115,3 +124,106 @@ def test_after_a_second_run_that_broke_off_nothing_of_the_first_is_left_to_be_ta
 def test_a_table_without_images_still_has_a_header(tmp_path):
     evaluate({"e": RegionF1()}, [[]], [LocalizationSaver(tmp_path)])
     assert (tmp_path / "predictions.csv").read_text().startswith("path")
+    assert details(tmp_path / "predictions.json") == []
+    evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path)])
+    assert len(rows(tmp_path / "predictions.csv")) == len(details(tmp_path / "predictions.json")) == 1
+
+
+def two_parts(name: str, **changes: Any) -> dict:
+    """An item with two decidable parts: 0.75 in columns 3 to 12 of rows 5 to 8, 0.625 in column 60 of rows 0 and 1."""
+    one = item(name, 0.25, 0)
+    decidable = np.full((40, 70), 0.125, np.float32)
+    decidable[5:9, 3:13], decidable[:2, 60] = 0.75, 0.625
+    one["localization"] = replace(one["localization"], decidable=decidable, min_box_area=0.0, **changes)
+    return one
+
+
+def test_the_json_has_everything_of_each_image_and_the_table_the_number_of_its_boxes(tmp_path):
+    blank = item("none", 0.9, 1, evidence=False, size=(33, 90))
+    evaluate({"e": ClassificationError()}, [[two_parts("ä b")], [blank]], [LocalizationSaver(tmp_path)])
+    assert [row["boxes"] for row in rows(tmp_path / "predictions.csv")] == ["2", "0"]
+    assert details(tmp_path / "predictions.json") == [
+        {
+            "path": "tiles/ä b.bmp",
+            "name": "ä b",
+            "class": "benign",
+            "probabilities": {"benign": 0.75, "malignant": 0.25},
+            "decidable_fraction": 0.015,  # 42 of 2800 px
+            "evidence": True,
+            "threshold": 0.5,
+            "min_box_area": 0.0,
+            "width": 70,
+            "height": 40,
+            "boxes": [
+                {"x": 3, "y": 5, "width": 10, "height": 4, "area": 40, "score": 0.75},
+                {"x": 60, "y": 0, "width": 1, "height": 2, "area": 2, "score": 0.625},
+            ],
+        },
+        {
+            "path": "tiles/none.bmp",
+            "name": "none",
+            "class": "no evidence",
+            "probabilities": {"benign": 0.1, "malignant": 0.9},
+            "decidable_fraction": 0.0,
+            "evidence": False,
+            "threshold": 0.5,
+            "min_box_area": 0.001,
+            "width": 90,
+            "height": 33,
+            "boxes": [],
+        },
+    ]
+
+
+def test_every_box_lies_around_a_part_of_the_mask_that_was_written(tmp_path):
+    evaluate({"e": ClassificationError()}, [[two_parts("a")]], [LocalizationSaver(tmp_path)])
+    mask = read_mask(tmp_path / "masks" / "a.png") > 0
+    (entry,) = details(tmp_path / "predictions.json")
+    assert mask.shape == (entry["height"], entry["width"])
+    for box in entry["boxes"]:
+        inside = (slice(box["y"], box["y"] + box["height"]), slice(box["x"], box["x"] + box["width"]))
+        assert mask[inside].sum() == box["area"]
+        mask[inside] = False
+    assert not mask.any()
+
+
+def test_a_method_that_names_no_class_leaves_class_and_probability_empty(tmp_path):
+    one = two_parts("a", probabilities=())
+    del one["probabilities"]
+    evaluate({"e": RegionF1()}, [[one]], [LocalizationSaver(tmp_path)])
+    (row,), (entry,) = rows(tmp_path / "predictions.csv"), details(tmp_path / "predictions.json")
+    assert (row["class"], row["probability"], row["boxes"]) == ("", "", "2")
+    assert (entry["class"], entry["probabilities"]) == ("", {})
+    assert (tmp_path / "overlays" / "a.png").is_file()
+
+
+def test_the_json_has_the_table_s_name(tmp_path):
+    evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path, table="v1.2.csv")])
+    assert {"v1.2.csv", "v1.2.json"} < left(tmp_path)
+    with pytest.raises(ConfigError, match=r"table='predictions'.*ends in \.csv"):
+        LocalizationSaver(tmp_path, table="predictions")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("predictions.json", b'{"mine": 1}'), ("predictions.csv", b"image,reader\na,me\n"), ("predictions.csv", b"")],
+)
+def test_a_users_own_table_is_neither_overwritten_nor_removed(tmp_path, file, content):
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(OutputError, match=rf"not one of earlier results.*{file}"):
+        evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path)])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {file: content}
+
+
+def test_tables_that_cannot_be_written_leave_a_folder_that_a_later_run_replaces(tmp_path, monkeypatch):
+    def full(*_):
+        raise OutputError("no room", tmp_path, "make room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("glas_wsol.handlers.saver.write_csv", full)
+        with pytest.raises(OutputError, match="no room"):
+            evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path)])
+    assert "predictions.csv" not in left(tmp_path)
+    evaluate({"e": ClassificationError()}, [[item("c", 0.75, 1)]], [LocalizationSaver(tmp_path)])
+    assert left(tmp_path) == {"predictions.csv", "predictions.json", "masks/c.png", "overlays/c.png"}
+    assert [entry["name"] for entry in details(tmp_path / "predictions.json")] == ["c"]
