@@ -3,7 +3,29 @@
 
 from __future__ import annotations
 
-from glas_wsol.networks.minmax import Head, Localized, MinMaxEntropyNetwork
+from glas_wsol.networks.attention import AttentionNetwork
+from glas_wsol.networks.base import TileNetwork
+from glas_wsol.networks.cam import ClassActivationNetwork
+from glas_wsol.networks.fixed import FixedMaskNetwork
+from glas_wsol.networks.head import Head
+from glas_wsol.networks.minmax import Localized, MinMaxEntropyNetwork
+from glas_wsol.networks.registry import NETWORKS, build_network
 from glas_wsol.networks.trunks import TRUNKS, Trunk, TrunkSpec, build_trunk
+from glas_wsol.networks.unet import SegmentationNetwork
 
-__all__ = ["TRUNKS", "Head", "Localized", "MinMaxEntropyNetwork", "Trunk", "TrunkSpec", "build_trunk"]
+__all__ = [
+    "NETWORKS",
+    "TRUNKS",
+    "AttentionNetwork",
+    "ClassActivationNetwork",
+    "FixedMaskNetwork",
+    "Head",
+    "Localized",
+    "MinMaxEntropyNetwork",
+    "SegmentationNetwork",
+    "TileNetwork",
+    "Trunk",
+    "TrunkSpec",
+    "build_network",
+    "build_trunk",
+]

@@ -6,7 +6,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["evidence_map", "interpolation_matrix", "normalise", "pseudo_threshold", "resize"]
+__all__ = [
+    "at_least_float32",
+    "distribution",
+    "evidence_map",
+    "interpolation_matrix",
+    "normalise",
+    "pseudo_threshold",
+    "resize",
+    "score_map",
+]
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half-precision values as float32: selection, softmax and trust do not bear 8 bits.
+
+    Args:
+        values: floating point, any shape.
+    """
+    if values.dtype == torch.float16 or values.dtype == torch.bfloat16:
+        return values.float()
+    return values
 
 
 def evidence_map(maps: Tensor, probabilities: Tensor) -> Tensor:
@@ -93,3 +113,36 @@ def pseudo_threshold(evidence: Tensor, omega: float = 8.0, sigma: float = 0.5) -
         The decidable region ``R+``, same shape, in (0, 1).
     """
     return torch.sigmoid(omega * (evidence - sigma))
+
+
+def score_map(evidence: Tensor, height: int, width: int, floor: float = 1e-6) -> Tensor:
+    """A coarse map as a soft mask of the image: resized, then min-max normalised per image; the mask is at 0.5.
+
+    Args:
+        evidence: ``[B, 1, h, w]``, at least float32.
+        height: rows of the image.
+        width: columns of the image.
+        floor: least value, so that a class can be read from :func:`distribution` even of a constant map: float32 holds
+            ``floor * p`` as exactly as ``p``.
+
+    Returns:
+        ``[B, 1, height, width]``, in [``floor``, 1]; ``floor`` everywhere for a constant map.
+    """
+    if torch.jit.is_scripting():
+        return normalise(resize(evidence, height, width)).clamp(min=floor)
+    else:  # autocast would round the matrix products, and so the mask, to 8 bits
+        with torch.autocast(evidence.device.type, enabled=False):
+            return normalise(resize(evidence, height, width)).clamp(min=floor)
+
+
+def distribution(mask: Tensor, probabilities: Tensor) -> Tensor:
+    """The one answer of every network: which pixels decided, and for which class.
+
+    Args:
+        mask: ``[B, 1, H, W]`` decidable region ``R+``, in [0, 1].
+        probabilities: ``[B, c]``, each row sums to 1.
+
+    Returns:
+        ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k)``; the channels sum to 1.
+    """
+    return torch.cat([1 - mask, mask * probabilities.unsqueeze(2).unsqueeze(3)], dim=1)

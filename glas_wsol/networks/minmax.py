@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.networks.maps import evidence_map, normalise, pseudo_threshold, resize
-from glas_wsol.networks.pooling import build_pooling
-from glas_wsol.networks.trunks import Trunk, build_trunk
+from glas_wsol.networks.base import TileNetwork, choose, seeded
+from glas_wsol.networks.head import Head
+from glas_wsol.networks.maps import distribution, evidence_map, normalise, pseudo_threshold, resize
+from glas_wsol.networks.trunks import Trunk
 
-__all__ = ["Head", "Localized", "MinMaxEntropyNetwork"]
+__all__ = ["Localized", "MinMaxEntropyNetwork"]
 
 
 class Localized(NamedTuple):
@@ -31,52 +32,7 @@ class Localized(NamedTuple):
     dropout: Tensor | None
 
 
-class Head(nn.Module):
-    """Features to class maps (1x1 convolution to several maps per class, averaged) and to class scores (pooling).
-
-    Args:
-        channels: feature channels.
-        num_classes: ``c``.
-        modalities: maps per class, ``m``. Defaults to 5.
-        pooling: name of the pooling, see :func:`~glas_wsol.networks.pooling.build_pooling`. Defaults to ``wildcat``.
-        pooling_options: the pooling's arguments.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        num_classes: int,
-        modalities: int = 5,
-        pooling: str = "wildcat",
-        pooling_options: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.modalities = modalities
-        self.to_maps = nn.Conv2d(channels, num_classes * modalities, kernel_size=1)
-        self.pooling = build_pooling(pooling, **(pooling_options or {}))
-
-    def class_maps(self, features: Tensor) -> Tensor:
-        """Class activation maps ``A``.
-
-        Args:
-            features: ``[B, channels, h, w]``.
-
-        Returns:
-            ``[B, c, h, w]``, at least float32: selection, softmax and trust do not bear half precision.
-        """
-        maps = self.to_maps(features)
-        if maps.dtype == torch.float16 or maps.dtype == torch.bfloat16:
-            maps = maps.float()
-        return maps.unflatten(1, (self.num_classes, self.modalities)).mean(dim=2)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Class scores ``[B, c]`` of features ``[B, channels, h, w]``, with a fresh dropout pattern in training."""
-        maps = self.class_maps(features)
-        return self.pooling(maps, self.pooling.draw_dropout(maps))
-
-
-class MinMaxEntropyNetwork(nn.Module):
+class MinMaxEntropyNetwork(TileNetwork):
     """Localizer and classifier on one trunk (paper, figure 2).
 
     ``forward`` maps images in [0, 1] to one tensor that sums to 1 at every pixel, a distribution over
@@ -123,57 +79,21 @@ class MinMaxEntropyNetwork(nn.Module):
         pixel_std: Sequence[float] | None = None,
         seed: int | None = None,
     ) -> None:
-        super().__init__()
-        _choose("normalisation", normalisation, ("sample", "batch", "none"))
-        _choose("batch_norm", batch_norm, ("batch", "frozen"))
-        if num_classes < 2:
-            raise ConfigError(f"{num_classes} classes", "num_classes", "give at least 2: entropy needs an alternative")
+        choose("normalisation", normalisation, ("sample", "batch", "none"))
         if not 0 < classifier_scale <= 1:
             raise ConfigError(f"classifier_scale={classifier_scale}", "network", "give a factor in (0, 1]")
         if pooling == "wildcat":
             pooling_options = {"dropout": 0.75, **(pooling_options or {})}
-        with torch.random.fork_rng(devices=[], enabled=seed is not None):
-            if seed is not None:
-                torch.manual_seed(seed)
-            self.trunk = build_trunk(trunk, weights) if isinstance(trunk, str) else trunk
+        with seeded(seed):
+            super().__init__(trunk, num_classes, weights, batch_norm, pixel_mean, pixel_std)
             head = (self.trunk.channels, num_classes, modalities, pooling, pooling_options)
             self.localizer = Head(*head)
             self.classifier = Head(*head)
-        self.num_classes = num_classes
-        self.modalities = modalities
-        self.pooling_name = pooling
         self.classifier_scale = classifier_scale
-        self.smallest_side = self.trunk.stride  # below it, the trunk has no feature position left
         self.normalisation = normalisation
         self.omega = omega
         self.sigma = sigma
         self.differentiable_mask = differentiable_mask
-        self.batch_norm = batch_norm
-        for name, values in (
-            ("pixel_mean", self.trunk.pixel_mean if pixel_mean is None else pixel_mean),
-            ("pixel_std", self.trunk.pixel_std if pixel_std is None else pixel_std),
-        ):
-            self.register_buffer(name, torch.tensor(list(values), dtype=torch.float32).view(1, 3, 1, 1))
-
-    def train(self, mode: bool = True) -> "MinMaxEntropyNetwork":
-        """Set training mode; frozen batch normalisation stays in evaluation mode."""
-        super().train(mode)
-        if self.batch_norm == "frozen":
-            for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
-        return self
-
-    def normalise(self, image: Tensor) -> Tensor:
-        """Images in [0, 1] to what the trunk expects; 0 then stands for the mean colour, and erasing paints it.
-
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1].
-
-        Returns:
-            ``[B, 3, H, W]``, the ``X`` of the paper.
-        """
-        return (image - self.pixel_mean) / self.pixel_std
 
     def class_maps(self, x: Tensor) -> Tensor:
         """The localizer's class activation maps.
@@ -241,7 +161,7 @@ class MinMaxEntropyNetwork(nn.Module):
         x = self.normalise(image)
         mask = self.localize(x).mask
         probabilities = self.classify(x * mask).softmax(dim=1)
-        return torch.cat([1 - mask, mask * probabilities.unsqueeze(2).unsqueeze(3)], dim=1)
+        return distribution(mask, probabilities)
 
     @torch.jit.unused
     def settings(self) -> dict[str, Any]:
@@ -250,29 +170,11 @@ class MinMaxEntropyNetwork(nn.Module):
         Returns:
             The arguments of this class that say so, as JSON values.
         """
-        pooling = self.localizer.pooling
         return {
-            "modalities": self.modalities,
-            "pooling": self.pooling_name,
-            "pooling_options": {k: getattr(pooling, k) for k in pooling.options},
+            **super().settings(),
+            **self.localizer.settings(),
             "classifier_scale": self.classifier_scale,
             "normalisation": self.normalisation,
             "omega": self.omega,
             "sigma": self.sigma,
         }
-
-    @torch.jit.unused
-    def parameter_groups(self, trunk_lr: float, head_lr: float) -> list[dict[str, Any]]:
-        """Optimiser groups with their own learning rates: the pretrained trunk, and the two fresh heads.
-
-        Args:
-            trunk_lr: learning rate of the trunk.
-            head_lr: learning rate of both heads.
-        """
-        heads = [*self.localizer.parameters(), *self.classifier.parameters()]
-        return [{"params": list(self.trunk.parameters()), "lr": trunk_lr}, {"params": heads, "lr": head_lr}]
-
-
-def _choose(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name}={value!r}", "network", f"choose one of {', '.join(allowed)}")

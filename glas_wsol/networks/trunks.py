@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from monai.networks.nets import EfficientNet, resnet18, resnet50, resnet101
 from torch import Tensor, nn
 
@@ -69,6 +70,33 @@ class Trunk(nn.Module):
         for stage in self.stages:
             x = stage(x)
         return x
+
+    def stages_of(self, x: Tensor) -> list[Tensor]:
+        """Features of every stage, for a decoder.
+
+        Args:
+            x: ``[B, 3, H, W]``, normalised.
+
+        Returns:
+            Five tensors ``[B, n, h, w]``, at strides 2, 4, 8, 16 and 32; the last is that of :meth:`forward`.
+        """
+        features: list[Tensor] = []
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return features
+
+    @torch.jit.unused
+    def stage_channels(self) -> list[int]:
+        """Feature channels of every stage, found by running the trunk once on a small image."""
+        image = next(self.parameters()).new_zeros(1, 3, self.stride, self.stride)
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()  # no running statistics move
+        with torch.no_grad():
+            features = self.stages_of(image)
+        for module, training in modes:
+            module.training = training
+        return [int(one.shape[1]) for one in features]
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         ) from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
-    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsError("not a state dict of tensors", path, "save network.state_dict(), best as .safetensors")
     return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
 

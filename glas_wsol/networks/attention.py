@@ -1,0 +1,116 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Deep multiple-instance learning: a tile is a bag of positions, and gated attention weighs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glas_wsol.errors import ConfigError
+from glas_wsol.networks.base import TileNetwork, seeded
+from glas_wsol.networks.maps import at_least_float32, distribution, score_map
+from glas_wsol.networks.trunks import Trunk
+
+__all__ = ["AttentionNetwork"]
+
+
+class AttentionNetwork(TileNetwork):
+    """Deep MIL with gated attention over positions, for several classes (Ilse et al., ICML 2018, equations 7 and 9).
+
+    ``a_i = softmax_i(w^T (tanh(V h_i) * sigmoid(U h_i)))`` over the positions ``i`` of the trunk's features ``h``;
+    a linear classifier takes ``z = sum_i a_i h_i``. Trained by the cross-entropy of :meth:`logits`. Its mask is the
+    attention, min-max normalised per image, at 0.5: one map for all classes.
+
+    Args:
+        trunk: name of the trunk (see :data:`~glas_wsol.networks.trunks.TRUNKS`) or a trunk.
+        num_classes: ``c``, at least 2.
+        weights: the trunk's weights, see :func:`~glas_wsol.networks.trunks.build_trunk`. Defaults to ``"auto"``.
+        hidden: rows of ``V`` and ``U``. Defaults to 128.
+        batch_norm: see :class:`~glas_wsol.networks.base.TileNetwork`. Defaults to ``"batch"``.
+        pixel_mean: mean subtracted from images in [0, 1]; defaults to what the trunk's weights expect.
+        pixel_std: divisor after that; defaults to what the trunk's weights expect.
+        seed: seed of the initial weights, so that they do not depend on what was drawn before; None draws on.
+
+    Raises:
+        ConfigError: if a value is out of range.
+    """
+
+    def __init__(
+        self,
+        trunk: str | Trunk = "resnet18",
+        num_classes: int = 2,
+        weights: str = "auto",
+        hidden: int = 128,
+        batch_norm: str = "batch",
+        pixel_mean: Sequence[float] | None = None,
+        pixel_std: Sequence[float] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        if hidden < 1:
+            raise ConfigError(f"hidden={hidden}", "network", "give at least 1")
+        with seeded(seed):
+            super().__init__(trunk, num_classes, weights, batch_norm, pixel_mean, pixel_std)
+            self.value = nn.Conv2d(self.trunk.channels, hidden, kernel_size=1, bias=False)  # V
+            self.gate = nn.Conv2d(self.trunk.channels, hidden, kernel_size=1, bias=False)  # U
+            self.score = nn.Conv2d(hidden, 1, kernel_size=1, bias=False)  # w
+            self.classifier = nn.Linear(self.trunk.channels, num_classes)
+        self.hidden = hidden
+
+    def attention(self, x: Tensor) -> Tensor:
+        """How much each position counts.
+
+        Args:
+            x: ``[B, 3, H, W]``, normalised.
+
+        Returns:
+            ``[B, 1, h, w]`` at stride 32, at least float32, at least 0; each image's sum is 1.
+        """
+        return self._attend(self.trunk(x))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Class scores.
+
+        Args:
+            x: ``[B, 3, H, W]``, normalised.
+
+        Returns:
+            ``[B, c]``, at least float32.
+        """
+        features = self.trunk(x)
+        return self._classify(features, self._attend(features))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Which pixels decided, and for which class.
+
+        Args:
+            image: ``[B, 3, H, W]``, in [0, 1]; sides divisible by 32 give exact maps.
+
+        Returns:
+            ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k)``; the channels sum to 1.
+        """
+        features = self.trunk(self.normalise(image))
+        attention = self._attend(features)
+        # The normalisation takes activations to be of order 1; attention is of the order of 1 / positions.
+        evidence = attention * float(attention.shape[2] * attention.shape[3])
+        probabilities = self._classify(features, attention).softmax(dim=1)
+        return distribution(score_map(evidence, image.shape[2], image.shape[3]), probabilities)
+
+    def _attend(self, features: Tensor) -> Tensor:
+        scores = at_least_float32(self.score(torch.tanh(self.value(features)) * torch.sigmoid(self.gate(features))))
+        return scores.flatten(1).softmax(dim=1).view_as(scores)
+
+    def _classify(self, features: Tensor, attention: Tensor) -> Tensor:
+        bag = (attention * features).sum(dim=[2, 3])
+        return at_least_float32(self.classifier(bag))
+
+    @torch.jit.unused
+    def settings(self) -> dict[str, Any]:
+        """What must be the same for weights to mean the same.
+
+        Returns:
+            The arguments of this class that say so, as JSON values.
+        """
+        return {**super().settings(), "hidden": self.hidden}

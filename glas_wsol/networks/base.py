@@ -1,0 +1,150 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""What the networks on a trunk share: input normalisation, frozen batch normalisation, optimiser groups, seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glas_wsol.errors import ConfigError
+from glas_wsol.networks.trunks import Trunk, build_trunk
+
+__all__ = ["TileNetwork", "choose", "require_classes", "seeded"]
+
+
+def choose(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Refuse a word that is none of those allowed.
+
+    Args:
+        name: of the argument.
+        value: given.
+        allowed: all that may be given.
+
+    Raises:
+        ConfigError: if ``value`` is not in ``allowed``.
+    """
+    if value not in allowed:
+        raise ConfigError(f"{name}={value!r}", "network", f"choose one of {', '.join(allowed)}")
+
+
+def require_classes(num_classes: int) -> None:
+    """Refuse fewer than two classes.
+
+    Args:
+        num_classes: ``c``.
+
+    Raises:
+        ConfigError: if it is below 2.
+    """
+    if num_classes < 2:
+        raise ConfigError(f"{num_classes} classes", "num_classes", "give at least 2: entropy needs an alternative")
+
+
+@contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Draw from a seed, and leave the generator outside as it was.
+
+    Args:
+        seed: of what is drawn inside; None draws on from the generator outside.
+    """
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield
+
+
+class TileNetwork(nn.Module):
+    """A network on a trunk. Images in [0, 1] to a distribution over {undecidable, class 1, ..., class c} per pixel.
+
+    ``forward`` maps ``[B, 3, H, W]`` in [0, 1] to ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is
+    ``R+ p(class k)``, and the channels sum to 1. Other methods take *normalised* images, see :meth:`normalise`.
+
+    A subclass draws all its weights within :func:`seeded`, this class's ``__init__`` included, the trunk first.
+
+    Args:
+        trunk: name of the trunk (see :data:`~glas_wsol.networks.trunks.TRUNKS`) or a trunk.
+        num_classes: ``c``, at least 2.
+        weights: the trunk's weights, see :func:`~glas_wsol.networks.trunks.build_trunk`. Defaults to ``"auto"``.
+        batch_norm: ``"batch"`` (default) for batch statistics in training; ``"frozen"`` for the running statistics of
+            the pretrained trunk, with the affine part trained.
+        pixel_mean: mean subtracted from images in [0, 1]; defaults to what the trunk's weights expect.
+        pixel_std: divisor after that; defaults to what the trunk's weights expect.
+
+    Attributes:
+        supervision: what it learns from: ``"image labels"``, ``"pixel labels"`` or ``"none"``.
+        names_class: whether ``p(class k)`` is an answer; if not, it is 1 / c and no class is to be reported.
+        smallest_side: least height and width in px; below it, the trunk has no feature position left.
+
+    Raises:
+        ConfigError: if a value is out of range.
+        WeightsError: if the trunk's weights cannot be read.
+    """
+
+    supervision = "image labels"
+    names_class = True
+
+    def __init__(
+        self,
+        trunk: str | Trunk,
+        num_classes: int,
+        weights: str = "auto",
+        batch_norm: str = "batch",
+        pixel_mean: Sequence[float] | None = None,
+        pixel_std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        choose("batch_norm", batch_norm, ("batch", "frozen"))
+        require_classes(num_classes)
+        self.trunk = build_trunk(trunk, weights) if isinstance(trunk, str) else trunk
+        self.num_classes = num_classes
+        self.smallest_side = self.trunk.stride
+        self.batch_norm = batch_norm
+        for name, values in (
+            ("pixel_mean", self.trunk.pixel_mean if pixel_mean is None else pixel_mean),
+            ("pixel_std", self.trunk.pixel_std if pixel_std is None else pixel_std),
+        ):
+            self.register_buffer(name, torch.tensor(list(values), dtype=torch.float32).view(1, 3, 1, 1))
+
+    def train(self, mode: bool = True) -> TileNetwork:
+        """Set training mode; the trunk's batch normalisation stays in evaluation mode where it is frozen."""
+        super().train(mode)
+        if self.batch_norm == "frozen":  # the trunk's only: a fresh decoder has no statistics worth keeping
+            for module in self.trunk.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """Images in [0, 1] to what the trunk expects; 0 then stands for the mean colour, and erasing paints it.
+
+        Args:
+            image: ``[B, 3, H, W]``, in [0, 1].
+
+        Returns:
+            ``[B, 3, H, W]``, the ``X`` of the paper.
+        """
+        return (image - self.pixel_mean) / self.pixel_std
+
+    @torch.jit.unused
+    def settings(self) -> dict[str, Any]:
+        """What must be the same for weights to mean the same; subclasses add to it.
+
+        Returns:
+            ``class``, the name of the class, and the arguments of the class that decide, as JSON values.
+        """
+        return {"class": type(self).__name__}
+
+    @torch.jit.unused
+    def parameter_groups(self, trunk_lr: float, head_lr: float) -> list[dict[str, Any]]:
+        """Optimiser groups with their own learning rates: the pretrained trunk, and all that is fresh on it.
+
+        Args:
+            trunk_lr: learning rate of the trunk.
+            head_lr: learning rate of everything else.
+        """
+        rest = [p for name, p in self.named_parameters() if not name.startswith("trunk.")]
+        return [{"params": list(self.trunk.parameters()), "lr": trunk_lr}, {"params": rest, "lr": head_lr}]

@@ -1,0 +1,131 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The rows that read a mask off a classifier: CAM with any pooling (WILDCAT is one), Grad-CAM and Grad-CAM++."""
+
+# No `from __future__ import annotations` here: TorchScript cannot read those of a method it leaves out.
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from glas_wsol.networks.base import TileNetwork, choose, seeded
+from glas_wsol.networks.explanations import grad_cam, grad_cam_pp
+from glas_wsol.networks.head import Head
+from glas_wsol.networks.maps import distribution, score_map
+from glas_wsol.networks.trunks import Trunk
+
+__all__ = ["ClassActivationNetwork"]
+
+
+class ClassActivationNetwork(TileNetwork):
+    """A classifier with one head; its mask is the predicted class's map, min-max normalised per image, at 0.5.
+
+    Trained by the cross-entropy of :meth:`logits`. With ``pooling="average"`` it is CAM (Zhou et al., CVPR 2016), with
+    ``"max"`` and ``"lse"`` the same with other pooling, with ``"wildcat"`` and ``modalities=5`` WILDCAT (Durand et al.,
+    CVPR 2017). How a trained network is explained is apart from its weights: the same serve all three explanations.
+
+    TorchScript: with ``explanation="cam"``; the other two need gradients and refuse to run when scripted.
+
+    Args:
+        trunk: name of the trunk (see :data:`~glas_wsol.networks.trunks.TRUNKS`) or a trunk.
+        num_classes: ``c``, at least 2.
+        weights: the trunk's weights, see :func:`~glas_wsol.networks.trunks.build_trunk`. Defaults to ``"auto"``.
+        pooling: see :func:`~glas_wsol.networks.pooling.build_pooling`. Defaults to ``"average"``.
+        pooling_options: the pooling's arguments.
+        modalities: maps per class. Defaults to 1.
+        explanation: ``"cam"`` (default) for the class map, ``"grad_cam"`` or ``"grad_cam++"`` for the maps of
+            :mod:`glas_wsol.networks.explanations` on the trunk's last features.
+        batch_norm: see :class:`~glas_wsol.networks.base.TileNetwork`. Defaults to ``"batch"``.
+        pixel_mean: mean subtracted from images in [0, 1]; defaults to what the trunk's weights expect.
+        pixel_std: divisor after that; defaults to what the trunk's weights expect.
+        seed: seed of the initial weights, so that they do not depend on what was drawn before; None draws on.
+
+    Raises:
+        ConfigError: if a value is out of range.
+    """
+
+    def __init__(
+        self,
+        trunk: str | Trunk = "resnet18",
+        num_classes: int = 2,
+        weights: str = "auto",
+        pooling: str = "average",
+        pooling_options: Mapping[str, Any] | None = None,
+        modalities: int = 1,
+        explanation: str = "cam",
+        batch_norm: str = "batch",
+        pixel_mean: Sequence[float] | None = None,
+        pixel_std: Sequence[float] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        choose("explanation", explanation, ("cam", "grad_cam", "grad_cam++"))
+        with seeded(seed):
+            super().__init__(trunk, num_classes, weights, batch_norm, pixel_mean, pixel_std)
+            self.head = Head(self.trunk.channels, num_classes, modalities, pooling, pooling_options)
+        self.explanation = explanation
+
+    def class_maps(self, x: Tensor) -> Tensor:
+        """Class activation maps.
+
+        Args:
+            x: ``[B, 3, H, W]``, normalised.
+
+        Returns:
+            ``[B, c, h, w]`` at stride 32, at least float32.
+        """
+        return self.head.class_maps(self.trunk(x))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Class scores, with a fresh dropout pattern in training.
+
+        Args:
+            x: ``[B, 3, H, W]``, normalised.
+
+        Returns:
+            ``[B, c]``, at least float32.
+        """
+        return self.head(self.trunk(x))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Which pixels decided, and for which class.
+
+        Args:
+            image: ``[B, 3, H, W]``, in [0, 1]; sides divisible by 32 give exact maps.
+
+        Returns:
+            ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k)``; the channels sum to 1.
+        """
+        features = self.trunk(self.normalise(image))
+        maps = self.head.class_maps(features)
+        logits = self.head.pooling(maps, self.head.pooling.draw_dropout(maps))
+        predicted = logits.argmax(dim=1)
+        if self.explanation == "cam":
+            index = predicted.view(-1, 1, 1, 1).expand(-1, 1, maps.shape[2], maps.shape[3])
+            evidence = maps.gather(1, index)
+        else:
+            evidence = self._from_gradient(features, predicted)
+        return distribution(score_map(evidence, image.shape[2], image.shape[3]), logits.softmax(dim=1))
+
+    @torch.jit.unused
+    def _from_gradient(self, features: Tensor, predicted: Tensor) -> Tensor:
+        """``[B, 1, h, w]`` from a gradient that reaches the features and goes no further: no hook, no ``.grad``."""
+        # Evaluators run without gradients, and a tensor born in inference mode never gets one: hence the copy.
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(features.device.type, enabled=False):
+            leaf = features.detach().clone().to(self.head.to_maps.weight.dtype).requires_grad_()
+            maps = self.head.class_maps(leaf)
+            # Images do not meet in the head, so the sum's gradient holds each image's own.
+            score = self.head.pooling(maps).gather(1, predicted.clone().unsqueeze(1)).sum()
+            (gradient,) = torch.autograd.grad(score, leaf)
+        leaf = leaf.detach()
+        evidence = (grad_cam if self.explanation == "grad_cam" else grad_cam_pp)(leaf, gradient)
+        # Its scale means nothing, and the normalisation takes activations to be of order 1.
+        return evidence / evidence.amax(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(evidence.dtype).tiny)
+
+    @torch.jit.unused
+    def settings(self) -> dict[str, Any]:
+        """What must be the same for weights to mean the same; not the explanation, which reads the same weights.
+
+        Returns:
+            The arguments of this class that say so, as JSON values.
+        """
+        return {**super().settings(), **self.head.settings()}

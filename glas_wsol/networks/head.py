@@ -1,0 +1,78 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The head of every network that learns from image labels by class maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glas_wsol.errors import ConfigError
+from glas_wsol.networks.maps import at_least_float32
+from glas_wsol.networks.pooling import build_pooling
+
+__all__ = ["Head"]
+
+
+class Head(nn.Module):
+    """Features to class maps (1x1 convolution to several maps per class, averaged) and to class scores (pooling).
+
+    Args:
+        channels: feature channels.
+        num_classes: ``c``.
+        modalities: maps per class, ``m``. Defaults to 5.
+        pooling: name of the pooling, see :func:`~glas_wsol.networks.pooling.build_pooling`. Defaults to ``wildcat``.
+        pooling_options: the pooling's arguments.
+
+    Raises:
+        ConfigError: if there is no such pooling, or less than one map per class.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        modalities: int = 5,
+        pooling: str = "wildcat",
+        pooling_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if modalities < 1:
+            raise ConfigError(f"modalities={modalities}", "network", "give at least one map per class")
+        self.num_classes = num_classes
+        self.modalities = modalities
+        self.to_maps = nn.Conv2d(channels, num_classes * modalities, kernel_size=1)
+        self.pooling_name = pooling
+        self.pooling = build_pooling(pooling, **(pooling_options or {}))
+
+    def class_maps(self, features: Tensor) -> Tensor:
+        """Class activation maps ``A``.
+
+        Args:
+            features: ``[B, channels, h, w]``.
+
+        Returns:
+            ``[B, c, h, w]``, at least float32.
+        """
+        maps = at_least_float32(self.to_maps(features))
+        return maps.unflatten(1, (self.num_classes, self.modalities)).mean(dim=2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Class scores ``[B, c]`` of features ``[B, channels, h, w]``, with a fresh dropout pattern in training."""
+        maps = self.class_maps(features)
+        return self.pooling(maps, self.pooling.draw_dropout(maps))
+
+    @torch.jit.unused
+    def settings(self) -> dict[str, Any]:
+        """What must be the same for weights to mean the same; the pooling's dropout, for training only, is left out.
+
+        Returns:
+            The arguments of this class that say so, as JSON values.
+        """
+        return {
+            "modalities": self.modalities,
+            "pooling": self.pooling_name,
+            "pooling_options": {k: getattr(self.pooling, k) for k in self.pooling.options},
+        }

@@ -1,0 +1,50 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Networks by name: from what a trained model says of itself back to the network it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from glas_wsol.errors import ConfigError
+from glas_wsol.networks.attention import AttentionNetwork
+from glas_wsol.networks.cam import ClassActivationNetwork
+from glas_wsol.networks.fixed import FixedMaskNetwork
+from glas_wsol.networks.minmax import MinMaxEntropyNetwork
+from glas_wsol.networks.unet import SegmentationNetwork
+
+__all__ = ["NETWORKS", "build_network"]
+
+NETWORKS: dict[str, type[nn.Module]] = {
+    network.__name__: network
+    for network in (
+        MinMaxEntropyNetwork,
+        ClassActivationNetwork,
+        AttentionNetwork,
+        SegmentationNetwork,
+        FixedMaskNetwork,
+    )
+}
+"""Every network, by the name of its class."""
+
+
+def build_network(settings: Mapping[str, Any], **arguments: Any) -> nn.Module:
+    """The network that some weights fit.
+
+    Args:
+        settings: of a network's ``settings()``, as in the ``network`` entry of a ``model.json``; without ``class`` it
+            is a :class:`~glas_wsol.networks.minmax.MinMaxEntropyNetwork`.
+        arguments: the other arguments of its class: ``trunk``, ``weights``, ``num_classes`` and so on.
+
+    Raises:
+        ConfigError: if there is no such network, or it has no such argument.
+    """
+    name = settings.get("class", MinMaxEntropyNetwork.__name__)
+    if name not in NETWORKS:
+        raise ConfigError(f"no network named {name!r}", "network", f"choose one of {', '.join(NETWORKS)}")
+    try:
+        return NETWORKS[name](**{k: v for k, v in settings.items() if k != "class"}, **arguments)
+    except TypeError as error:
+        raise ConfigError(f"{name}: {error}", "network", "remove or correct the argument") from error
