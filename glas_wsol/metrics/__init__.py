@@ -1,10 +1,37 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Classification error and region overlap as MONAI metrics, with bootstrap intervals."""
+"""What is measured of an evaluated set: measures, their intervals, and the MONAI metrics that give them."""
 
 from __future__ import annotations
 
-from glas_wsol.metrics.bootstrap import bootstrap_interval, share_interval
-from glas_wsol.metrics.classification import ClassificationError, CrossEntropy, SelectionScore
-from glas_wsol.metrics.regions import RegionF1
+from glas_wsol.metrics.base import MeasureMetric, RowMetric
+from glas_wsol.metrics.bootstrap import bootstrap, bootstrap_interval, interval, redraw, share_interval
+from glas_wsol.metrics.boxes import BoxAccuracy, MaxBoxAccuracy
+from glas_wsol.metrics.classification import BalancedError, ClassificationError, CrossEntropy, RocAuc, SelectionScore
+from glas_wsol.metrics.measures import MEASURES, Measure
+from glas_wsol.metrics.objects import ObjectDice, ObjectF1, ObjectHausdorff
+from glas_wsol.metrics.regions import OracleRegionF1, PixelAveragePrecision, RegionF1
 
-__all__ = ["ClassificationError", "CrossEntropy", "RegionF1", "SelectionScore", "bootstrap_interval", "share_interval"]
+__all__ = [
+    "MEASURES",
+    "BalancedError",
+    "BoxAccuracy",
+    "ClassificationError",
+    "CrossEntropy",
+    "MaxBoxAccuracy",
+    "Measure",
+    "MeasureMetric",
+    "ObjectDice",
+    "ObjectF1",
+    "ObjectHausdorff",
+    "OracleRegionF1",
+    "PixelAveragePrecision",
+    "RegionF1",
+    "RocAuc",
+    "RowMetric",
+    "SelectionScore",
+    "bootstrap",
+    "bootstrap_interval",
+    "interval",
+    "redraw",
+    "share_interval",
+]

@@ -3,19 +3,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
-from monai.handlers import IgniteMetricHandler
-from monai.metrics import DiceMetric
-from torch import Tensor
+from monai.metrics import compute_dice
 
 from glas_wsol.errors import ConfigError
+from glas_wsol.metrics.base import MeasureMetric
+from glas_wsol.metrics.items import score_levels, soft_map, true_mask
 
-__all__ = ["RegionF1"]
+__all__ = ["OracleRegionF1", "PixelAveragePrecision", "RegionF1"]
+
+_BINS = 1000  # PxAP: thresholds 0, .001 .. 1
+_STEPS = 100  # oracle: thresholds 0, .01 .. 1
 
 
-class RegionF1(IgniteMetricHandler):
+def _check_region(region: str, where: str) -> str:
+    if region not in ("foreground", "background"):
+        raise ConfigError(f"region={region!r}", where, "choose foreground or background")
+    return region
+
+
+class RegionF1(MeasureMetric):
     """F1 (Dice) of the foreground (F1+) or of the background (F1-), per image, then the mean over images.
 
     0/0 is 1: where the region is absent from both the truth and the mask, the mask is right; where it is absent from
@@ -30,32 +41,79 @@ class RegionF1(IgniteMetricHandler):
     """
 
     def __init__(self, region: str = "foreground", floor: str | None = None) -> None:
-        if region not in ("foreground", "background"):
-            raise ConfigError(f"region={region!r}", "RegionF1", "choose foreground or background")
+        self.region = _check_region(region, "RegionF1")
         if floor not in (None, "all_ones"):
             raise ConfigError(f"floor={floor!r}", "RegionF1", "choose all_ones or leave it out")
-        self.region, self.floor = region, floor
-        super().__init__(
-            metric_fn=DiceMetric(include_background=True, ignore_empty=False), output_transform=self._pairs
-        )
+        self.floor = floor
+        super().__init__(f"f1_{region}", self._row)
 
-    def _pairs(self, output: list[dict[str, Any]]) -> tuple[list[Tensor], list[Tensor]]:
-        predicted, truth = [], []
-        for item in output:
-            if "truth" not in item:
-                continue
-            true = torch.as_tensor(item["truth"]).cpu()
-            mask = torch.from_numpy(item["localization"].mask)[None]
-            mask = torch.ones_like(true) if self.floor else mask
-            if self.region == "background":
-                true, mask = ~true, ~mask
-            truth.append(true.float())
-            predicted.append(mask.float())
-        return predicted, truth
+    def _row(self, item: Mapping[str, Any]) -> np.ndarray | None:
+        truth = true_mask(item)
+        if truth is None:
+            return None
+        mask = np.ones_like(truth) if self.floor else item["localization"].mask
+        pair = (torch.from_numpy(m if self.region == "foreground" else ~m)[None, None].double() for m in (mask, truth))
+        return compute_dice(*pair, ignore_empty=False)[0].numpy()
 
-    def compute(self) -> Any:
-        """The mean over images, in [0, 1]; not a number without a truth mask."""
-        if self.metric_fn.get_buffer() is None:
-            self._is_reduced = True
-            return float("nan")
-        return super().compute()
+
+class PixelAveragePrecision(MeasureMetric):
+    """Area under the precision-recall curve of the soft map, the pixels of all images pooled (PxAP), in [0, 1].
+
+    Thresholds are 0, .001 .. 1; an image without evidence scores 0 everywhere. No threshold is chosen. Images without
+    a truth mask are left out; without any, or without any true foreground, the value is not a number.
+
+    Source: Choe et al., Evaluating weakly supervised object localization methods right, CVPR 2020.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("pixel_average_precision", self._row)
+
+    @staticmethod
+    def _row(item: Mapping[str, Any]) -> np.ndarray | None:
+        truth = true_mask(item)
+        if truth is None:
+            return None
+        return _histograms(item, truth, _BINS).ravel()
+
+
+class OracleRegionF1(MeasureMetric):
+    """`RegionF1` at the one threshold that is best for the evaluated images themselves: an oracle, not a result.
+
+    Of the thresholds 0, .01 .. 1, that with the best mean of F1+ and F1-, both means over images; of equal ones the
+    lowest. An image without evidence scores 0 everywhere. Images without a truth mask are left out; without any, the
+    value is not a number.
+
+    Args:
+        region: ``"foreground"`` (default) or ``"background"``: which of the two is given. The threshold is the same.
+
+    Raises:
+        ConfigError: on another word.
+    """
+
+    def __init__(self, region: str = "foreground") -> None:
+        self.region = _check_region(region, "OracleRegionF1")
+        super().__init__(f"oracle_f1_{region}", self._row)
+
+    @staticmethod
+    def _row(item: Mapping[str, Any]) -> np.ndarray | None:
+        truth = true_mask(item)
+        if truth is None:
+            return None
+        in_truth, outside = _histograms(item, truth, _STEPS)
+        # Of the mask at each threshold: pixels at or above it, inside the truth and outside.
+        true, false = (h[::-1].cumsum()[::-1] for h in (in_truth, outside))
+        missed, kept = true[0] - true, false[0] - false
+        foreground = _dice(true, false, missed)
+        background = _dice(kept, missed, false)
+        return np.stack([foreground, background], axis=1).ravel()
+
+
+def _histograms(item: Mapping[str, Any], truth: np.ndarray, steps: int) -> np.ndarray:
+    """How many pixels have each level of score, ``[2, steps + 1]``: inside the truth, outside."""
+    levels = score_levels(soft_map(item), steps)
+    return np.stack([np.bincount(levels[where], minlength=steps + 1) for where in (truth, ~truth)])
+
+
+def _dice(true: np.ndarray, false: np.ndarray, missed: np.ndarray) -> np.ndarray:
+    sizes = 2 * true + false + missed
+    return np.where(sizes > 0, 2 * true / np.maximum(sizes, 1), 1.0)

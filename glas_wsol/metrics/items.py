@@ -1,0 +1,51 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""What the metrics read of an evaluated item, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+__all__ = ["components", "score_levels", "soft_map", "true_mask", "true_objects"]
+
+_NEIGHBOURS = np.ones((3, 3), dtype=bool)
+
+
+def components(mask: np.ndarray) -> np.ndarray:
+    """8-connected components of a mask, ``[H, W]`` int32, numbered from 1; 0 is background."""
+    return ndimage.label(mask, structure=_NEIGHBOURS)[0]
+
+
+def true_mask(item: Mapping[str, Any]) -> np.ndarray | None:
+    """The true foreground, ``[H, W]`` bool; None where the item has no truth."""
+    return torch.as_tensor(item["truth"]).cpu().numpy()[0].astype(bool) if "truth" in item else None
+
+
+def true_objects(item: Mapping[str, Any]) -> np.ndarray | None:
+    """The true objects' numbers, ``[H, W]``, 0 background: the item's own or the components of its truth, or None."""
+    truth = true_mask(item)
+    if truth is None:
+        return None
+    if item.get("truth_objects") is None:
+        return components(truth)
+    return torch.as_tensor(item["truth_objects"]).cpu().numpy().reshape(truth.shape)
+
+
+def soft_map(item: Mapping[str, Any]) -> np.ndarray:
+    """The soft decidable region, ``[H, W]`` float64 in [0, 1]; 0 everywhere without evidence."""
+    found = item["localization"]
+    return found.decidable.astype(np.float64).clip(0, 1) * found.evidence
+
+
+def score_levels(soft: np.ndarray, steps: int) -> np.ndarray:
+    """Whole numbers in [0, steps]: the count of thresholds ``1/steps .. 1`` that each score reaches.
+
+    Args:
+        soft: scores in [0, 1], float32 values: times ``steps`` they are exact in float64.
+        steps: how finely thresholds are laid, at most 10^4.
+    """
+    return np.floor(soft * steps).astype(np.int64)
