@@ -1,0 +1,99 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""``python -m glas_wsol study``: rows of the tables, for several seeds and folds, by one command."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+__all__ = ["register"]
+
+_HELP = "train and evaluate rows of the tables, for several seeds and folds; run it again to go on"
+
+
+def register(commands: argparse._SubParsersAction) -> None:
+    """Add the command.
+
+    Args:
+        commands: of the program's parser.
+    """
+    # Everything is left to a parser of its own: the settings after "--" would be taken for arguments of this one.
+    study = commands.add_parser("study", help=_HELP, prefix_chars="\0", add_help=False)
+    study.add_argument("arguments", nargs=argparse.REMAINDER)
+    study.set_defaults(command=lambda arguments: _study(arguments.arguments, study.prog))
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=_HELP.capitalize() + ".",
+        usage="%(prog)s OUT [options] [-- --id value ...]",
+        epilog="What follows -- are settings of the bundle, for every run, such as: -- --epochs 20 --batch_size 4",
+    )
+    add = parser.add_argument
+    add("output", metavar="OUT", type=Path, help="the study's folder; a run is in OUT/ROW/FOLD_seed_SEED")
+    add("--bundle", type=Path, default=Path("bundles/glas_minmax_entropy"), help="folder of the bundle")
+    add("--overlays", nargs="*", default=[], metavar="FILE", help="recipe and trunk; none: the bundle's own")
+    add("--rows", nargs="+", default=["all"], metavar="ROW", help="all, names in configs/methods, or own overlays")
+    add("--seeds", nargs="+", type=_seed, default=[0], metavar="SEED", help="one training each (default: 0)")
+    fold = "paper, patient-0 to -4, stratified-0 to -4; patient or stratified: all five (default: paper)"
+    add("--folds", nargs="+", default=["paper"], metavar="FOLD", help=fold)
+    add("--split", default="valid", choices=["train", "valid", "test"], help="what is evaluated (default: valid)")
+    add("--dataset_dir", help="the data; left out: as the bundle says, the phantom")
+    add("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
+    add("--replace", action="store_true", help="make runs anew that were made with other settings")
+    add("--dry-run", action="store_true", help="print all runs and their commands, and write nothing")
+    return parser
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is negative")
+    return value
+
+
+def _study(arguments: list[str], prog: str) -> None:
+    cut = arguments.index("--") if "--" in arguments else len(arguments)
+    given: Any = _parser(prog).parse_args(arguments[:cut])
+    from glas_wsol.study import Request, conduct
+    from glas_wsol.study.config import parse_overrides
+
+    request = Request(
+        output=given.output,
+        bundle=given.bundle,
+        overlays=given.overlays,
+        rows=given.rows,
+        seeds=given.seeds,
+        folds=given.folds,
+        split=given.split,
+        dataset_dir=given.dataset_dir,
+        overrides=parse_overrides(arguments[cut + 1 :]),
+    )
+    try:
+        with _terminated_as_interrupted():
+            conduct(request, jobs=given.jobs, replace=given.replace, dry_run=given.dry_run)
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again; trainings go on after their last whole epoch", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """A polite request to end (a batch system's, a closed terminal's) ends the children too, as Ctrl-C does."""
+
+    def interrupt(*_: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), interrupt) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)

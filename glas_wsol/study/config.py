@@ -1,0 +1,158 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The config that a run's command line makes: files and overrides merged as MONAI and Fire merge them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fire.parser import DefaultParseValue
+from monai.bundle import ConfigParser
+from monai.bundle.reference_resolver import ReferenceResolver
+from yaml import YAMLError
+
+from glas_wsol.errors import ConfigError, GlasWsolError
+
+__all__ = ["behind", "flatten", "load", "merged", "parse_overrides", "parsed"]
+
+_INSTEAD = {
+    "output_dir": "give the study's folder",
+    "ckpt_dir": "give the study's folder",
+    "checkpoint": "leave it out: every run evaluates its own model",
+    "dataset_dir": "use --dataset_dir before --",
+    "seed": "use --seeds before --",
+    "fold": "use --folds before --",
+    "split": "use --split before --",
+    "method": "use --rows before --",
+    "resume": "leave it out: a study always resumes",
+    "config_file": "use --bundle, --overlays and --rows before --",
+}
+_NO_SETTINGS = ("args_file", "final_id", "init_id", "logging_file", "meta_file", "run_id", "tracking", "workflow_type")
+
+
+def parse_overrides(arguments: Sequence[str]) -> dict[str, str]:
+    """Settings given after ``--``, as text.
+
+    Args:
+        arguments: ``--id value`` or ``--id=value``, any number of times.
+
+    Raises:
+        ConfigError: if they are of another form, or name what the study itself gives to its runs.
+    """
+    overrides: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if not re.match(r"--?[A-Za-z_]", name):
+            raise ConfigError(f"{name!r} is no setting", "after --", "give --id value")
+        if not equals:
+            if not rest or re.match(r"--?[A-Za-z_]", rest[0]):
+                raise ConfigError(f"{name} has no value", "after --", f"give {name} VALUE")
+            value = rest.pop(0)
+        identifier = name.lstrip("-").replace("-", "_").replace("::", "#")
+        if identifier in _INSTEAD:
+            raise ConfigError(f"--{identifier} is given to each run by the study", "after --", _INSTEAD[identifier])
+        if identifier in _NO_SETTINGS:
+            raise ConfigError(f"--{identifier} is no setting of the bundle", "after --", "leave it out")
+        overrides[identifier] = value
+    return overrides
+
+
+def load(file: Path) -> dict[str, Any]:
+    """One config file as it stands.
+
+    Args:
+        file: JSON or YAML.
+
+    Raises:
+        ConfigError: if it cannot be read.
+    """
+    try:
+        config = ConfigParser.load_config_file(str(file))
+    except (OSError, ValueError, YAMLError) as error:
+        raise ConfigError(f"the config cannot be read ({error})", file, "correct this file") from error
+    if not isinstance(config, dict):
+        raise ConfigError("the config holds no settings", file, "correct this file")
+    return config
+
+
+def merged(files: Sequence[Path], overrides: Mapping[str, str], **settings: Any) -> ConfigParser:
+    """The files from left to right, then the overrides, then what the study sets.
+
+    Args:
+        files: config files.
+        overrides: ids and values as typed.
+        **settings: flat ids and values.
+
+    Raises:
+        ConfigError: if a file sets something below a setting that is not there.
+    """
+    parser = ConfigParser()
+    try:
+        parser.read_config([str(file) for file in files])
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        where = ", ".join(file.name for file in files)
+        raise ConfigError(f"these configs do not fit together ({error})", where, "correct them") from error
+    values = {name: DefaultParseValue(text) for name, text in overrides.items()}
+    # MONAI leaves out a None of the command line
+    parser.update({name: value for name, value in values.items() if value is not None} | settings)
+    return parser
+
+
+def parsed(parser: ConfigParser, identifier: str) -> Any:
+    """What an id stands for, instantiated.
+
+    Args:
+        parser: holds the config.
+        identifier: of a value or component.
+
+    Raises:
+        GlasWsolError: the one that the component raised, freed from what MONAI wraps around it.
+    """
+    try:
+        return parser.get_parsed_content(identifier)
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, GlasWsolError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise cause from None
+
+
+def behind(parser: ConfigParser, identifier: str) -> dict[str, Any]:
+    """Every setting that an id depends on, by its id: equal where equal settings make an equal component.
+
+    Args:
+        parser: holds the config.
+        identifier: where to start.
+    """
+    found: dict[str, Any] = {}
+    queue = [identifier]
+    while queue:
+        name = queue.pop()
+        if name not in found:
+            found[name] = parser[name]
+            queue += ReferenceResolver.find_refs_in_config(parser[name], name)
+    return found
+
+
+def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of a config by their ids; lists of plain values are leaves, descriptions (``_desc_``) are left out.
+
+    Args:
+        config: blocks, lists and values.
+        prefix: put before every id.
+    """
+    parts: Iterator[tuple[Any, Any]] | None = None
+    if isinstance(config, Mapping) and config:
+        parts = ((key, value) for key, value in config.items() if key != "_desc_")
+    elif isinstance(config, list) and any(isinstance(value, (Mapping, list)) for value in config):
+        parts = iter(enumerate(config))
+    if parts is None:
+        yield prefix, config
+        return
+    for key, value in parts:
+        yield from flatten(value, f"{prefix}#{key}" if prefix else str(key))
