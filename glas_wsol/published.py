@@ -104,7 +104,7 @@ def published_value(dataset: str, synthetic: bool, method: str, passes: int | No
     if synthetic or figures is None or measure not in PUBLISHED_MEASURES:
         return None
     percent = figures[PUBLISHED_MEASURES.index(measure)]
-    return None if percent is None else percent / 100
+    return None if percent is None else round(percent / 100, 4)
 
 
 def published_backbone(method: str) -> str | None:

@@ -1,0 +1,156 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Tables of text as Markdown for a terminal and as LaTeX for a paper."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+__all__ = ["Footnotes", "Table", "as_latex", "as_markdown", "bullets", "wrapped"]
+
+# Wherever a cell ends in one of these, it stands in superscript in LaTeX.
+DAGGERS = {"†": r"\dagger", "‡": r"\ddagger"}
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "[": "{[}",  # a row that begins with a bracket would be read as an argument of the line break before it
+    "]": "{]}",
+} | {mark: f"$^{{{symbol}}}$" for mark, symbol in DAGGERS.items()}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text under titles, with notes.
+
+    Attributes:
+        title: one clause.
+        columns: titles; the first column is of words, the others of numbers.
+        rows: one cell per column each.
+        notes: sentences under the table.
+        words: further columns of words, aligned left.
+        lead: a sentence above the table.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    lead: str = ""
+
+    def left(self, column: int) -> bool:
+        """Whether a column is aligned left."""
+        return column == 0 or self.columns[column] in self.words
+
+
+@dataclass
+class Footnotes:
+    """Notes of a table by letter, each once however often it is referred to."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def mark(self, text: str) -> str:
+        """The mark to put behind a cell, such as ``(a)``."""
+        if text not in self.texts:
+            self.texts.append(text)
+        return f"({_letters(self.texts.index(text))})"
+
+    def lines(self) -> tuple[str, ...]:
+        """Every note behind its mark."""
+        return tuple(f"({_letters(i)}) {text}" for i, text in enumerate(self.texts))
+
+
+def _letters(index: int) -> str:
+    return ("" if index < 26 else _letters(index // 26 - 1)) + "abcdefghijklmnopqrstuvwxyz"[index % 26]
+
+
+def as_markdown(table: Table) -> str:
+    """A heading, the table with its columns aligned for a terminal, and its notes as a list.
+
+    Args:
+        table: of text.
+    """
+    cells = [[_piped(cell) for cell in row] for row in (table.columns, *table.rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [_row(cells[0], widths, table)]
+    rules = ["-" * width if table.left(i) else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    lines += [f"| {' | '.join(rules)} |"]
+    lines += [_row(row, widths, table) for row in cells[1:]]
+    lead = f"{wrapped(table.lead)}\n\n" if table.lead else ""
+    text = f"### {table.title}\n\n{lead}" + "\n".join(lines) + "\n"
+    return text + (f"\n{bullets(table.notes)}\n" if table.notes else "")
+
+
+def wrapped(text: str, start: str = "") -> str:
+    """A paragraph in lines of at most 120 characters, but for longer words.
+
+    Args:
+        text: white space in it is as one blank.
+        start: of its first line; the others are indented as far.
+    """
+    text = " ".join(text.split())
+    indent = " " * len(start)
+    return textwrap.fill(text, 120, initial_indent=start, subsequent_indent=indent, break_long_words=False)
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """A Markdown list.
+
+    Args:
+        lines: one per entry.
+    """
+    return "\n".join(wrapped(line, "* ") for line in lines)
+
+
+def _row(cells: Sequence[str], widths: Sequence[int], table: Table) -> str:
+    padded = (c.ljust(w) if table.left(i) else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True)))
+    return f"| {' | '.join(padded)} |"
+
+
+def _piped(cell: str) -> str:
+    return cell.replace("|", r"\|")
+
+
+def as_latex(tables: Iterable[tuple[str, Table]]) -> str:
+    r"""Floats ``table*`` with ``booktabs`` rules, caption, and the notes below.
+
+    Args:
+        tables: each with a heading that is put before its title in the caption.
+    """
+    lines = [r"% needs \usepackage{booktabs}"]
+    for heading, table in tables:
+        alignment = "".join("l" if table.left(i) else "r" for i in range(len(table.columns)))
+        lines += ["", r"\begin{table*}[t]", r"\centering\footnotesize\setlength{\tabcolsep}{4pt}"]
+        caption = f"{table.title}: {heading}." + (f" {table.lead}" if table.lead else "")
+        lines += [rf"\caption{{{_escaped(caption)}}}"]
+        lines += [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule"]
+        lines += [_latex_row(table.columns), r"\midrule", *map(_latex_row, table.rows), r"\bottomrule"]
+        lines += [r"\end{tabular}"]
+        if table.notes:
+            notes = r"\\ ".join(map(_escaped, table.notes))
+            lines += ["", rf"\parbox{{\linewidth}}{{\smallskip\scriptsize\raggedright {notes}}}"]
+        lines += [r"\end{table*}"]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_row(cells: Iterable[str]) -> str:
+    # A minus sign is no hyphen.
+    return " & ".join(re.sub(r"(?<![\w.+])-(?=\d)", "$-$", _escaped(cell)) for cell in cells) + r" \\"
+
+
+def _escaped(text: str) -> str:
+    # One character at a time: what an earlier replacement wrote is not to be replaced again.
+    return "".join(_SPECIAL.get(character, character) for character in text.replace("`", ""))
