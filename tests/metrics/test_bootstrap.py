@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 import pytest
 
-from glas_wsol.metrics import bootstrap_interval, share_interval
+from glas_wsol.metrics import MEASURES, bootstrap, bootstrap_interval, interval, redraw, share_interval
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +58,79 @@ def test_the_interval_of_a_share_is_wilsons(hits):
     assert low == pytest.approx(middle - half, abs=1e-6)
     assert high == pytest.approx(middle + half, abs=1e-6)
     assert high - low > 0.15, "no share of 18 images is certain"
+
+
+F1 = MEASURES["f1_foreground"]
+
+
+def test_redrawn_sets_are_of_the_same_size_and_the_same_for_all_methods():
+    weights = redraw(13, resamples=400, seed=3)
+    assert weights.shape == (400, 13)
+    assert (weights.sum(axis=1) == 13).all()
+    assert weights.mean(axis=0) == pytest.approx(np.ones(13), abs=0.2)
+    assert (weights == redraw(13, 400, 3)).all()
+    assert (weights != redraw(13, 400, 4)).any()
+
+
+@pytest.mark.parametrize(("level", "quantile"), [(0.95, 1.959964), (0.8, 1.281552)])
+def test_the_weighted_bootstrap_is_close_to_normal_theory_too(sample, level, quantile):
+    low, high = bootstrap(F1, sample[:, None], 4000, level=level)
+    half = quantile * sample.std(ddof=1) / math.sqrt(len(sample))
+    assert low == pytest.approx(sample.mean() - half, abs=0.06 * half)
+    assert high == pytest.approx(sample.mean() + half, abs=0.06 * half)
+
+
+def test_95_percent_of_the_intervals_hold_the_truth():
+    # Of 200 samples of 60 uniform values, the share of intervals that hold 1/2 is within 3 standard errors of 95 %.
+    random = np.random.default_rng(11)
+    bounds = [bootstrap(F1, random.random((60, 1)), 500, seed) for seed in range(200)]
+    assert 0.9 <= np.mean([low <= 0.5 <= high for low, high in bounds]) <= 0.995
+
+
+def test_it_is_the_quantiles_of_the_redrawn_values_and_the_same_each_time():
+    rows = np.random.default_rng(0).integers(0, 5, (23, 3))
+    measure = MEASURES["object_f1"]
+    once = bootstrap(measure, rows, 700)
+    assert bootstrap(measure, rows, 700) == once
+    assert bootstrap(measure, rows, 700, seed=1) != once
+    values = np.sort(measure.aggregate(rows, redraw(23, 700)))
+    assert once == pytest.approx((np.quantile(values, 0.025), np.quantile(values, 0.975)), rel=1e-12)
+
+
+def test_images_and_redrawn_sets_without_a_value_are_left_out():
+    rows = np.array([[1, 0.3, 0.7], [1, 0.6, 0.4], [0, 0.7, 0.3], [0, 0.45, 0.55]])
+    values = MEASURES["roc_auc"].aggregate(rows, redraw(4))
+    assert 0.05 < np.isnan(values).mean() < 0.25, "one class only: 2 of 16"
+    expected = np.quantile(values[~np.isnan(values)], [0.025, 0.975])
+    assert interval("roc_auc", rows) == pytest.approx(tuple(expected))
+    holed = np.insert(rows, [0, 2], np.nan, axis=0)
+    assert interval("roc_auc", holed) == interval("roc_auc", rows)
+
+
+@pytest.mark.parametrize("key", ["f1_foreground", "object_f1", "object_dice"])
+def test_of_one_image_or_equal_ones_the_bounds_are_the_value(key):
+    row = np.array([{"f1_foreground": [0.3], "object_f1": [2, 1, 1], "object_dice": [3, 5, 4, 7]}[key]])
+    value = float(MEASURES[key].aggregate(row, np.ones((1, 1)))[0])
+    assert bootstrap(MEASURES[key], row) == (value, value)
+    assert bootstrap(MEASURES[key], np.repeat(row, 9, axis=0)) == pytest.approx((value, value), rel=1e-12)
+
+
+@pytest.mark.parametrize("key", MEASURES)
+@pytest.mark.parametrize("rows", [np.empty((0, 4)), np.empty(0), np.full((3, 4), np.nan)])
+def test_of_nothing_there_are_no_numbers(key, rows):
+    assert all(math.isnan(bound) for bound in interval(key, rows))
+
+
+def test_the_error_has_wilsons_interval_and_no_other_measure_has():
+    wrong = np.array([[0.0]] * 18 + [[np.nan]])
+    assert interval("classification_error", wrong) == share_interval([0.0] * 18)
+    assert interval("classification_error", wrong, 0.8) == share_interval([0.0] * 18, 0.8)
+    assert interval("f1_foreground", wrong) == (0, 0)
+
+
+def test_many_images_of_fine_histograms_take_seconds():
+    rows = np.random.default_rng(0).integers(0, 400, (145, 2002))
+    started = time.perf_counter()
+    low, high = interval("pixel_average_precision", rows)
+    assert low < high
+    assert time.perf_counter() - started < 3

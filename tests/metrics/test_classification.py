@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.metrics import ClassificationError, CrossEntropy, SelectionScore
+from glas_wsol.metrics import BalancedError, ClassificationError, CrossEntropy, RocAuc, SelectionScore
 from tests.metrics.conftest import evaluate
 
 
@@ -101,9 +101,58 @@ def test_another_rule_is_refused():
         SelectionScore(ties="first")
 
 
-@pytest.mark.parametrize("metric", [ClassificationError, CrossEntropy, SelectionScore])
+@pytest.mark.parametrize("batches", BATCHINGS)
+def test_the_balanced_error_is_the_mean_over_classes(batches):
+    # class 0: right; class 1: two wrong; class 2: one wrong, one right
+    state = evaluate({"error": BalancedError()}, batches)
+    assert state.metrics["error"] == pytest.approx((0 + 1 + 1 / 2) / 3)
+    assert state.metric_details["error"].tolist() == [[0, 0], [2, 1], [2, 0], [1, 1], [1, 1]]
+
+
+@pytest.mark.parametrize("batches", BATCHINGS)
+def test_the_rank_area_is_the_mean_against_the_rest(batches):
+    # class 0: .5 against .125 .1 .5 1: 2.5 of 4; class 1: .4 and 0 against .25 .75 .1: 2 + 0 of 6;
+    # class 2: .125 and .8 against .25 .1 0: 2 + 3 of 6
+    assert evaluate({"area": RocAuc()}, batches).metrics["area"] == pytest.approx((2.5 / 4 + 2 / 6 + 5 / 6) / 3)
+
+
+def test_the_rank_area_of_two_classes_is_that_of_class_one():
+    items = [item([0.3, 0.7], 1), item([0.9, 0.1], 0), item([0.8, 0.2], 1), item([0.2, 0.8], 0)]
+    assert evaluate({"area": RocAuc()}, [items]).metrics["area"] == 2 / 4
+
+
+METRICS = [ClassificationError, BalancedError, RocAuc, CrossEntropy, SelectionScore]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_images_without_probabilities_are_left_out(metric):
+    mixed = [{"label": 1}, *ITEMS[:3], {"label": torch.tensor(0)}]
+    expected = evaluate({"m": metric()}, [ITEMS[:3]])
+    for batches in ([mixed], [[one] for one in mixed]):
+        state = evaluate({"m": metric()}, batches)
+        assert state.metrics["m"] == expected.metrics["m"]
+        assert state.metric_details["m"].tolist() == expected.metric_details["m"].tolist()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_without_any_probabilities_there_is_no_number_and_selection_ties(metric):
+    state = evaluate({"m": metric()}, [[{"label": 1}], [{"label": 0}]])
+    assert state.metrics["m"] == 0 if metric is SelectionScore else math.isnan(state.metrics["m"])
+    assert state.metric_details == {}
+
+
+def test_the_error_of_another_opinion_is_read_by_its_key():
+    items = [one | {"others": one["probabilities"].flip(0)} for one in ITEMS]
+    state = evaluate({"own": ClassificationError(), "other": ClassificationError("others")}, [items])
+    # flipped, the five say 1 (of .25 and .25 the first), 1, 0, 2, 2
+    assert state.metrics["own"] == pytest.approx(3 / 5)
+    assert state.metric_details["other"].flatten().tolist() == [1, 1, 1, 1, 1]
+    assert math.isnan(evaluate({"m": ClassificationError("missing")}, [items]).metrics["m"])
+
+
+@pytest.mark.parametrize("metric", METRICS)
 def test_a_second_validation_forgets_the_first(metric):
     one = metric()
     evaluate({"m": one}, [ITEMS[:1]])
-    again = evaluate({"m": one}, [ITEMS[3:]]).metrics["m"]
-    assert again == evaluate({"m": metric()}, [ITEMS[3:]]).metrics["m"]
+    again = evaluate({"m": one}, [ITEMS[2:]]).metrics["m"]
+    assert again == evaluate({"m": metric()}, [ITEMS[2:]]).metrics["m"]

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""F1+ and F1- against counts written out, a direct Dice, and the floors."""
+"""F1+, F1- and PxAP against counts written out, the floors, and the oracle against every threshold."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.localization import Localization
-from glas_wsol.metrics import RegionF1
-from tests.metrics.conftest import evaluate
+from glas_wsol.metrics import OracleRegionF1, PixelAveragePrecision, RegionF1
+from tests.metrics import conftest
+from tests.metrics.conftest import evaluate, smooth_map
 
 
 def item(mask, truth=None, evidence: bool = True) -> dict:
-    decidable = np.where(np.asarray(mask, bool), 0.75, 0.25).astype(np.float32)
-    found = Localization("a", "", ("x", "y"), (0.5, 0.5), decidable, evidence)
-    return {"localization": found} | ({} if truth is None else {"truth": torch.tensor(np.asarray(truth, bool)[None])})
+    return conftest.item(np.where(np.asarray(mask, bool), 0.75, 0.25), truth, evidence=evidence)
 
 
 def scores(batches: list[list[dict]]) -> tuple[dict[str, float], dict[str, list[float]]]:
@@ -100,7 +97,114 @@ def test_without_any_truth_the_value_is_not_a_number():
     assert details == {}
 
 
+def test_a_mask_of_ones_scores_the_dice_of_the_foregrounds_share():
+    random = np.random.default_rng(4)
+    truths = [random.random(size) < share for size, share in [((8, 15), 0.2), ((21, 6), 0.9), ((4, 4), 0.5)]]
+    means, _ = scores([[item(np.ones_like(t), t) for t in truths]])
+    shares = [t.mean() for t in truths]
+    assert (
+        means["foreground"] == means["all_onesforeground"] == pytest.approx(np.mean([2 * p / (1 + p) for p in shares]))
+    )
+    assert means["background"] == means["all_onesbackground"] == 0
+
+
+def soft_items(seed: int, digits: int = 9) -> list[dict]:
+    """Three images of different sizes and one without evidence."""
+    random = np.random.default_rng(seed)
+    items = []
+    for shape, evidence in [((13, 22), True), ((31, 5), True), ((8, 8), False), ((17, 29), True)]:
+        soft = smooth_map(random, shape, 1.5).round(digits)
+        truth = soft + random.normal(0, 0.2, shape) > 0.6
+        items.append(conftest.item(soft, truth, evidence=evidence))
+    return items
+
+
+def arrays(items: list[dict]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Soft map, 0 without evidence, and truth."""
+    return [
+        (one["localization"].decidable.astype(float) * one["localization"].evidence, one["truth"][0].numpy())
+        for one in items
+    ]
+
+
+def direct_average_precision(scores: np.ndarray, truth: np.ndarray, thresholds: np.ndarray) -> float:
+    area, recall_before = 0.0, 0.0
+    for t in np.sort(thresholds)[::-1]:
+        mask = scores >= t
+        if mask.any():
+            recall = (mask & truth).sum() / truth.sum()
+            area += (mask & truth).sum() / mask.sum() * (recall - recall_before)
+            recall_before = recall
+    return area
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pixel_average_precision_is_the_sum_over_every_threshold_of_the_pooled_pixels(seed):
+    items = soft_items(seed)
+    pooled = [np.concatenate([part.ravel() for part in parts]) for parts in zip(*arrays(items), strict=True)]
+    expected = direct_average_precision(*pooled, np.arange(1001) / 1000)
+    every_score = direct_average_precision(*pooled, np.unique(pooled[0]))
+    of_images = np.mean([direct_average_precision(s, t, np.arange(1001) / 1000) for s, t in arrays(items)])
+    for batches in ([items], [[one] for one in items]):
+        got = evaluate({"m": PixelAveragePrecision()}, batches).metrics["m"]
+        assert got == pytest.approx(expected, rel=1e-12)
+    assert got == pytest.approx(every_score, abs=2e-3)  # a thousand thresholds are nearly all
+    assert abs(got - of_images) > 5e-3, "pooling must have mattered"
+
+
+def test_pixel_average_precision_of_scores_on_the_grid_is_that_of_sorting():
+    items = soft_items(7, digits=3)  # three decimals: as float32 on either side of k / 1000
+    pooled = [np.concatenate([part.ravel() for part in parts]) for parts in zip(*arrays(items), strict=True)]
+    expected = direct_average_precision(*pooled, np.arange(1001) / 1000)
+    assert evaluate({"m": PixelAveragePrecision()}, [items]).metrics["m"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_pixel_average_precision_by_hand():
+    # from the top: right, wrong, two right at once, wrong: 1 * 1/3 + 0 + 3/4 * 2/3
+    one = conftest.item([[0.9, 0.8, 0.3], [0.3, 0.0, 1.0]], [[0, 0, 1], [1, 0, 1]])
+    rest = conftest.item([[0.8, 0.3], [0.3, 0.0]], [[0, 1], [1, 0]])
+    top = conftest.item([[1.0]], [[1]])
+    assert evaluate({"m": PixelAveragePrecision()}, [[rest, top]]).metrics["m"] == pytest.approx(1 / 3 + 0.75 * 2 / 3)
+    # and with one more wrong in the second place: 1 * 1/3 + 3/5 * 2/3
+    assert evaluate({"m": PixelAveragePrecision()}, [[one]]).metrics["m"] == pytest.approx(1 / 3 + 0.6 * 2 / 3)
+
+
+def test_pixel_average_precision_of_knowing_nothing_is_the_share_and_of_all_is_one():
+    truth = np.random.default_rng(0).random((9, 14)) < 0.3
+    for soft, expected in [(np.ones(truth.shape), truth.mean()), (truth * 0.4 + 0.1, 1.0), (1.0 - truth, truth.mean())]:
+        state = evaluate({"m": PixelAveragePrecision()}, [[conftest.item(soft, truth)]])
+        assert state.metrics["m"] == pytest.approx(expected)
+        assert state.metric_details["m"].shape == (1, 2002)
+    assert math.isnan(evaluate({"m": PixelAveragePrecision()}, [[conftest.item(truth, truth * 0)]]).metrics["m"])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_oracle_is_the_threshold_with_the_best_mean_of_both(seed):
+    items = soft_items(seed)
+    curves = np.mean(
+        [[(direct(s >= k / 100, t), direct(s < k / 100, ~t)) for k in range(101)] for s, t in arrays(items)], axis=0
+    )
+    best = curves[curves.mean(axis=1).argmax()]
+    state = evaluate({"plus": OracleRegionF1("foreground"), "minus": OracleRegionF1("background")}, [items])
+    assert (state.metrics["plus"], state.metrics["minus"]) == pytest.approx(tuple(best), rel=1e-12)
+    assert state.metrics["plus"] + state.metrics["minus"] > curves[50].sum(), "better than the fixed threshold"
+    assert state.metric_details["plus"].numpy() == pytest.approx(state.metric_details["minus"].numpy())
+    assert state.metric_details["plus"].mean(dim=0).numpy() == pytest.approx(curves.ravel(), rel=1e-12)
+
+
+@pytest.mark.parametrize("metric", [PixelAveragePrecision, OracleRegionF1])
+def test_soft_maps_without_truth_are_left_out(metric):
+    items = soft_items(1)
+    without = conftest.item([[0.1, 0.9]])
+    assert (
+        evaluate({"m": metric()}, [[without, *items], [without]]).metrics == evaluate({"m": metric()}, [items]).metrics
+    )
+    assert math.isnan(evaluate({"m": metric()}, [[without]]).metrics["m"])
+
+
 @pytest.mark.parametrize("options", [{"region": "glands"}, {"floor": "zeros"}])
 def test_another_word_is_refused(options):
     with pytest.raises(ConfigError, match="choose"):
         RegionF1(**options)
+    with pytest.raises(ConfigError, match="choose foreground"):
+        OracleRegionF1("glands")
