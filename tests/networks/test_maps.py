@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from glas_wsol.networks.maps import evidence_map, interpolation_matrix, normalise, pseudo_threshold, resize
+from glas_wsol.networks.maps import (
+    at_least_float32,
+    distribution,
+    evidence_map,
+    interpolation_matrix,
+    normalise,
+    pseudo_threshold,
+    resize,
+    score_map,
+)
 
 
 def test_evidence_weights_the_class_maps_by_their_probabilities():
@@ -55,3 +64,22 @@ def test_a_constant_map_gives_a_finite_empty_mask():
 def test_pseudo_threshold_is_half_at_sigma():
     values = pseudo_threshold(torch.tensor([0.0, 0.5, 1.0]), omega=8, sigma=0.5)
     torch.testing.assert_close(values, torch.tensor([1 / (1 + math.exp(4)), 0.5, 1 / (1 + math.exp(-4))]))
+
+
+def test_a_score_map_is_stretched_per_image_after_it_is_resized_and_never_nothing():
+    evidence = torch.tensor([[0.0, 30.0], [-1.0, 1.0], [5.0, 5.0]]).view(3, 1, 1, 2)
+    found = score_map(evidence, 1, 5)[:, 0, 0]
+    torch.testing.assert_close(found[:2], torch.tensor([1e-6, 0.25, 0.5, 0.75, 1.0]).repeat(2, 1))
+    assert torch.equal(found[2], torch.full((5,), 1e-6))
+
+
+def test_a_distribution_is_the_mask_times_the_probabilities_behind_the_rest():
+    mask = torch.tensor([[0.25, 1.0]]).view(1, 1, 1, 2)
+    found = distribution(mask, torch.tensor([[0.8, 0.2]]))
+    torch.testing.assert_close(found[0, :, 0], torch.tensor([[0.75, 0.0], [0.2, 0.8], [0.05, 0.2]]))
+
+
+def test_half_precision_is_raised_and_no_other():
+    kinds = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+    raised = [at_least_float32(torch.zeros(1, dtype=kind)).dtype for kind in kinds]
+    assert raised == [torch.float32, torch.float32, torch.float32, torch.float64]

@@ -238,3 +238,25 @@ def test_every_layer_is_a_module_of_torch_that_scripts():
     scripted = torch.jit.script(build_trunk("efficientnet_lite0", "none").eval())
     assert isinstance(scripted, nn.Module)
     assert scripted(torch.rand(1, 3, 32, 64)).shape == (1, 1280, 1, 2)
+
+
+@pytest.mark.parametrize("name", list(TRUNKS))
+def test_the_stages_features_are_whole_halved_each_time_and_end_in_the_trunks_own(name):
+    trunk = build_trunk(name, "none").train()
+    trunk.stages[1].eval()
+    before = {k: v.clone() for k, v in trunk.state_dict().items()}
+    channels, modes = trunk.stage_channels(), [m.training for m in trunk.modules()]
+    assert all(torch.equal(before[k], v) for k, v in trunk.state_dict().items()), "no running statistics moved"
+    assert not any(m.training for m in trunk.stages[1].modules())
+    assert sum(modes) == len(modes) - sum(1 for _ in trunk.stages[1].modules())
+    with torch.no_grad():
+        x = torch.rand(1, 3, 64, 96)
+        features = trunk.eval().stages_of(x)
+        one_at_a_time = [trunk.stages[0](x)]
+        for stage in list(trunk.stages)[1:]:
+            one_at_a_time.append(stage(one_at_a_time[-1].clone()))
+    assert [tuple(f.shape) for f in features] == [(1, n, 64 >> i, 96 >> i) for i, n in enumerate(channels, start=1)]
+    assert channels[-1] == TRUNKS[name].channels
+    # A later stage that works in place would overwrite what an earlier one gave.
+    assert all(torch.equal(f, g) for f, g in zip(features, one_at_a_time, strict=True))
+    assert torch.equal(features[-1], trunk(x))

@@ -1,0 +1,209 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""What every network promises: a distribution at every pixel, gradients everywhere, weights by seed, state by name."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from glas_wsol.errors import ConfigError, WeightsError
+from glas_wsol.networks import (
+    NETWORKS,
+    AttentionNetwork,
+    ClassActivationNetwork,
+    FixedMaskNetwork,
+    MinMaxEntropyNetwork,
+    SegmentationNetwork,
+    TileNetwork,
+    build_network,
+)
+from glas_wsol.networks.weights import load_strictly, read_state_dict
+from tests.conftest import tiny_trunk
+
+WILDCAT = {"pooling": "wildcat", "modalities": 5, "pooling_options": {"kmax": 0.09, "kmin": 0.09, "alpha": 0.0}}
+ON_A_TRUNK = {
+    "minmax": MinMaxEntropyNetwork,
+    "cam_avg": ClassActivationNetwork,
+    "cam_max": partial(ClassActivationNetwork, pooling="max"),
+    "cam_lse": partial(ClassActivationNetwork, pooling="lse"),
+    "grad_cam": partial(ClassActivationNetwork, explanation="grad_cam"),
+    "grad_cam_pp": partial(ClassActivationNetwork, explanation="grad_cam++"),
+    "wildcat": partial(ClassActivationNetwork, **WILDCAT),
+    "deep_mil": AttentionNetwork,
+    "unet": SegmentationNetwork,
+}
+FIXED = {kind: partial(FixedMaskNetwork, kind) for kind in ("all_ones", "centre_gaussian", "stain")}
+
+
+def image(seed: int = 0, batch: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(batch, 3, 64, 96, generator=generator)
+    x[:, 0, :20, :30] *= 0.2
+    return x
+
+
+@pytest.mark.parametrize("num_classes", [2, 5])
+@pytest.mark.parametrize("row", [*ON_A_TRUNK, *FIXED])
+def test_forward_is_a_distribution_at_every_pixel(row, num_classes):
+    if row in FIXED:
+        network = FIXED[row](num_classes=num_classes)
+    else:
+        network = ON_A_TRUNK[row]("resnet18", weights="none", num_classes=num_classes, seed=1)
+    with torch.no_grad():
+        prediction = network.eval()(image())
+    assert prediction.shape == (2, 1 + num_classes, 64, 96)
+    assert prediction.dtype == torch.float32
+    assert float(prediction.min()) >= 0
+    torch.testing.assert_close(prediction.sum(1), torch.ones(2, 64, 96), rtol=0, atol=1e-6)
+    assert network.num_classes == num_classes
+    if not network.names_class:
+        assert torch.equal(prediction[:, 1:].amax(1), prediction[:, 1:].amin(1)), "p is 1 / c"
+
+
+def scores(network: TileNetwork, x: torch.Tensor) -> torch.Tensor:
+    if isinstance(network, MinMaxEntropyNetwork):
+        return torch.cat([network.localize(x).logits, network.classify(x)])
+    if isinstance(network, SegmentationNetwork):
+        return network.mask_logits(x)
+    return network.logits(x)
+
+
+@pytest.mark.parametrize("num_classes", [2, 5])
+@pytest.mark.parametrize("row", [*ON_A_TRUNK])
+def test_finite_gradients_reach_every_parameter(row, num_classes):
+    network = ON_A_TRUNK[row]("resnet18", weights="none", num_classes=num_classes, seed=1).train()
+    found = scores(network, network.normalise(image()))
+    assert found.dtype == torch.float32
+    found.square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+    first = next(network.trunk.parameters())
+    assert float(first.grad.abs().sum()) > 0
+
+
+@pytest.mark.parametrize("row", [*ON_A_TRUNK])
+def test_the_seed_fixes_all_weights_whatever_was_drawn_before(row):
+    def built(seed):
+        return ON_A_TRUNK[row]("efficientnet_lite0", weights="none", seed=seed).state_dict()
+
+    torch.manual_seed(7)
+    first, before = built(3), torch.get_rng_state()
+    torch.rand(5)
+    again, other = built(3), built(4)
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    drawn = [k for k in first if first[k].dim() == 4 and not k.startswith("pixel_")]
+    assert not any(torch.equal(first[k], other[k]) for k in drawn)
+    torch.manual_seed(7)
+    assert torch.equal(before, torch.get_rng_state()), "the generator outside is left as it was"
+    assert not torch.equal(built(None)[drawn[0]], built(None)[drawn[0]])
+
+
+@pytest.mark.parametrize("row", [*ON_A_TRUNK])
+def test_groups_part_the_trunk_from_all_that_is_fresh(row):
+    network = ON_A_TRUNK[row](tiny_trunk())
+    trunk, fresh = network.parameter_groups(1e-4, 1e-3)
+    assert (trunk["lr"], fresh["lr"]) == (1e-4, 1e-3)
+    assert {id(p) for p in trunk["params"]} == {id(p) for p in network.trunk.parameters()}
+    both = [id(p) for p in trunk["params"] + fresh["params"]]
+    assert sorted(both) == sorted(id(p) for p in network.parameters()), "each once"
+    assert fresh["params"]
+
+
+@pytest.mark.parametrize("row", [*ON_A_TRUNK])
+def test_frozen_batch_norm_is_the_trunks_alone(row):
+    network = ON_A_TRUNK[row](tiny_trunk(), batch_norm="frozen").train()
+    trunk = {id(m) for m in network.trunk.modules()}
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert [m.training for m in norms] == [id(m) not in trunk for m in norms]
+    assert sum(id(m) in trunk for m in norms) == 5
+    assert (len(norms) > 5) == (row == "unet")
+    assert all(m.training for m in ON_A_TRUNK[row](tiny_trunk()).train().modules())
+    assert not any(m.training for m in network.eval().modules())
+
+
+@pytest.mark.parametrize("row", [*ON_A_TRUNK])
+def test_autocast_leaves_scores_and_output_in_float32(row):
+    network = ON_A_TRUNK[row](tiny_trunk(), seed=0).eval()
+    plain = network(image())
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert scores(network, network.normalise(image())).dtype == torch.float32
+        low = network(image())
+    assert low.dtype == torch.float32
+    assert float((low != low.bfloat16().float()).float().mean()) > 0.5, "not rounded to 8 bits"
+    torch.testing.assert_close(low.sum(1), torch.ones(2, 64, 96), rtol=0, atol=1e-6)
+    assert plain.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("row", "trunk"),
+    [
+        *((row, None) for row in ("cam_avg", "cam_max", "cam_lse", "wildcat", "deep_mil")),
+        ("cam_avg", "resnet18"),
+        ("unet", "resnet18"),
+        ("unet", "efficientnet_lite0"),
+    ],
+)
+def test_the_scripted_network_equals_the_eager_one(row, trunk, tmp_path):
+    network = ON_A_TRUNK[row](trunk or tiny_trunk(), weights="none", seed=0).eval()
+    torch.jit.save(torch.jit.script(network), tmp_path / "network.ts")
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.load(tmp_path / "network.ts")(image()), network(image()))
+
+
+@pytest.mark.parametrize("row", [*ON_A_TRUNK, *FIXED])
+def test_settings_and_weights_from_files_build_the_network_again(row, tmp_path):
+    network = FIXED[row]() if row in FIXED else ON_A_TRUNK[row](tiny_trunk(), seed=1)
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    settings = network.settings()
+    assert settings["class"] == type(network).__name__
+    again = build_network(settings, **({} if row in FIXED else {"trunk": tiny_trunk()}))
+    load_strictly(again, read_state_dict(tmp_path / "model.pt"), "model.pt", "")
+    assert again.settings() == settings
+    if isinstance(network, ClassActivationNetwork):
+        again.explanation = network.explanation
+    assert torch.equal(again.eval()(image()), network.eval()(image()))
+
+
+def test_the_registry_knows_every_network_by_name():
+    assert {type(build()).__name__ for build in FIXED.values()} <= set(NETWORKS)
+    assert {type(build(tiny_trunk())).__name__ for build in ON_A_TRUNK.values()} <= set(NETWORKS)
+    assert {one.supervision for one in NETWORKS.values()} == {"image labels", "pixel labels", "none"}
+    assert {n for n, one in NETWORKS.items() if not one.names_class} == {"SegmentationNetwork", "FixedMaskNetwork"}
+    old = {"modalities": 3, "pooling": "max"}  # as a model.json without the name of a class says it
+    assert isinstance(build_network(old, trunk=tiny_trunk()), MinMaxEntropyNetwork)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"class": "Network"},
+        {"class": "AttentionNetwork", "pooling": "max"},
+        {"class": "FixedMaskNetwork", "kind": "no"},
+    ],
+)
+def test_a_network_that_is_not_there_is_refused_in_one_line(settings):
+    with pytest.raises(ConfigError) as caught:
+        build_network(settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_file_of_weights_fits_no_network_that_has_weights(tmp_path):
+    torch.save({}, tmp_path / "model.pt")
+    assert read_state_dict(tmp_path / "model.pt") == {}
+    with pytest.raises(WeightsError, match="missing"):
+        load_strictly(AttentionNetwork(tiny_trunk()), read_state_dict(tmp_path / "model.pt"), "model.pt", "")
+    with pytest.raises(WeightsError, match="unexpected"):
+        load_strictly(FixedMaskNetwork("stain"), AttentionNetwork(tiny_trunk()).state_dict(), "model.pt", "")
+    with pytest.raises(WeightsError, match="missing"):
+        ClassActivationNetwork("resnet18", weights=str(tmp_path / "model.pt"))
+
+
+@pytest.mark.parametrize("row", [*ON_A_TRUNK])
+@pytest.mark.parametrize("options", [{"num_classes": 1}, {"batch_norm": "sync"}, {"trunk": "resnet34"}])
+def test_bad_options_are_refused(row, options):
+    with pytest.raises(ConfigError):
+        ON_A_TRUNK[row](**{"trunk": tiny_trunk(), **options})
