@@ -14,7 +14,7 @@ from scipy.ndimage import distance_transform_edt
 
 from glas_wsol.writers.atomic import atomic_write
 
-__all__ = ["overlay", "write_png"]
+__all__ = ["draw_mask", "overlay", "text_font", "wrap_text", "write_png"]
 
 _PAPER, _MARGIN, _INK, _FAINT = (255, 255, 255), (232, 232, 236), (20, 20, 30), (95, 95, 105)
 _CONTOUR, _EDGE = (255, 222, 0), (20, 20, 30)  # H&E has neither yellow nor black
@@ -85,18 +85,28 @@ def overlay(
     sheet_width = max(width, 22 * size)
     tile = np.full((height, sheet_width, 3), _MARGIN, np.uint8)
     left = (sheet_width - width) // 2
-    tile[:, left : left + width] = _draw_mask(image, decidable, mask) if evidence else image
+    tile[:, left : left + width] = draw_mask(image, decidable, mask) if evidence else image
     footer = _key(100 * float(mask.mean()), size, sheet_width) if evidence else _write_lines([], size, sheet_width)
     return np.concatenate([_header(title, caption, evidence, size, sheet_width), tile, footer])
 
 
-def _draw_mask(image: np.ndarray, decidable: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Fade what is outside the mask and run a line around it."""
+def draw_mask(image: np.ndarray, decidable: np.ndarray, mask: np.ndarray, line: int | None = None) -> np.ndarray:
+    """Fade what is outside the mask and run a yellow line with dark edges around it, outside it.
+
+    Args:
+        image: ``[H, W, 3]`` uint8.
+        decidable: ``[H, W]`` in 0..1: what is outside the mask fades the less, the more it decided.
+        mask: ``[H, W]`` bool; its pixels keep their colours.
+        line: width of the yellow line, px; defaults to a 300th of the longer side, 2 at least.
+
+    Returns:
+        ``[H, W, 3]`` uint8.
+    """
     fading = np.where(mask, 0, 1 - 0.5 * decidable)[..., None]
     tile = image.astype(np.float32)
     tile += fading * (_wash(tile) - tile)
     if mask.any() and not mask.all():
-        line = _line_width(mask.shape)
+        line = line or max(2, round(max(mask.shape) / 300))
         distance = distance_transform_edt(~mask)
         # An edge of 1 px, the line, an edge again: visible on white lumen and on dark nuclei.
         tile = _paint(tile, _between(distance, 0, line + 2), _EDGE)
@@ -110,10 +120,6 @@ def _wash(tile: np.ndarray) -> np.ndarray:
     return 0.65 * (0.4 * tile + 0.6 * grey[..., None]) + 0.35 * _WASHED
 
 
-def _line_width(shape: tuple[int, ...]) -> int:
-    return max(2, round(max(shape) / 300))
-
-
 def _between(distance: np.ndarray, low: float, high: float) -> np.ndarray:
     """Return how much of each pixel lies between two distances from the mask: a smooth line."""
     return np.minimum(distance - low, high - distance + 1).clip(0, 1)[..., None]
@@ -124,11 +130,11 @@ def _paint(tile: np.ndarray, cover: np.ndarray, colour: tuple[int, int, int]) ->
 
 
 def _header(title: str, caption: str, evidence: bool, size: int, width: int) -> np.ndarray:
-    bold, plain = _font(size + 2, bold=True), _font(size)
-    lines = [(line, bold, _INK) for line in _wrap(title, bold, width - size)]
+    bold, plain = text_font(size + 2, bold=True), text_font(size)
+    lines = [(line, bold, _INK) for line in wrap_text(title, bold, width - size)]
     if not evidence:
-        lines += [(line, plain, _INK) for line in _wrap(_NO_EVIDENCE, plain, width - size)]
-    lines += [(line, plain, _FAINT) for line in _wrap(caption, plain, width - size)]
+        lines += [(line, plain, _INK) for line in wrap_text(_NO_EVIDENCE, plain, width - size)]
+    lines += [(line, plain, _FAINT) for line in wrap_text(caption, plain, width - size)]
     return _write_lines(lines, size, width)
 
 
@@ -145,7 +151,7 @@ def _write_lines(
 
 def _key(percent: float, size: int, width: int) -> np.ndarray:
     """Draw the colour key below the tile: what the line and the fading mean, and how much of the tile decided."""
-    font = _font(size)
+    font = text_font(size)
     entries = ((True, f"decidable: {percent:.0f} % of the tile"), (False, "undecidable"))
     widths = [2 * size + int(font.getlength(text)) + size for _, text in entries]
     rows = [0, 0] if sum(widths) + size <= width else [0, 1]
@@ -165,7 +171,7 @@ def _key(percent: float, size: int, width: int) -> np.ndarray:
     return np.asarray(sheet)
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+def wrap_text(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
     """Break text into lines no wider than ``width`` px, between words or, where a word is longer, inside it."""
     lines: list[str] = []
     line = ""
@@ -184,7 +190,7 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     return [*lines, line] if line else lines
 
 
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+def text_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """Return matplotlib's DejaVu Sans, which knows Latin, Greek and Cyrillic; Pillow's own font without matplotlib."""
     spec = importlib.util.find_spec("matplotlib")
     if spec is not None and spec.origin is not None:
