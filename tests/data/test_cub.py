@@ -109,6 +109,62 @@ def test_all_classes_in_their_order(whole):
     assert set(Counter(item.label for item in datalist.splits["valid"]).values()) == {2, 6}
 
 
+@pytest.fixture(scope="module")
+def all_species(tmp_path_factory) -> Path:
+    """Two hundred classes as in the whole set, with 3 to 6 training images and one test image each."""
+    root = tmp_path_factory.mktemp("all") / "CUB_200_2011"
+    tables: dict[str, list[str]] = {
+        name: [] for name in ("classes", "images", "image_class_labels", "train_test_split")
+    }
+    number = 0
+    for label in range(1, 201):
+        folder = f"{label:03}.Bird_{label}"
+        tables["classes"].append(f"{label} {folder}")
+        (root / "images" / folder).mkdir(parents=True)
+        trained = 3 + label % 4
+        for place in range(trained + 1):
+            number += 1
+            file = f"{folder}/Bird_{label}_{place:04}_{number}.jpg"
+            (root / "images" / file).touch()
+            tables["images"].append(f"{number} {file}")
+            tables["image_class_labels"].append(f"{number} {label}")
+            tables["train_test_split"].append(f"{number} {int(place < trained)}")
+    for name, lines in tables.items():
+        (root / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_all_two_hundred_classes_by_the_one_door(all_species):
+    with pytest.raises(ConfigError, match=r"no class '019\.Gray_Catbird'"):
+        load_datalist(all_species)  # the five are the default, and not in this set
+    datalist = load_datalist(all_species.parent, classes="all")
+    assert (datalist.name, len(datalist.classes)) == ("CUB200", 200)
+    assert (datalist.classes[0], datalist.classes[199]) == ("001.Bird_1", "200.Bird_200")
+    for split in ("train", "valid", "test"):
+        assert {item["label"] for item in datalist.select(split)} == set(range(200))
+    for item in datalist.splits["test"]:
+        assert datalist.classes[item.label] == item.image.parent.name
+    assert {split: len(part) for split, part in datalist.splits.items()} == {"train": 700, "valid": 200, "test": 200}
+    assert datalist.summary().splitlines()[2].split()[:3] == ["train", "700", "2-5"], "per class, summed up"
+    assert max(map(len, datalist.summary().splitlines())) < 200
+
+
+def test_folds_of_all_classes_exist_as_far_as_the_smallest_class_reaches(all_species):
+    folds = [load_datalist(all_species, fold=f"stratified-{k}", classes="all", seed=1).splits for k in range(3)]
+    names = [item.name for splits in folds for item in splits["valid"]]
+    assert len(names) == len(set(names))
+    assert len({splits["test"] for splits in folds}) == 1
+    with pytest.raises(SplitError, match=r"has no image of .*set 'fold' to one of stratified-0, stratified-1, strat"):
+        load_datalist(all_species, fold="stratified-4", classes="all")
+
+
+def test_chosen_classes_by_the_one_door(all_species):
+    datalist = load_datalist(all_species, classes=["Bird_150", "003.bird_3", "Bird_77"])
+    assert (datalist.name, datalist.classes) == ("CUB3", ("150.Bird_150", "003.Bird_3", "077.Bird_77"))
+    assert [item.image.parent.name for item in datalist.splits["test"]] == ["003.Bird_3", "077.Bird_77", "150.Bird_150"]
+    assert [item.label for item in datalist.splits["test"]] == [1, 2, 0]
+
+
 def test_named_classes_in_the_order_of_the_names(whole):
     datalist = cub_datalist(whole, classes=["ovenbird", "001.Black_footed_albatross"], fold="stratified-2")
     assert datalist.classes == ("099.Ovenbird", "001.Black_footed_Albatross")
