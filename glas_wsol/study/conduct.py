@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -51,7 +51,7 @@ def conduct(
     """
     if jobs < 1:
         raise ConfigError(f"{jobs} jobs", "--jobs", "give 1 or more")
-    output = request.output.expanduser().absolute()
+    output = Path(request.output).expanduser().absolute()
     if dry_run:
         runs = plan(request, make_phantom=False)
         for run in runs:
@@ -88,13 +88,16 @@ def _refuse(runs: Sequence[tuple[Run, Found]], output: Path, replace: bool) -> N
 
 
 def _announce(runs: Sequence[tuple[Run, Found]], request: Request, output: Path) -> None:
-    names = set(request.rows)
-    added = {run.needs.partition("/")[0]: run.row for run, _ in runs if run.needs}
-    for needed, row in added.items():
-        if not names & {"all", needed}:
-            print(f"{needed} is run too: {row} explains its network")
+    states = Counter(found.state for _, found in runs)
+    explained = {run.needs.partition("/")[0]: run.row for run, _ in runs if run.needs}
+    for row in {run.row: None for run, found in runs if run.row in explained and found.state is not State.FINISHED}:
+        if not {"all", row} & set(request.rows):
+            print(f"{row} is run too: {explained[row]} explains its network")
+    doing = {State.UNFINISHED: "to go on", State.OTHER_EVALUATION: "to evaluate again", State.OTHER_TRAINING: "anew"}
+    rest = "".join(f", {states[state]} {words}" for state, words in doing.items() if states[state])
+    done = _count(len(runs), "run is", "runs are")
+    print(f"{states[State.FINISHED]} of {done} finished{rest}, in {output}", flush=True)
     finished = [found for _, found in runs if found.state is State.FINISHED]
-    print(f"{len(finished)} of {_count(len(runs), 'run is', 'runs are')} finished, in {output}")
     older = sum(found.manifest.get("code_sha256") != code_digest() for found in finished)
     if older:
         print(f"{_count(older, 'finished run was', 'finished runs were')} made by another state of this package's code")
@@ -119,6 +122,7 @@ def _carry_out(
             else:
                 spent[outcome.run.row].append(outcome.seconds)
             tqdm.write(_line(outcome))
+            sys.stdout.flush()  # so that a file that the output goes to can be followed
 
         def tick(running: Sequence[tuple[Run, float]], waiting: Sequence[Run]) -> None:
             bar.set_description_str("".join(f"{run.name} " for run, _ in running), refresh=False)
@@ -162,6 +166,8 @@ def _line(outcome: Outcome) -> str:
 
 
 def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 

@@ -77,7 +77,7 @@ def inspect(run: Run) -> Found:
         raise OutputError("the run's manifest is damaged", path, "delete the run's folder") from error
     changed = [clause for old, now in zip(then, (run.training, run.evaluation), strict=True)
                for clause in changes(old, now, sorted(old.keys() | now.keys()))]  # fmt: skip
-    if made != _digest(run):
+    if changed or made != _digest(run):
         same_model = digest_of(then[0]) == digest_of(run.training)
         state = State.OTHER_EVALUATION if same_model else State.OTHER_TRAINING
         return Found(state, tuple(changed or ["its manifest was changed"]), manifest)

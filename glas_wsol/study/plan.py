@@ -44,8 +44,8 @@ class Request:
         overrides: further settings of the bundle, by id, as typed.
     """
 
-    output: Path
-    bundle: Path = Path("bundles/glas_minmax_entropy")
+    output: str | Path
+    bundle: str | Path = "bundles/glas_minmax_entropy"
     overlays: Sequence[str | Path] = ()
     rows: Sequence[str] = ("all",)
     seeds: Sequence[int] = (0,)
@@ -118,12 +118,13 @@ def plan(request: Request, make_phantom: bool = True) -> list[Run]:
         load(file)  # a faulty file is named before anything is read together
     overrides = dict(request.overrides or {})
     folds = _folds_of(request.folds)
-    output = request.output.expanduser().absolute()
+    output = Path(request.output).expanduser().absolute()
     images = Images(output, request.dataset_dir, folds, request.split, make_phantom)
     sources = []
     for row in rows_of(request.rows, bundle):
         _refuse_undoing(row, overrides)
         files = (*base, row.overlay)
+        merged(files, {})  # or a faulty overlay would be taken for a faulty override
         refuse_unknown_ids(["bundle/__main__.py", "run", *_arguments(files, overrides)])
         weights = images.weights(merged(files, overrides))
         folder, digests = images.folder(files, overrides), images.digests(files, overrides)

@@ -1,0 +1,88 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+import glas_wsol.study
+from glas_wsol.commands.study import register
+from glas_wsol.errors import ConfigError
+from glas_wsol.study import Request
+
+
+def run(*arguments: str) -> None:
+    parser = argparse.ArgumentParser(prog="python -m glas_wsol")
+    register(parser.add_subparsers(required=True))
+    given = parser.parse_args(["study", *arguments])
+    given.command(given)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the command asks for, instead of doing it."""
+    calls = []
+    monkeypatch.setattr(glas_wsol.study, "conduct", lambda request, **options: calls.append((request, options)))
+    return calls
+
+
+def test_what_is_typed_is_what_is_asked_for(asked):
+    run("a folder", "--bundle", "b", "--overlays", "x.json", "y.json", "--rows", "cam_avg", "m.json", "--seeds", "3",
+        "1", "--folds", "patient", "paper", "--split", "test", "--dataset_dir", "GLAS", "--jobs", "2", "--replace",
+        "--", "--epochs", "2", "--optimizer#lr=-0.5", "--rows", "5")  # fmt: skip
+    ((request, options),) = asked
+    assert request == Request(
+        output=Path("a folder"), bundle=Path("b"), overlays=["x.json", "y.json"], rows=["cam_avg", "m.json"],
+        seeds=[3, 1], folds=["patient", "paper"], split="test", dataset_dir="GLAS",
+        overrides={"epochs": "2", "optimizer#lr": "-0.5", "rows": "5"},
+    )  # fmt: skip
+    assert options == {"jobs": 2, "replace": True, "dry_run": False}
+
+
+def test_the_least_that_can_be_typed(asked):
+    run("--dry-run", "OUT")
+    ((request, options),) = asked
+    assert request == Request(output=Path("OUT"), bundle=Path("bundles/glas_minmax_entropy"), overlays=[], rows=["all"],
+                              seeds=[0], folds=["paper"], overrides={})  # fmt: skip
+    assert options == {"jobs": 1, "replace": False, "dry_run": True}
+
+
+@pytest.mark.parametrize("arguments", [[], ["OUT", "--sedes", "3"], ["OUT", "--seeds", "-1"], ["OUT", "--split", "x"]])
+def test_what_cannot_be_typed(arguments, asked, capsys):
+    with pytest.raises(SystemExit) as left:
+        run(*arguments)
+    assert left.value.code == 2
+    assert "usage: python -m glas_wsol study OUT" in capsys.readouterr().err
+    assert not asked
+
+
+def test_help_names_every_option(capsys):
+    with pytest.raises(SystemExit) as left:
+        run("--help")
+    assert left.value.code == 0
+    said = capsys.readouterr().out
+    assert all(f"--{name}" in said for name in ("overlays", "rows", "seeds", "folds", "jobs", "replace", "dry-run"))
+
+
+def test_a_setting_of_the_study_s_own_is_refused(asked):
+    with pytest.raises(ConfigError, match="use --seeds"):
+        run("OUT", "--", "--seed", "3")
+    assert not asked
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interruption_says_how_to_go_on(monkeypatch, capsys, by):
+    def interrupted(*_, **__) -> None:
+        os.kill(os.getpid(), by)
+        pytest.fail("it goes on after the signal")
+
+    monkeypatch.setattr(glas_wsol.study, "conduct", interrupted)
+    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    with pytest.raises(SystemExit) as left:
+        run("OUT")
+    assert left.value.code == 130
+    assert "run the same command again" in capsys.readouterr().err
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
