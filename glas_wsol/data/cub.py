@@ -63,7 +63,8 @@ def cub_datalist(
         seed: of the stratified folds.
 
     Returns:
-        Splits train, valid and test, the last of which is the official test split (145 images for CUB5).
+        Splits train, valid and test, the last of which is the official test split (145 images for CUB5). It is named
+        ``"CUB5"`` where the classes are the paper's, ``"CUB200"`` where they are all.
 
     Raises:
         ConfigError: if there is no such fold or class.
@@ -105,7 +106,9 @@ def cub_datalist(
     if faults:
         raise DatalistError(root, faults, "unpack the data set again")
     names = tuple(titles[number] for number in chosen)
-    official, title = parts["1"], "CUB5" if classes == "cub5" else f"CUB{len(names)}"
+    official = parts["1"]
+    # Five other birds are not CUB5: what is published of it does not hold for them.
+    title = {CUB5_CLASSES: "CUB5"}.get(names, "CUB200" if len(names) == 200 else f"CUB ({len(names)} classes)")
     if classes == "cub5" and fold == "paper":
         valid = [item for item in official if "_".join(item.name.split("_")[-2:]) in CUB5_VALID[names[item.label]]]
         wanted = sum(map(len, CUB5_VALID.values()))

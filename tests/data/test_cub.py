@@ -160,9 +160,16 @@ def test_folds_of_all_classes_exist_as_far_as_the_smallest_class_reaches(all_spe
 
 def test_chosen_classes_by_the_one_door(all_species):
     datalist = load_datalist(all_species, classes=["Bird_150", "003.bird_3", "Bird_77"])
-    assert (datalist.name, datalist.classes) == ("CUB3", ("150.Bird_150", "003.Bird_3", "077.Bird_77"))
+    assert (datalist.name, datalist.classes) == ("CUB (3 classes)", ("150.Bird_150", "003.Bird_3", "077.Bird_77"))
     assert [item.image.parent.name for item in datalist.splits["test"]] == ["003.Bird_3", "077.Bird_77", "150.Bird_150"]
     assert [item.label for item in datalist.splits["test"]] == [1, 2, 0]
+
+
+def test_five_other_birds_are_not_cub5(whole):
+    others = ["Ovenbird", "Black_footed_Albatross", "Gray_Catbird", "Myrtle_Warbler", "Swainson_Warbler"]
+    assert cub_datalist(whole, classes=others, fold="stratified-0").name == "CUB (5 classes)"
+    assert cub_datalist(whole, classes=CUB5_CLASSES, fold="stratified-0").name == "CUB5"
+    assert cub_datalist(whole, classes=CUB5_CLASSES[::-1], fold="stratified-0").name == "CUB (5 classes)"
 
 
 def test_named_classes_in_the_order_of_the_names(whole):
