@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glas_wsol import __version__
+from glas_wsol.commands import figure, study, table
 from glas_wsol.errors import GlasWsolError, OutputError
 
 __all__ = ["main"]
@@ -66,9 +67,10 @@ def _show(arguments: argparse.Namespace) -> None:
         overlay = run / report["split"] / "overlays" / f"{sheet.median}.png"
         print(f"open {overlay}: the median tile as a reader gets it")
     if arguments.beat_floor is not None:
-        if report["f1_foreground"] is None:
+        figures = {key: found["value"] for key, found in report["measures"].items()}
+        if figures.get("f1_foreground") is None:
             raise GlasWsolError("no image has a true mask to measure by", run, "leave out --beat-floor")
-        gain = _mean_f1(report) - _mean_f1(report["floor"])
+        gain = _mean_f1(figures) - _mean_f1(report["floor"])
         if gain < arguments.beat_floor:
             wanted = f"{100 * arguments.beat_floor:g}"
             what = f"the mean of F1+ and F1- is {100 * gain:.1f} points above the floor, not {wanted}"
@@ -120,6 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("output", help="folder that receives the copy")
     export.add_argument("--model", help="trained model.pt to ship")
     export.set_defaults(command=_export)
+    for command in (study, table, figure):
+        command.register(commands)
     return parser
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.engines.workflow import Workflow
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
 from glas_wsol import erasing
+from glas_wsol.batches import ImageLabels
 from glas_wsol.errors import ConfigError
 from glas_wsol.losses import MinMaxEntropyLoss, cross_entropy
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
@@ -130,7 +130,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             amp=amp,
             amp_kwargs={"dtype": torch.bfloat16, **(amp_kwargs or {})},
             optim_set_to_none=True,
-            **kwargs,
+            **{"prepare_batch": ImageLabels(), **kwargs},
         )
         self.passes = passes
         self.erase_from_epoch = erase_from_epoch
@@ -182,9 +182,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         """
         if batchdata is None:
             raise ValueError("Must provide batch data for current iteration.")
-        image, label = engine.prepare_batch(batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs)[:2]
-        # MetaTensor carries __torch_function__ through every operation of the recursion.
-        image, label = (v.as_tensor() if isinstance(v, MetaTensor) else v for v in (image, label))
+        image, label = engine.prepare_batch(batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs)
         output = engine.state.output = {Keys.IMAGE: image, Keys.LABEL: label}
         engine.network.train()
         engine.optimizer.zero_grad(set_to_none=engine.optim_set_to_none)

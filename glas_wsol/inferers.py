@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from glas_wsol.transforms import Rescale, Window, crop_back, pad_to_multiple
 
-__all__ = ["WholeTileInferer"]
+__all__ = ["TrainingInferer", "WholeTileInferer"]
 
 
 class WholeTileInferer(Inferer):
@@ -63,3 +63,27 @@ class WholeTileInferer(Inferer):
         """
         image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         return pad_to_multiple(torch.stack([self.rescale(one) for one in image]), self.divisor)
+
+
+class TrainingInferer(Inferer):
+    """What a network says before its answer is made a picture: the values a loss is computed of.
+
+    Args:
+        method: the network's method to call on normalised images: ``"logits"`` (class scores ``[B, c]``, default) or
+            ``"mask_logits"`` (``[B, 1, H, W]``).
+    """
+
+    def __init__(self, method: str = "logits") -> None:
+        super().__init__()
+        self.method = method
+
+    def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Call the method.
+
+        Args:
+            inputs: ``[B, 3, H, W]``, in [0, 1].
+            network: has ``normalise`` and the method.
+            args: passed on to the method.
+            kwargs: passed on to the method.
+        """
+        return getattr(network, self.method)(network.normalise(inputs), *args, **kwargs)

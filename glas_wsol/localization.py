@@ -145,6 +145,8 @@ class LocalizePredictiond(Transform):
             the grey votes of CUB.
         names_class: False for a network whose class channels mean nothing. Defaults to True.
         min_box_area: see :class:`Localization`. Defaults to 0.001.
+        judge_evidence: False for a floor whose mask does not come from evidence, so that a mask of ones stays one.
+            Defaults to True.
 
     Raises:
         ConfigError: if ``min_box_area`` is not in [0, 1].
@@ -157,6 +159,7 @@ class LocalizePredictiond(Transform):
         mask_threshold: float = 0,
         names_class: bool = True,
         min_box_area: float = MIN_BOX_AREA,
+        judge_evidence: bool = True,
     ) -> None:
         check_min_area(min_box_area)
         self.classes = tuple(classes)
@@ -164,6 +167,7 @@ class LocalizePredictiond(Transform):
         self.mask_threshold = mask_threshold
         self.names_class = names_class
         self.min_box_area = min_box_area
+        self.judge_evidence = judge_evidence
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Localize one decollated item.
@@ -193,7 +197,7 @@ class LocalizePredictiond(Transform):
             classes=self.classes,
             probabilities=probabilities,
             decidable=decidable.float().cpu().numpy(),
-            evidence=has_evidence(image, decidable),
+            evidence=not self.judge_evidence or has_evidence(image, decidable),
             threshold=self.threshold,
             min_box_area=self.min_box_area,
         )

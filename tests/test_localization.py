@@ -287,3 +287,10 @@ def test_objects_cover_the_truth_whatever_holds_them(convert):
 def test_an_empty_truth_has_no_object_and_values_below_zero_are_none():
     assert not separate_objects(np.zeros((1, 3, 4), np.int32)).any()
     assert separate_objects(np.array([[-1.0, -1.0, 0.0, 2.5]])).tolist() == [[0, 0, 0, 1]]
+
+
+def test_a_floor_s_mask_is_not_judged():
+    ones = torch.cat([torch.zeros(1, 40, 70), torch.full((2, 40, 70), 0.5)])
+    item = {"pred": ones, "image": torch.full((3, 40, 70), 0.9), "name": "blank"}
+    assert not LocalizePredictiond(("a", "b"), names_class=False)(item)["localization"].mask.any()
+    assert LocalizePredictiond(("a", "b"), names_class=False, judge_evidence=False)(item)["localization"].mask.all()

@@ -6,6 +6,7 @@ from __future__ import annotations
 from glas_wsol.data.cub import CUB5_CLASSES, cub_datalist
 from glas_wsol.data.datalist import folder_datalist, images_datalist, load_datalist
 from glas_wsol.data.glas import GLAS_CLASSES, glas_datalist
+from glas_wsol.data.phantom_folder import is_phantom
 from glas_wsol.data.splits import Datalist, Item
 from glas_wsol.data.table import table_datalist
 
@@ -18,6 +19,7 @@ __all__ = [
     "folder_datalist",
     "glas_datalist",
     "images_datalist",
+    "is_phantom",
     "load_datalist",
     "table_datalist",
 ]

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from glas_wsol.errors import ConfigError, OutputError
 
-__all__ = ["MANIFEST", "build_phantom", "check_counts", "check_positive", "generator_of", "run_jobs"]
+__all__ = ["MANIFEST", "build_phantom", "check_counts", "check_positive", "generator_of", "is_phantom", "run_jobs"]
 
 MANIFEST = "phantom.json"
 _WORTHWHILE = 10.0  # seconds of work for which a process pays: starting one takes a few
@@ -159,3 +159,13 @@ def _holds(target: Path, wanted: Mapping[str, Any]) -> bool:
         differs = f"the folder holds another phantom (different: {', '.join(keys)})"
         raise OutputError(differs, target, f"ask for the same phantom, or {elsewhere}")
     return True
+
+
+def is_phantom(folder: str | Path) -> bool:
+    """Whether a data set is synthetic: published figures do not belong beside figures on it.
+
+    Args:
+        folder: where the data set was read.
+    """
+    place = Path(folder).resolve()
+    return any((one / MANIFEST).is_file() for one in (place, place.parent))

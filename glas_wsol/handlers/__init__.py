@@ -3,10 +3,17 @@
 
 from __future__ import annotations
 
-from glas_wsol.handlers.checkpoint import RunCheckpoint
+from glas_wsol.handlers.checkpoint import RunCheckpoint, write_model
+from glas_wsol.handlers.clock import TrainingClock
 from glas_wsol.handlers.report import ClassOpinions, EvaluationReport
 from glas_wsol.handlers.saver import LocalizationSaver
-from glas_wsol.handlers.training import EarlyStop, EpochProgress, EpochSeed, EpochSummary, StopOnNonFiniteLoss
+from glas_wsol.handlers.training import (
+    EarlyStop,
+    EpochProgress,
+    EpochSeed,
+    EpochSummary,
+    StopOnNonFiniteLoss,
+)
 
 __all__ = [
     "ClassOpinions",
@@ -18,4 +25,6 @@ __all__ = [
     "LocalizationSaver",
     "RunCheckpoint",
     "StopOnNonFiniteLoss",
+    "TrainingClock",
+    "write_model",
 ]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from glas_wsol.networks.weights import sha256_of
 from glas_wsol.settings import as_json, changes, settings_of
 from glas_wsol.writers.atomic import atomic_write
 
-__all__ = ["RunCheckpoint"]
+__all__ = ["RunCheckpoint", "write_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class RunCheckpoint:
             self.stateful["early_stop"] = early_stop
         self.network, self.evaluator, self.resume = network, evaluator, resume
         self.card, self.recipe = dict(card or {}), dict(recipe or {})
+        self._trained_with: dict[str, Any] = {}
 
     @property
     def best_file(self) -> Path:
@@ -93,18 +95,9 @@ class RunCheckpoint:
         """Save the model if the validation that just ended was the best so far."""
         if evaluator.state.best_metric_epoch != evaluator.state.epoch:
             return
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._save(self.network.state_dict(), self.best_file)
-        metrics = {k: v for k, v in evaluator.state.metrics.items() if isinstance(v, (int, float))}
-        card = {
-            **self.card,
-            "network": settings_of(self.network),
-            "epoch": evaluator.state.epoch,
-            "validation": metrics,
-            "sha256": sha256_of(self.best_file),
-        }
-        with atomic_write(self.directory / "model.json", "w") as file:
-            file.write(json.dumps(card, indent=4) + "\n")
+        metrics = {k: v for k, v in evaluator.state.metrics.items() if isinstance(v, (int, float)) and math.isfinite(v)}
+        card = {**self.card, "epoch": evaluator.state.epoch, "validation": metrics, "recipe": self._trained_with}
+        write_model(self.network, self.directory, card)
 
     def keep_last(self, trainer: Engine) -> None:
         """Save the state after a whole epoch."""
@@ -114,7 +107,7 @@ class RunCheckpoint:
         state["best"] = {"best_metric": best.best_metric, "best_metric_epoch": best.best_metric_epoch}
         state["recipe"] = self._settings(trainer)
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._save(state, self.last_file)
+        _save(state, self.last_file)
 
     def restore(self, trainer: Engine) -> None:
         """Take up an interrupted run, if there is one.
@@ -124,6 +117,7 @@ class RunCheckpoint:
             OutputError: if there is one and it is not to be resumed.
             WeightsError: if its file is damaged.
         """
+        self._trained_with = {**self._settings(trainer), "epochs": trainer.state.max_epochs}
         if not self.last_file.is_file():
             return
         if not self.resume:
@@ -176,9 +170,25 @@ class RunCheckpoint:
                 "restore them, or choose another output_dir",
             )
 
-    @staticmethod
-    def _save(state: Mapping[str, Any], path: Path) -> None:
-        with atomic_write(path) as file:
-            whole = io.BytesIO()  # in memory first: torch hides why a write fails, a full disk for one
-            torch.save(state, whole)
-            file.write(whole.getbuffer())
+
+def write_model(network: torch.nn.Module, directory: str | Path, card: Mapping[str, Any]) -> None:
+    """Write ``model.pt``, a plain state dict, and ``model.json``, which says what it is.
+
+    Args:
+        network: the plain network, without any wrapper.
+        directory: made if absent.
+        card: what ``model.json`` says besides the network's settings and the digest of the weights, JSON values only.
+    """
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    _save(network.state_dict(), folder / "model.pt")
+    card = {**card, "network": settings_of(network), "sha256": sha256_of(folder / "model.pt")}
+    with atomic_write(folder / "model.json", "w") as file:
+        file.write(json.dumps(card, indent=4) + "\n")
+
+
+def _save(state: Mapping[str, Any], path: Path) -> None:
+    with atomic_write(path) as file:
+        whole = io.BytesIO()  # in memory first: torch hides why a write fails, a full disk for one
+        torch.save(state, whole)
+        file.write(whole.getbuffer())

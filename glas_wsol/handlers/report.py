@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from monai.networks.utils import eval_mode
 from monai.utils.enums import CommonKeys as Keys
 
+from glas_wsol.handlers.clock import read_clock
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.localization import Localization
-from glas_wsol.metrics.bootstrap import bootstrap_interval, share_interval
+from glas_wsol.metrics import MEASURES, interval
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 from glas_wsol.networks.weights import sha256_of
 from glas_wsol.writers.atomic import atomic_write
@@ -32,6 +34,8 @@ logger = logging.getLogger(__name__)
 class ClassOpinions:
     """Asks the localizer, and the classifier of the *whole* image, for the class: the named class is C's on X+.
 
+    Other methods have one opinion only, and nothing is asked.
+
     Adds ``localizer_probabilities`` and ``whole_image_probabilities``, ``[B, c]`` each, to the evaluator's output.
 
     Args:
@@ -39,12 +43,13 @@ class ClassOpinions:
         inferer: prepares the image as for the prediction.
     """
 
-    def __init__(self, network: MinMaxEntropyNetwork, inferer: WholeTileInferer) -> None:
+    def __init__(self, network: torch.nn.Module, inferer: WholeTileInferer) -> None:
         self.network, self.inferer = network, inferer
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator."""
-        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self)
+        if isinstance(self.network, MinMaxEntropyNetwork):
+            engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Run M and C once more on the batch."""
@@ -55,19 +60,21 @@ class ClassOpinions:
 
 
 class EvaluationReport:
-    """Writes ``evaluation.json`` and one row per image in ``evaluation.csv``, and logs a summary.
+    """Writes ``evaluation.json``, one row per image in ``evaluation.csv`` and ``evaluation.npz``; logs a summary.
 
-    Reads the metrics ``classification_error``, ``f1_foreground``, ``f1_background`` and the floors
-    ``floor_f1_foreground`` and ``floor_f1_background`` of the evaluator it is attached to; where they are, also
+    Reports every measure of :data:`~glas_wsol.metrics.MEASURES` whose metric the evaluator has under the measure's key,
+    each with its interval; the floors ``floor_f1_foreground`` and ``floor_f1_background``; and, where they are,
     ``classification_error_localizer`` (of M) and ``classification_error_whole_image`` (of C on the unmasked image).
+    ``evaluation.npz`` holds what each measure took from each image (``[N, k]``, not a number where it could take
+    nothing) beside the images' ``names``, so that runs can be compared image by image.
 
     Args:
         output_dir: where to write.
-        facts: what else the report says: split, seed, selection rule, ..., JSON values only.
-        checkpoint: the evaluated weights' file, named with its SHA-256.
+        facts: what else the report says: ``method``, ``trained_as`` (the method that the weights were trained as), split,
+            seed, selection rule, ..., JSON values only.
+        checkpoint: the evaluated weights' file, named with its SHA-256; a ``clock.json`` beside it tells how long they
+            were trained.
     """
-
-    metrics = ("classification_error", "f1_foreground", "f1_background")
 
     def __init__(self, output_dir: str | Path, facts: Mapping[str, Any], checkpoint: str | Path) -> None:
         self.output_dir, self.facts, self.checkpoint = Path(output_dir), dict(facts), Path(checkpoint)
@@ -83,21 +90,23 @@ class EvaluationReport:
     def _start(self, _: Engine) -> None:
         self.rows.clear()
         self.without_evidence = 0
-        for name in ("evaluation.json", "evaluation.csv"):  # an older one is not to be taken for this one's
+        for name in ("evaluation.json", "evaluation.csv", "evaluation.npz"):  # older ones are not this one's
             (self.output_dir / name).unlink(missing_ok=True)
 
     def _collect(self, engine: Engine) -> None:
         for item in engine.state.output:
             found: Localization = item["localization"]
             label = int(item[Keys.LABEL])
+            named = bool(found.probabilities)
             self.rows.append(
                 {
                     "name": found.name,
                     "label": found.classes[label],
-                    "predicted": found.classes[found.label],
+                    "predicted": found.classes[found.label] if named else "",
                     "class": found.class_name,
-                    "probability_of_label": f"{found.probabilities[label]:.6f}",
+                    "probability_of_label": f"{found.probabilities[label]:.6f}" if named else "",
                     "decidable_fraction": f"{found.decidable_fraction:.6f}",
+                    "boxes": len(found.boxes),
                     "image": found.path,
                     "mask": item.get("truth_path", ""),
                 }
@@ -106,62 +115,100 @@ class EvaluationReport:
             self.without_evidence += not found.evidence
 
     def _write(self, engine: Engine) -> None:
-        state, report = engine.state, {"n": len(self.rows), **self.facts}
-        with_truth = [row for row in self.rows if row["mask"]]
-        report["n_with_masks"] = len(with_truth)
-        report["n_without_evidence"] = self.without_evidence  # their mask is empty; their class counts all the same
-        report["threshold"] = self.threshold
-        report["interval"] = "95 %: Wilson's for the error, percentile bootstrap over images (9999 resamples) for F1"
-        for name in self.metrics:
-            values = _per_image(state.metric_details.get(name))
-            report[name] = _number(state.metrics.get(name))
-            interval = share_interval if name == "classification_error" else bootstrap_interval
-            report[f"{name}_interval"] = list(interval(values)) if values else None
-            measured = self.rows if name == "classification_error" else with_truth
-            cells = dict(zip(map(id, measured), values, strict=True)) if values else {}
-            for row in self.rows:  # every row has every column: an image without a mask has empty ones
-                row[name] = f"{cells[id(row)]:.6f}" if id(row) in cells else ""
-        report["other_classification_errors"] = {
-            who: _number(state.metrics.get(f"classification_error_{who}")) for who in ("localizer", "whole_image")
+        arrays = self._per_image(engine.state.metric_details)
+        report = {
+            "n": len(self.rows),
+            "n_with_masks": sum(bool(row["mask"]) for row in self.rows),
+            "n_without_evidence": self.without_evidence,  # their mask is empty; their class counts all the same
+            **self.facts,
+            "threshold": self.threshold,
+            "training": self._training(),
+            "interval": "95 %: Wilson's for the error, percentile bootstrap over images for the others",
+            "measures": {key: _measured(key, rows) for key, rows in arrays.items()},
+            "floor": {
+                "name": "all-ones",
+                **{
+                    key: _number(engine.state.metrics.get(f"floor_{key}")) for key in ("f1_foreground", "f1_background")
+                },
+            },
+            "other_classification_errors": {
+                who: _number(engine.state.metrics.get(f"classification_error_{who}"))
+                for who in ("localizer", "whole_image")
+            },
+            "checkpoint": self.checkpoint.name,
+            "checkpoint_sha256": sha256_of(self.checkpoint),
         }
-        report["floor"] = {
-            "name": "all-ones",
-            "classification_error": None,  # a mask of ones names no class
-            **{name: _number(state.metrics.get(f"floor_{name}")) for name in self.metrics[1:]},
-        }
-        report["checkpoint"] = self.checkpoint.name
-        report["checkpoint_sha256"] = sha256_of(self.checkpoint)
+        for key in ("classification_error", "f1_foreground", "f1_background"):
+            values = arrays.get(key, np.full((len(self.rows), 1), np.nan))[:, 0]
+            for row, value in zip(self.rows, values, strict=True):
+                row[key] = "" if math.isnan(value) else f"{value:.6f}"
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        with atomic_write(self.output_dir / "evaluation.json", "w") as file:
-            file.write(json.dumps(report, indent=4, allow_nan=False) + "\n")
         write_csv(self.output_dir / "evaluation.csv", self.rows)
+        with atomic_write(self.output_dir / "evaluation.npz") as file:
+            np.savez_compressed(file, names=np.array([row["name"] for row in self.rows], dtype=str), **arrays)
+        with atomic_write(self.output_dir / "evaluation.json", "w") as file:  # last: it says that the others are whole
+            file.write(json.dumps(report, indent=4, allow_nan=False) + "\n")
         logger.info("evaluated %d images of split %r\n%s", len(self.rows), report.get("split"), summary(report))
+
+    def _per_image(self, details: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """What each measure took from each image, ``[N, k]``; an image without a true mask, or no class, gives none."""
+        arrays = {}
+        for key, measure in MEASURES.items():
+            if details.get(key) is None:
+                continue
+            rows = np.asarray(details[key], dtype=float)
+            rows = rows.reshape(len(rows), -1)
+            measured = [bool(row["mask"]) if measure.needs == "mask" else bool(row["predicted"]) for row in self.rows]
+            if sum(measured) != len(rows):
+                raise ValueError(f"{key} measured {len(rows)} images, not {sum(measured)}")
+            if len(rows):
+                arrays[key] = np.full((len(self.rows), rows.shape[1]), np.nan)
+                arrays[key][measured] = rows
+        return arrays
+
+    def _training(self) -> dict[str, Any] | None:
+        """How long the weights were trained; None where nothing was, or where they were trained as another method."""
+        epochs = read_clock(self.checkpoint.with_name("clock.json"))
+        if not epochs or self.facts.get("method") != self.facts.get("trained_as"):
+            return None
+        return {
+            "seconds": sum(one["seconds"] for one in epochs),
+            "cpu_seconds": sum(one["cpu_seconds"] for one in epochs),
+            "epochs": len(epochs),
+            "device": epochs[-1]["device"],
+            "threads": epochs[-1]["threads"],
+        }
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """A small table of an evaluation, in percent, for a terminal.
+    """A small table of an evaluation for a terminal: percent, and pixels where a measure is a distance.
 
     Args:
         report: the content of ``evaluation.json``.
     """
-
-    def percent(value: float | None) -> str:
-        return "  n/a" if value is None else f"{100 * value:5.1f}"
-
-    lines = [f"{'':22}{'model':>8}  {'95 % interval':<16}{'all-ones floor':>14}"]
-    for name, text in (
-        ("classification_error", "classification error"),
-        ("f1_foreground", "F1+ (decidable)"),
-        ("f1_background", "F1- (undecidable)"),
-    ):
-        interval = report[f"{name}_interval"]
-        bounds = "" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}"
-        lines.append(f"{text:<22}{percent(report[name]):>8}  {bounds:<16}{percent(report['floor'][name]):>14}")
+    lines = [f"{'':34}{'model':>8}  {'95 % interval':<16}{'all-ones floor':>14}"]
+    for key, measure in MEASURES.items():
+        if measure.oracle or key not in report["measures"]:
+            continue
+        found = report["measures"][key]
+        value, *bounds = (_shown(v, measure.unit) for v in (found["value"], *(found["interval"] or (None, None))))
+        floor = _shown(report["floor"].get(key), measure.unit) if key in report["floor"] else ""
+        between = "" if found["interval"] is None else f"{bounds[0]} to {bounds[1]}"
+        lines.append(f"{f'{measure.title} ({measure.unit})':<34}{value:>8}  {between:<16}{floor:>14}")
     return "\n".join(lines)
 
 
-def _per_image(details: Any) -> list[float]:
-    return [] if details is None else [float(v) for v in np.asarray(details).reshape(-1)]
+def _shown(value: float | None, unit: str) -> str:
+    if value is None:
+        return "  n/a"
+    return f"{100 * value if unit == '%' else value:5.1f}"
+
+
+def _measured(key: str, rows: np.ndarray) -> dict[str, Any]:
+    """Value, interval and number of images of one measure."""
+    n = int((~np.isnan(rows).any(axis=1)).sum())
+    value = _number(MEASURES[key].aggregate(rows, np.ones((1, len(rows))))[0])
+    return {"value": value, "interval": None if value is None else list(interval(key, rows)), "n": n}
 
 
 def _number(value: Any) -> float | None:

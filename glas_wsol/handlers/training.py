@@ -16,7 +16,13 @@ from monai.utils.enums import CommonKeys as Keys
 from glas_wsol.data.seeded import mix_seeds
 from glas_wsol.errors import ConfigError, NumericalError
 
-__all__ = ["EarlyStop", "EpochProgress", "EpochSeed", "EpochSummary", "StopOnNonFiniteLoss"]
+__all__ = [
+    "EarlyStop",
+    "EpochProgress",
+    "EpochSeed",
+    "EpochSummary",
+    "StopOnNonFiniteLoss",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +128,7 @@ class EpochSummary:
 
 
 def _line(metrics: dict[str, float]) -> str:
-    return ", ".join(f"{name} {float(value):.4g}" for name, value in metrics.items())
+    return ", ".join(f"{k} {float(v):.4g}" for k, v in metrics.items() if math.isfinite(v) or k == "loss")
 
 
 class StopOnNonFiniteLoss:
@@ -149,7 +155,7 @@ class StopOnNonFiniteLoss:
         Raises:
             NumericalError: if it is not a finite number.
         """
-        loss = float(engine.state.output[Keys.LOSS])
+        loss = float(engine.state.output[Keys.LOSS].detach())
         if not math.isfinite(loss):
             raise NumericalError(
                 f"the loss is {loss}",

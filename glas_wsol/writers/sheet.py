@@ -51,11 +51,11 @@ def draw_overview(run: str | Path, report: Mapping[str, Any]) -> Overview | None
         found = read_mask(run / split / "masks" / f"{row['name']}.png") > 0
         truth = read_mask(row["mask"]) > report.get("mask_threshold", 0)
         wrong = "" if row["label"] == row["predicted"] else " (wrong)"
+        said = f", said {row['class']}{wrong}" if row["predicted"] else ""  # not every method names a class
         titles = (
             f"{place}, mean F1 {_mean_f1(row):.2f}: {row['name']}, {row['label']}",
             "truth",
-            f"found, said {row['class']}{wrong}: F1+ {float(row['f1_foreground']):.2f}, "
-            f"F1- {float(row['f1_background']):.2f}",
+            f"found{said}: F1+ {float(row['f1_foreground']):.2f}, F1- {float(row['f1_background']):.2f}",
         )
         for axis, region, title in zip(line, (None, truth, found), titles, strict=True):
             axis.imshow(tile if region is None else _fade(tile, region), interpolation="nearest")

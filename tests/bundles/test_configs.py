@@ -89,7 +89,7 @@ def test_configs_call_only_what_they_need_and_keep_the_zoos_format(path):
     text = path.read_text()
     assert text == json.dumps(json.loads(text), indent=4) + "\n"
     targets = [value for key, value in leaves(json.loads(text)) if key.endswith("_target_")]
-    allowed = ("glas_wsol.", "torch.optim.", "ignite.metrics.")
+    allowed = ("glas_wsol.", "torch.nn.", "torch.optim.", "ignite.metrics.")
     assert all(t.startswith(allowed) or "." not in t for t in targets)
     imports = [value for _, value in leaves(json.loads(text)) if isinstance(value, str) and "import" in value.split()]
     assert [i for i in imports if i.startswith("$import")] == [

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from glas_wsol.data import load_datalist
+from glas_wsol.metrics import MEASURES
 from glas_wsol.networks.weights import read_state_dict, sha256_of
 from glas_wsol.transforms import read_mask, read_rgb
 from tests.bundles.conftest import BUNDLES, PHANTOM, ROOT, config, workflow
@@ -57,17 +58,28 @@ def test_evaluation_writes_figures_masks_and_rows(trained, tmp_path, split):
             assert float(rows[item["name"]][name]) == pytest.approx(value, abs=1e-5)
             scores[name].append(value)
         scores["floor"].append(2 * truth.sum() / (truth.sum() + truth.size))
-    assert report["f1_foreground"] == pytest.approx(np.mean(scores["f1_foreground"]), abs=1e-5)
-    assert report["f1_background"] == pytest.approx(np.mean(scores["f1_background"]), abs=1e-5)
+    measures = {key: found["value"] for key, found in report["measures"].items()}
+    assert list(measures) == list(MEASURES)
+    assert measures["f1_foreground"] == pytest.approx(np.mean(scores["f1_foreground"]), abs=1e-5)
+    assert measures["f1_background"] == pytest.approx(np.mean(scores["f1_background"]), abs=1e-5)
     assert report["floor"]["f1_foreground"] == pytest.approx(np.mean(scores["floor"]), abs=1e-5)
     assert report["floor"]["f1_background"] == 0
     wrong = [row["class"] != row["label"] for row in rows.values()]
-    assert report["classification_error"] == pytest.approx(np.mean(wrong))
+    assert measures["classification_error"] == pytest.approx(np.mean(wrong))
     others = report["other_classification_errors"]
     assert set(others) == {"localizer", "whole_image"}
     assert all(0 <= value <= 1 for value in others.values())
-    low, high = report["f1_foreground_interval"]
-    assert low <= report["f1_foreground"] <= high
+    for key, found in report["measures"].items():
+        low, high = found["interval"]
+        assert low <= found["value"] <= high, key
+    facts = {"method": "minmax", "passes": 2, "supervision": "image labels", "names_class": True, "synthetic": True}
+    assert facts.items() <= report.items()
+    assert report["training"]["epochs"] == report["recipe"]["epochs"] == 2
+    with np.load(tmp_path / "evaluation.npz", allow_pickle=False) as kept:
+        assert kept["names"].tolist() == [item["name"] for item in items]
+        for key, measure in MEASURES.items():
+            again = measure.aggregate(kept[key], np.ones((1, len(items))))[0]
+            assert again == pytest.approx(measures[key]), key
 
 
 def test_the_evaluation_config_has_the_properties_of_an_inference_workflow_too(trained, tmp_path):

@@ -17,7 +17,7 @@ from monai.engines import SupervisedEvaluator
 from torch import nn
 
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
-from glas_wsol.handlers import EarlyStop, RunCheckpoint
+from glas_wsol.handlers import EarlyStop, RunCheckpoint, checkpoint
 from glas_wsol.networks.weights import read_state_dict, sha256_of
 
 
@@ -106,10 +106,8 @@ def test_the_model_is_that_of_the_best_epoch_and_the_card_says_so(tmp_path):
 
 def test_the_model_is_written_only_when_it_is_better(tmp_path, monkeypatch):
     saved: list[str] = []
-    save = RunCheckpoint._save
-    monkeypatch.setattr(
-        RunCheckpoint, "_save", staticmethod(lambda state, path: saved.append(path.name) or save(state, path))
-    )
+    save = checkpoint._save
+    monkeypatch.setattr(checkpoint, "_save", lambda state, path: saved.append(path.name) or save(state, path))
     Run(tmp_path, [0.1, 0.5, 0.3, 0.5, 0.6]).go(5)
     assert saved == ["model.pt", "last.pt", "model.pt", "last.pt", "last.pt", "last.pt", "model.pt", "last.pt"]
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from monai.data import decollate_batch
@@ -16,7 +17,7 @@ from monai.engines import SupervisedEvaluator
 from glas_wsol.handlers import ClassOpinions, EvaluationReport
 from glas_wsol.handlers.report import summary
 from glas_wsol.inferers import WholeTileInferer
-from glas_wsol.metrics import ClassificationError, RegionF1, share_interval
+from glas_wsol.metrics import MEASURES, ClassificationError, RegionF1, share_interval
 from glas_wsol.networks.weights import sha256_of
 from tests.conftest import tiny_network
 from tests.handlers.conftest import broken_off, item, left, rows
@@ -37,9 +38,13 @@ def report_of(tmp_path: Path, batches: list[list[dict]], **facts: Any) -> dict[s
     return json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
 
 
+def value(report: dict[str, Any], key: str) -> Any:
+    return report["measures"][key]["value"]
+
+
 def test_after_a_second_run_that_broke_off_no_earlier_report_is_left_to_be_taken_for_its_own(tmp_path):
     report_of(tmp_path, [[item("a", 0.75, 1)]])
-    assert left(tmp_path) == {"model.pt", "evaluation.json", "evaluation.csv"}
+    assert left(tmp_path) == {"model.pt", "evaluation.json", "evaluation.csv", "evaluation.npz"}
     broken_off(tmp_path, EvaluationReport(tmp_path, {}, tmp_path / "model.pt"))
     assert left(tmp_path) == {"model.pt"}
 
@@ -67,12 +72,11 @@ def test_the_report_by_hand(tmp_path):
     batches = [[item("a", 0.75, 1), item("b", 0.75, 0)], [item("c", 0.25, 0), item("d", 0.25, 1)]]
     report = report_of(tmp_path, batches, seed=3)
     assert (report["n"], report["n_with_masks"], report["split"], report["seed"]) == (4, 4, "test", 3)
-    assert report["classification_error"] == 0.5
-    assert report["f1_foreground"] == pytest.approx(2 / 3, rel=1e-6)
-    assert report["f1_background"] == pytest.approx(4 / 5, rel=1e-6)
-    assert report["f1_foreground_interval"] == pytest.approx([2 / 3] * 2, rel=1e-6)
-    assert report["classification_error_interval"] == list(share_interval([1, 0, 1, 0]))
-    assert report["floor"]["classification_error"] is None
+    assert value(report, "classification_error") == 0.5
+    assert value(report, "f1_foreground") == pytest.approx(2 / 3, rel=1e-6)
+    assert value(report, "f1_background") == pytest.approx(4 / 5, rel=1e-6)
+    assert report["measures"]["f1_foreground"]["interval"] == pytest.approx([2 / 3] * 2, rel=1e-6)
+    assert report["measures"]["classification_error"]["interval"] == list(share_interval([1, 0, 1, 0]))
     assert report["floor"]["f1_foreground"] == pytest.approx(2 / 3, rel=1e-6)
     assert report["floor"]["f1_background"] == 0
     assert report["checkpoint"] == "model.pt"
@@ -97,13 +101,11 @@ def test_the_report_has_one_row_per_image(tmp_path):
 
 def test_without_any_true_mask_the_report_says_so_with_nulls(tmp_path):
     report = report_of(tmp_path, [[item("a", 0.75, 1, truth=False)], [item("b", 0.75, 0, truth=False)]])
-    assert (report["n"], report["n_with_masks"], report["classification_error"]) == (2, 0, 0.5)
-    assert [report[k] for k in ("f1_foreground", "f1_background", "f1_foreground_interval")] == [None] * 3
-    assert report["floor"] == dict.fromkeys(("classification_error", "f1_foreground", "f1_background"), None) | {
-        "name": "all-ones"
-    }
+    assert (report["n"], report["n_with_masks"], value(report, "classification_error")) == (2, 0, 0.5)
+    assert list(report["measures"]) == ["classification_error"]
+    assert report["floor"] == {"name": "all-ones", "f1_foreground": None, "f1_background": None}
     assert [row["name"] for row in rows(tmp_path / "evaluation.csv")] == ["a", "b"]
-    assert "n/a" in summary(report)
+    assert "F1" not in summary(report)
 
 
 def test_rows_of_images_with_and_without_a_true_mask_keep_their_own_figures(tmp_path):
@@ -113,17 +115,55 @@ def test_rows_of_images_with_and_without_a_true_mask_keep_their_own_figures(tmp_
     table = rows(tmp_path / "evaluation.csv")
     assert [row["f1_foreground"] for row in table] == ["0.666667", "", "0.000000"]
     assert [row["mask"] for row in table] == ["masks/a.png", "", "masks/c.png"]
-    assert report["f1_foreground"] == pytest.approx(1 / 3)
+    assert value(report, "f1_foreground") == pytest.approx(1 / 3)
+
+
+def test_what_each_measure_took_from_each_image_is_kept_by_name(tmp_path):
+    report_of(tmp_path, [[item("b", 0.75, 1), item("a", 0.75, 0, truth=False)], [item("c", 0.25, 0, evidence=False)]])
+    with np.load(tmp_path / "evaluation.npz", allow_pickle=False) as kept:
+        assert kept["names"].tolist() == ["b", "a", "c"]
+        assert set(kept) == {"names", "classification_error", "f1_foreground", "f1_background"}
+        assert kept["classification_error"].tolist() == [[0], [1], [0]]
+        np.testing.assert_allclose(kept["f1_foreground"], [[2 / 3], [np.nan], [0]], rtol=1e-6)
+
+
+def test_a_method_that_names_no_class_has_no_class_in_any_file(tmp_path):
+    one = item("a", 0.75, 1)
+    one["localization"] = replace(one["localization"], probabilities=())
+    del one["probabilities"]
+    report = report_of(tmp_path, [[one]], names_class=False)
+    assert set(report["measures"]) == {"f1_foreground", "f1_background"}
+    row = rows(tmp_path / "evaluation.csv")[0]
+    assert [row[k] for k in ("label", "predicted", "probability_of_label", "classification_error")] == [
+        "malignant",
+        "",
+        "",
+        "",
+    ]
+
+
+def test_the_time_of_training_is_that_of_the_method_s_own(tmp_path):
+    clock = [{"epoch": e, "seconds": 2.0 * e, "cpu_seconds": 3.0, "device": "cpu", "threads": 2} for e in (1, 2)]
+    (tmp_path / "clock.json").write_text(json.dumps(clock))
+    batches = [[item("a", 0.75, 1)]]
+    own = report_of(tmp_path, batches, method="cam_avg", trained_as="cam_avg")
+    assert own["training"] == {"seconds": 6.0, "cpu_seconds": 6.0, "epochs": 2, "device": "cpu", "threads": 2}
+    assert report_of(tmp_path, batches, method="grad_cam", trained_as="cam_avg")["training"] is None
 
 
 def test_the_summary_prints_percent_beside_interval_and_floor():
-    report = {"floor": {"classification_error": None, "f1_foreground": 0.6601, "f1_background": 0.0}}
-    for name, value in (("classification_error", 0.0131), ("f1_foreground", 0.72543), ("f1_background", None)):
-        report |= {name: value, f"{name}_interval": None if value is None else [value - 0.01, value + 0.02]}
-    lines = [line.split() for line in summary(report).splitlines()]
-    assert lines[1] == ["classification", "error", "1.3", "0.3", "to", "3.3", "n/a"]
-    assert lines[2] == ["F1+", "(decidable)", "72.5", "71.5", "to", "74.5", "66.0"]
-    assert lines[3] == ["F1-", "(undecidable)", "n/a", "0.0"]
+    values = (("classification_error", 0.0131), ("f1_foreground", 0.72543), ("f1_background", None))
+    measures = {
+        name: {"value": v, "interval": None if v is None else [v - 0.01, v + 0.02], "n": 1} for name, v in values
+    }
+    measures["object_hausdorff"] = {"value": 52.25, "interval": [50.0, 54.0], "n": 1}
+    floor = {"name": "all-ones", "f1_foreground": 0.6601, "f1_background": 0.0}
+    lines = [line.split() for line in summary({"measures": measures, "floor": floor}).splitlines()]
+    titles = [MEASURES[key].title.split() for key in measures]
+    assert lines[1] == [*titles[0], "(%)", "1.3", "0.3", "to", "3.3"]
+    assert lines[2] == [*titles[1], "(%)", "72.5", "71.5", "to", "74.5", "66.0"]
+    assert lines[3] == [*titles[2], "(%)", "n/a", "0.0"]
+    assert lines[4] == [*titles[3], "(px)", "52.2", "50.0", "to", "54.0"]
 
 
 def test_the_other_opinions_are_the_localizer_s_and_the_classifier_s_of_the_whole_image():
@@ -164,4 +204,4 @@ def test_the_report_names_the_other_classification_errors(tmp_path):
     evaluate({**metrics(), **others}, [items], [EvaluationReport(tmp_path, {}, tmp_path / "model.pt")])
     report = json.loads((tmp_path / "evaluation.json").read_text())
     assert report["other_classification_errors"] == {"localizer": 0, "whole_image": 1}
-    assert report["classification_error"] == 0.5
+    assert value(report, "classification_error") == 0.5

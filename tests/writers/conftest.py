@@ -35,8 +35,11 @@ def write_evaluation(
             truth = items[name]["mask"] if both else ""
             row = [name, "benign", "malignant", "malignant", items[name]["image"], truth, *(both or ("", ""))]
             writer.writerow(row)
-    for name, value in (("classification_error", 0.25), ("f1_foreground", 0.5), ("f1_background", 0.75)):
-        report |= {name: value, f"{name}_interval": [value - 0.125, value + 0.125]}
-    report["floor"] = {"classification_error": None, "f1_foreground": 0.375, "f1_background": 0.0}
+    values = {"classification_error": 0.25, "f1_foreground": 0.5, "f1_background": 0.75}
+    report["measures"] = {
+        key: {"value": value, "interval": [value - 0.125, value + 0.125], "n": len(scores)}
+        for key, value in values.items()
+    }
+    report["floor"] = {"name": "all-ones", "f1_foreground": 0.375, "f1_background": 0.0}
     (run / "evaluation.json").write_text(json.dumps(report), encoding="utf-8")
     return run

@@ -1,0 +1,69 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""How long a training takes."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+from glas_wsol.writers.atomic import atomic_write
+
+__all__ = ["TrainingClock", "read_clock"]
+
+
+class TrainingClock:
+    """Writes how long every epoch's optimiser steps took, without validation, so that methods' times can be compared.
+
+    The file holds a list of ``{"epoch", "seconds", "cpu_seconds", "device", "threads"}``, one per epoch, also over
+    interruptions: seconds of wall time, and of the processor time of all threads.
+
+    Args:
+        path: the JSON file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._start = (0.0, 0.0)
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer, before the handler that validates."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._end)
+
+    def _begin(self, _: Engine) -> None:
+        self._start = (time.perf_counter(), time.process_time())
+
+    def _end(self, engine: Engine) -> None:
+        device = engine.state.device
+        if device.type == "cuda":  # the steps were only queued
+            torch.cuda.synchronize(device)
+        epochs = [one for one in read_clock(self.path) if one["epoch"] < engine.state.epoch]
+        epochs.append(
+            {
+                "epoch": engine.state.epoch,
+                "seconds": time.perf_counter() - self._start[0],
+                "cpu_seconds": time.process_time() - self._start[1],
+                "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+                "threads": torch.get_num_threads(),
+            }
+        )
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(self.path, "w") as file:
+            file.write(json.dumps(epochs, indent=4) + "\n")
+
+
+def read_clock(path: str | Path) -> list[dict[str, Any]]:
+    """The epochs that a :class:`TrainingClock` wrote; none if there is no such file or it is damaged.
+
+    Args:
+        path: the JSON file.
+    """
+    try:
+        return list(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return []

@@ -1,0 +1,216 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Every row of the tables, trained and evaluated through its overlay in both bundles; who may read a mask."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from glas_wsol.bundle import model_card
+from glas_wsol.errors import ConfigError
+from glas_wsol.metrics import MEASURES
+from glas_wsol.published import METHODS
+from glas_wsol.transforms import read_mask
+from tests.bundles.conftest import BUNDLES, DATA, ROOT, SMALL, config, workflow
+
+OVERLAYS = sorted(ROOT.glob("configs/methods/*.json"))
+TRAINED = [path for path in OVERLAYS if "train#trainer" in path.read_text() or path.stem.startswith("minmax")]
+FIXED = [path for path in OVERLAYS if path not in TRAINED]
+
+
+def method_of(overlay: Path) -> str:
+    return json.loads(overlay.read_text())["method"]
+
+
+def run_method(overlay: Path, bundle: str, output: Path, phantom: str, **more: Any) -> dict[str, Any]:
+    """Train and evaluate one row; the evaluation."""
+    files = [config(bundle, "train"), str(overlay)]
+    settings = {**SMALL, **DATA[bundle], "epochs": 1, "output_dir": str(output), "dataset_dir": phantom, **more}
+    settings["bundle_root"] = str(ROOT / "bundles" / bundle)
+    del settings["passes"]  # the overlay says
+    if overlay in FIXED:
+        del settings["trunk"]
+    workflow("train", files, **settings).run()
+    workflow("train", [*files, config(bundle, "evaluate")], **settings).run()
+    return json.loads((output / "evaluation.json").read_text())
+
+
+def test_there_is_an_overlay_for_every_row():
+    assert {method_of(path) for path in OVERLAYS} == set(METHODS)
+    assert {path.stem for path in OVERLAYS} - set(METHODS) == {"minmax_0", "minmax_4"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_every_row_runs_in_every_bundle_and_is_measured_by_the_same_code(overlay, bundle, phantoms, tmp_path):
+    report = run_method(overlay, bundle, tmp_path, phantoms[bundle])
+    method = METHODS[report["method"]]
+    assert report["method"] == method_of(overlay)
+    assert report["supervision"] == method.supervision
+    assert report["passes"] == {"minmax_0": 0, "minmax_4": 4}.get(overlay.stem)
+    masks = {key for key, measure in MEASURES.items() if measure.needs == "mask"}
+    assert set(report["measures"]) == (set(MEASURES) if report["names_class"] else masks)
+    assert report["synthetic"]
+    assert (report["training"] is None) == (overlay in FIXED)
+    rows = (tmp_path / "evaluation.csv").read_text().splitlines()
+    assert len(rows) == report["n"] + 1
+    if report["method"] == "all_ones":  # the floor of every table
+        measures = {key: found["value"] for key, found in report["measures"].items()}
+        assert measures["f1_background"] == 0
+        assert measures["f1_foreground"] == report["floor"]["f1_foreground"]
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory) -> dict[str, str]:
+    """A small phantom per bundle, written once."""
+    from glas_wsol.bundle import resolve_dataset
+
+    folder = tmp_path_factory.mktemp("phantoms")
+    kinds = dict(zip(BUNDLES, ("tissue", "birds"), strict=True))
+    return {b: resolve_dataset("phantom", str(folder / b), kinds[b], DATA[b]["phantom"]) for b in BUNDLES}
+
+
+HAND_OUT_MASKS = {
+    "train#dataset#data": "$@datalist.select('train', masks=True)",
+    "spatial_keys": ["image", "mask"],
+    "read_training": {
+        "_target_": "Compose",
+        "transforms": [
+            "@read",
+            {
+                "_target_": "LoadImaged",
+                "keys": "mask",
+                "reader": "glas_wsol.transforms.TileReader",
+                "mode": "mask",
+                "ensure_channel_first": True,
+                "dtype": "$np.float32",
+            },
+        ],
+    },
+}
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """Whatever MONAI wraps it in, the error is that a mask was handed out."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI wraps what a component raises
+        yield
+    causes, error = [], caught.value
+    while error is not None:
+        causes.append(error)
+        error = error.__cause__ or error.__context__
+    assert any(isinstance(e, ConfigError) and "learns from image labels only" in str(e) for e in causes)
+
+
+@pytest.mark.parametrize("overlay", TRAINED, ids=lambda p: p.stem)
+def test_a_mask_handed_to_training_is_refused_by_every_row_but_the_unet(overlay, phantoms, tmp_path):
+    bundle = BUNDLES[0]
+    if method_of(overlay) == "unet":
+        assert run_method(overlay, bundle, tmp_path, phantoms[bundle])["supervision"] == "pixel labels"
+        return
+    with refused():
+        run_method(overlay, bundle, tmp_path, phantoms[bundle], **HAND_OUT_MASKS)
+    assert not (tmp_path / "models" / "model.pt").exists()
+
+
+def test_a_mask_handed_to_validation_is_refused_too(phantoms, tmp_path):
+    bundle = BUNDLES[0]
+    settings = {**SMALL, **DATA[bundle], "output_dir": str(tmp_path), "dataset_dir": phantoms[bundle]}
+    settings |= {"validate#dataset#data": "$@datalist.select('valid', masks=True)", "epochs": 1}
+    settings["validate#preprocessing#transforms"] = [*HAND_OUT_MASKS["read_training"]["transforms"], "@to_unit"]
+    settings["bundle_root"] = str(ROOT / "bundles" / bundle)
+    made = workflow("train", [config(bundle, "train")], **settings)
+    with refused():
+        made.run()
+
+
+def test_only_the_unet_s_overlay_asks_for_masks():
+    asking = [path.stem for path in OVERLAYS if "masks=True" in path.read_text() or "ImageMasks" in path.read_text()]
+    assert asking == ["unet"]
+    for path in ROOT.glob("bundles/*/configs/train.json"):
+        assert "masks=True" not in path.read_text()
+
+
+def test_all_baselines_are_trained_by_the_same_block():
+    blocks = {json.dumps(json.loads(path.read_text()).get("train#trainer")) for path in TRAINED}
+    blocks -= {"null", json.dumps(json.loads((ROOT / "configs/methods/unet.json").read_text())["train#trainer"])}
+    assert len(blocks) == 1
+
+
+@pytest.mark.slow
+def test_grad_cam_explains_the_network_of_cam_avg(phantoms, tmp_path):
+    bundle, folder = BUNDLES[0], ROOT / "configs" / "methods"
+    run_method(folder / "cam_avg.json", bundle, tmp_path / "cam", phantoms[bundle])
+    model = tmp_path / "cam" / "models" / "model.pt"
+    masks = {}
+    for name in ("grad_cam", "grad_cam_pp"):
+        settings = {**SMALL, **DATA[bundle], "bundle_root": str(ROOT / "bundles" / bundle), "epochs": 1}
+        settings |= {"output_dir": str(tmp_path / name), "dataset_dir": phantoms[bundle], "checkpoint": str(model)}
+        del settings["passes"]
+        files = [config(bundle, "train"), str(folder / f"{name}.json"), config(bundle, "evaluate")]
+        workflow("train", files, **settings).run()
+        report = json.loads((tmp_path / name / "evaluation.json").read_text())
+        assert report["method"] == name
+        assert report["training"] is None, "trained as another row"
+        assert model_card(str(model))["method"] == "cam_avg"
+        with np.load(tmp_path / name / "evaluation.npz") as kept:
+            masks[name] = kept["classification_error"]
+    with np.load(tmp_path / "cam" / "evaluation.npz") as kept:
+        for name, errors in masks.items():
+            assert np.array_equal(errors, kept["classification_error"]), name
+
+
+@pytest.mark.parametrize(
+    ("name", "bundle", "wanted"),
+    [
+        ("glas_others", "glas_minmax_entropy", (416, 160, 32, {0: 1e-2, 79: 1e-2, 80: 1e-3, 159: 1e-3})),
+        ("cub5_others", "cub5_minmax_entropy", (448, 90, 8, {0: 1e-2, 29: 1e-2, 30: 1e-3, 60: 1e-4, 89: 1e-4})),
+    ],
+)
+def test_the_other_rows_recipes_are_the_papers(name, bundle, wanted, phantoms, tmp_path):
+    files = [config(bundle, "train"), str(ROOT / "configs" / "data" / f"{name}.json")]
+    files.append(str(ROOT / "configs" / "methods" / "wildcat.json"))
+    settings = {**DATA[bundle], "output_dir": str(tmp_path), "dataset_dir": phantoms[bundle], "weights": "none"}
+    settings |= {"bundle_root": str(ROOT / "bundles" / bundle), "device": "cpu"}
+    made = workflow("train", files, **settings)
+    parser = made.parser
+    got = tuple(parser.get_parsed_content(key) for key in ("crop_size", "epochs", "batch_size"))
+    assert got == wanted[:3]
+    assert parser.get_parsed_content("trunk") == "resnet18"
+    optimizer, scheduler = (parser.get_parsed_content(key) for key in ("optimizer", "lr_scheduler"))
+    group = optimizer.param_groups[0]
+    assert (type(optimizer).__name__, group["momentum"], group["nesterov"]) == ("SGD", 0.9, True)
+    assert group["weight_decay"] == 1e-4
+    rates = []
+    for _ in range(wanted[1]):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert {epoch: rates[epoch] for epoch in wanted[3]} == pytest.approx(wanted[3])
+    item = parser.get_parsed_content("train#dataset")[0]
+    assert item["image"].shape == (3, wanted[0], wanted[0])
+    assert bool(torch.isfinite(item["image"]).all())
+
+
+@pytest.mark.slow
+def test_inference_takes_a_model_of_another_row_as_it_is(phantoms, tmp_path):
+    bundle = BUNDLES[0]
+    run_method(ROOT / "configs/methods/deep_mil.json", bundle, tmp_path / "run", phantoms[bundle])
+    images = [row["image"] for row in csv.DictReader((tmp_path / "run" / "evaluation.csv").open(newline=""))]
+    settings = {"checkpoint": str(tmp_path / "run/models/model.pt"), "output_dir": str(tmp_path / "found")}
+    settings |= {"dataset_dir": images[0], "device": "cpu", "bundle_root": str(ROOT / "bundles" / bundle)}
+    workflow("inference", [config(bundle, "inference")], **settings).run()
+    name = Path(images[0]).stem
+    found, measured = (
+        read_mask(folder / "masks" / f"{name}.png") for folder in (tmp_path / "found", tmp_path / "run/valid")
+    )
+    assert np.array_equal(found, measured)
