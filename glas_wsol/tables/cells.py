@@ -23,6 +23,7 @@ from glas_wsol.tables.rows import Cell, Group, Row
 __all__ = ["Desk", "p_value", "percent", "signed", "title_of_measure"]
 
 PUBLISHED_COLUMN = "publ."
+_FEW_IMAGES, _FEW_SEEDS = 20, 10  # below these a note says what a bootstrap of so few is worth
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,14 @@ class Desk:
         """Whether the paper has a column for this data set."""
         return not self.group.synthetic and self.group.dataset in PUBLISHED_DATASETS
 
-    def name(self, row: Row, notes: Footnotes | None = None) -> str:
-        """The row's title with its marks: what it learns from, and whether runs are missing."""
+    def name(self, row: Row, notes: Footnotes | None = None, full: bool = False) -> str:
+        """The row's title with its marks: what it learns from, and whether runs are missing.
+
+        Args:
+            row: of the group.
+            notes: receive what runs are missing.
+            full: add the backbone where two rows have one title, for tables without a column for it.
+        """
         mark = {PIXEL_LABELS: " †", UNTRAINED: " ‡"}.get(row.supervision, "")
         missing = self.group.missing(row)
         if missing and notes is not None:
@@ -76,7 +83,7 @@ class Desk:
             )
         elif self._lone(row) and notes is not None:
             mark += " " + notes.mark("one seed: its interval holds for that one training only")
-        return row.title + mark
+        return (self.group.label(row) if full else row.title) + mark
 
     def _lone(self, row: Row) -> bool:
         return row.supervision != UNTRAINED and len(row.seeds) == 1 and self.most_seeds > 1
@@ -123,12 +130,19 @@ class Desk:
             f"value [low, high]: mean over seeds, with a {100 * c.level:g} % interval: percentile bootstrap, "
             f"{c.resamples} resamples, drawing images and seeds again with replacement, the same images for every row"
         )
-        if self.most_seeds == 1:
-            return how, "one seed: the intervals hold for that one training only, another training may lie outside"
-        if 1 < self.most_seeds < 10:
-            k = self.most_seeds
-            return how, f"only {k} seeds: what trainings add to the spread is understated (its variance by about 1/{k})"
-        return (how,)
+        notes = [how]
+        n, k = max(row.n_images for row in self.group.rows), self.most_seeds
+        if n < _FEW_IMAGES:
+            notes.append(
+                f"only {n} images: intervals and p of so few are too narrow and too small, not to be relied on"
+            )
+        if k == 1:
+            notes.append("one seed: the intervals hold for that one training only, another training may lie outside")
+        elif 1 < k < _FEW_SEEDS:
+            notes.append(
+                f"only {k} seeds: what trainings add to the spread is understated (its variance by about 1/{k})"
+            )
+        return tuple(notes)
 
     def published_notes(self) -> tuple[str, ...]:
         """What stands in the published columns, where there are any."""

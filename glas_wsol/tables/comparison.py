@@ -158,7 +158,7 @@ class Comparison:
         absent: Mapping[Cell, np.ndarray],
     ) -> tuple[dict[int, float], np.ndarray]:
         """The measure of each seed, and of each resample, ``[resamples]``."""
-        key = (row.key, cells, measure.key, b"".join(np.packbits(absent[cell]).tobytes() for cell in cells))
+        key = (row, cells, measure, b"".join(np.packbits(absent[cell]).tobytes() for cell in cells))
         if key in self._kept:
             return self._kept[key]
         place = {name: i for i, name in enumerate(_names(blocks))}

@@ -103,7 +103,8 @@ def wrapped(text: str, start: str = "") -> str:
     """
     text = " ".join(text.split())
     indent = " " * len(start)
-    return textwrap.fill(text, 120, initial_indent=start, subsequent_indent=indent, break_long_words=False)
+    wrapper = textwrap.TextWrapper(120, start, indent, break_long_words=False, break_on_hyphens=False)
+    return wrapper.fill(text)
 
 
 def bullets(lines: Iterable[str]) -> str:
@@ -134,7 +135,8 @@ def as_latex(tables: Iterable[tuple[str, Table]]) -> str:
     for heading, table in tables:
         alignment = "".join("l" if table.left(i) else "r" for i in range(len(table.columns)))
         lines += ["", r"\begin{table*}[t]", r"\centering\footnotesize\setlength{\tabcolsep}{4pt}"]
-        caption = f"{table.title}: {heading}." + (f" {table.lead}" if table.lead else "")
+        title = re.sub(r"^Table \w+\. ", "", table.title)  # LaTeX numbers its tables itself
+        caption = f"{title}: {heading}." + (f" {table.lead}" if table.lead else "")
         lines += [rf"\caption{{{_escaped(caption)}}}"]
         lines += [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule"]
         lines += [_latex_row(table.columns), r"\midrule", *map(_latex_row, table.rows), r"\bottomrule"]

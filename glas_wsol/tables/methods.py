@@ -11,7 +11,8 @@ from glas_wsol.metrics.measures import Measure
 from glas_wsol.published import METHODS, PASSES, PUBLISHED_MEASURES, UNTRAINED, title_of
 from glas_wsol.tables.cells import PUBLISHED_COLUMN, Desk, percent, title_of_measure
 from glas_wsol.tables.layout import Footnotes, Table
-from glas_wsol.tables.rows import Row, unshared_settings
+from glas_wsol.tables.recipes import unshared_settings
+from glas_wsol.tables.rows import Row
 
 __all__ = ["METHOD_COLUMNS", "method_records", "method_tables", "not_run", "oracle_table", "recipe_notes"]
 
@@ -68,7 +69,7 @@ def _block(desk: Desk, title: str, measures: Sequence[Measure], with_data: bool)
         columns += ["worst to best seed"] if _has_seeds(desk, measure) else []
     rows = []
     for row in desk.group.rows:
-        cells = [desk.name(row, notes)]
+        cells = [desk.name(row, notes, full=not with_data)]
         if with_data:
             seeds = "" if row.supervision == UNTRAINED else str(len(row.seeds))
             cells += [row.backbone, str(row.n_images), seeds, str(len(row.folds))]
@@ -90,9 +91,8 @@ def _block(desk: Desk, title: str, measures: Sequence[Measure], with_data: bool)
 def _explained(desk: Desk) -> tuple[str, ...]:
     whose: dict[str, list[str]] = {}
     for row in desk.group.rows:
-        key = METHODS[row.method].weights_of if row.method in METHODS else None
-        if key is not None:
-            whose.setdefault(key, []).append(desk.group.label(row))
+        if row.trained_as is not None:
+            whose.setdefault(row.trained_as, []).append(desk.group.label(row))
     return tuple(f"not networks of their own: {', '.join(rows)} (of {title_of(key)})" for key, rows in whose.items())
 
 
@@ -173,7 +173,7 @@ def recipe_notes(desk: Desk) -> list[str]:
     Args:
         desk: of one group.
     """
-    differ, own = unshared_settings(desk.group)
+    differ, own = unshared_settings({desk.group.label(row): row.first for row in desk.group.rows})
     lines = []
     for name, values in differ.items():
         # The commonest value first; "the others" is shorter than a list of most rows.

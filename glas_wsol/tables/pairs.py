@@ -85,7 +85,7 @@ def difference_table(desk: Desk) -> Table | None:
     for other in rows:
         if other is not chosen:
             cells = [_cells(desk, chosen, other, measure, notes) for measure in measures]
-            lines.append((desk.name(other, notes), other.backbone, *(cell for pair in cells for cell in pair)))
+            lines.append((desk.name(other, notes, full=True), *(cell for pair in cells for cell in pair)))
     under = (
         *desk.mark_notes(),
         *notes.lines(),
@@ -95,9 +95,7 @@ def difference_table(desk: Desk) -> Table | None:
         "p: two-sided, twice the share of resamples at zero or beyond; not corrected for there being several rows "
         "(p_holm in pairs.csv is, for all pairs of a measure)",
     )
-    return Table(
-        f"Table 1d. {label} against the others", ("against", "backbone", *titles), tuple(lines), under, ("backbone",)
-    )
+    return Table(f"Table 1d. {label} against the others", ("against", *titles), tuple(lines), under, ("backbone",))
 
 
 def _lower(measures: list[Measure]) -> str:
@@ -160,7 +158,8 @@ def _passes_table(desk: Desk, least: Row, deeper: Row, measures: list[Measure]) 
         f"the difference is paired: {cells}, the same draws of them",
         *desk.published_notes(),
     )
-    title = f"Table 2. Recursive erasing on {least.backbone or 'no backbone'}, n = {deeper.n_images}"
+    where = f"on {least.backbone or 'no backbone'} (n = {deeper.n_images})"
+    title = f"Table 2. Recursive erasing, passes {least.passes} and {deeper.passes}, {where}"
     return Table(title, tuple(columns), tuple(map(tuple, lines)), under)
 
 

@@ -3,41 +3,26 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.published import UNTRAINED, order_of, title_of
+from glas_wsol.published import METHODS, UNTRAINED, order_of, title_of
+from glas_wsol.tables.recipes import check_recipe
 from glas_wsol.tables.runs import Run
 
-__all__ = ["Cell", "Group", "Row", "group_runs", "unshared_settings"]
+__all__ = ["Cell", "Group", "Row", "group_runs"]
 
 Cell = tuple[int, str]
 """Seed and fold of a run."""
 
-# Settings that seed and fold decide, under any prefix: they differ between the runs of one row.
-_OF_THE_RUN = frozenset(
-    {"seed", "fold", "fold_seed", "training_images", "validation_images", "best_epoch", "steps of the schedule"}
-)
-# What a report says beside the recipe and must be the same within a row.
-_FACTS = (
-    "trunk",
-    "trunk_weights_sha256",
-    "threshold",
-    "threshold_rule",
-    "selection_rule",
-    "supervision",
-    "names_class",
-)
 # What must be the same for all rows of a table: else the same image would be measured differently.
 _OF_THE_GROUP = ("classes", "mask_threshold")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself: rows of two groups may have one key
 class Row:
     """One method with its erasing depth, on one backbone, pretrained or not.
 
@@ -76,6 +61,13 @@ class Row:
         if self.trunk == "none":
             return ""
         return self.trunk if self.pretrained else f"{self.trunk} (random)"
+
+    @property
+    def trained_as(self) -> str | None:
+        """Key of the method whose network it explains; None where it has its own, or none."""
+        known = METHODS[self.method].weights_of if self.method in METHODS else None
+        key = self.first.facts.get("trained_as") or known
+        return None if key == self.method else key
 
     @property
     def supervision(self) -> str:
@@ -167,76 +159,10 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
         ordered = sorted(rows, key=lambda key: (*order_of(*key[:2]), key[2], not key[3]))
         group = Group(*place, tuple(Row(*key, dict(rows[key])) for key in ordered))
         for row in group.rows:
-            _check_recipe(row)
+            check_recipe(row.title, list(row.runs.values()))
         _check_images(group)
         made.append(group)
     return made
-
-
-def unshared_settings(group: Group) -> tuple[dict[str, list[tuple[str, list[str]]]], dict[str, list[str]]]:
-    """What the recipes of a group's trained rows do not share.
-
-    Args:
-        group: rows on the same images.
-
-    Returns:
-        By setting that all trained rows have: its values as text, each with the labels of the rows that have it. And
-        by setting that only some have, being their method's own: the labels of those rows.
-    """
-    trained = {group.label(row): _settings(row.first) for row in group.rows if row.first.facts["recipe"] is not None}
-    for settings in trained.values():
-        for name in ("supervision", "names_class"):  # every table says these of every row
-            settings.pop(name)
-        if settings.get("weights") == settings["trunk_weights_sha256"]:
-            settings.pop("weights")
-    differ: dict[str, list[tuple[str, list[str]]]] = {}
-    own: dict[str, list[str]] = {}
-    for name in dict.fromkeys(name for settings in trained.values() for name in settings):
-        having = [label for label, settings in trained.items() if name in settings]
-        if len(having) < len(trained):
-            own[name] = having
-        values: dict[str, list[str]] = defaultdict(list)
-        for label in having:
-            values[_text(trained[label][name])].append(label)
-        if len(values) > 1:
-            differ[name] = list(values.items())
-    return differ, own
-
-
-def _settings(run: Run) -> dict[str, Any]:
-    recipe = run.facts["recipe"] or {}
-    kept = {name: value for name, value in recipe.items() if name.rpartition("#")[2] not in _OF_THE_RUN}
-    return {name: run.facts[name] for name in _FACTS} | kept
-
-
-def _text(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-    if isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef"):
-        return f"{value[:12]}..."
-    return f"{text[:57]}..." if len(text) > 60 else text or "none"
-
-
-def _check_recipe(row: Row) -> None:
-    first, then = row.first, _settings(row.first)
-    widths: dict[str, int] = {}
-    for run in row.runs.values():
-        for key, values in run.rows.items():
-            if widths.setdefault(key, values.shape[1]) != values.shape[1]:
-                what = f"two runs of {row.title} hold {key} in different forms: two versions made them"
-                raise ConfigError(what, f"{first.folder}, {run.folder}", "evaluate all with one version")
-        now = _settings(run)
-        missing = object()
-        names = [name for name in then | now if then.get(name, missing) != now.get(name, missing)]
-        if names:
-            said = ", ".join(
-                f"{name} is {_said(then, name)} there and {_said(now, name)} here" for name in names[:3]
-            ) + (f", and {len(names) - 3} more" if len(names) > 3 else "")
-            what = f"two runs of {row.title} are not of one recipe: {said}"
-            raise ConfigError(what, f"{first.folder}, {run.folder}", "make tables of one recipe at a time")
-
-
-def _said(settings: Mapping[str, Any], name: str) -> str:
-    return repr(settings[name]) if name in settings else "absent"
 
 
 def _check_images(group: Group) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from glas_wsol.errors import OutputError
 from glas_wsol.metrics.measures import Measure
+from glas_wsol.published import UNTRAINED
 
 __all__ = ["Run", "find_runs", "read_run"]
 
@@ -37,7 +38,7 @@ _FACTS: Mapping[str, tuple[type, ...]] = {
     "split": (str,),
     "fold": (str,),
     "fold_seed": (int,),
-    "seed": (int,),
+    "seed": (int, type(None)),
     "images_sha256": (str,),
     "threshold": _NUMBER,
     "threshold_rule": (str,),
@@ -75,8 +76,8 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """Seed of the training."""
-        return self.facts["seed"]
+        """Seed of the training; 0 where nothing was trained and the report says none."""
+        return self.facts["seed"] or 0
 
     @property
     def fold(self) -> str:
@@ -162,6 +163,8 @@ def _facts(path: Path) -> dict[str, Any]:
     if not isinstance(facts, dict):
         raise OutputError("this evaluation is damaged", path, _AGAIN)
     _check(facts, _FACTS, "", path)
+    if facts["seed"] is None and facts["supervision"] != UNTRAINED:
+        raise OutputError("this evaluation does not say with which seed its model was trained", path, _AGAIN)
     if facts["training"] is not None:
         _check(facts["training"], _TRAINING, "training ", path)
     return facts

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from statistics import fmean
 from typing import Any
 
-from glas_wsol.published import METHODS, PUBLISHED_TIME_RATIO, UNTRAINED, title_of
+from glas_wsol.published import PUBLISHED_TIME_RATIO, UNTRAINED, title_of
 from glas_wsol.tables.cells import PUBLISHED_COLUMN, Desk
 from glas_wsol.tables.layout import Footnotes, Table
 from glas_wsol.tables.rows import Row
@@ -54,22 +54,24 @@ def time_table(desk: Desk) -> Table | None:
     under = [
         *desk.mark_notes(),
         *notes.lines(),
-        "time and CPU time: mean over the runs; of whole trainings, with their validations",
+        "time and CPU time: of all optimiser steps of a training, without its validations; mean over the runs",
         "ratio: of the times to those of min-max entropy, passes 0 with the same seed and fold, mean of the ratios "
         "(least to largest)",
     ]
     if len({record["epochs"] for record in records if "epochs" in record}) > 1:
         under.append("the rows were not trained for the same number of epochs: their times are not of equal work")
     if published:
-        under.append(f"{PUBLISHED_COLUMN}: the paper's table 3, 400 epochs of resnet101 on one V100, one run each")
+        under.append(
+            f"{PUBLISHED_COLUMN}: the paper's table 3, one run each of 400 epochs of resnet101 on a V100, validations "
+            "and reading of images included"
+        )
     return Table("Table 3. Training time", tuple(columns), tuple(lines), tuple(under), ("backbone", "device"))
 
 
 def _reason(row: Row) -> str:
     if row.supervision == UNTRAINED:
         return "not trained"
-    whose = METHODS[row.method].weights_of if row.method in METHODS else None
-    return f"trained as {title_of(whose)}" if whose else "the time of its training was not kept"
+    return f"trained as {title_of(row.trained_as)}" if row.trained_as else "the time of its training was not kept"
 
 
 def _ratio(record: dict[str, Any]) -> str:
