@@ -70,7 +70,7 @@ class EvaluationReport:
 
     Args:
         output_dir: where to write.
-        facts: what else the report says: ``method``, ``trained_as`` (the method that the weights were trained as), split,
+        facts: what else the report says: ``method``, ``trained_as`` (the method the weights were trained as), split,
             seed, selection rule, ..., JSON values only.
         checkpoint: the evaluated weights' file, named with its SHA-256; a ``clock.json`` beside it tells how long they
             were trained.
