@@ -28,6 +28,7 @@ def test_the_overlap_of_boxes_by_hand():
     one, other = np.array([[0, 0, 4, 10]]), np.array([[2, 5, 6, 12], [20, 20, 22, 22]])
     assert boxes.best_overlap(one, other) == pytest.approx(10 / (40 + 28 - 10))
     assert boxes.best_overlap(one, np.array([[4, 0, 8, 10]])) == 0  # side by side
+    assert boxes.best_overlap(one, np.array([[5, 11, 7, 13]])) == 0  # apart in both directions
     assert boxes.best_overlap(one, one) == 1
     assert boxes.best_overlap(one, np.empty((0, 4), dtype=int)) == 0
     labels = np.zeros((7, 12), dtype=int)
@@ -89,6 +90,15 @@ def test_against_every_threshold(many, monkeypatch):
     expected = np.mean(fixed), np.mean(best, axis=0).max(axis=0).mean()
     assert measured(items) == pytest.approx(expected, rel=1e-12)
     assert 0 < expected[0] < expected[1] < 1
+
+
+@pytest.mark.parametrize("many", [0, 100])
+def test_a_part_of_few_pixels_may_have_a_large_box(many, monkeypatch):
+    monkeypatch.setattr(boxes, "_MANY", many)
+    truth = rectangle((20, 50), slice(3, 13), slice(5, 23))
+    diagonal = np.zeros((20, 50))
+    diagonal[np.arange(3, 13), np.arange(5, 15)] = 1  # 10 pixels, a box of 10 x 10: IoU 10 / 18
+    assert measured([item(diagonal, truth)]) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
 
 
 def test_images_without_a_true_object_are_left_out():

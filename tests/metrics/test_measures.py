@@ -149,6 +149,9 @@ def test_the_oracles_choose_for_the_set_and_not_for_each_image():
     weights = np.array([[3, 1]])
     assert MEASURES["oracle_f1_foreground"].aggregate(rows, weights) == pytest.approx(0.7)
     assert MEASURES["oracle_f1_background"].aggregate(rows, weights) == pytest.approx(0.4)
+    # Equal means, (0 + .3) / 2 and (.1 + .2) / 2, differ in float: the lower threshold it is all the same.
+    assert sum([0.1, 0.2]) > 0.3
+    assert plain("oracle_f1_background", np.array([[0, 0.3, 0.1, 0.2]])) == 0.3
     # MaxBoxAccV2: each IoU has its own threshold; two thresholds, three images
     hits = np.array([[1, 1, 0, 1, 0, 0], [1, 0, 0, 0, 0, 1], [0, 0, 0, 1, 1, 1]])
     assert plain("max_box_accuracy", hits) == pytest.approx((2 / 3 + 1 / 3 + 2 / 3) / 3)

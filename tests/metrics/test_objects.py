@@ -88,6 +88,16 @@ def test_a_perfect_mask():
     assert measured([item(truth > 0, truth > 0, truth)]) == (1, 1, 0)
 
 
+def test_objects_that_leave_no_background():
+    truth = np.full((7, 12), 5)
+    truth[:, 9:] = 2
+    # One found object of 84: it is the true one of 63 detected; that of 21 is missed.
+    f1, overlap, distance = measured([item(truth > 0, truth > 0, truth)])
+    assert f1 == pytest.approx(2 / 3)
+    assert overlap == pytest.approx(((63 * 126 / 147 + 21 * 42 / 105) / 84 + 126 / 147) / 2)
+    assert distance == pytest.approx(((63 * 3 + 21 * 9) / 84 + 3) / 2)
+
+
 def test_touching_glands_found_as_one():
     truth = np.zeros((12, 30), dtype=int)
     truth[2:6, 3:9], truth[2:6, 9:11] = 1, 2  # 24 and 8 pixels, side by side
