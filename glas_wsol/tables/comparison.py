@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.metrics.bootstrap import share_interval
+from glas_wsol.metrics.bootstrap import redraw, share_interval
 from glas_wsol.metrics.measures import Measure
 from glas_wsol.tables.rows import Cell, Row
 
@@ -86,9 +86,9 @@ class Comparison:
         if not 0 < level < 1:
             raise ConfigError(f"{level} is no coverage of an interval", "level", "use a number such as 0.95")
         self.level, self.resamples, self.seed = level, resamples, seed
-        self._image_draws = cache(self._draw_images)
+        self._image_draws = cache(lambda n: redraw(n, self.resamples, self.seed))
         self._seed_draws = cache(self._draw_seeds)
-        self._kept: dict[tuple, tuple[dict[int, float], np.ndarray]] = {}
+        self._kept: dict[tuple, tuple[float, np.ndarray]] = {}
 
     def estimate(self, row: Row, measure: Measure) -> Estimate | None:
         """The row's value with its interval; None where it has none.
@@ -158,30 +158,26 @@ class Comparison:
         absent: Mapping[Cell, np.ndarray],
     ) -> tuple[dict[int, float], np.ndarray]:
         """The measure of each seed, and of each resample, ``[resamples]``."""
-        key = (row, cells, measure, b"".join(np.packbits(absent[cell]).tobytes() for cell in cells))
-        if key in self._kept:
-            return self._kept[key]
-        place = {name: i for i, name in enumerate(_names(blocks))}
-        weights = self._image_draws(len(place))
+        names = _names(blocks)
         seeds = sorted({seed for seed, _ in cells})
         by_seed, drawn = {}, np.empty((len(seeds), self.resamples))
         for i, seed in enumerate(seeds):
             mine = [cell for cell in cells if cell[0] == seed]
-            values = np.concatenate([np.where(absent[cell][:, None], np.nan, blocks[cell][1]) for cell in mine])
-            columns = [place[name] for cell in mine for name in blocks[cell][0].tolist()]
-            by_seed[seed] = float(measure.aggregate(values, np.ones((1, len(values))))[0])
-            for start in range(0, self.resamples, _AT_ONCE):
-                drawn[i, start : start + _AT_ONCE] = measure.aggregate(
-                    values, weights[start : start + _AT_ONCE, columns]
-                )
-        result = by_seed, drawn[self._seed_draws(len(seeds)), np.arange(self.resamples)].mean(axis=0)
-        self._kept[key] = result
-        return result
+            # A comparison is of many pairs, and most of them ask for the same runs on the same draws.
+            runs = tuple(row.at(cell) for cell in mine)
+            key = (runs, measure, tuple(names), b"".join(np.packbits(absent[cell]).tobytes() for cell in mine))
+            if key not in self._kept:
+                place = {name: column for column, name in enumerate(names)}
+                values = np.concatenate([np.where(absent[cell][:, None], np.nan, blocks[cell][1]) for cell in mine])
+                columns = [place[name] for cell in mine for name in blocks[cell][0].tolist()]
+                self._kept[key] = self._of_one_seed(measure, values, self._image_draws(len(names))[:, columns])
+            by_seed[seed], drawn[i] = self._kept[key]
+        return by_seed, drawn[self._seed_draws(len(seeds)), np.arange(self.resamples)].mean(axis=0)
 
-    def _draw_images(self, n: int) -> np.ndarray:
-        """How often each of n images is drawn, ``[resamples, n]``."""
-        draws = np.random.default_rng([self.seed, 0]).multinomial(n, np.full(n, 1 / n), size=self.resamples)
-        return draws.astype(np.float64)
+    def _of_one_seed(self, measure: Measure, values: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
+        plain = float(measure.aggregate(values, np.ones((1, len(values))))[0])
+        portions = np.split(weights, range(_AT_ONCE, self.resamples, _AT_ONCE))
+        return plain, np.concatenate([measure.aggregate(values, portion) for portion in portions])
 
     def _draw_seeds(self, n: int) -> np.ndarray:
         """Which of n seeds are drawn, ``[n, resamples]``."""

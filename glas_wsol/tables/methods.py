@@ -178,7 +178,7 @@ def recipe_notes(desk: Desk) -> list[str]:
     for name, values in differ.items():
         # The commonest value first; "the others" is shorter than a list of most rows.
         values = sorted(values, key=lambda item: -len(item[1]))
-        said = [f"{value} ({', '.join(labels)})" for value, labels in values]
+        said = [f"{value} ({' / '.join(labels)})" for value, labels in values]
         if name not in own and len(values[0][1]) > 3 and len(values) > 1:
             said = [*said[1:], f"{values[0][0]} (all others)"]
         lines.append(f"`{name}`: {'; '.join(said)}")
@@ -186,5 +186,5 @@ def recipe_notes(desk: Desk) -> list[str]:
     for name, labels in own.items():
         if name not in differ:
             by_rows.setdefault(tuple(labels), []).append(f"`{name}`")
-    lines += [f"settings only of {', '.join(labels)}: {', '.join(names)}" for labels, names in by_rows.items()]
+    lines += [f"settings only of {' / '.join(labels)}: {', '.join(names)}" for labels, names in by_rows.items()]
     return lines

@@ -17,6 +17,8 @@ __all__ = ["check_recipe", "unshared_settings"]
 _OF_THE_RUN = frozenset(
     {"seed", "fold", "fold_seed", "training_images", "validation_images", "best_epoch", "steps of the schedule"}
 )
+# What makes a row the row it is, and every table says of it.
+_OF_THE_ROW = frozenset({"method", "passes", "class", "supervision", "names_class"})
 # What a report says beside the recipe and must be the same within a row.
 _FACTS = (
     "trunk",
@@ -73,8 +75,8 @@ def unshared_settings(
     """
     trained = {label: _settings(run) for label, run in runs.items() if run.facts["recipe"] is not None}
     for settings in trained.values():
-        for name in ("method", "supervision", "names_class"):  # every table says these of every row
-            settings.pop(name, None)
+        for name in [name for name in settings if name.rpartition("#")[2] in _OF_THE_ROW]:
+            settings.pop(name)
         if settings.get("weights") == settings["trunk_weights_sha256"]:
             settings.pop("weights")
     differ: dict[str, list[tuple[str, list[str]]]] = {}

@@ -94,7 +94,7 @@ class Report:
             parts.append(_contents(desk))
             parts += [as_markdown(table).rstrip() for table in tables["table1"]]
             absent = not_run(desk)
-            parts += [wrapped(f"Not run: {', '.join(absent)}.")] if absent else []
+            parts += [wrapped(f"Not run: {'; '.join(absent)}.")] if absent else []
             parts.append(_recipes(recipe_notes(desk)))
             parts += [as_markdown(table).rstrip() for name in ("table2", "table3") for table in tables[name]]
             parts += [as_markdown(table).rstrip() for table in tables["oracle"]]

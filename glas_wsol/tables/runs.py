@@ -58,7 +58,7 @@ _TRAINING: Mapping[str, tuple[type, ...]] = {
 _AGAIN = "evaluate this run again"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One evaluated run.
 

@@ -215,7 +215,7 @@ def test_an_interval_of_the_few_resamples_that_have_a_value_is_not_given():
 def test_resamples_are_measured_in_portions_of_the_same_draws():
     row = row_of({(0, "a"): np.random.default_rng(3).random(5)})
     whole = Comparison(resamples=1203).estimate(row, F1)
-    draws = np.random.default_rng([0, 0]).multinomial(5, np.full(5, 0.2), size=1203)
+    draws = np.random.default_rng(0).multinomial(5, np.full(5, 0.2), size=1203)
     means = draws @ row.runs[0, "a"].rows[F1.key][:, 0] / 5
     assert (whole.lo, whole.hi) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
 

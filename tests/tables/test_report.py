@@ -330,13 +330,14 @@ def test_what_was_not_run_is_listed_and_a_method_of_ones_own_comes_last(tmp_path
     write_run(tmp_path / "a", {"f1_foreground": [0.5]}, method="minmax", passes=4)
     write_run(tmp_path / "b", {"f1_foreground": [0.25]}, method="a_new_one")
     text = report_of(tmp_path).markdown()
-    assert "\nNot run: All-ones, Centre Gaussian, " in text
-    assert "Min-max entropy, passes 0, U-Net." in text.replace("\n", " ")
+    assert "\nNot run: All-ones; Centre Gaussian; " in text
+    assert "Min-max entropy, passes 0; U-Net." in text.replace("\n", " ")
     assert list(tables_of(text)["Table 1b. Methods, regions"].index) == ["Min-max entropy, passes 4", "a_new_one"]
 
 
 def test_a_shorter_recipe_is_seen(markdown, tmp_path):
-    assert "* `epochs`: 12 (Min-max entropy, passes 0, Min-max entropy, passes 4); 10 (all others)" in markdown
+    assert "* `epochs`: 12 (Min-max entropy, passes 0 / Min-max entropy, passes 4); 10 (all others)" in markdown
+    assert "`passes`" not in markdown  # the row's title says it
     write_run(tmp_path / "a", {"f1_foreground": [0.5]}, method="cam_avg")
     write_run(tmp_path / "b", {"f1_foreground": [0.25]}, method="cam_max")
     assert "The recipes of the trained rows share all their settings." in report_of(tmp_path).markdown()
