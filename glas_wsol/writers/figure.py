@@ -170,7 +170,9 @@ class _Sheet:
 
     def _head(self, column: Column, size: float) -> list[tuple[str, float, str, bool]]:
         note = _wrapped(column.note, min(size, _NAME), self.cell)
-        lines = [(text, size, "black", False) for text in _wrapped(column.title, size, self.cell)]
+        whole = _wrapped(column.title, size, self.cell)
+        parts = [column.title] if len(whole) == 1 else column.title.replace(", ", ",\n").split("\n")  # no lone "4"
+        lines = [(text, size, "black", False) for part in parts for text in _wrapped(part, size, self.cell)]
         return lines + [(text, min(size, _NAME), _GREY, False) for text in note]
 
     def _label(self, line: Line) -> list[tuple[str, float, str, bool]]:

@@ -151,6 +151,20 @@ def test_titles_groups_and_names_are_written(tmp_path, drawn):
     assert texts.count("untrained") == 1, "once for both columns"
 
 
+@pytest.mark.parametrize("count", [1, 6, 13])
+def test_a_long_title_is_broken_at_its_comma_first(tmp_path, drawn, count):
+    columns = [COLUMNS[2]] * count
+    draw_figure(tmp_path / "f.png", [line(image(), columns=count)], columns, [])
+    texts = [text.get_text() for text in drawn["figure"][0].texts]
+    expected = {
+        1: {"Min-max entropy, passes 4"},
+        6: {"Min-max entropy,", "passes 4"},
+        13: {"Min-max", "entropy,", "passes 4"},
+    }
+    assert expected[count] < set(texts)
+    assert "4" not in texts
+
+
 def test_without_any_truth_there_is_no_such_column_and_a_single_missing_one_is_said(tmp_path, drawn):
     draw_figure(tmp_path / "a.png", [line(image(), truth=False)], COLUMNS, [])
     assert len(drawn["pictures"]) == 5
