@@ -208,7 +208,8 @@ def _measured(key: str, rows: np.ndarray) -> dict[str, Any]:
     """Value, interval and number of images of one measure."""
     n = int((~np.isnan(rows).any(axis=1)).sum())
     value = _number(MEASURES[key].aggregate(rows, np.ones((1, len(rows))))[0])
-    return {"value": value, "interval": None if value is None else list(interval(key, rows)), "n": n}
+    bounds = [_number(bound) for bound in interval(key, rows)]
+    return {"value": value, "interval": None if None in (value, *bounds) else bounds, "n": n}
 
 
 def _number(value: Any) -> float | None:

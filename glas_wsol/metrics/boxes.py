@@ -60,10 +60,10 @@ def _hits(mask: np.ndarray, true_boxes: np.ndarray) -> np.ndarray:
 class BoxAccuracy(MeasureMetric):
     """Share of images with a right box at the method's own threshold, mean over IoU 0.3, 0.5 and 0.7, in [0, 1].
 
-    Predicted boxes stand around the 8-connected parts of the mask, of any size; true boxes around the true objects.
-    An image is hit if any predicted box overlaps any true one enough: one best match per image, however many glands
-    it shows, as in MaxBoxAccV2. Images without a truth mask, or whose truth has no object, are left out; without any
-    other, the value is not a number.
+    Predicted boxes are those of the localization, as they are written: around the 8-connected parts of its mask, from
+    its smallest area on. True boxes stand around the true objects. An image is hit if any predicted box overlaps any
+    true one enough: one best match per image, however many glands it shows, as in MaxBoxAccV2. Images without a truth
+    mask, or whose truth has no object, are left out; without any other, the value is not a number.
 
     Source: Choe et al., CVPR 2020 (and its journal version, MaxBoxAccV2), without their choice of the threshold.
     """
@@ -76,13 +76,15 @@ class BoxAccuracy(MeasureMetric):
         objects = true_objects(item)
         if objects is None or not objects.any():
             return None
-        return _hits(item["localization"].mask, object_boxes(objects))
+        found = [(box.y, box.x, box.y + box.height, box.x + box.width) for box in item["localization"].boxes]
+        return best_overlap(np.array(found).reshape(-1, 4), object_boxes(objects)) >= _OVERLAPS
 
 
 class MaxBoxAccuracy(MeasureMetric):
     """MaxBoxAccV2: :class:`BoxAccuracy` with the threshold of each IoU that is best for the evaluated images.
 
-    An oracle, not a result. Thresholds are 0, .01 .. 1; an image without evidence scores 0 everywhere.
+    As its authors define it, boxes of parts of any size count here. An oracle, not a result. Thresholds are
+    0, .01 .. 1; an image without evidence scores 0 everywhere.
 
     Source: Choe et al., CVPR 2020, and its journal version (MaxBoxAccV2).
     """
