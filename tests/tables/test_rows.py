@@ -144,6 +144,14 @@ def test_missing_runs_are_told_but_what_is_not_trained_has_no_seed(write):
     assert largest.at((0, "paper")) is None
 
 
+def test_the_seed_of_what_is_not_trained_is_no_seed_of_the_table(write):
+    write("a", seed=5)
+    write("b", method="stain", seed=0)
+    (group,) = write.groups()
+    assert group.cells() == [(5, "paper")]
+    assert [group.missing(row) for row in group.rows] == [[], []]
+
+
 def test_what_the_recipes_of_rows_do_not_share(write):
     write("a", method="cam_avg", recipe={"optimizer": "SGD", "weights": "ab" * 32, "method": "cam_avg"})
     write("b", method="cam_max", recipe={"optimizer": "SGD", "sharpness": 10.0, "method": "cam_max"})
