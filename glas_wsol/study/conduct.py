@@ -126,8 +126,8 @@ def _carry_out(
 
         def tick(running: Sequence[tuple[Run, float]], waiting: Sequence[Run]) -> None:
             bar.set_description_str("".join(f"{run.name} " for run, _ in running), refresh=False)
-            left = _seconds_left(spent, running, waiting)
-            bar.set_postfix_str("" if left is None else f"about {_duration(left / jobs)} left", refresh=False)
+            left = _seconds_left(spent, running, waiting, jobs)
+            bar.set_postfix_str("" if left is None else f"about {_duration(left)} left", refresh=False)
             bar.refresh()
 
         execute(todo, children, ended, tick, jobs)
@@ -138,16 +138,16 @@ def _carry_out(
 
 
 def _seconds_left(
-    spent: Mapping[str, Sequence[float]], running: Sequence[tuple[Run, float]], waiting: Sequence[Run]
+    spent: Mapping[str, Sequence[float]], running: Sequence[tuple[Run, float]], waiting: Sequence[Run], jobs: int
 ) -> float | None:
-    """What is left to do, one job at a time; None before anything is known. Rows differ in what they take."""
-    known = [fmean(values) for values in spent.values() if values]
-    if not known:
-        return None
+    """Until the last run ends, if each takes what its row has taken; None before anything is known."""
     mean = {row: fmean(values) for row, values in spent.items() if values}
-    typical = fmean(known)
-    left = sum(mean.get(run.row, typical) for run in waiting)
-    return left + sum(max(0.0, mean.get(run.row, typical) - seconds) for run, seconds in running)
+    if not mean:
+        return None
+    typical = fmean(mean.values())
+    left = [max(0.0, mean.get(run.row, typical) - seconds) for run, seconds in running]
+    total = sum(left) + sum(mean.get(run.row, typical) for run in waiting)
+    return max([total / jobs, *left])
 
 
 def _line(outcome: Outcome) -> str:

@@ -249,5 +249,7 @@ def test_the_time_left_knows_that_rows_differ(request_of):
     unknown = runs["minmax_4/stratified-0_seed_0"]
     spent = {"cam_max": [10.0, 20.0], "cam_lse": [45.0]}
     # waiting: 45 s and (15 + 45) / 2 s; running: 15 - 5 s, and one that is late
-    assert _seconds_left(spent, [(quick, 5.0), (quick, 99.0)], [other, unknown]) == 45 + 30 + 10
-    assert _seconds_left({}, [(quick, 5.0)], [other]) is None
+    assert _seconds_left(spent, [(quick, 5.0), (quick, 99.0)], [other, unknown], 1) == 45 + 30 + 10
+    assert _seconds_left(spent, [(quick, 5.0), (quick, 99.0)], [other, unknown], 2) == (45 + 30 + 10) / 2
+    assert _seconds_left(spent, [(quick, 14.0), (other, 5.0)], [], 2) == 40, "no shorter than the longest"
+    assert _seconds_left({}, [(quick, 5.0)], [other], 1) is None

@@ -55,7 +55,7 @@ def test_a_study_of_a_trained_and_an_explaining_row(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_study_ends_as_an_undisturbed_one(tmp_path):
-    arguments = (40, "--rows", "cam_max", "--seeds", "0")
+    arguments = (12, "--rows", "cam_max", "--seeds", "0")
     disturbed = start(tmp_path / "disturbed", tmp_path, *arguments)
     run = tmp_path / "disturbed" / "cam_max" / "stratified-0_seed_0"
     deadline = time.monotonic() + 300
