@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glas_wsol.constraints import size_band, total_variation
 from glas_wsol.errors import ConfigError
 
-__all__ = ["ClassifierLoss", "MinMaxEntropyLoss", "cross_entropy", "uniform_cross_entropy"]
+__all__ = ["ClassifierLoss", "MaskLoss", "MinMaxEntropyLoss", "cross_entropy", "uniform_cross_entropy"]
 
 
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
@@ -46,23 +48,84 @@ class ClassifierLoss(NamedTuple):
     irrelevant: Tensor
 
 
+class MaskLoss(NamedTuple):
+    """The weighted constraints on the mask, scalars: its ``size`` and its ``variation``; 0 where the weight is 0."""
+
+    size: Tensor
+    variation: Tensor
+
+
 class MinMaxEntropyLoss(nn.Module):
-    """Weights of ``H+``, ``H-`` and ``Hs`` and their means over a mini-batch (paper, equation 9).
+    """Weights of ``H+``, ``H-`` and ``Hs`` and their means over a mini-batch (paper, equation 9), and two constraints.
+
+    The constraints act on ``R_0``, the localizer's mask of the whole image, not on the accumulated ``R+*``: it is the
+    mask that inference returns, so that an area means there what it means here; it is neither dimmed by the trust nor
+    blank for a sample that M got wrong, which a constraint on ``R+*`` would blame without a gradient to mend it; and it
+    is the same with and without erasing. They train only a differentiable mask.
 
     Args:
         relevant: weight of ``H+ = -log p(y | X+)``. Defaults to 1.
         irrelevant: weight of ``H- = -mean_k log p(k | X-)``. Defaults to 1.
         localizer: weight of ``Hs = -log p(y | X)`` of M. Defaults to 1.
+        size: weight of the band of sizes, see :func:`~glas_wsol.constraints.size_band`. Defaults to 0, none.
+        band: least and largest area of the mask as fractions of the image; None for no such bound. Defaults to 0 and 1:
+            neither the mask nor the rest may vanish.
+        barrier: ``t`` of the barrier at epoch 0: the larger, the harder. Defaults to 5.
+        barrier_growth: factor of ``t`` per epoch, at least 1. Defaults to 1, no growth.
+        variation: weight of :func:`~glas_wsol.constraints.total_variation`. Defaults to 0, none.
 
     Raises:
-        ConfigError: if a weight is negative.
+        ConfigError: if a weight is negative, or a constraint's argument out of range.
     """
 
-    def __init__(self, relevant: float = 1.0, irrelevant: float = 1.0, localizer: float = 1.0) -> None:
+    def __init__(
+        self,
+        relevant: float = 1.0,
+        irrelevant: float = 1.0,
+        localizer: float = 1.0,
+        size: float = 0.0,
+        band: Sequence[float | None] = (0.0, 1.0),
+        barrier: float = 5.0,
+        barrier_growth: float = 1.0,
+        variation: float = 0.0,
+    ) -> None:
         super().__init__()
-        if min(relevant, irrelevant, localizer) < 0:
+        if min(relevant, irrelevant, localizer, size, variation) < 0:
             raise ConfigError("a loss weight is negative", "MinMaxEntropyLoss", "give weights of at least 0")
+        if not _is_band(band) or (size > 0 and list(band) == [None, None]):
+            fix = "give a least and a largest area with 0 <= least < largest <= 1; null leaves one of them out"
+            raise ConfigError(f"band={band}", "MinMaxEntropyLoss", fix)
+        if barrier <= 0 or barrier_growth < 1:
+            what = f"barrier={barrier}, barrier_growth={barrier_growth}"
+            raise ConfigError(what, "MinMaxEntropyLoss", "give a barrier above 0 and a growth of at least 1")
         self.relevant, self.irrelevant, self.localizer = relevant, irrelevant, localizer
+        self.size, self.band, self.barrier, self.barrier_growth = size, tuple(band), barrier, barrier_growth
+        self.variation = variation
+
+    def settings(self) -> dict[str, Any]:
+        """What must be the same for an interrupted run to go on as it began, as JSON values."""
+        return {
+            "loss_weights": [self.relevant, self.irrelevant, self.localizer],
+            "loss_size": self.size,
+            "loss_band": list(self.band),
+            "loss_barrier": self.barrier,
+            "loss_barrier_growth": self.barrier_growth,
+            "loss_variation": self.variation,
+        }
+
+    def mask_terms(self, mask: Tensor, epoch: int) -> MaskLoss:
+        """The constraints, means over the mini-batch.
+
+        Args:
+            mask: ``[B, 1, H, W]`` mask ``R_0``, in [0, 1].
+            epoch: epochs done before this one; the barrier's ``t`` is ``barrier * barrier_growth ** epoch``.
+        """
+        size = variation = mask.new_zeros(())
+        if self.size > 0:
+            size = self.size * size_band(mask, *self.band, self.barrier * self.barrier_growth**epoch).mean()
+        if self.variation > 0:
+            variation = self.variation * total_variation(mask).mean()
+        return MaskLoss(size, variation)
 
     def localizer_term(self, losses: Tensor, counted: Tensor, batch_size: int) -> Tensor:
         """``Hs`` of one erasing step: the weighted mean over the mini-batch, left-out samples counting as zero.
@@ -99,3 +162,10 @@ class MinMaxEntropyLoss(nn.Module):
 
 def _mean(values: Tensor, counted: Tensor) -> Tensor:
     return torch.where(counted, values, 0.0).sum() / counted.sum().clamp(min=1)
+
+
+def _is_band(band: Sequence[float | None]) -> bool:
+    if len(band) != 2:
+        return False
+    low, high = 0.0 if band[0] is None else band[0], 1.0 if band[1] is None else band[1]
+    return 0 <= low < high <= 1

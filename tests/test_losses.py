@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -96,8 +97,67 @@ def test_gradients_equal_finite_differences(counted):
     assert torch.autograd.gradcheck(lambda m: loss.localizer_term(cross_entropy(m, label), counted, 3), positive)
 
 
-@pytest.mark.parametrize("weight", ["relevant", "irrelevant", "localizer"])
+@pytest.mark.parametrize("weight", ["relevant", "irrelevant", "localizer", "size", "variation"])
 def test_a_negative_weight_is_refused_and_zero_is_not(weight):
     MinMaxEntropyLoss(**{weight: 0})
     with pytest.raises(ConfigError, match="negative"):
         MinMaxEntropyLoss(**{weight: -0.1})
+
+
+# Two masks of 2 x 3 px: areas 1/2 and 1/4.
+MASKS = torch.tensor([[[[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]], [[[0.5, 0.0, 0.0], [1.0, 0.0, 0.0]]]], dtype=torch.float64)
+
+
+def test_constraints_are_off_by_default():
+    size, variation = MinMaxEntropyLoss().mask_terms(MASKS.clone().requires_grad_(), 3)
+    assert (float(size), float(variation)) == (0, 0)
+    assert not size.requires_grad
+    assert not variation.requires_grad
+
+
+def test_constraints_are_weighted_means_over_the_mini_batch():
+    # Distances to both bounds: 1/2, 1/2 and 1/4, 3/4; -log(distance) / 5 each.
+    barriers = [2 * math.log(2) / 5, (math.log(4) + math.log(4 / 3)) / 5]
+    # Rows 0, columns 3 steps of 1 over 3 columns; rows 1/2 + 1 over 2 rows, columns 1/2 over 3 columns.
+    variations = [1.0, 0.75 + 1 / 6]
+    loss = MinMaxEntropyLoss(size=3, variation=0.5)
+    size, variation = loss.mask_terms(MASKS, 0)
+    assert float(size) == pytest.approx(3 * sum(barriers) / 2, rel=1e-14)
+    assert float(variation) == pytest.approx(0.5 * sum(variations) / 2, rel=1e-14)
+
+
+def test_the_barrier_hardens_with_the_epochs():
+    loss = MinMaxEntropyLoss(size=1, band=(None, 0.3), barrier=4, barrier_growth=1.5)
+    # t = 9 at epoch 2, edge at -1/81.
+    # Area 1/2 is 0.2 too large: 9 * 0.2 + log(81) / 9 + 1 / 9. Area 1/4 has 0.05 left: -log(0.05) / 9.
+    expected = (1.8 + math.log(81) / 9 + 1 / 9 - math.log(0.05) / 9) / 2
+    assert float(loss.mask_terms(MASKS, 2).size) == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(
+            {"band": band}
+            for band in [(0.5, 0.5), (0.6, 0.4), (-0.1, 0.5), (0.5, 1.1), (0.2,), (None, 0.0), (1.0, None)]
+        ),
+        {"band": (None, None), "size": 1.0},
+        {"barrier": 0},
+        {"barrier_growth": 0.9},
+    ],
+)
+def test_constraints_out_of_range_are_refused_in_one_line(options):
+    with pytest.raises(ConfigError) as caught:
+        MinMaxEntropyLoss(**options)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_are_json_and_tell_every_argument_apart():
+    changed = [
+        *({name: 0.5} for name in ("relevant", "irrelevant", "localizer", "size", "variation", "barrier")),
+        {"band": (0.1, None)},
+        {"barrier_growth": 1.1},
+    ]
+    written = [json.dumps(MinMaxEntropyLoss(**options).settings()) for options in [{}, *changed]]
+    assert len(set(written)) == len(written)
+    assert MinMaxEntropyLoss(**changed[-2]).settings()["loss_band"] == [0.1, None]
