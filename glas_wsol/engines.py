@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
+from operator import itemgetter
 from typing import Any
 
 import torch
+from ignite.metrics import Average
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.engines.workflow import Workflow
@@ -31,11 +33,13 @@ _LONE_VALUE = (
 
 
 class LossKeys:
-    """Keys of the three weighted terms in the trainer's output; their sum is the optimised ``loss``."""
+    """Keys of the weighted terms in the trainer's output; their sum is the optimised ``loss``."""
 
     RELEVANT = "loss_relevant"
     IRRELEVANT = "loss_irrelevant"
     LOCALIZER = "loss_localizer"
+    SIZE = "loss_size"
+    VARIATION = "loss_variation"
 
 
 class MinMaxEntropyTrainer(SupervisedTrainer):
@@ -53,7 +57,8 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         train_data_loader: batches of ``{"image": [B, 3, H, W] in [0, 1], "label": [B]}``; never masks.
         network: the network to train.
         optimizer: its optimiser.
-        loss_function: weights of the three terms. Defaults to 1, 1, 1.
+        loss_function: weights of the terms. Defaults to 1, 1, 1 and no constraint on the mask, which would need a
+            differentiable one.
         passes: largest number of forwards of M per step; 0 means no erasing: one forward, its mask untrusted. The
             published ``u = 4`` is 4 forwards. Defaults to 4.
         erase_from_epoch: epochs before this one (counted from 0) train without erasing. Defaults to 1.
@@ -72,7 +77,8 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         kwargs: further arguments of MONAI's ``SupervisedTrainer``.
 
     Raises:
-        ConfigError: if a value is out of range, or ``alive_only`` is asked for where it would change the gradient.
+        ConfigError: if a value is out of range, ``alive_only`` is asked for where it would change the gradient, or a
+            constraint where no gradient reaches the mask.
     """
 
     network: MinMaxEntropyNetwork
@@ -115,18 +121,29 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             "alive_only would change the gradient",
             "it needs batch_norm=frozen, normalisation=sample and counted=alive",
         )
+        loss_function = MinMaxEntropyLoss() if loss_function is None else loss_function
+        _require(
+            network.differentiable_mask or not loss_function.constraints,
+            "a constraint on a mask without gradient trains nothing",
+            "set differentiable_mask=true, or the weights size and variation of the loss to 0",
+        )
         if network.batch_norm == "frozen" and not network.trunk.weights_sha256:
             warnings.warn(
                 "frozen batch normalisation on random weights normalises nothing: give weights, or batch_norm=batch",
                 stacklevel=2,
             )
+        if loss_function.constraints:  # absent from the configs' metrics, of which they would mostly be zeros
+            averages = {
+                f"loss_{name}": Average(itemgetter(f"loss_{name}"), device) for name in loss_function.constraints
+            }
+            kwargs["additional_metrics"] = {**averages, **(kwargs.get("additional_metrics") or {})}
         super().__init__(
             device=device,
             max_epochs=max_epochs,
             train_data_loader=train_data_loader,
             network=network,
             optimizer=optimizer,
-            loss_function=MinMaxEntropyLoss() if loss_function is None else loss_function,
+            loss_function=loss_function,
             amp=amp,
             amp_kwargs={"dtype": torch.bfloat16, **(amp_kwargs or {})},
             optim_set_to_none=True,
@@ -145,10 +162,9 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
 
     def settings(self) -> dict[str, Any]:
         """What must be the same for an interrupted run to go on as it began, as JSON values."""
-        loss = self.loss_function
         return {
             "optimizer": type(self.optimizer).__name__,
-            "loss_weights": [loss.relevant, loss.irrelevant, loss.localizer],
+            **self.loss_function.settings(),
             "passes": self.passes,
             "erase_from_epoch": self.erase_from_epoch,
             "sigma": self.sigma,
@@ -178,7 +194,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
 
         Returns:
             ``image``, ``label``; ``pred``: ``[B, c]`` class probabilities of C on X+; ``loss``: the loss that was
-            optimised, the exact sum of ``loss_relevant``, ``loss_irrelevant`` and ``loss_localizer``.
+            optimised, the exact sum of its terms, which are named in :class:`LossKeys`.
         """
         if batchdata is None:
             raise ValueError("Must provide batch data for current iteration.")
@@ -189,15 +205,21 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         try:
             with torch.autocast(engine.state.device.type, enabled=engine.amp, **engine.amp_kwargs):
                 x = engine.network.normalise(image)
-                kept, localizer_loss = self._localize(x, label)
-                logits, relevant, irrelevant = self._classify(x, label, kept, localizer_loss)
+                kept, localizer_loss, first_mask = self._localize(x, label)
+                size, variation = engine.loss_function.mask_terms(first_mask, engine.state.epoch - 1)
+                logits, relevant, irrelevant = self._classify(x, label, kept, localizer_loss + size + variation)
         except ValueError as error:
             _require("more than 1 value per channel" not in str(error), *_LONE_VALUE)
             raise
-        output[LossKeys.RELEVANT] = relevant.detach()
-        output[LossKeys.IRRELEVANT] = irrelevant.detach()
-        output[LossKeys.LOCALIZER] = localizer_loss.detach()
-        output[Keys.LOSS] = output[LossKeys.RELEVANT] + output[LossKeys.IRRELEVANT] + output[LossKeys.LOCALIZER]
+        terms = {
+            LossKeys.RELEVANT: relevant.detach(),
+            LossKeys.IRRELEVANT: irrelevant.detach(),
+            LossKeys.LOCALIZER: localizer_loss.detach(),
+            LossKeys.SIZE: size.detach(),
+            LossKeys.VARIATION: variation.detach(),
+        }
+        output.update(terms)
+        output[Keys.LOSS] = sum(terms.values())
         output[Keys.PRED] = logits.detach().softmax(dim=1)
         for event in (
             IterationEvents.FORWARD_COMPLETED,
@@ -213,8 +235,8 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return output
 
-    def _localize(self, x: Tensor, label: Tensor) -> tuple[erasing.KeptRegion, Tensor]:
-        """The recursion: forwards of M, each backpropagated at once, and the region they found together."""
+    def _localize(self, x: Tensor, label: Tensor) -> tuple[erasing.KeptRegion, Tensor, Tensor]:
+        """The recursion: forwards of M, each backpropagated at once; the region they found together, Hs and R_0."""
         erase = self.passes > 0 and self.state.epoch > self.erase_from_epoch  # Ignite counts epochs from 1
         state = erasing.start(x)
         total, dropout, index = x.new_zeros(()), None, None
@@ -245,18 +267,18 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
                     if parameter.grad is not None:
                         parameter.grad /= state.step
         if erase:
-            return erasing.keep(state, self.untrusted, self.rescale_trust), total
-        return erasing.KeptRegion(state.first_mask, torch.ones_like(state.alive)), total
+            return erasing.keep(state, self.untrusted, self.rescale_trust), total, state.first_mask
+        return erasing.KeptRegion(state.first_mask, torch.ones_like(state.alive)), total, state.first_mask
 
     def _classify(
-        self, x: Tensor, label: Tensor, kept: erasing.KeptRegion, localizer_loss: Tensor
+        self, x: Tensor, label: Tensor, kept: erasing.KeptRegion, held: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """C on what was found and on the rest of the *original* image, and their gradients."""
+        """C on what was found and on the rest of the *original* image, and their gradients, with those of ``held``."""
         network, loss = self.network, self.loss_function
         if network.differentiable_mask:  # one graph holds all: memory grows with passes
             positive, negative = network.classify(x * kept.mask), network.classify(x * (1 - kept.mask))
             relevant, irrelevant = loss(positive, negative, label, kept.counted)
-            self._scaled(localizer_loss + relevant + irrelevant).backward()
+            self._scaled(held + relevant + irrelevant).backward()
         elif network.batch_norm == "frozen" and network.classifier_scale <= 0.5:
             # Samples do not meet in frozen layers: one forward for both, and at half scale no higher peak.
             both = network.classify(torch.cat([x * kept.mask, x * (1 - kept.mask)]))

@@ -102,6 +102,11 @@ class MinMaxEntropyLoss(nn.Module):
         self.size, self.band, self.barrier, self.barrier_growth = size, tuple(band), barrier, barrier_growth
         self.variation = variation
 
+    @property
+    def constraints(self) -> tuple[str, ...]:
+        """Names of the constraints whose weight is not 0, fields of :class:`MaskLoss`."""
+        return tuple(name for name in MaskLoss._fields if getattr(self, name) > 0)
+
     def settings(self) -> dict[str, Any]:
         """What must be the same for an interrupted run to go on as it began, as JSON values."""
         return {

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from ignite.engine import Events
+from ignite.metrics import Average
 from monai.engines.utils import IterationEvents
 from torch import Tensor
 from torch.nn import functional as F
@@ -39,7 +40,9 @@ def one_step(network, batch, *, epoch: int = 2, tries: int = 1, **options) -> tu
     return trainer.state.output, trainer
 
 
-def retained_graph(network, batch, passes: int, *, untrusted="blank", counted="alive", weights=(1, 1, 1), sigma=10.0):
+def retained_graph(
+    network, batch, passes: int, *, untrusted="blank", counted="alive", weights=(1, 1, 1), sigma=10.0, constraint=None
+):
     """The method as one expression: every forward kept, one backward at the end. Written from the paper's equations."""
     network.train()
     x, y = network.normalise(batch["image"]), batch["label"]
@@ -82,6 +85,8 @@ def retained_graph(network, batch, passes: int, *, untrusted="blank", counted="a
     relevant = (F.cross_entropy(positive, y, reduction="none") * included).sum() / included.sum().clamp(min=1)
     irrelevant = (-F.log_softmax(negative, 1).mean(1) * included).sum() / included.sum().clamp(min=1)
     loss = total + weights[0] * relevant + weights[1] * irrelevant
+    if constraint is not None:
+        loss = loss + constraint(first_mask)
     loss.backward()
     return loss.detach(), alive_at
 
@@ -123,6 +128,73 @@ def test_differentiable_mask_gives_the_retained_gradient_through_the_mask(batch)
     retained_graph(reference, batch, 4)
     torch.testing.assert_close(gradients(network), gradients(reference), rtol=1e-10, atol=1e-13)
     assert (gradients(network) - gradients(detached)).norm() > 1e-4, "the mask's gradient must reach M"
+
+
+def constraint(mask: Tensor, t: float, low: float, high: float) -> Tensor:
+    """0.7 of the band of sizes and 0.3 of the total variation, pixel by pixel."""
+    total = 0.0
+    for image in mask[:, 0]:
+        height, width = image.shape
+        for z in (low - image.sum() / (height * width), image.sum() / (height * width) - high):
+            total = total + 0.7 * (-torch.log(-z) / t if z <= -1 / t**2 else t * z + 2 * math.log(t) / t + 1 / t)
+        rows = sum((image[:, j + 1] - image[:, j]).abs().sum() for j in range(width - 1))
+        columns = sum((image[i + 1] - image[i]).abs().sum() for i in range(height - 1))
+        total = total + 0.3 * (rows / height + columns / width)
+    return total / len(mask)
+
+
+CONSTRAINED = {"size": 0.7, "band": (0.45, 0.95), "barrier": 4.0, "barrier_growth": 1.25, "variation": 0.3}
+
+
+@pytest.mark.parametrize("batch_norm", ["batch", "frozen"])
+@pytest.mark.parametrize("passes", [0, 4])
+def test_constraints_act_on_the_first_mask_and_are_in_the_logged_loss(batch, batch_norm, passes):
+    options = {"batch_norm": batch_norm, "differentiable_mask": True, "pooling_options": {"dropout": 0.5}}
+    networks = [tiny_network(seed=5, **options).double() for _ in "abc"]
+    output, _ = one_step(networks[0], batch, passes=passes, loss_function=MinMaxEntropyLoss(**CONSTRAINED))
+    free, _ = one_step(networks[1], batch, passes=passes)
+    # epoch 1, counted from 0: t = 4 * 1.25
+    loss, _ = retained_graph(networks[2], batch, passes, constraint=lambda mask: constraint(mask, 5.0, 0.45, 0.95))
+    expected, got = gradients(networks[2]), gradients(networks[0])
+    assert float((got - expected).norm() / expected.norm()) < 1e-12
+    assert (got - gradients(networks[1])).norm() > 1e-2 * expected.norm(), "the constraints' gradient must be in it"
+    torch.testing.assert_close(output["loss"], loss, rtol=1e-13, atol=0)
+    keys = ("RELEVANT", "IRRELEVANT", "LOCALIZER", "SIZE", "VARIATION")
+    assert output["loss"] == sum(output[getattr(LossKeys, key)] for key in keys)
+    assert output[LossKeys.SIZE] > 0
+    assert output[LossKeys.VARIATION] > 0
+    assert free[LossKeys.SIZE] == free[LossKeys.VARIATION] == 0
+
+
+def test_a_constraint_moves_the_area_into_its_band(batch):
+    network = tiny_network(seed=5, differentiable_mask=True, pooling_options={"dropout": 0.0}).double()
+    loss = MinMaxEntropyLoss(0, 0, 0, size=1.0, band=(0.1, 0.3), barrier=20.0)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    trainer = MinMaxEntropyTrainer("cpu", 30, [batch], network, optimizer, loss, passes=0, decollate=False)
+
+    def areas() -> Tensor:
+        return network.train().localize(network.normalise(batch["image"])).mask.mean(dim=(1, 2, 3)).detach()
+
+    assert (areas() > 0.3).any()
+    trainer.run()
+    assert ((areas() > 0.1) & (areas() < 0.3)).all()
+
+
+@pytest.mark.parametrize("weight", ["size", "variation"])
+def test_a_constraint_on_a_mask_without_gradient_is_refused(batch, weight):
+    with pytest.raises(ConfigError, match="differentiable_mask"):
+        one_step(tiny_network().double(), batch, loss_function=MinMaxEntropyLoss(**{weight: 0.1}))
+
+
+def test_constraints_are_averaged_over_the_epoch_where_there_are_any(batch):
+    network = tiny_network(differentiable_mask=True).double()
+    own = {"key_train_metric": {"loss": Average(lambda output: output["loss"])}}
+    loss = MinMaxEntropyLoss(size=1.0)
+    _, trainer = one_step(network, batch, loss_function=loss, additional_metrics={"own": Average(len)}, **own)
+    assert set(trainer.state.metrics) == {"loss", "own", "loss_size"}
+    assert trainer.state.metrics["loss_size"] == pytest.approx(float(trainer.state.output[LossKeys.SIZE]))
+    _, trainer = one_step(network, batch, key_train_metric={"loss": Average(lambda output: output["loss"])})
+    assert set(trainer.state.metrics) == {"loss"}
 
 
 @pytest.mark.parametrize("batch_norm", ["batch", "frozen"])

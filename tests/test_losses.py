@@ -111,6 +111,9 @@ MASKS = torch.tensor([[[[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]], [[[0.5, 0.0, 0.0], [
 def test_constraints_are_off_by_default():
     size, variation = MinMaxEntropyLoss().mask_terms(MASKS.clone().requires_grad_(), 3)
     assert (float(size), float(variation)) == (0, 0)
+    assert MinMaxEntropyLoss(band=(0.2, 0.3), barrier_growth=2).constraints == ()
+    assert MinMaxEntropyLoss(size=0.1).constraints == ("size",)
+    assert MinMaxEntropyLoss(size=0.1, variation=0.1).constraints == ("size", "variation")
     assert not size.requires_grad
     assert not variation.requires_grad
 
