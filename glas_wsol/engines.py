@@ -20,26 +20,15 @@ from torch.optim.optimizer import Optimizer
 from glas_wsol import erasing
 from glas_wsol.batches import ImageLabels
 from glas_wsol.errors import ConfigError
-from glas_wsol.losses import MinMaxEntropyLoss, cross_entropy
+from glas_wsol.losses import LossKeys, MinMaxEntropyLoss, cross_entropy
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 
-__all__ = ["LossKeys", "MinMaxEntropyTrainer"]
-
+__all__ = ["MinMaxEntropyTrainer"]
 
 _LONE_VALUE = (
     "batch statistics of a single value: the last mini-batch holds one image, too small for the trunk",
     "change batch_size, enlarge crop_size, or set batch_norm=frozen",
 )
-
-
-class LossKeys:
-    """Keys of the weighted terms in the trainer's output; their sum is the optimised ``loss``."""
-
-    RELEVANT = "loss_relevant"
-    IRRELEVANT = "loss_irrelevant"
-    LOCALIZER = "loss_localizer"
-    SIZE = "loss_size"
-    VARIATION = "loss_variation"
 
 
 class MinMaxEntropyTrainer(SupervisedTrainer):
@@ -73,6 +62,9 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             ``reuse_dropout`` it is exact in distribution only: fewer samples draw other noise.
         reuse_dropout: whether one dropout pattern of M serves all steps of a mini-batch (default), or each step
             draws afresh.
+        memory: normalised evidence granted at steps ``t >= 1`` to pixels beside what was found before, see
+            :func:`glas_wsol.erasing.remember`; inference knows no memory. Defaults to 0, none.
+        memory_radius: how far "beside" reaches, as a fraction of the image's shorter side. Defaults to 0.1.
         amp: mixed precision, bfloat16 unless ``amp_kwargs`` names another ``dtype``.
         kwargs: further arguments of MONAI's ``SupervisedTrainer``.
 
@@ -100,6 +92,8 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         rescale_trust: bool = False,
         alive_only: bool | None = None,
         reuse_dropout: bool = True,
+        memory: float = 0.0,
+        memory_radius: float = 0.1,
         amp: bool = False,
         amp_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
@@ -110,6 +104,8 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         _require(step_reduction in ("sum", "mean"), f"step_reduction={step_reduction!r}", "choose sum or mean")
         _require(counted in ("alive", "all"), f"counted={counted!r}", "choose alive or all")
         _require(untrusted in ("blank", "plain", "skip"), f"untrusted={untrusted!r}", "choose blank, plain or skip")
+        _require(0 <= memory <= 1, f"memory={memory}", "give 0 for none, or evidence up to 1")
+        _require(0 < memory_radius <= 1, f"memory_radius={memory_radius}", "give a fraction above 0, at most 1")
         _require(
             kwargs.get("accumulation_steps", 1) == 1 and not kwargs.get("compile", False),
             "accumulation_steps and compile do not go with the erasing recursion",
@@ -158,6 +154,8 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         self.rescale_trust = rescale_trust
         self.alive_only = exact if alive_only is None else alive_only
         self.reuse_dropout = reuse_dropout
+        self.memory = memory
+        self.memory_radius = memory_radius
         self.scaler: torch.amp.GradScaler | None = None
 
     def settings(self) -> dict[str, Any]:
@@ -174,6 +172,8 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             "rescale_trust": self.rescale_trust,
             "alive_only": self.alive_only,
             "reuse_dropout": self.reuse_dropout,
+            "memory": self.memory,
+            "memory_radius": self.memory_radius,
             "differentiable_mask": self.network.differentiable_mask,
             "amp": self.amp,
         }
@@ -194,7 +194,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
 
         Returns:
             ``image``, ``label``; ``pred``: ``[B, c]`` class probabilities of C on X+; ``loss``: the loss that was
-            optimised, the exact sum of its terms, which are named in :class:`LossKeys`.
+            optimised, the exact sum of its terms, which :class:`~glas_wsol.losses.LossKeys` names.
         """
         if batchdata is None:
             raise ValueError("Must provide batch data for current iteration.")
@@ -251,7 +251,10 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             counts = everyone if step == 0 or self.counted == "all" else state.alive
             loss = self.loss_function.localizer_term(losses, _part(counts, index), x.shape[0])
             total = total + self._backward(loss)
-            state = erasing.advance(state, localized.logits, losses, localized.mask, label, index, self.sigma)
+            mask = localized.mask
+            if self.memory > 0:
+                mask = erasing.remember(mask, state, self.memory, self.memory_radius, self.network.omega, index)
+            state = erasing.advance(state, localized.logits, losses, mask, label, index, self.sigma)
             self.fire_event(IterationEvents.INNER_ITERATION_COMPLETED)
             if step + 1 == forwards:
                 break

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-__all__ = ["ErasingState", "KeptRegion", "advance", "keep", "start", "trust"]
+__all__ = ["ErasingState", "KeptRegion", "advance", "keep", "remember", "start", "surroundings", "trust"]
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,58 @@ def advance(
     )
 
 
+def surroundings(found: Tensor, radius: int) -> Tensor:
+    """How near a pixel is to what was found, without what was found.
+
+    ``N(x) = max(0, 1 - (d(x) - 1) / radius)``, where ``d(x)`` is the chessboard distance to the nearest pixel found, in
+    px; 0 within. It is the mean of the dilations by 1, ..., ``radius`` px, counted in whole numbers: the same on every
+    device.
+
+    Args:
+        found: ``[B, 1, H, W]`` bool.
+        radius: how far it reaches, in px, at least 1.
+
+    Returns:
+        ``[B, 1, H, W]``, float32: 1 just outside what was found, ``1 / radius`` at ``radius`` px, 0 beyond, 0 within.
+    """
+    grown, count = found, torch.zeros_like(found, dtype=torch.int16)
+    for _ in range(radius):
+        grown = _grow(_grow(grown, dim=2), dim=3)
+        count += grown
+    return torch.where(found, 0.0, count / radius)
+
+
+def remember(
+    mask: Tensor, state: ErasingState, memory: float, radius: float, omega: float, index: Tensor | None = None
+) -> Tensor:
+    """The mask of an erased image, had it been looked for next to what was found before (paper, sections 5 and B.3).
+
+    Erasing forgets where it erased. So the prior ``memory * N`` (:func:`surroundings`) is added to the normalised
+    evidence ``T`` before the pseudo-threshold: ``sigmoid(omega (T + memory N - sigma'))``. As that multiplies the odds
+    of ``R_t`` by ``exp(omega memory N)``, ``R_t`` is all that is needed. Found is where ``R+*``, divided by the
+    sample's largest trust, is at least 0.5: the region as its mask would be drawn. The prior carries no gradient.
+
+    Args:
+        mask: ``[n, 1, H, W]`` mask ``R_t`` of M.
+        state: the state that forward started from; nothing was found before the first, and the mask stays as it is.
+        memory: normalised evidence granted just beside what was found, in [0, 1].
+        radius: how far the prior reaches, as a fraction of the shorter side; at least one pixel.
+        omega: steepness of the pseudo-threshold the mask was made with.
+        index: ``[n]`` which samples the forward ran on; None for all.
+
+    Returns:
+        ``[n, 1, H, W]``, at least ``mask``; equal to it within what was found and far away.
+    """
+    if state.step == 0:
+        return mask
+    # A sample never trusted has found 0 of trust 0: all of it passes for found, and nothing is beside it.
+    found = state.mask.detach() >= 0.5 * state.largest_trust.view(-1, 1, 1, 1)
+    found = found if index is None else found[index]
+    reach = max(1, round(radius * min(mask.shape[2:])))
+    prior = memory * surroundings(found, reach).to(mask.dtype)
+    return mask / (mask + (1 - mask) * torch.exp(-omega * prior))
+
+
 def keep(state: ErasingState, untrusted: str = "blank", rescale_trust: bool = False) -> KeptRegion:
     """The region handed to the classifier when the recursion has ended.
 
@@ -160,3 +212,12 @@ def keep(state: ErasingState, untrusted: str = "blank", rescale_trust: bool = Fa
 
 def _spread(values: Tensor, index: Tensor, size: int) -> Tensor:
     return values.new_zeros((size, *values.shape[1:])).index_copy(0, index, values)
+
+
+def _grow(region: Tensor, dim: int) -> Tensor:
+    """Dilation of a bool region by one pixel along one dimension."""
+    rest = region.shape[dim] - 1
+    grown = region.clone()
+    grown.narrow(dim, 1, rest).logical_or_(region.narrow(dim, 0, rest))
+    grown.narrow(dim, 0, rest).logical_or_(region.narrow(dim, 1, rest))
+    return grown

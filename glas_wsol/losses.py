@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from glas_wsol.constraints import size_band, total_variation
 from glas_wsol.errors import ConfigError
 
-__all__ = ["ClassifierLoss", "MaskLoss", "MinMaxEntropyLoss", "cross_entropy", "uniform_cross_entropy"]
+__all__ = ["ClassifierLoss", "LossKeys", "MaskLoss", "MinMaxEntropyLoss", "cross_entropy", "uniform_cross_entropy"]
 
 
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
@@ -39,6 +39,16 @@ def uniform_cross_entropy(logits: Tensor) -> Tensor:
         ``[B]``, at least ``log c``, which it reaches when no class is preferred.
     """
     return -F.log_softmax(logits, dim=1).mean(dim=1)
+
+
+class LossKeys:
+    """Keys of the weighted terms in the trainer's output; their sum is the optimised ``loss``."""
+
+    RELEVANT = "loss_relevant"
+    IRRELEVANT = "loss_irrelevant"
+    LOCALIZER = "loss_localizer"
+    SIZE = "loss_size"
+    VARIATION = "loss_variation"
 
 
 class ClassifierLoss(NamedTuple):

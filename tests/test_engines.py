@@ -8,17 +8,19 @@ import math
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
 from ignite.metrics import Average
 from monai.engines.utils import IterationEvents
+from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 from torch.nn import functional as F
 
-from glas_wsol.engines import LossKeys, MinMaxEntropyTrainer
+from glas_wsol.engines import MinMaxEntropyTrainer
 from glas_wsol.errors import ConfigError
-from glas_wsol.losses import MinMaxEntropyLoss
+from glas_wsol.losses import LossKeys, MinMaxEntropyLoss
 from tests.conftest import tiny_network
 
 
@@ -40,8 +42,25 @@ def one_step(network, batch, *, epoch: int = 2, tries: int = 1, **options) -> tu
     return trainer.state.output, trainer
 
 
+def beside(found: Tensor, radius: int) -> Tensor:
+    """The prior of the memory, sample by sample, from a distance transform."""
+    distance = [distance_transform_cdt(~one[0].numpy(), metric="chessboard") for one in found]
+    near = torch.tensor(np.stack(distance)).unsqueeze(1)
+    return torch.where(near == 0, 0.0, (1 - (near - 1) / radius).clamp(min=0)).double()
+
+
 def retained_graph(
-    network, batch, passes: int, *, untrusted="blank", counted="alive", weights=(1, 1, 1), sigma=10.0, constraint=None
+    network,
+    batch,
+    passes: int,
+    *,
+    untrusted="blank",
+    counted="alive",
+    weights=(1, 1, 1),
+    sigma=10.0,
+    constraint=None,
+    memory=0.0,
+    memory_radius=0.1,
 ):
     """The method as one expression: every forward kept, one backward at the end. Written from the paper's equations."""
     network.train()
@@ -49,7 +68,7 @@ def retained_graph(
     size = len(y)
     torch.manual_seed(11)
     erased, found = x, torch.zeros_like(x[:, :1])
-    alive, ever = torch.ones(size, dtype=torch.bool), torch.zeros(size, dtype=torch.bool)
+    alive, ever, largest = torch.ones(size, dtype=torch.bool), torch.zeros(size, dtype=torch.bool), None
     total, first_loss, first_mask, dropout, alive_at = 0.0, None, None, None, []
     for t in range(max(passes, 1)):
         if not alive.any():
@@ -72,7 +91,17 @@ def retained_graph(
             ],
             dtype=x.dtype,
         ).view(-1, 1, 1, 1)
-        found = torch.maximum(found, psi * m.mask)
+        mask = m.mask
+        if memory and t > 0:  # back to the evidence: T = logit(R) / omega + sigma'
+            evidence = torch.logit(mask) / network.omega + network.sigma
+            known = (found.detach() >= 0.5 * largest) & (largest > 0)
+            prior = torch.zeros_like(found)
+            if known.any():
+                some = known.flatten(1).any(1)
+                prior[some] = memory * beside(known[some], round(memory_radius * min(x.shape[2:])))
+            mask = torch.sigmoid(network.omega * (evidence + prior - network.sigma))
+        largest = psi if largest is None else torch.maximum(largest, psi)
+        found = torch.maximum(found, psi * mask)
         erased = torch.where(psi > 0, erased * (1 - found.detach()), erased)
         alive = psi.flatten() > 0
         ever |= alive
@@ -97,9 +126,12 @@ def gradients(network) -> Tensor:
     )
 
 
+MEMORY = {"memory": 0.3, "memory_radius": 0.125}  # 8 px
+
+
 @pytest.mark.parametrize("batch_norm", ["batch", "frozen"])
 @pytest.mark.parametrize("passes", [0, 1, 4])
-@pytest.mark.parametrize("options", [{}, {"untrusted": "plain"}, {"untrusted": "skip"}, {"counted": "all"}])
+@pytest.mark.parametrize("options", [{}, {"untrusted": "plain"}, {"untrusted": "skip"}, {"counted": "all"}, MEMORY])
 def test_gradient_equals_that_of_one_retained_graph(batch, batch_norm, passes, options):
     # weights of the seed chosen so that samples die at different depths (asserted below)
     network = tiny_network(seed=5, batch_norm=batch_norm, pooling_options={"dropout": 0.5}).double()
@@ -118,14 +150,15 @@ def test_gradient_equals_that_of_one_retained_graph(batch, batch_norm, passes, o
     assert trainer.optimizer.steps == 1
 
 
-def test_differentiable_mask_gives_the_retained_gradient_through_the_mask(batch):
+@pytest.mark.parametrize("options", [{}, MEMORY])
+def test_differentiable_mask_gives_the_retained_gradient_through_the_mask(batch, options):
     network = tiny_network(seed=5, differentiable_mask=True, pooling_options={"dropout": 0.0}).double()
     detached = copy.deepcopy(network)
     detached.differentiable_mask = False
     reference = copy.deepcopy(network)
-    one_step(network, batch, passes=4)
-    one_step(detached, batch, passes=4)
-    retained_graph(reference, batch, 4)
+    one_step(network, batch, passes=4, **options)
+    one_step(detached, batch, passes=4, **options)
+    retained_graph(reference, batch, 4, **options)
     torch.testing.assert_close(gradients(network), gradients(reference), rtol=1e-10, atol=1e-13)
     assert (gradients(network) - gradients(detached)).norm() > 1e-4, "the mask's gradient must reach M"
 
@@ -197,6 +230,54 @@ def test_constraints_are_averaged_over_the_epoch_where_there_are_any(batch):
     assert set(trainer.state.metrics) == {"loss"}
 
 
+def test_memory_changes_later_steps_only_and_zero_changes_nothing(batch):
+    def gradient(**options) -> Tensor:
+        network = tiny_network(seed=5, pooling_options={"dropout": 0.5}).double()
+        one_step(network, batch, **options)
+        return gradients(network)
+
+    assert torch.equal(gradient(passes=4, memory=0.0, memory_radius=0.5), gradient(passes=4))
+    assert torch.equal(gradient(passes=1, **MEMORY), gradient(passes=1))
+    assert (gradient(passes=4, **MEMORY) - gradient(passes=4)).norm() > 1e-6
+
+
+def test_with_memory_the_second_step_grows_next_to_what_the_first_found(batch):
+    # M always names class 0, finds a block first, and then the same weak evidence everywhere: T = 0.4.
+    network = sure_network()
+    block = torch.zeros(1, 1, 96, 64, dtype=torch.float64)
+    block[..., 40:60, 10:30] = 1
+    evidence = [block, torch.full_like(block, 0.4)]
+    localize, seen = network.localize, []
+
+    def stub(x, dropout=None):
+        localized = localize(x, dropout)
+        mask = torch.sigmoid(8 * (evidence[len(seen) % 2] - 0.5)).expand(len(x), -1, -1, -1)
+        seen.append(x)
+        return localized._replace(mask=mask)
+
+    def kept(**options) -> Tensor:
+        seen.clear()
+        inputs: list[Tensor] = []
+        network.classify = lambda x: inputs.append(x) or type(network).classify(network, x)
+        right = {"image": batch["image"], "label": torch.zeros(6, dtype=torch.long)}
+        one_step(network, right, passes=2, rescale_trust=True, sigma=1e9, **options)
+        assert len(seen) == 2
+        return (inputs[0] / network.normalise(batch["image"]))[:, :1]
+
+    network.localize = stub
+    forgetful, remembering = kept(), kept(memory=0.3, memory_radius=0.125)
+    ring = torch.zeros_like(block, dtype=torch.bool)
+    ring[..., 38:62, 8:32] = True  # 2 px: T = 0.4 + 0.3 * (1, 7 / 8) is above the threshold
+    ring &= block == 0
+    assert (forgetful[ring.expand(6, -1, -1, -1)] < 0.5).all()
+    assert (remembering[ring.expand(6, -1, -1, -1)] > 0.5).all()
+    beyond = torch.ones_like(ring)
+    beyond[..., 32:68, 2:38] = False  # 8 px
+    for where in (beyond, block > 0):
+        region = where.expand(6, -1, -1, -1)
+        torch.testing.assert_close(remembering[region], forgetful[region], rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("batch_norm", ["batch", "frozen"])
 def test_mean_over_steps_divides_the_localizer_gradient(batch, batch_norm):
     networks = [tiny_network(seed=5, batch_norm=batch_norm, pooling_options={"dropout": 0.0}).double() for _ in "abc"]
@@ -208,10 +289,11 @@ def test_mean_over_steps_divides_the_localizer_gradient(batch, batch_norm):
     torch.testing.assert_close(averaged["loss"] * len(alive_at), summed["loss"])
 
 
-def test_running_the_alive_samples_only_changes_nothing_where_it_is_allowed(batch):
+@pytest.mark.parametrize("options", [{}, MEMORY])
+def test_running_the_alive_samples_only_changes_nothing_where_it_is_allowed(batch, options):
     networks = [tiny_network(seed=5, batch_norm="frozen", pooling_options={"dropout": 0.5}).double() for _ in "ab"]
-    part, _ = one_step(networks[0], batch, passes=4, alive_only=True)
-    full, _ = one_step(networks[1], batch, passes=4, alive_only=False)
+    part, _ = one_step(networks[0], batch, passes=4, alive_only=True, **options)
+    full, _ = one_step(networks[1], batch, passes=4, alive_only=False, **options)
     torch.testing.assert_close(gradients(networks[0]), gradients(networks[1]), rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(part["loss"], full["loss"], rtol=1e-13, atol=0)
 
@@ -406,6 +488,8 @@ def test_frozen_batch_norm_on_random_weights_is_warned_of(batch):
         {"untrusted": "no"},
         {"counted": "no"},
         {"step_reduction": "no"},
+        *({"memory": value} for value in (-0.1, 1.1)),
+        *({"memory_radius": value} for value in (0, 1.1)),
         {"accumulation_steps": 2},
         {"compile": True},
     ],

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 
 from glas_wsol import erasing
@@ -194,3 +197,85 @@ def test_rescaling_divides_by_the_sample_s_largest_trust(untrusted):
     of_b = [0.0, 0.0] if untrusted == "blank" else MASKS[0][1]
     # A 0.8 / 0.814353676, 1; C [0.175, 0.7] / 0.7 = R_0
     assert_rows(mask, [[0.9823741494005758, 1.0], of_b, [0.25, 1.0]])
+
+
+def test_surroundings_by_hand():
+    found = torch.zeros(2, 1, 4, 6, dtype=torch.bool)
+    found[0, 0, 2, 1] = True
+    near = erasing.surroundings(found, 2)
+    assert near[0, 0].tolist() == [
+        [0.5, 0.5, 0.5, 0.5, 0.0, 0.0],
+        [1.0, 1.0, 1.0, 0.5, 0.0, 0.0],
+        [1.0, 0.0, 1.0, 0.5, 0.0, 0.0],
+        [1.0, 1.0, 1.0, 0.5, 0.0, 0.0],
+    ]
+    assert near[1].count_nonzero() == 0, "nothing found, nothing beside it"
+    assert near.dtype == torch.float32
+
+
+@pytest.mark.parametrize("radius", [1, 3, 40])
+def test_surroundings_fall_with_the_chessboard_distance(radius):
+    found = torch.rand(3, 1, 17, 29, generator=torch.Generator().manual_seed(radius)) > 0.98
+    assert found.flatten(1).any(1).all()
+    for near, region in zip(erasing.surroundings(found, radius), found, strict=True):
+        distance = distance_transform_cdt(~region[0].numpy(), metric="chessboard")
+        expected = np.where(distance == 0, 0, np.maximum(0, 1 - (distance - 1) / radius))
+        np.testing.assert_allclose(near[0].numpy(), expected, rtol=1e-6, atol=1e-6)
+    assert erasing.surroundings(torch.ones_like(found), radius).count_nonzero() == 0
+
+
+def remembering() -> ErasingState:
+    """Three samples of 2 x 5 px after a first step: found at the top left, found dimly on the right, never trusted."""
+    logits = torch.tensor([[0.9, 0.1], [0.55, 0.45], [0.2, 0.8]], dtype=torch.float64).log()
+    mask = torch.full((3, 1, 2, 5), 0.1, dtype=torch.float64)
+    mask[0, 0, 0, 0], mask[1, 0, :, 4] = 0.95, 0.6  # 0.55 * 0.6 = 0.33 is found as well: trust only dims it
+    mask[2] = 0.9
+    label = torch.zeros(3, dtype=torch.long)
+    state = erasing.advance(erasing.start(mask.expand(-1, 3, -1, -1)), logits, -logits[:, 0], mask, label)
+    assert state.alive.tolist() == [True, True, False]
+    return state
+
+
+EVIDENCE = torch.linspace(0.05, 0.95, 30, dtype=torch.float64).view(3, 1, 2, 5)  # normalised, T
+NEAR = [  # a radius of 0.8 of 2 px, rounded: 2 px
+    [[0.0, 1.0, 0.5, 0.0, 0.0], [1.0, 1.0, 0.5, 0.0, 0.0]],
+    [[0.0, 0.0, 0.5, 1.0, 0.0], [0.0, 0.0, 0.5, 1.0, 0.0]],
+    [[0.0] * 5, [0.0] * 5],
+]
+
+
+def test_the_prior_is_added_to_the_evidence_before_the_pseudo_threshold():
+    mask = torch.sigmoid(8 * (EVIDENCE - 0.5))
+    remembered = erasing.remember(mask, remembering(), memory=0.3, radius=0.8, omega=8)
+    expected = torch.sigmoid(8 * (EVIDENCE + 0.3 * torch.tensor(NEAR, dtype=torch.float64).unsqueeze(1) - 0.5))
+    torch.testing.assert_close(remembered, expected, rtol=1e-14, atol=0)
+
+
+def test_nothing_is_remembered_before_the_first_step():
+    mask = torch.sigmoid(8 * (EVIDENCE - 0.5))
+    assert erasing.remember(mask, erasing.start(mask.expand(-1, 3, -1, -1)), 1.0, 0.8, 8) is mask
+
+
+@pytest.mark.parametrize("part", [[1], [1, 0], [0, 1, 2]])
+def test_a_part_of_the_samples_is_remembered_as_in_the_whole(part):
+    mask, index = torch.sigmoid(8 * (EVIDENCE - 0.5)), torch.tensor(part)
+    whole = erasing.remember(mask, remembering(), 0.3, 0.8, 8)
+    assert torch.equal(erasing.remember(mask[index], remembering(), 0.3, 0.8, 8, index), whole[index])
+
+
+def test_the_gradient_of_a_remembered_mask_is_that_of_the_pseudo_threshold():
+    state = remembering()
+    state = dataclasses.replace(state, mask=state.mask.requires_grad_())
+    evidence = EVIDENCE.clone().requires_grad_()
+    remembered = erasing.remember(torch.sigmoid(8 * (evidence - 0.5)), state, 0.3, 0.8, 8)
+    remembered.sum().backward()
+    torch.testing.assert_close(evidence.grad, (8 * remembered * (1 - remembered)).detach(), rtol=1e-12, atol=0)
+    assert state.mask.grad is None
+
+
+def test_masks_as_sure_as_single_precision_allows_stay_finite():
+    state = remembering()
+    state = dataclasses.replace(state, mask=state.mask.float(), largest_trust=state.largest_trust.float())
+    for sure in (0.0, 1e-30, 1 - 2**-24, 1.0):
+        remembered = erasing.remember(torch.full((3, 1, 2, 5), sure), state, 1.0, 0.8, 30)
+        assert ((remembered >= sure * (1 - 1e-6)) & (remembered <= 1)).all()
