@@ -8,6 +8,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -178,8 +179,16 @@ def write_model(network: torch.nn.Module, directory: str | Path, card: Mapping[s
         network: the plain network, without any wrapper.
         directory: made if absent.
         card: what ``model.json`` says besides the network's settings and the digest of the weights, JSON values only.
+
+    Raises:
+        OutputError: if another method was trained there.
     """
     folder = Path(directory)
+    if (folder / "last.pt").is_file() and (folder / "model.json").is_file():
+        with suppress(ValueError, AttributeError):  # a damaged card protects nothing
+            trained = json.loads((folder / "model.json").read_text(encoding="utf-8")).get("method")
+            if trained != card.get("method"):
+                raise OutputError(f"a model trained as {trained!r} is here", folder, "choose another output_dir")
     folder.mkdir(parents=True, exist_ok=True)
     _save(network.state_dict(), folder / "model.pt")
     card = {**card, "network": settings_of(network), "sha256": sha256_of(folder / "model.pt")}

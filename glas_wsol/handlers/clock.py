@@ -15,6 +15,8 @@ from glas_wsol.writers.atomic import atomic_write
 
 __all__ = ["TrainingClock", "read_clock"]
 
+_ENTRIES = ("epoch", "seconds", "cpu_seconds", "device", "threads")
+
 
 class TrainingClock:
     """Writes how long every epoch's optimiser steps took, without validation, so that methods' times can be compared.
@@ -64,6 +66,7 @@ def read_clock(path: str | Path) -> list[dict[str, Any]]:
         path: the JSON file.
     """
     try:
-        return list(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        epochs = json.loads(Path(path).read_text(encoding="utf-8"))
+        return [{key: one[key] for key in _ENTRIES} for one in epochs]
+    except (OSError, ValueError, TypeError, KeyError):
         return []

@@ -19,7 +19,7 @@ from monai.utils.enums import CommonKeys as Keys
 
 from glas_wsol.handlers.clock import read_clock
 from glas_wsol.inferers import WholeTileInferer
-from glas_wsol.localization import Localization
+from glas_wsol.localization import THRESHOLD, Localization
 from glas_wsol.metrics import MEASURES, interval
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 from glas_wsol.networks.weights import sha256_of
@@ -122,6 +122,7 @@ class EvaluationReport:
             "n_without_evidence": self.without_evidence,  # their mask is empty; their class counts all the same
             **self.facts,
             "threshold": self.threshold,
+            "threshold_rule": self._threshold_rule(),
             "training": self._training(),
             "interval": "95 %: Wilson's for the error, percentile bootstrap over images for the others",
             "measures": {key: _measured(key, rows) for key, rows in arrays.items()},
@@ -166,10 +167,21 @@ class EvaluationReport:
                 arrays[key][measured] = rows
         return arrays
 
+    def _threshold_rule(self) -> str | None:
+        """The config's words hold for the method's own threshold only: another was set by hand, whoever chose it."""
+        own = self.threshold == THRESHOLD
+        return self.facts.get("threshold_rule") if own else f"set by hand, not the method's own {THRESHOLD:g}"
+
     def _training(self) -> dict[str, Any] | None:
-        """How long the weights were trained; None where nothing was, or where they were trained as another method."""
+        """How long the weights were trained.
+
+        None where nothing was, where they were trained as another method, and where the time of an epoch is lost or
+        the epochs were not run on one device with one number of threads.
+        """
         epochs = read_clock(self.checkpoint.with_name("clock.json"))
-        if not epochs or self.facts.get("method") != self.facts.get("trained_as"):
+        trained = self.facts.get("supervision") != "none" and self.facts.get("method") == self.facts.get("trained_as")
+        whole = [one["epoch"] for one in epochs] == list(range(1, len(epochs) + 1))
+        if not trained or not whole or len({(one["device"], one["threads"]) for one in epochs}) != 1:
             return None
         return {
             "seconds": sum(one["seconds"] for one in epochs),
@@ -205,11 +217,12 @@ def _shown(value: float | None, unit: str) -> str:
 
 
 def _measured(key: str, rows: np.ndarray) -> dict[str, Any]:
-    """Value, interval and number of images of one measure."""
+    """Value, interval and number of images of one measure; marked where its threshold was chosen on these images."""
     n = int((~np.isnan(rows).any(axis=1)).sum())
     value = _number(MEASURES[key].aggregate(rows, np.ones((1, len(rows))))[0])
     bounds = [_number(bound) for bound in interval(key, rows)]
-    return {"value": value, "interval": None if None in (value, *bounds) else bounds, "n": n}
+    found = {"value": value, "interval": None if None in (value, *bounds) else bounds, "n": n}
+    return found | ({"oracle": True} if MEASURES[key].oracle else {})
 
 
 def _number(value: Any) -> float | None:

@@ -57,7 +57,8 @@ class RowMetric(IgniteMetricHandler):
     Under distributed evaluation the rows of all ranks are gathered, in the order of the ranks.
 
     Args:
-        row_of: an item's row, all of one length, or None if it cannot be measured: it is left out.
+        row_of: an item's row, all of one length, or None if it has nothing to measure by: it is left out. A row of no
+            numbers stands for an item that has, and that the figure leaves out.
         value_of: the figure of the rows ``[n, k]``.
         empty: the figure where no item could be measured. Defaults to not a number.
     """

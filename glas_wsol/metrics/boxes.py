@@ -74,8 +74,10 @@ class BoxAccuracy(MeasureMetric):
     @staticmethod
     def _row(item: Mapping[str, Any]) -> np.ndarray | None:
         objects = true_objects(item)
-        if objects is None or not objects.any():
+        if objects is None:
             return None
+        if not objects.any():
+            return np.full(len(_OVERLAPS), np.nan)  # it has a truth all the same: rows go by images with one
         found = [(box.y, box.x, box.y + box.height, box.x + box.width) for box in item["localization"].boxes]
         return best_overlap(np.array(found).reshape(-1, 4), object_boxes(objects)) >= _OVERLAPS
 
@@ -95,8 +97,10 @@ class MaxBoxAccuracy(MeasureMetric):
     @staticmethod
     def _row(item: Mapping[str, Any]) -> np.ndarray | None:
         objects = true_objects(item)
-        if objects is None or not objects.any():
+        if objects is None:
             return None
+        if not objects.any():
+            return np.full((_STEPS + 1) * len(_OVERLAPS), np.nan)
         levels, boxes = score_levels(soft_map(item), _STEPS), object_boxes(objects)
         present = np.bincount(levels.ravel(), minlength=_STEPS + 1)
         hits = np.zeros((_STEPS + 1, len(_OVERLAPS)))

@@ -17,7 +17,7 @@ from monai.engines import SupervisedEvaluator
 from torch import nn
 
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
-from glas_wsol.handlers import EarlyStop, RunCheckpoint, checkpoint
+from glas_wsol.handlers import EarlyStop, RunCheckpoint, checkpoint, write_model
 from glas_wsol.networks.weights import read_state_dict, sha256_of
 
 
@@ -265,3 +265,14 @@ def test_a_disk_that_fills_up_leaves_the_old_model_whole(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_floor_does_not_take_the_place_of_a_trained_model(tmp_path):
+    Run(tmp_path, [0.1], card={"method": "cam_avg"}).go(1)
+    before = sha256_of(tmp_path / "model.pt")
+    with pytest.raises(OutputError, match="trained as 'cam_avg' is here"):
+        write_model(Network(3, 2), tmp_path, {"method": "all_ones"})
+    assert sha256_of(tmp_path / "model.pt") == before
+    write_model(Network(3, 2), tmp_path / "other", {"method": "all_ones"})
+    write_model(Network(3, 2), tmp_path / "other", {"method": "stain"})  # nothing was trained there
+    assert json.loads((tmp_path / "other" / "model.json").read_text())["method"] == "stain"

@@ -17,7 +17,14 @@ from monai.engines import SupervisedEvaluator
 from glas_wsol.handlers import ClassOpinions, EvaluationReport
 from glas_wsol.handlers.report import summary
 from glas_wsol.inferers import WholeTileInferer
-from glas_wsol.metrics import MEASURES, ClassificationError, RegionF1, share_interval
+from glas_wsol.metrics import (
+    MEASURES,
+    BoxAccuracy,
+    ClassificationError,
+    MaxBoxAccuracy,
+    RegionF1,
+    share_interval,
+)
 from glas_wsol.networks.weights import sha256_of
 from tests.conftest import tiny_network
 from tests.handlers.conftest import broken_off, item, left, rows
@@ -127,6 +134,31 @@ def test_what_each_measure_took_from_each_image_is_kept_by_name(tmp_path):
         np.testing.assert_allclose(kept["f1_foreground"], [[2 / 3], [np.nan], [0]], rtol=1e-6)
 
 
+def test_an_image_without_a_true_object_has_no_box_accuracy_and_keeps_its_place(tmp_path):
+    items = [item(name, 0.75, 1) for name in "abc"]
+    items[1]["truth"][:] = False  # a mask, and nothing in it
+    items[2]["truth"][:, 20:] = False  # the mask's own quarter: IoU 1
+    boxes = {"box_accuracy": BoxAccuracy(), "max_box_accuracy": MaxBoxAccuracy()}
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    evaluate({**metrics(), **boxes}, [items], [EvaluationReport(tmp_path, {}, tmp_path / "model.pt")])
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    assert (report["n_with_masks"], report["measures"]["box_accuracy"]["n"]) == (3, 2)
+    assert value(report, "box_accuracy") == pytest.approx((2 / 3 + 1) / 2)  # of "a" the upper half: IoU 1/2
+    assert [key for key, found in report["measures"].items() if found.get("oracle")] == ["max_box_accuracy"]
+    with np.load(tmp_path / "evaluation.npz") as kept:
+        np.testing.assert_array_equal(kept["box_accuracy"], [[1, 1, 0], [np.nan] * 3, [1, 1, 1]])
+        assert np.isnan(kept["max_box_accuracy"]).all(axis=1).tolist() == [False, True, False]
+        assert kept["f1_background"][1] > 0
+
+
+def test_words_about_the_method_s_own_threshold_do_not_outlive_another(tmp_path):
+    one = item("a", 0.75, 1)
+    assert report_of(tmp_path, [[one]], threshold_rule="not tuned")["threshold_rule"] == "not tuned"
+    one["localization"] = replace(one["localization"], threshold=0.4)
+    report = report_of(tmp_path, [[one]], threshold_rule="not tuned")
+    assert report["threshold_rule"] == "set by hand, not the method's own 0.5"
+
+
 def test_a_method_that_names_no_class_has_no_class_in_any_file(tmp_path):
     one = item("a", 0.75, 1)
     one["localization"] = replace(one["localization"], probabilities=())
@@ -149,6 +181,23 @@ def test_the_time_of_training_is_that_of_the_method_s_own(tmp_path):
     own = report_of(tmp_path, batches, method="cam_avg", trained_as="cam_avg")
     assert own["training"] == {"seconds": 6.0, "cpu_seconds": 6.0, "epochs": 2, "device": "cpu", "threads": 2}
     assert report_of(tmp_path, batches, method="grad_cam", trained_as="cam_avg")["training"] is None
+    floor = {"method": "stain", "trained_as": "stain", "supervision": "none"}
+    assert report_of(tmp_path, batches, **floor)["training"] is None, "of a training before it in this folder"
+
+
+@pytest.mark.parametrize(
+    "clock",
+    [
+        [{"epoch": 2, "seconds": 2.0, "cpu_seconds": 3.0, "device": "cpu", "threads": 2}],  # where is the first?
+        [{"epoch": e, "seconds": 2.0, "cpu_seconds": 3.0, "device": "cpu", "threads": e} for e in (1, 2)],
+        [{"epoch": 1, "seconds": 2.0}],
+        7,
+    ],
+)
+def test_a_time_that_is_not_of_one_whole_training_is_not_told(clock, tmp_path):
+    (tmp_path / "clock.json").write_text(json.dumps(clock))
+    report = report_of(tmp_path, [[item("a", 0.75, 1)]], method="cam_avg", trained_as="cam_avg")
+    assert report["training"] is None
 
 
 def test_the_summary_prints_percent_beside_interval_and_floor():
