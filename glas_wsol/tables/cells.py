@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from glas_wsol.localization import THRESHOLD
 from glas_wsol.metrics.measures import Measure
 from glas_wsol.published import (
     PIXEL_LABELS,
@@ -20,10 +21,15 @@ from glas_wsol.tables.comparison import Comparison, Difference, Estimate
 from glas_wsol.tables.layout import Footnotes
 from glas_wsol.tables.rows import Cell, Group, Row
 
-__all__ = ["Desk", "p_value", "percent", "signed", "title_of_measure"]
+__all__ = ["Desk", "measure_entries", "p_value", "percent", "signed", "title_of_measure"]
 
 PUBLISHED_COLUMN = "publ."
 _FEW_IMAGES, _FEW_SEEDS = 20, 10  # below these a note says what a bootstrap of so few is worth
+_SEEN = {  # what the models of a split's images have already to do with them
+    "train": "split train: the models were trained on these very images, and every value flatters them",
+    "valid": "split valid: the models were chosen by the class labels of these very images, which flatters their class "
+    "measures",
+}
 
 
 @dataclass(frozen=True)
@@ -67,12 +73,12 @@ class Desk:
         return not self.group.synthetic and self.group.dataset in PUBLISHED_DATASETS
 
     def name(self, row: Row, notes: Footnotes | None = None, full: bool = False) -> str:
-        """The row's title with its marks: what it learns from, and whether runs are missing.
+        """The row's title with its marks: what it learns from, whether runs are missing, a threshold set by hand.
 
         Args:
             row: of the group.
-            notes: receive what runs are missing.
-            full: add the backbone where two rows have one title, for tables without a column for it.
+            notes: receive what runs are missing, and the threshold.
+            full: add the backbone where there are several, for tables without a column for it.
         """
         mark = {PIXEL_LABELS: " †", UNTRAINED: " ‡"}.get(row.supervision, "")
         missing = self.group.missing(row)
@@ -83,7 +89,17 @@ class Desk:
             )
         elif self._lone(row) and notes is not None:
             mark += " " + notes.mark("one seed: its interval holds for that one training only")
-        return (self.group.label(row) if full else row.title) + mark
+        facts = row.first.facts
+        if facts["threshold"] != THRESHOLD and notes is not None:
+            mark += " " + notes.mark(f"threshold of the mask {facts['threshold']:g}: {facts['threshold_rule']}")
+        title = self.group.label(row) if full else row.title
+        if full and title == row.title and row.backbone and len(self._backbones) > 1:
+            title += f", {row.backbone}"
+        return title + mark
+
+    @property
+    def _backbones(self) -> set[str]:
+        return {row.backbone for row in self.group.rows if row.backbone}
 
     def _lone(self, row: Row) -> bool:
         return row.supervision != UNTRAINED and len(row.seeds) == 1 and self.most_seeds > 1
@@ -103,6 +119,10 @@ class Desk:
             text += notes.mark(
                 "no error seen, or nothing but errors: drawing images again shows nothing else, so the interval is "
                 "Wilson's, for the images alone"
+            )
+        elif estimate.lo == estimate.hi and row.supervision != UNTRAINED:
+            text += notes.mark(
+                "an interval without width: drawing images again gives nothing else, which does not make it certain"
             )
         if estimate.n < row.n_images:
             text += notes.mark(f"measured on {estimate.n} of {row.n_images} images")
@@ -142,7 +162,19 @@ class Desk:
             notes.append(
                 f"only {k} seeds: what trainings add to the spread is understated (its variance by about 1/{k})"
             )
+        if k and self.group.split in _SEEN:
+            notes.append(_SEEN[self.group.split])
         return tuple(notes)
+
+    def data_note(self) -> str:
+        """Backbone, images, seeds and folds, for tables without columns for them."""
+        trained = [row for row in self.group.rows if row.supervision != UNTRAINED] or self.group.rows
+        data = {(row.n_images, len(row.seeds), len(row.folds)) for row in trained}
+        if len(self._backbones) > 1 or len(data) > 1:
+            return "n, seeds and folds of each row stand in table 1a"
+        n, seeds, folds = data.pop()
+        backbone = "".join(f"backbone {name}, " for name in self._backbones)
+        return f"{backbone}n = {n}{f', seeds: {seeds}' if self.most_seeds else ''}, folds: {folds}"
 
     def published_notes(self) -> tuple[str, ...]:
         """What stands in the published columns, where there are any."""
@@ -165,6 +197,12 @@ class Desk:
 def title_of_measure(measure: Measure) -> str:
     """The measure's title with its unit."""
     return f"{measure.title} ({measure.unit})"
+
+
+def measure_entries(measure: Measure) -> dict[str, Any]:
+    """What every record says of its measure."""
+    unit = "share" if measure.unit == "%" else measure.unit
+    return {"measure": measure.key, "unit": unit, "higher_is_better": measure.higher_is_better}
 
 
 def percent(share: float | None, digits: int = 2) -> str:

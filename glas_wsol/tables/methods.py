@@ -9,7 +9,7 @@ from typing import Any
 
 from glas_wsol.metrics.measures import Measure
 from glas_wsol.published import METHODS, PASSES, PUBLISHED_MEASURES, UNTRAINED, title_of
-from glas_wsol.tables.cells import PUBLISHED_COLUMN, Desk, percent, title_of_measure
+from glas_wsol.tables.cells import PUBLISHED_COLUMN, Desk, measure_entries, percent, title_of_measure
 from glas_wsol.tables.layout import Footnotes, Table
 from glas_wsol.tables.recipes import unshared_settings
 from glas_wsol.tables.rows import Row
@@ -84,7 +84,7 @@ def _block(desk: Desk, title: str, measures: Sequence[Measure], with_data: bool)
         ("(random): the backbone began from random weights, not pretrained ones",) if with_data and random else ()
     )
     under = (*desk.mark_notes(), *notes.lines(), *desk.interval_notes(), *published, *backbone)
-    under += _explained(desk) if with_data else ()
+    under += _explained(desk) if with_data else (desk.data_note(),)
     return Table(title, tuple(columns), tuple(rows), under, words=("backbone",))
 
 
@@ -141,12 +141,7 @@ def method_records(desk: Desk, oracle: bool = False) -> list[dict[str, Any]]:
         }
         for measure in desk.shown(oracle):
             found, extremes = desk.estimate(row, measure), _worst_and_best(desk, row, measure)
-            record = start | {
-                "measure": measure.key,
-                "unit": "share" if measure.unit == "%" else measure.unit,
-                "higher_is_better": measure.higher_is_better,
-                "published": desk.published(row, measure),
-            }
+            record = start | measure_entries(measure) | {"published": desk.published(row, measure)}
             if found is not None:
                 record |= {"value": found.value, "lo": found.lo, "hi": found.hi}
                 record |= {"interval": found.method, "images_measured": found.n}

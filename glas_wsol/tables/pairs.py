@@ -9,7 +9,15 @@ from typing import Any
 
 from glas_wsol.metrics.measures import Measure
 from glas_wsol.published import IMAGE_LABELS
-from glas_wsol.tables.cells import PUBLISHED_COLUMN, Desk, p_value, percent, signed, title_of_measure
+from glas_wsol.tables.cells import (
+    PUBLISHED_COLUMN,
+    Desk,
+    measure_entries,
+    p_value,
+    percent,
+    signed,
+    title_of_measure,
+)
 from glas_wsol.tables.comparison import holm
 from glas_wsol.tables.layout import Footnotes, Table
 from glas_wsol.tables.rows import Row
@@ -47,10 +55,7 @@ def pair_records(desk: Desk) -> list[dict[str, Any]]:
             for who, one in (("row", row), ("other", other)):
                 parts = zip(("method", "passes", "trunk", "pretrained"), one.key, strict=True)
                 record |= {f"{who}_{part}": value for part, value in parts}
-            record |= {
-                "measure": measure.key,
-                "unit": "share" if measure.unit == "%" else measure.unit,
-                "higher_is_better": measure.higher_is_better,
+            record |= measure_entries(measure) | {
                 "difference": found.value,
                 "lo": found.lo,
                 "hi": found.hi,
@@ -92,6 +97,7 @@ def difference_table(desk: Desk) -> Table | None:
         f"{label} minus the row, both on the same draws of images and seeds: "
         f"above 0 is better for it, except for {_lower(measures)}",
         *desk.interval_notes()[1:],
+        desk.data_note(),
         "p: two-sided, twice the share of resamples at zero or beyond; not corrected for there being several rows "
         "(p_holm in pairs.csv is, for all pairs of a measure)",
     )
@@ -109,7 +115,10 @@ def _points(measure: Measure) -> str:
 def _cells(desk: Desk, row: Row, other: Row, measure: Measure, notes: Footnotes) -> tuple[str, str]:
     found = desk.difference(row, other, measure)
     if found is not None:
-        return signed(found, measure), p_value(found.p)
+        text = signed(found, measure)
+        if found.lo == found.hi == 0:
+            text += notes.mark("the two never differ here, which does not prove them alike")
+        return text, p_value(found.p)
     common = any(row.at(cell) and other.at(cell) for cell in row.runs.keys() | other.runs.keys())
     why = "one of the two has no value" if common else "the two rows have no seed and fold in common"
     return "-" + notes.mark(why), ""
@@ -158,7 +167,8 @@ def _passes_table(desk: Desk, least: Row, deeper: Row, measures: list[Measure]) 
         f"the difference is paired: {cells}, the same draws of them",
         *desk.published_notes(),
     )
-    where = f"on {least.backbone or 'no backbone'} (n = {deeper.n_images})"
+    seeds = len(deeper.seeds)
+    where = f"on {least.backbone or 'no backbone'} (n = {deeper.n_images}, {seeds} {'seed' if seeds == 1 else 'seeds'})"
     title = f"Table 2. Recursive erasing, passes {least.passes} and {deeper.passes}, {where}"
     return Table(title, tuple(columns), tuple(map(tuple, lines)), under)
 
@@ -177,15 +187,9 @@ def passes_records(desk: Desk) -> list[dict[str, Any]]:
             seen.add(row.key)
             for measure in (m for m in desk.shown() if m.key in _MAIN):
                 found = desk.estimate(row, measure)
-                record = desk.where() | {
-                    "trunk": row.trunk,
-                    "pretrained": row.pretrained,
-                    "passes": row.passes,
-                    "measure": measure.key,
-                    "unit": "share" if measure.unit == "%" else measure.unit,
-                    "higher_is_better": measure.higher_is_better,
-                    "published": desk.published(row, measure),
-                }
+                record = desk.where() | measure_entries(measure)
+                record |= {"trunk": row.trunk, "pretrained": row.pretrained, "passes": row.passes}
+                record |= {"published": desk.published(row, measure)}
                 if found is not None:
                     record |= {"value": found.value, "lo": found.lo, "hi": found.hi}
                 change = desk.difference(row, least, measure) if row is deeper else None

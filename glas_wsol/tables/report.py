@@ -50,8 +50,8 @@ _HOW_TO_READ = (
     "of their paired difference: both rows on the same draws. With many comparisons, some small p is to be expected.",
     "Errors and distances are better when small, all else when large. F1+ alone is not to be trusted where objects "
     "cover most of an image: a mask of ones scores high. A dash stands where there is no value, with its reason below.",
-    "No pixel label had a part in any class or mask, except in rows marked †. Rows need not share backbone or recipe: "
-    "what they do not share is listed under table 1.",
+    "No pixel label had a part in any class or mask, except in rows marked †; a note says so where a threshold was set "
+    "by hand. Rows need not share backbone or recipe: what they do not share is listed under table 1.",
 )
 _ORACLE_FILES = ("oracle.csv", "oracle.tex")
 
@@ -179,8 +179,9 @@ def make_report(
         ConfigError: if the runs cannot be compared.
         OutputError: if a run is damaged or not there.
     """
-    groups = group_runs([read_run(folder, measures) for folder in find_runs(places)])
-    return Report(tuple(Desk(group, measures, comparison) for group in groups), command, oracle)
+    wanted = {key: measure for key, measure in measures.items() if oracle or not measure.oracle}
+    groups = group_runs([read_run(folder, wanted) for folder in find_runs(places)])
+    return Report(tuple(Desk(group, wanted, comparison) for group in groups), command, oracle)
 
 
 def _contents(desk: Desk) -> str:

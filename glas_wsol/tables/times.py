@@ -15,6 +15,7 @@ from glas_wsol.tables.rows import Row
 __all__ = ["TIME_COLUMNS", "time_records", "time_table"]
 
 _BASE, _DEEP = 0, 4  # passes of the published ratio
+_NO_TIME = "the time of its training was not kept, or is of several devices or numbers of threads"
 TIME_COLUMNS = (
     *("dataset", "synthetic", "split", "method", "passes", "title", "trunk", "pretrained", "runs", "epochs"),
     *("seconds", "seconds_min", "seconds_max", "cpu_seconds", "device", "threads"),
@@ -71,7 +72,7 @@ def time_table(desk: Desk) -> Table | None:
 def _reason(row: Row) -> str:
     if row.supervision == UNTRAINED:
         return "not trained"
-    return f"trained as {title_of(row.trained_as)}" if row.trained_as else "the time of its training was not kept"
+    return f"trained as {title_of(row.trained_as)}" if row.trained_as else _NO_TIME
 
 
 def _ratio(record: dict[str, Any]) -> str:

@@ -239,7 +239,7 @@ def test_min_max_entropy_stands_against_the_others(tables, written):
 
 
 def test_table_2_has_both_depths_and_their_difference(tables, written):
-    frame = tables["Table 2. Recursive erasing, passes 0 and 4, on resnet18 (n = 30)"]
+    frame = tables["Table 2. Recursive erasing, passes 0 and 4, on resnet18 (n = 30, 3 seeds)"]
     assert list(frame.index) == ["passes 0", "passes 4", "passes 4 - passes 0", "p (two-sided)"]
     f1 = frame["F1+ (%)"]
     assert number(f1["passes 4 - passes 0"]) == pytest.approx(number(f1["passes 4"]) - number(f1["passes 0"]), abs=0.11)
@@ -258,8 +258,8 @@ def test_depths_are_compared_on_each_backbone(tmp_path):
             write_run(tmp_path / f"{trunk}{passes}", rows, method="minmax", passes=passes, trunk=trunk)
     tables = tables_of(report_of(tmp_path).markdown())
     assert [title for title in tables if title.startswith("Table 2")] == [
-        "Table 2. Recursive erasing, passes 0 and 2, on resnet50 (n = 2)",
-        "Table 2. Recursive erasing, passes 0 and 4, on resnet50 (n = 2)",
+        "Table 2. Recursive erasing, passes 0 and 2, on resnet50 (n = 2, 1 seed)",
+        "Table 2. Recursive erasing, passes 0 and 4, on resnet50 (n = 2, 1 seed)",
     ]
     # One title on two backbones: where no column says which, the title does.
     names = ["Min-max entropy, passes 4, resnet18", "Min-max entropy, passes 4, resnet50"]
@@ -324,6 +324,53 @@ def test_images_without_masks_are_counted(tmp_path):
     text = report_of(tmp_path / "none").markdown()
     assert "no evaluated image has a true mask" in text
     assert "0.0 [0.0, 56.1](" in text  # z^2 / (3 + z^2)
+
+
+def test_intervals_without_width_are_not_left_to_be_taken_for_certainty(tmp_path):
+    right = {"balanced_error": [[0, 0], [1, 0]], "classification_error": [0, 0], "f1_foreground": [0.5, 0.25]}
+    write_run(tmp_path / "a", right, method="cam_avg")
+    write_run(tmp_path / "b", {**right, "f1_foreground": [0.5, 0.75]}, method="cam_max")
+    write_run(tmp_path / "c", {"f1_background": [0, 0]}, method="all_ones")
+    text = report_of(tmp_path).markdown()
+    tables = tables_of(text)
+    classes, regions = tables["Table 1a. Methods, the class of the image"], tables["Table 1b. Methods, regions"]
+    mark = re.fullmatch(r"0\.0 \[0\.0, 0\.0\](\(.\))", classes["balanced error (%)"]["CAM-Avg"]).group(1)
+    assert f"* {mark} an interval without width" in text
+    assert regions["F1+ (%)"]["CAM-Avg"].endswith("]")
+    assert regions["F1- (%)"]["All-ones ‡"] == "0.0 [0.0, 0.0]"  # that is certain
+    against = tables["Table 1d. CAM-Max against the others"]
+    mark = re.fullmatch(r"\+0\.0 \[\+0\.0, \+0\.0\](\(.\))", against["error (points)"]["CAM-Avg"]).group(1)
+    assert f"* {mark} the two never differ here" in text
+
+
+@pytest.mark.parametrize(("split", "words"), [("valid", "were chosen by"), ("train", "were trained on"), ("test", "")])
+def test_a_split_that_the_models_have_seen_is_named(tmp_path, split, words):
+    write_run(tmp_path / "floor", {"f1_foreground": [0.5, 0.25]}, method="stain", split=split)
+    assert "these very images" not in report_of(tmp_path).markdown(), "a floor has seen nothing"
+    write_run(tmp_path / "run", {"f1_foreground": [0.5, 0.25]}, split=split)
+    text = report_of(tmp_path).markdown()
+    assert ("these very images" in text) == bool(words)
+    assert words in text
+
+
+def test_a_threshold_set_by_hand_is_named_in_every_table_of_its_row(tmp_path):
+    write_run(tmp_path / "a", {"f1_foreground": [0.5, 0.25]}, threshold=0.3, threshold_rule="set by hand")
+    write_run(tmp_path / "b", {"f1_foreground": [0.5, 0.25]}, method="cam_max")
+    text = report_of(tmp_path).markdown()
+    assert text.count("threshold of the mask 0.3: set by hand") == 4
+    frame = tables_of(text)["Table 1b. Methods, regions"]
+    assert re.fullmatch(r"CAM-Avg \(.\)", frame.index[0])
+    assert frame.index[1] == "CAM-Max"
+
+
+def test_tables_without_a_column_for_it_say_the_backbone(tmp_path, markdown):
+    block = markdown.split("### Table 1b")[1].split("###")[0]
+    assert "* backbone resnet18, n = 30, seeds: 3, folds: 1\n" in block
+    write_run(tmp_path / "a", {"f1_foreground": [0.5]}, method="cam_avg", trunk="resnet50")
+    write_run(tmp_path / "b", {"f1_foreground": [0.25]}, method="cam_max")
+    text = report_of(tmp_path).markdown()
+    assert list(tables_of(text)["Table 1b. Methods, regions"].index) == ["CAM-Avg, resnet50", "CAM-Max, resnet18"]
+    assert "n, seeds and folds of each row stand in table 1a" in text
 
 
 def test_what_was_not_run_is_listed_and_a_method_of_ones_own_comes_last(tmp_path):
