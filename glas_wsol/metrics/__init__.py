@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from glas_wsol.metrics.base import MeasureMetric, RowMetric
-from glas_wsol.metrics.bootstrap import bootstrap, bootstrap_interval, interval, redraw, share_interval
+from glas_wsol.metrics.bootstrap import bootstrap, interval, redraw, share_interval
 from glas_wsol.metrics.boxes import BoxAccuracy, MaxBoxAccuracy
 from glas_wsol.metrics.classification import BalancedError, ClassificationError, CrossEntropy, RocAuc, SelectionScore
 from glas_wsol.metrics.measures import MEASURES, Measure
@@ -30,7 +30,6 @@ __all__ = [
     "RowMetric",
     "SelectionScore",
     "bootstrap",
-    "bootstrap_interval",
     "interval",
     "redraw",
     "share_interval",

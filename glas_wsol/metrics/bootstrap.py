@@ -10,7 +10,7 @@ from scipy import stats
 
 from glas_wsol.metrics.measures import MEASURES, Measure
 
-__all__ = ["bootstrap", "bootstrap_interval", "interval", "redraw", "share_interval"]
+__all__ = ["bootstrap", "interval", "redraw", "share_interval"]
 
 _AT_ONCE = 500  # resamples: of histograms of 2 x 1001 bins, 8 MB each time
 
@@ -70,34 +70,6 @@ def interval(
         wrong = _measured(rows)
         return share_interval(wrong[:, 0].tolist(), level) if len(wrong) else (float("nan"), float("nan"))
     return bootstrap(MEASURES[key], rows, resamples, seed, level)
-
-
-def bootstrap_interval(
-    values: Sequence[float], level: float = 0.95, resamples: int = 9999, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over images (Efron, 1979).
-
-    Args:
-        values: one value per image.
-        level: coverage wanted. Defaults to 0.95.
-        resamples: how often images are redrawn. Defaults to 9999.
-        seed: of the redrawing. Defaults to 0.
-
-    Returns:
-        Lower and upper bound; both the value itself where there is one image or all are equal.
-    """
-    data = np.asarray(values, dtype=float)
-    if len(data) < 2 or np.ptp(data) == 0:
-        return float(data.mean()), float(data.mean())
-    result = stats.bootstrap(
-        (data,),
-        np.mean,
-        confidence_level=level,
-        n_resamples=resamples,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def share_interval(hits: Sequence[float], level: float = 0.95) -> tuple[float, float]:
