@@ -198,7 +198,8 @@ def _refuse_undoing(row: Row, overrides: Mapping[str, str]) -> None:
     for name in overrides:
         if any(key == name or key.startswith(f"{name}#") for key in own):
             what = f"--{name} would undo what the row {row.name} sets"
-            raise ConfigError(what, row.overlay, "leave it out, or give a changed copy of this overlay as a row")
+            fix = "leave it out, or set it in a file for --overlays, where this row's own value wins"
+            raise ConfigError(what, row.overlay, fix)
 
 
 def _settings(parser: ConfigParser) -> dict[str, Any]:
