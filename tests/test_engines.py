@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import warnings
 from typing import Any
@@ -498,6 +499,28 @@ def test_bad_options_are_refused_in_one_line(batch, options):
     with pytest.raises(ConfigError) as caught:
         one_step(tiny_network().double(), batch, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_settings_tell_every_option_apart(batch):
+    def settings(**options: Any) -> str:
+        network = tiny_network(differentiable_mask=True, seed=0)
+        return json.dumps(
+            MinMaxEntropyTrainer("cpu", 1, [batch], network, CountingSGD(network.parameters()), **options).settings()
+        )
+
+    changed: list[dict[str, Any]] = [
+        *({"loss_function": MinMaxEntropyLoss(**{name: 0.25})} for name in ("relevant", "size", "variation")),
+        *({name: 0.25} for name in ("memory", "memory_radius", "sigma")),
+        *(
+            {"passes": 2},
+            {"erase_from_epoch": 0},
+            {"step_reduction": "mean"},
+            {"counted": "all"},
+            {"untrusted": "skip"},
+        ),
+        *({"rescale_trust": True}, {"reuse_dropout": False}, {"amp": True}),
+    ]
+    assert len({settings(**options) for options in [{}, *changed]}) == len(changed) + 1
 
 
 def test_batch_statistics_of_a_single_value_are_refused_in_one_line():
