@@ -23,7 +23,8 @@ MASK = "mask"
 class ImageLabels(PrepareBatch):
     """Images and image labels; a batch that carries true masks is refused, used or not.
 
-    A method that learns from image labels must not be able to read a pixel label by mistake.
+    A method that learns from image labels must not be able to read a pixel label by mistake: besides the image, nothing
+    in the batch may have the shape of one, under whatever key.
     """
 
     def __call__(
@@ -47,8 +48,11 @@ class ImageLabels(PrepareBatch):
         Raises:
             ConfigError: if the batch carries masks.
         """
-        if MASK in batchdata:
-            what = "the loader hands out true masks, and this method learns from image labels only"
+        # [B, H, W] has three dimensions, image labels have one, or two where an image may have several.
+        shaped = [k for k, v in batchdata.items() if k != Keys.IMAGE and isinstance(v, Tensor) and v.ndim > 2]
+        if MASK in batchdata or shaped:
+            named = f" ({', '.join(map(repr, shaped))})" if shaped and MASK not in batchdata else ""
+            what = f"the loader hands out true masks{named}, and this method learns from image labels only"
             raise ConfigError(what, "training batch", "leave masks=True out of the data set's select()")
         image, label = (_to(batchdata[key], device, non_blocking, **kwargs) for key in (Keys.IMAGE, Keys.LABEL))
         return image, label

@@ -26,6 +26,18 @@ def test_a_batch_with_masks_is_refused_in_words():
         ImageLabels()({"image": IMAGE, "label": torch.tensor([1, 0]), "mask": MASK})
 
 
+@pytest.mark.parametrize("mask", [MASK, MetaTensor(MASK), MASK[:, 0]])
+@pytest.mark.parametrize("key", ["label", "truth"])
+def test_a_mask_under_another_name_is_refused_too(key, mask):
+    with pytest.raises(ConfigError, match=rf"true masks \('{key}'\), and this method learns from image labels only"):
+        ImageLabels()({"image": IMAGE, "label": torch.tensor([1, 0]), key: mask})
+
+
+def test_several_labels_of_an_image_and_what_is_no_tensor_are_no_masks():
+    batch = {"image": IMAGE, "label": torch.eye(2), "name": ["a", "b"]}
+    assert torch.equal(ImageLabels()(batch)[1], torch.eye(2))
+
+
 def test_masks_are_binary_above_the_threshold():
     image, mask = ImageMasks(mask_threshold=30)({"image": MetaTensor(IMAGE), "mask": MetaTensor(MASK)}, device="cpu")
     assert type(image) is type(mask) is torch.Tensor
