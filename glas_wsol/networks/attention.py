@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from glas_wsol.errors import ConfigError
 from glas_wsol.networks.base import TileNetwork, seeded
+from glas_wsol.networks.hypercolumn import attended, project, widen
 from glas_wsol.networks.maps import at_least_float32, distribution, score_map
 from glas_wsol.networks.trunks import Trunk
 
@@ -32,6 +33,8 @@ class AttentionNetwork(TileNetwork):
         batch_norm: see :class:`~glas_wsol.networks.base.TileNetwork`. Defaults to ``"batch"``.
         pixel_mean: mean subtracted from images in [0, 1]; defaults to what the trunk's weights expect.
         pixel_std: divisor after that; defaults to what the trunk's weights expect.
+        map_stride: px between two positions: 32 (default, the paper's), 16 or 8, where the features of
+            the trunk's stages of those strides are part of ``h``, see :mod:`glas_wsol.networks.hypercolumn`.
         seed: seed of the initial weights, so that they do not depend on what was drawn before; None draws on.
 
     Raises:
@@ -47,16 +50,20 @@ class AttentionNetwork(TileNetwork):
         batch_norm: str = "batch",
         pixel_mean: Sequence[float] | None = None,
         pixel_std: Sequence[float] | None = None,
+        map_stride: int = 32,
         seed: int | None = None,
     ) -> None:
         if hidden < 1:
             raise ConfigError(f"hidden={hidden}", "network", "give at least 1")
         with seeded(seed):
-            super().__init__(trunk, num_classes, weights, batch_norm, pixel_mean, pixel_std)
+            super().__init__(trunk, num_classes, weights, batch_norm, pixel_mean, pixel_std, map_stride)
             self.value = nn.Conv2d(self.trunk.channels, hidden, kernel_size=1, bias=False)  # V
             self.gate = nn.Conv2d(self.trunk.channels, hidden, kernel_size=1, bias=False)  # U
             self.score = nn.Conv2d(hidden, 1, kernel_size=1, bias=False)  # w
             self.classifier = nn.Linear(self.trunk.channels, num_classes)
+            channels = self.feature_channels()
+            for layer in (self.value, self.gate, self.classifier):
+                widen(layer, channels)
         self.hidden = hidden
 
     def attention(self, x: Tensor) -> Tensor:
@@ -66,9 +73,9 @@ class AttentionNetwork(TileNetwork):
             x: ``[B, 3, H, W]``, normalised.
 
         Returns:
-            ``[B, 1, h, w]`` at stride 32, at least float32, at least 0; each image's sum is 1.
+            ``[B, 1, h, w]`` at stride ``map_stride``, at least float32, at least 0; each image's sum is 1.
         """
-        return self._attend(self.trunk(x))
+        return self._attend(self.features(x))
 
     def logits(self, x: Tensor) -> Tensor:
         """Class scores.
@@ -79,7 +86,7 @@ class AttentionNetwork(TileNetwork):
         Returns:
             ``[B, c]``, at least float32.
         """
-        features = self.trunk(x)
+        features = self.features(x)
         return self._classify(features, self._attend(features))
 
     def forward(self, image: Tensor) -> Tensor:
@@ -91,20 +98,20 @@ class AttentionNetwork(TileNetwork):
         Returns:
             ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k)``; the channels sum to 1.
         """
-        features = self.trunk(self.normalise(image))
+        features = self.features(self.normalise(image))
         attention = self._attend(features)
         # The normalisation takes activations to be of order 1; attention is of the order of 1 / positions.
         evidence = attention * float(attention.shape[2] * attention.shape[3])
         probabilities = self._classify(features, attention).softmax(dim=1)
         return distribution(score_map(evidence, image.shape[2], image.shape[3]), probabilities)
 
-    def _attend(self, features: Tensor) -> Tensor:
-        scores = at_least_float32(self.score(torch.tanh(self.value(features)) * torch.sigmoid(self.gate(features))))
+    def _attend(self, features: list[Tensor]) -> Tensor:
+        value, gate = project(features, self.value.weight), project(features, self.gate.weight)
+        scores = at_least_float32(self.score(torch.tanh(value) * torch.sigmoid(gate)))
         return scores.flatten(1).softmax(dim=1).view_as(scores)
 
-    def _classify(self, features: Tensor, attention: Tensor) -> Tensor:
-        bag = (attention * features).sum(dim=[2, 3])
-        return at_least_float32(self.classifier(bag))
+    def _classify(self, features: list[Tensor], attention: Tensor) -> Tensor:
+        return at_least_float32(self.classifier(attended(features, attention)))
 
     @torch.jit.unused
     def settings(self) -> dict[str, Any]:
@@ -113,4 +120,4 @@ class AttentionNetwork(TileNetwork):
         Returns:
             The arguments of this class that say so, as JSON values.
         """
-        return {**super().settings(), "hidden": self.hidden}
+        return {**super().settings(), "hidden": self.hidden, "map_stride": self.map_stride}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from glas_wsol.errors import ConfigError
+from glas_wsol.networks.hypercolumn import number_of_stages, rescale
 from glas_wsol.networks.trunks import Trunk, build_trunk
 
 __all__ = ["TileNetwork", "choose", "require_classes", "seeded"]
@@ -73,6 +74,7 @@ class TileNetwork(nn.Module):
             the pretrained trunk, with the affine part trained.
         pixel_mean: mean subtracted from images in [0, 1]; defaults to what the trunk's weights expect.
         pixel_std: divisor after that; defaults to what the trunk's weights expect.
+        map_stride: px between two positions of the features that the heads read: 32 (default, the paper's), 16 or 8.
 
     Attributes:
         supervision: what it learns from: ``"image labels"``, ``"pixel labels"`` or ``"none"``.
@@ -95,13 +97,16 @@ class TileNetwork(nn.Module):
         batch_norm: str = "batch",
         pixel_mean: Sequence[float] | None = None,
         pixel_std: Sequence[float] | None = None,
+        map_stride: int = 32,
     ) -> None:
         super().__init__()
         choose("batch_norm", batch_norm, ("batch", "frozen"))
         require_classes(num_classes)
+        self.stages_read = number_of_stages(map_stride)
         self.trunk = build_trunk(trunk, weights) if isinstance(trunk, str) else trunk
         self.num_classes = num_classes
         self.smallest_side = self.trunk.stride
+        self.map_stride = map_stride
         self.batch_norm = batch_norm
         for name, values in (
             ("pixel_mean", self.trunk.pixel_mean if pixel_mean is None else pixel_mean),
@@ -128,6 +133,29 @@ class TileNetwork(nn.Module):
             ``[B, 3, H, W]``, the ``X`` of the paper.
         """
         return (image - self.pixel_mean) / self.pixel_std
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The trunk's features from its last stage to that of ``map_stride``, the finer ones rescaled.
+
+        Args:
+            x: ``[B, 3, H, W]``, normalised.
+
+        Returns:
+            ``[B, n, h, w]`` of each stage, the last stage first, for :mod:`glas_wsol.networks.hypercolumn`.
+        """
+        if self.stages_read == 1:
+            return [self.trunk(x)]
+        stages = self.trunk.stages_of(x)
+        features = [rescale(finer) for finer in stages[-self.stages_read : -1]]
+        features.append(stages[-1])
+        features.reverse()
+        return features
+
+    @torch.jit.unused
+    def feature_channels(self) -> list[int]:
+        """Channels of each of :meth:`features`."""
+        finer = self.trunk.stage_channels()[:-1] if self.stages_read > 1 else []
+        return [self.trunk.channels, *finer[::-1][: self.stages_read - 1]]
 
     @torch.jit.unused
     def settings(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from glas_wsol.networks.base import TileNetwork, choose, seeded
 from glas_wsol.networks.explanations import grad_cam, grad_cam_pp
 from glas_wsol.networks.head import Head
+from glas_wsol.networks.hypercolumn import join
 from glas_wsol.networks.maps import distribution, score_map
 from glas_wsol.networks.trunks import Trunk
 
@@ -34,10 +35,12 @@ class ClassActivationNetwork(TileNetwork):
         pooling_options: the pooling's arguments.
         modalities: maps per class. Defaults to 1.
         explanation: ``"cam"`` (default) for the class map, ``"grad_cam"`` or ``"grad_cam++"`` for the maps of
-            :mod:`glas_wsol.networks.explanations` on the trunk's last features.
+            :mod:`glas_wsol.networks.explanations` on the features that the head reads.
         batch_norm: see :class:`~glas_wsol.networks.base.TileNetwork`. Defaults to ``"batch"``.
         pixel_mean: mean subtracted from images in [0, 1]; defaults to what the trunk's weights expect.
         pixel_std: divisor after that; defaults to what the trunk's weights expect.
+        map_stride: px between two positions of a class map: 32 (default, the paper's), 16 or 8, where the features of
+            the trunk's stages of those strides are read too, see :mod:`glas_wsol.networks.hypercolumn`.
         seed: seed of the initial weights, so that they do not depend on what was drawn before; None draws on.
 
     Raises:
@@ -56,12 +59,13 @@ class ClassActivationNetwork(TileNetwork):
         batch_norm: str = "batch",
         pixel_mean: Sequence[float] | None = None,
         pixel_std: Sequence[float] | None = None,
+        map_stride: int = 32,
         seed: int | None = None,
     ) -> None:
         choose("explanation", explanation, ("cam", "grad_cam", "grad_cam++"))
         with seeded(seed):
-            super().__init__(trunk, num_classes, weights, batch_norm, pixel_mean, pixel_std)
-            self.head = Head(self.trunk.channels, num_classes, modalities, pooling, pooling_options)
+            super().__init__(trunk, num_classes, weights, batch_norm, pixel_mean, pixel_std, map_stride)
+            self.head = Head(self.feature_channels(), num_classes, modalities, pooling, pooling_options)
         self.explanation = explanation
 
     def class_maps(self, x: Tensor) -> Tensor:
@@ -71,9 +75,9 @@ class ClassActivationNetwork(TileNetwork):
             x: ``[B, 3, H, W]``, normalised.
 
         Returns:
-            ``[B, c, h, w]`` at stride 32, at least float32.
+            ``[B, c, h, w]`` at stride ``map_stride``, at least float32.
         """
-        return self.head.class_maps(self.trunk(x))
+        return self.head.class_maps(self.features(x))
 
     def logits(self, x: Tensor) -> Tensor:
         """Class scores, with a fresh dropout pattern in training.
@@ -84,7 +88,7 @@ class ClassActivationNetwork(TileNetwork):
         Returns:
             ``[B, c]``, at least float32.
         """
-        return self.head(self.trunk(x))
+        return self.head(self.features(x))
 
     def forward(self, image: Tensor) -> Tensor:
         """Which pixels decided, and for which class.
@@ -95,7 +99,7 @@ class ClassActivationNetwork(TileNetwork):
         Returns:
             ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k)``; the channels sum to 1.
         """
-        features = self.trunk(self.normalise(image))
+        features = self.features(self.normalise(image))
         maps = self.head.class_maps(features)
         logits = self.head.pooling(maps, self.head.pooling.draw_dropout(maps))
         predicted = logits.argmax(dim=1)
@@ -103,7 +107,7 @@ class ClassActivationNetwork(TileNetwork):
             index = predicted.view(-1, 1, 1, 1).expand(-1, 1, maps.shape[2], maps.shape[3])
             evidence = maps.gather(1, index)
         else:
-            evidence = self._from_gradient(features, predicted)
+            evidence = self._from_gradient(join(features), predicted)
         return distribution(score_map(evidence, image.shape[2], image.shape[3]), logits.softmax(dim=1))
 
     @torch.jit.unused
@@ -112,12 +116,18 @@ class ClassActivationNetwork(TileNetwork):
         # Evaluators run without gradients, and a tensor born in inference mode never gets one: hence the copy.
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(features.device.type, enabled=False):
             leaf = features.detach().clone().to(self.head.to_maps.weight.dtype).requires_grad_()
-            maps = self.head.class_maps(leaf)
+            maps = self.head.class_maps([leaf])
             # Images do not meet in the head, so the sum's gradient holds each image's own.
             score = self.head.pooling(maps).gather(1, predicted.clone().unsqueeze(1)).sum()
             (gradient,) = torch.autograd.grad(score, leaf)
         leaf = leaf.detach()
-        evidence = (grad_cam if self.explanation == "grad_cam" else grad_cam_pp)(leaf, gradient)
+        if self.explanation == "grad_cam":
+            evidence = grad_cam(leaf, gradient)
+        elif self.stages_read == 1:
+            evidence = grad_cam_pp(leaf, gradient)
+        else:  # it is defined for activations of at least 0; a negative one is a positive one of the opposite gradient
+            halves = torch.cat([leaf.relu(), (-leaf).relu()], dim=1)
+            evidence = grad_cam_pp(halves, torch.cat([gradient, -gradient], dim=1))
         # Its scale means nothing, and the normalisation takes activations to be of order 1.
         return evidence / evidence.amax(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(evidence.dtype).tiny)
 
@@ -128,4 +138,4 @@ class ClassActivationNetwork(TileNetwork):
         Returns:
             The arguments of this class that say so, as JSON values.
         """
-        return {**super().settings(), **self.head.settings()}
+        return {**super().settings(), **self.head.settings(), "map_stride": self.map_stride}

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from glas_wsol.errors import ConfigError
+from glas_wsol.networks.hypercolumn import project, widen
 from glas_wsol.networks.maps import at_least_float32
 from glas_wsol.networks.pooling import build_pooling
 
@@ -20,7 +21,7 @@ class Head(nn.Module):
     """Features to class maps (1x1 convolution to several maps per class, averaged) and to class scores (pooling).
 
     Args:
-        channels: feature channels.
+        channels: feature channels: of the trunk's last stage, then of finer ones that are read too.
         num_classes: ``c``.
         modalities: maps per class, ``m``. Defaults to 5.
         pooling: name of the pooling, see :func:`~glas_wsol.networks.pooling.build_pooling`. Defaults to ``wildcat``.
@@ -32,7 +33,7 @@ class Head(nn.Module):
 
     def __init__(
         self,
-        channels: int,
+        channels: int | Sequence[int],
         num_classes: int,
         modalities: int = 5,
         pooling: str = "wildcat",
@@ -43,24 +44,33 @@ class Head(nn.Module):
             raise ConfigError(f"modalities={modalities}", "network", "give at least one map per class")
         self.num_classes = num_classes
         self.modalities = modalities
-        self.to_maps = nn.Conv2d(channels, num_classes * modalities, kernel_size=1)
+        channels = [channels] if isinstance(channels, int) else list(channels)
+        self.to_maps = nn.Conv2d(channels[0], num_classes * modalities, kernel_size=1)
+        widen(self.to_maps, channels)
         self.pooling_name = pooling
         self.pooling = build_pooling(pooling, **(pooling_options or {}))
 
-    def class_maps(self, features: Tensor) -> Tensor:
+    def class_maps(self, features: list[Tensor]) -> Tensor:
         """Class activation maps ``A``.
 
         Args:
-            features: ``[B, channels, h, w]``.
+            features: ``[B, n, h, w]`` of each stage, the last stage first, the finest last; or one hypercolumn.
 
         Returns:
-            ``[B, c, h, w]``, at least float32.
+            ``[B, c, h, w]`` on the finest grid, at least float32.
         """
-        maps = at_least_float32(self.to_maps(features))
+        maps = at_least_float32(project(features, self.to_maps.weight, self.to_maps.bias))
         return maps.unflatten(1, (self.num_classes, self.modalities)).mean(dim=2)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Class scores ``[B, c]`` of features ``[B, channels, h, w]``, with a fresh dropout pattern in training."""
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Class scores.
+
+        Args:
+            features: as for :meth:`class_maps`.
+
+        Returns:
+            ``[B, c]``, with a fresh dropout pattern in training.
+        """
         maps = self.class_maps(features)
         return self.pooling(maps, self.pooling.draw_dropout(maps))
 

@@ -55,6 +55,9 @@ class MinMaxEntropyNetwork(TileNetwork):
             the pretrained trunk, with the affine part trained.
         pixel_mean: mean subtracted from images in [0, 1]; defaults to what the trunk's weights expect.
         pixel_std: divisor after that; defaults to what the trunk's weights expect.
+        map_stride: px between two positions of M's class maps: 32 (default, the paper's), 16 or 8, where the features
+            of the trunk's stages of those strides are read too, see :mod:`glas_wsol.networks.hypercolumn`. C's maps
+            make no mask and stay at 32.
         seed: seed of the initial weights, so that they do not depend on what was drawn before; None draws on.
 
     Raises:
@@ -77,6 +80,7 @@ class MinMaxEntropyNetwork(TileNetwork):
         batch_norm: str = "batch",
         pixel_mean: Sequence[float] | None = None,
         pixel_std: Sequence[float] | None = None,
+        map_stride: int = 32,
         seed: int | None = None,
     ) -> None:
         choose("normalisation", normalisation, ("sample", "batch", "none"))
@@ -85,10 +89,10 @@ class MinMaxEntropyNetwork(TileNetwork):
         if pooling == "wildcat":
             pooling_options = {"dropout": 0.75, **(pooling_options or {})}
         with seeded(seed):
-            super().__init__(trunk, num_classes, weights, batch_norm, pixel_mean, pixel_std)
-            head = (self.trunk.channels, num_classes, modalities, pooling, pooling_options)
-            self.localizer = Head(*head)
-            self.classifier = Head(*head)
+            super().__init__(trunk, num_classes, weights, batch_norm, pixel_mean, pixel_std, map_stride)
+            head = (num_classes, modalities, pooling, pooling_options)
+            self.localizer = Head(self.feature_channels(), *head)
+            self.classifier = Head(self.trunk.channels, *head)
         self.classifier_scale = classifier_scale
         self.normalisation = normalisation
         self.omega = omega
@@ -102,9 +106,9 @@ class MinMaxEntropyNetwork(TileNetwork):
             x: ``[B, 3, H, W]``, normalised.
 
         Returns:
-            ``[B, c, h, w]`` at stride 32.
+            ``[B, c, h, w]`` at stride ``map_stride``.
         """
-        return self.localizer.class_maps(self.trunk(x))
+        return self.localizer.class_maps(self.features(x))
 
     def localize(self, x: Tensor, dropout: Tensor | None = None) -> Localized:
         """One forward of M: scores and mask (paper, equations 8, 10 and 11).
@@ -147,7 +151,7 @@ class MinMaxEntropyNetwork(TileNetwork):
                 x = resize(x, height, width, align_corners=False)
             else:
                 x = F.interpolate(x, size=[height, width], mode="bilinear", align_corners=False)
-        return self.classifier(self.trunk(x))
+        return self.classifier([self.trunk(x)])
 
     def forward(self, image: Tensor) -> Tensor:
         """Which pixels decided, and for which class.
@@ -177,4 +181,5 @@ class MinMaxEntropyNetwork(TileNetwork):
             "normalisation": self.normalisation,
             "omega": self.omega,
             "sigma": self.sigma,
+            "map_stride": self.map_stride,
         }

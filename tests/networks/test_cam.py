@@ -125,7 +125,7 @@ class FromFeatures(nn.Module):
         self.head = head
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.head(self.last(features))
+        return self.head([self.last(features)])
 
 
 def features_and_gradient(pooling: str, scale: float = 1.0, sparse: bool = True) -> tuple[Head, Tensor, Tensor, int]:
@@ -133,7 +133,7 @@ def features_and_gradient(pooling: str, scale: float = 1.0, sparse: bool = True)
     head, label = Head(6, 3, 2, pooling).double().eval(), 1
     features = scale * torch.randn(1, 6, 3, 5, dtype=torch.float64)
     features = (features.relu() if sparse else features.abs()).requires_grad_()
-    (gradient,) = torch.autograd.grad(head(features)[0, label], features)
+    (gradient,) = torch.autograd.grad(head([features])[0, label], features)
     return head, features.detach(), gradient, label
 
 
@@ -154,7 +154,7 @@ def test_grad_cam_pp_is_its_formula_with_derivatives_taken_one_position_at_a_tim
         shift = torch.zeros((), dtype=torch.float64, requires_grad=True)
         place = torch.zeros_like(features)
         place[0, channel, row, column] = 1
-        value, values = head(features + shift * place)[0, label].exp(), []
+        value, values = head([features + shift * place])[0, label].exp(), []
         for _ in range(3):
             (value,) = torch.autograd.grad(value, shift, create_graph=True)
             values.append(float(value))
@@ -163,7 +163,7 @@ def test_grad_cam_pp_is_its_formula_with_derivatives_taken_one_position_at_a_tim
     places = torch.ones(6, 3, 5).nonzero().tolist()
     derivatives = {tuple(place): raised(*place) for place in places}
     if pooling == "lse":  # equation 19 takes the score to be piecewise linear, which log-sum-exp is not
-        y = float(head(features)[0, label].exp())
+        y = float(head([features])[0, label].exp())
         derivatives = {(c, i, j): [y * float(gradient[0, c, i, j]) ** n for n in (1, 2, 3)] for c, i, j in places}
     total = features[0].sum((1, 2))
     expected = torch.zeros(3, 5, dtype=torch.float64)

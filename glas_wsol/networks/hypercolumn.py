@@ -1,0 +1,156 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Finer class maps: the features of several stages of a trunk read as one, a hypercolumn, which is never built.
+
+A hypercolumn (Hariharan et al., CVPR 2015) is the features of several stages at one position, the coarser ones
+resized to the finest grid. All that the networks do to it is linear and position by position, and so commutes with
+resizing: each stage is projected on its own grid, to few maps, and these are resized and added.
+
+Resizing is by matrix products, because the gradient passes through it, see :func:`~glas_wsol.networks.maps.resize`.
+Corners are not aligned: a position stands for a square of the image, and the squares of all grids share their borders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from glas_wsol.errors import ConfigError
+from glas_wsol.networks.maps import at_least_float32, interpolation_matrix, resize
+
+__all__ = ["attended", "join", "number_of_stages", "project", "rescale", "widen"]
+
+_STAGES = {32: 1, 16: 2, 8: 3}
+
+
+def number_of_stages(map_stride: int) -> int:
+    """How many of a trunk's stages, counted from its last, give class maps of a stride.
+
+    Args:
+        map_stride: 32, 16 or 8, px between two positions of a class map.
+
+    Raises:
+        ConfigError: if it is another number.
+    """
+    if map_stride not in _STAGES:
+        raise ConfigError(f"map_stride={map_stride}", "network", f"choose one of {', '.join(map(str, _STAGES))}")
+    return _STAGES[map_stride]
+
+
+def rescale(features: Tensor, eps: float = 1e-3) -> Tensor:
+    """Features divided by their root mean square over the channels, position by position (ParseNet, Liu et al., 2015).
+
+    Stages differ in scale: those of the pretrained EfficientNet-Lite0 at strides 8 and 16 are of root mean square 7.4
+    and 5.0, its last is of 0.7. Unscaled, few channels of a finer stage would outrun the many of the last in training.
+    Neither other positions nor other images have a say: evidence at one place must not change by erasing another.
+
+    Args:
+        features: ``[B, channels, h, w]``.
+        eps: added to the mean square; keeps features that are nothing from being blown up.
+
+    Returns:
+        The same shape and dtype.
+    """
+    values = at_least_float32(features)
+    return (values * torch.rsqrt(values.square().mean(dim=1, keepdim=True) + eps)).to(features.dtype)
+
+
+def widen(layer: nn.Module, channels: Sequence[int]) -> None:
+    """Let a linear layer of the last stage's features read finer stages too, with weights that start at 0.
+
+    So a seed draws the same weights at every stride, and training starts from the maps of stride 32, resized.
+
+    Args:
+        layer: ``nn.Conv2d`` with a 1x1 kernel or ``nn.Linear``, of ``channels[0]`` input channels; changed in place.
+        channels: of the stages, the last stage first.
+    """
+    if len(channels) == 1:
+        return
+    weight = layer.weight
+    finer = weight.new_zeros(weight.shape[0], sum(channels[1:]), *weight.shape[2:])
+    layer.weight = nn.Parameter(torch.cat([weight.detach(), finer], dim=1))
+    setattr(layer, "in_features" if isinstance(layer, nn.Linear) else "in_channels", sum(channels))
+
+
+def join(features: list[Tensor]) -> Tensor:
+    """The hypercolumn itself, for what needs its channels one by one.
+
+    Args:
+        features: ``[B, n, h, w]`` of each stage, the last stage first, the finest last.
+
+    Returns:
+        ``[B, sum of n, h, w]`` on the finest grid; the channels of the last stage come first.
+    """
+    if len(features) == 1:
+        return features[0]
+    height, width = features[-1].shape[2], features[-1].shape[3]
+    return torch.cat([_resized(one, height, width) for one in features], dim=1)
+
+
+def project(features: list[Tensor], weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A 1x1 convolution of the hypercolumn.
+
+    Args:
+        features: as for :func:`join`.
+        weight: ``[maps, sum of n, 1, 1]``.
+        bias: ``[maps]``, or None.
+
+    Returns:
+        ``[B, maps, h, w]`` on the finest grid.
+    """
+    if len(features) == 1:
+        return F.conv2d(features[0], weight, bias)
+    height, width = features[-1].shape[2], features[-1].shape[3]
+    start = features[0].shape[1]
+    # A row of the interpolation matrix sums to 1: a bias added before it is the bias added after it.
+    maps = _resized(F.conv2d(features[0], weight[:, :start], bias), height, width)
+    for finer in features[1:]:
+        end = start + finer.shape[1]
+        maps = maps + _resized(F.conv2d(finer, weight[:, start:end]), height, width)
+        start = end
+    return maps
+
+
+def attended(features: list[Tensor], attention: Tensor) -> Tensor:
+    """The mean hypercolumn, weighted by attention: ``sum_i a_i h_i``.
+
+    Attention is taken to each stage's grid by the transposed interpolation, which gives the same sum.
+
+    Args:
+        features: as for :func:`join`.
+        attention: ``[B, 1, h, w]`` on the finest grid, at least float32.
+
+    Returns:
+        ``[B, sum of n]``.
+    """
+    if len(features) == 1:
+        return (attention * features[0]).sum(dim=[2, 3])
+    bags = [(_spread(attention, one.shape[2], one.shape[3]) * one).sum(dim=[2, 3]) for one in features]
+    return torch.cat(bags, dim=1)
+
+
+def _resized(maps: Tensor, height: int, width: int) -> Tensor:
+    maps = at_least_float32(maps)
+    if maps.shape[2] == height and maps.shape[3] == width:
+        return maps
+    if torch.jit.is_scripting():
+        return resize(maps, height, width, False)
+    else:  # autocast would round the matrix products to 8 bits
+        with torch.autocast(maps.device.type, enabled=False):
+            return resize(maps, height, width, False)
+
+
+def _spread(weights: Tensor, height: int, width: int) -> Tensor:
+    if torch.jit.is_scripting():
+        return _transposed(weights, height, width)
+    else:
+        with torch.autocast(weights.device.type, enabled=False):
+            return _transposed(weights, height, width)
+
+
+def _transposed(weights: Tensor, height: int, width: int) -> Tensor:
+    rows = interpolation_matrix(height, weights.shape[2], False, weights)
+    columns = interpolation_matrix(width, weights.shape[3], False, weights)
+    return rows.transpose(0, 1) @ weights @ columns
