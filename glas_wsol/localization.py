@@ -145,8 +145,8 @@ class LocalizePredictiond(Transform):
             the grey votes of CUB.
         names_class: False for a network whose class channels mean nothing. Defaults to True.
         min_box_area: see :class:`Localization`. Defaults to 0.001.
-        judge_evidence: False for a floor whose mask does not come from evidence, so that a mask of ones stays one.
-            Defaults to True.
+        judge_evidence: False for a mask that does not come from the evidence for a class, a floor's or a
+            segmentation's: it may rightly be all ones. Defaults to True.
 
     Raises:
         ConfigError: if ``min_box_area`` is not in [0, 1].

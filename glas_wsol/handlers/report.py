@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
@@ -17,6 +18,7 @@ from monai.engines.utils import IterationEvents
 from monai.networks.utils import eval_mode
 from monai.utils.enums import CommonKeys as Keys
 
+from glas_wsol.errors import ConfigError
 from glas_wsol.handlers.clock import read_clock
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.localization import THRESHOLD, Localization
@@ -82,7 +84,15 @@ class EvaluationReport:
         self.threshold, self.without_evidence = 0.0, 0
 
     def attach(self, engine: Engine) -> None:
-        """Attach to an evaluator, after its metrics."""
+        """Attach to an evaluator, after its metrics.
+
+        Raises:
+            ConfigError: in a distributed run: metrics are gathered over its processes, the images' names are not.
+        """
+        if idist.get_world_size() > 1:
+            raise ConfigError(
+                "an evaluation is reported by one process", "EvaluationReport", "evaluate without torchrun"
+            )
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.COMPLETED, self._write)

@@ -36,7 +36,8 @@ def build_network(settings: Mapping[str, Any], **arguments: Any) -> nn.Module:
     Args:
         settings: of a network's ``settings()``, as in the ``network`` entry of a ``model.json``; without ``class`` it
             is a :class:`~glas_wsol.networks.minmax.MinMaxEntropyNetwork`.
-        arguments: the other arguments of its class: ``trunk``, ``weights``, ``num_classes`` and so on.
+        arguments: the other arguments of its class: ``trunk``, ``weights``, ``num_classes`` and so on. With the trunk
+            ``"none"``, as a floor's card says, what belongs to a trunk is left out.
 
     Raises:
         ConfigError: if there is no such network, or it has no such argument.
@@ -44,6 +45,8 @@ def build_network(settings: Mapping[str, Any], **arguments: Any) -> nn.Module:
     name = settings.get("class", MinMaxEntropyNetwork.__name__)
     if name not in NETWORKS:
         raise ConfigError(f"no network named {name!r}", "network", f"choose one of {', '.join(NETWORKS)}")
+    if arguments.get("trunk") == "none":
+        arguments = {k: v for k, v in arguments.items() if k not in ("trunk", "weights", "seed")}
     try:
         return NETWORKS[name](**{k: v for k, v in settings.items() if k != "class"}, **arguments)
     except TypeError as error:

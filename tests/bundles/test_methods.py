@@ -186,6 +186,7 @@ def test_the_other_rows_recipes_are_the_papers(name, bundle, wanted, phantoms, t
     got = tuple(parser.get_parsed_content(key) for key in ("crop_size", "epochs", "batch_size"))
     assert got == wanted[:3]
     assert parser.get_parsed_content("trunk") == "resnet18"
+    assert parser.get_parsed_content("vertical_flip") == 0, "quarter turns and the horizontal flip give it"
     optimizer, scheduler = (parser.get_parsed_content(key) for key in ("optimizer", "lr_scheduler"))
     group = optimizer.param_groups[0]
     assert (type(optimizer).__name__, group["momentum"], group["nesterov"]) == ("SGD", 0.9, True)
@@ -202,9 +203,10 @@ def test_the_other_rows_recipes_are_the_papers(name, bundle, wanted, phantoms, t
 
 
 @pytest.mark.slow
-def test_inference_takes_a_model_of_another_row_as_it_is(phantoms, tmp_path):
+@pytest.mark.parametrize("row", ["all_ones", "deep_mil", "unet"])
+def test_inference_takes_a_model_of_another_row_as_it_is(row, phantoms, tmp_path):
     bundle = BUNDLES[0]
-    run_method(ROOT / "configs/methods/deep_mil.json", bundle, tmp_path / "run", phantoms[bundle])
+    run_method(ROOT / f"configs/methods/{row}.json", bundle, tmp_path / "run", phantoms[bundle])
     images = [row["image"] for row in csv.DictReader((tmp_path / "run" / "evaluation.csv").open(newline=""))]
     settings = {"checkpoint": str(tmp_path / "run/models/model.pt"), "output_dir": str(tmp_path / "found")}
     settings |= {"dataset_dir": images[0], "device": "cpu", "bundle_root": str(ROOT / "bundles" / bundle)}
