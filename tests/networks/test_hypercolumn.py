@@ -94,12 +94,12 @@ def test_the_attended_mean_is_that_of_the_concatenation():
     torch.testing.assert_close(attended(features, attention), (attention * built(features)).sum((2, 3)))
 
 
-def test_rescaled_features_have_unit_mean_square_at_every_position_and_nothing_stays_nothing():
+def test_rescaled_features_have_one_norm_at_every_position_and_nothing_stays_nothing():
     x = torch.randn(2, 6, 4, 5, dtype=torch.float64) * torch.tensor([1e-1, 50.0]).view(2, 1, 1, 1)
-    found = rescale(x, eps=0)
-    torch.testing.assert_close(found.square().mean(1), torch.ones(2, 4, 5).double())
+    found = rescale(x, norm=3.0, eps=0)
+    torch.testing.assert_close(found.square().sum(1), torch.full((2, 4, 5), 9.0).double())
     torch.testing.assert_close(found / found[:, :1], x / x[:, :1])
-    torch.testing.assert_close(rescale(100 * x)[1], found[1], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(rescale(x)[1], found[1] * (20 / 3), rtol=1e-2, atol=0)
     assert torch.equal(rescale(torch.zeros(1, 2, 3, 3)), torch.zeros(1, 2, 3, 3))
     assert float(rescale(torch.full((1, 2, 1, 1), 1e-4)).max()) < 0.01, "next to nothing is not blown up"
     changed = x.clone()
