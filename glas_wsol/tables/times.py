@@ -19,7 +19,7 @@ _NO_TIME = "the time of its training was not kept, or is of several devices or n
 TIME_COLUMNS = (
     *("dataset", "synthetic", "split", "method", "passes", "title", "trunk", "pretrained", "runs", "epochs"),
     *("seconds", "seconds_min", "seconds_max", "cpu_seconds", "device", "threads"),
-    *("ratio", "ratio_min", "ratio_max", "runs_compared", "published"),
+    *("ratio", "ratio_min", "ratio_max", "cpu_ratio", "runs_compared", "published"),
 )
 
 
@@ -42,8 +42,9 @@ def time_table(desk: Desk) -> Table | None:
             cells += [f"{record['cpu_seconds']:.1f}", str(record["device"]), str(record["threads"]), _ratio(record)]
         else:
             cells += ["-" + notes.mark(_reason(row)), *[""] * 7]
-        if "seconds" in record and not cells[-1]:
-            cells[-1] = "-" + notes.mark(
+        cells.append(f"{record['cpu_ratio']:.2f}" if "cpu_ratio" in record else "")
+        if "seconds" in record and not cells[-2]:
+            cells[-2] = "-" + notes.mark(
                 "no run of min-max entropy, passes 0 on this backbone with the same seed and fold, on the same device "
                 "and threads"
             )
@@ -51,13 +52,15 @@ def time_table(desk: Desk) -> Table | None:
         cells += ["" if value is None else f"{value:.2f}"] if published else []
         lines.append(tuple(cells))
     columns = ["method", "backbone", "runs", "epochs", "time (s)", "min to max", "CPU time (s)", "device", "threads"]
-    columns += ["ratio", *([PUBLISHED_COLUMN] if published else [])]
+    columns += ["ratio", "CPU ratio", *([PUBLISHED_COLUMN] if published else [])]
     under = [
         *desk.mark_notes(),
         *notes.lines(),
         "time and CPU time: of all optimiser steps of a training, without its validations; mean over the runs",
         "ratio: of the times to those of min-max entropy, passes 0 with the same seed and fold, mean of the ratios "
         "(least to largest)",
+        "CPU time: of all threads of this process; beside other programs its ratio is the steadier one. On a GPU it says "
+        "nothing of the work done",
     ]
     if len({record["epochs"] for record in records if "epochs" in record}) > 1:
         under.append("the rows were not trained for the same number of epochs: their times are not of equal work")
@@ -101,24 +104,26 @@ def time_records(desk: Desk) -> list[dict[str, Any]]:
             record |= {"seconds": fmean(seconds), "seconds_min": min(seconds), "seconds_max": max(seconds)}
             record["cpu_seconds"] = fmean(float(one["cpu_seconds"]) for one in trained)
             record |= {name: _said(one[name] for one in trained) for name in ("epochs", "device", "threads")}
-        ratios = _ratios(desk, row)
+        ratios, of_cpu = (_ratios(desk, row, name) for name in ("seconds", "cpu_seconds"))
         if ratios:
             record |= {"ratio": fmean(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
             record["runs_compared"] = len(ratios)
+        if of_cpu:
+            record["cpu_ratio"] = fmean(of_cpu)
         if desk.has_published and (row.method, row.passes) == ("minmax", _DEEP):
             record["published"] = PUBLISHED_TIME_RATIO.get(desk.group.dataset)
         records.append(record)
     return records
 
 
-def _ratios(desk: Desk, row: Row) -> list[float]:
+def _ratios(desk: Desk, row: Row, time: str) -> list[float]:
     same = ("minmax", _BASE, row.trunk, row.pretrained)
     base = next((other for other in desk.group.rows if other.key == same), None)
     ratios = []
     for cell in sorted(row.runs.keys() & base.runs.keys()) if base else ():
         mine, its = row.runs[cell].facts["training"], base.runs[cell].facts["training"]
-        if mine and its and all(mine[name] == its[name] for name in ("device", "threads")) and its["seconds"] > 0:
-            ratios.append(mine["seconds"] / its["seconds"])
+        if mine and its and all(mine[name] == its[name] for name in ("device", "threads")) and its[time] > 0:
+            ratios.append(mine[time] / its[time])
     return ratios
 
 

@@ -282,13 +282,14 @@ def test_table_3_has_times_and_ratios_by_seed(tmp_path):
         *("2", "30.0", "20.0 to 40.0", "60.0", "2")
     ]
     assert four["ratio"] == "3.00 (2.00 to 4.00)"
+    assert four["CPU ratio"] == "3.00"
     assert frame["ratio"]["Min-max entropy, passes 0"] == "1.00"
     assert frame["ratio"]["CAM-Avg"].startswith("-(")  # another number of threads
     assert frame["runs"].tolist()[:3] == ["-(a)", "1", "-(c)"]
     assert "(c) trained as CAM-Avg" in report.markdown()
     report.write(tmp_path / "out")
     record = pd.read_csv(tmp_path / "out" / "table3.csv").set_index(["method", "passes"]).loc["minmax", 4.0]
-    assert (record.seconds, record.ratio, record.ratio_min, record.ratio_max) == (30, 3, 2, 4)
+    assert (record.seconds, record.ratio, record.ratio_min, record.ratio_max, record.cpu_ratio) == (30, 3, 2, 4, 3)
 
 
 def test_rows_of_unequal_runs_are_marked_and_compared_on_common_ones(tmp_path):
