@@ -59,8 +59,8 @@ def time_table(desk: Desk) -> Table | None:
         "time and CPU time: of all optimiser steps of a training, without its validations; mean over the runs",
         "ratio: of the times to those of min-max entropy, passes 0 with the same seed and fold, mean of the ratios "
         "(least to largest)",
-        "CPU time: of all threads of this process; beside other programs its ratio is the steadier one. On a GPU it says "
-        "nothing of the work done",
+        "CPU time: of all threads of the process; beside other programs its ratio is the steadier one. On a GPU it is "
+        "not the work done",
     ]
     if len({record["epochs"] for record in records if "epochs" in record}) > 1:
         under.append("the rows were not trained for the same number of epochs: their times are not of equal work")
