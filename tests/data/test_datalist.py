@@ -70,7 +70,7 @@ def test_every_kind_is_recognised(tmp_path):
     found = {kind: load_datalist(root, **settings) for kind, root in made.items()}
     assert {kind: data.name for kind, data in found.items()} == {
         "glas": "GlaS",
-        "cub": "CUB2",
+        "cub": "CUB (2 classes)",
         "table": "index.csv",
         "folder": "folder",
     }
