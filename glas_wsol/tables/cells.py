@@ -116,16 +116,16 @@ class Desk:
             return "-" + notes.mark(self._reason(row, measure))
         text = f"{_number(estimate.value, measure)} {_bounds(estimate.lo, estimate.hi, measure)}"
         if estimate.method == "wilson":
-            text += notes.mark(
+            text += " " + notes.mark(
                 "no error seen, or nothing but errors: drawing images again shows nothing else, so the interval is "
                 "Wilson's, for the images alone"
             )
         elif estimate.lo == estimate.hi and row.supervision != UNTRAINED:
-            text += notes.mark(
+            text += " " + notes.mark(
                 "an interval without width: drawing images again gives nothing else, which does not make it certain"
             )
         if estimate.n < row.n_images:
-            text += notes.mark(f"measured on {estimate.n} of {row.n_images} images")
+            text += " " + notes.mark(f"measured on {estimate.n} of {row.n_images} images")
         return text
 
     def _reason(self, row: Row, measure: Measure) -> str:

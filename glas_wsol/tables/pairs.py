@@ -117,7 +117,7 @@ def _cells(desk: Desk, row: Row, other: Row, measure: Measure, notes: Footnotes)
     if found is not None:
         text = signed(found, measure)
         if found.lo == found.hi == 0:
-            text += notes.mark("the two never differ here, which does not prove them alike")
+            text += " " + notes.mark("the two never differ here, which does not prove them alike")
         return text, p_value(found.p)
     common = any(row.at(cell) and other.at(cell) for cell in row.runs.keys() | other.runs.keys())
     why = "one of the two has no value" if common else "the two rows have no seed and fold in common"

@@ -324,7 +324,8 @@ def test_images_without_masks_are_counted(tmp_path):
     write_run(tmp_path / "none", {"classification_error": [0, 0, 0]}, n_with_masks=0)
     text = report_of(tmp_path / "none").markdown()
     assert "no evaluated image has a true mask" in text
-    assert "0.0 [0.0, 56.1](" in text  # z^2 / (3 + z^2)
+    assert "0.0 [0.0, 56.1] (" in text  # z^2 / (3 + z^2)
+    assert "](" not in text, "Markdown would make a link of an interval with a mark right behind it"
 
 
 def test_intervals_without_width_are_not_left_to_be_taken_for_certainty(tmp_path):
@@ -335,12 +336,12 @@ def test_intervals_without_width_are_not_left_to_be_taken_for_certainty(tmp_path
     text = report_of(tmp_path).markdown()
     tables = tables_of(text)
     classes, regions = tables["Table 1a. Methods, the class of the image"], tables["Table 1b. Methods, regions"]
-    mark = re.fullmatch(r"0\.0 \[0\.0, 0\.0\](\(.\))", classes["balanced error (%)"]["CAM-Avg"]).group(1)
+    mark = re.fullmatch(r"0\.0 \[0\.0, 0\.0\] (\(.\))", classes["balanced error (%)"]["CAM-Avg"]).group(1)
     assert f"* {mark} an interval without width" in text
     assert regions["F1+ (%)"]["CAM-Avg"].endswith("]")
     assert regions["F1- (%)"]["All-ones ‡"] == "0.0 [0.0, 0.0]"  # that is certain
     against = tables["Table 1d. CAM-Max against the others"]
-    mark = re.fullmatch(r"\+0\.0 \[\+0\.0, \+0\.0\](\(.\))", against["error (points)"]["CAM-Avg"]).group(1)
+    mark = re.fullmatch(r"\+0\.0 \[\+0\.0, \+0\.0\] (\(.\))", against["error (points)"]["CAM-Avg"]).group(1)
     assert f"* {mark} the two never differ here" in text
 
 
