@@ -161,7 +161,6 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
     def settings(self) -> dict[str, Any]:
         """What must be the same for an interrupted run to go on as it began, as JSON values."""
         return {
-            "optimizer": type(self.optimizer).__name__,
             **self.loss_function.settings(),
             "passes": self.passes,
             "erase_from_epoch": self.erase_from_epoch,
@@ -175,7 +174,6 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             "memory": self.memory,
             "memory_radius": self.memory_radius,
             "differentiable_mask": self.network.differentiable_mask,
-            "amp": self.amp,
         }
 
     def run(self) -> None:

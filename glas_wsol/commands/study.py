@@ -41,8 +41,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--overlays", nargs="*", default=[], metavar="FILE", help="recipe and trunk; none: the bundle's own")
     add("--rows", nargs="+", default=["all"], metavar="ROW", help="all, names in configs/methods, or own overlays")
     add("--seeds", nargs="+", type=_seed, default=[0], metavar="SEED", help="one training each (default: 0)")
-    fold = "paper, patient-0 to -4, stratified-0 to -4; patient or stratified: all five (default: paper)"
-    add("--folds", nargs="+", default=["paper"], metavar="FOLD", help=fold)
+    fold = "paper, patient-0 to -4, stratified-0 to -4; patient or stratified: all five (default: the config's own)"
+    add("--folds", nargs="+", default=[], metavar="FOLD", help=fold)
     add("--split", default="valid", choices=["train", "valid", "test"], help="what is evaluated (default: valid)")
     add("--dataset_dir", help="the data; left out: as the bundle says, the phantom")
     add("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: 1)")

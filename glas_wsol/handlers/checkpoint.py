@@ -153,6 +153,8 @@ class RunCheckpoint:
         groups = [{k: v for k, v in g.items() if k not in moved} for g in optimizer.param_groups]
         settings = {
             **self.recipe,
+            "amp": getattr(trainer, "amp", False),  # not every Ignite engine has it
+            "optimizer": type(optimizer).__name__,
             **settings_of(trainer, "train#trainer#"),
             **settings_of(self.network, "network_def#"),
             **{f"optimizer#{_OWN_NAMES.get(k, k)} of group {i}": v for i, g in enumerate(groups) for k, v in g.items()},

@@ -141,7 +141,9 @@ class LocalizationSaver:
 def _details(found: Localization) -> dict[str, Any]:
     """What the table says of an image, and what has no room in it."""
     height, width = found.decidable.shape
-    probabilities = zip(found.classes, found.probabilities, strict=True) if found.probabilities else ()
+    # without evidence there is no class, and so no probability of one
+    known = found.probabilities and found.evidence
+    probabilities = zip(found.classes, found.probabilities, strict=True) if known else ()
     return {
         "path": found.path,
         "name": found.name,

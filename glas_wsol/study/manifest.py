@@ -77,6 +77,8 @@ def inspect(run: Run) -> Found:
         raise OutputError("the run's manifest is damaged", path, "delete the run's folder") from error
     changed = [clause for old, now in zip(then, (run.training, run.evaluation), strict=True)
                for clause in changes(old, now, sorted(old.keys() | now.keys()))]  # fmt: skip
+    if (changed or made != _digest(run)) and digests is None and not (run.folder / "models").exists():
+        return Found(State.NEW)  # it failed before its first whole epoch: nothing would be lost
     if changed or made != _digest(run):
         same_model = digest_of(then[0]) == digest_of(run.training)
         state = State.OTHER_EVALUATION if same_model else State.OTHER_TRAINING

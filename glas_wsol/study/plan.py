@@ -38,7 +38,8 @@ class Request:
         overlays: config files between the bundle's own and the row's.
         rows: names, ``all``, or paths of overlays.
         seeds: one training each.
-        folds: as the bundle's setting, or ``stratified`` or ``patient`` for all five of a kind.
+        folds: as the bundle's setting, or ``stratified`` or ``patient`` for all five of a kind; none: as the config
+            says.
         split: what is evaluated.
         dataset_dir: the data; None: as the config says, which is the phantom.
         overrides: further settings of the bundle, by id, as typed.
@@ -49,7 +50,7 @@ class Request:
     overlays: Sequence[str | Path] = ()
     rows: Sequence[str] = ("all",)
     seeds: Sequence[int] = (0,)
-    folds: Sequence[str] = ("paper",)
+    folds: Sequence[str] = ()
     split: str = "valid"
     dataset_dir: str | None = None
     overrides: Mapping[str, str] | None = None
@@ -117,7 +118,7 @@ def plan(request: Request, make_phantom: bool = True) -> list[Run]:
     for file in base:
         load(file)  # a faulty file is named before anything is read together
     overrides = dict(request.overrides or {})
-    folds = _folds_of(request.folds)
+    folds = _folds_of(request.folds or [merged(base, overrides)["fold"]])
     output = Path(request.output).expanduser().absolute()
     images = Images(output, request.dataset_dir, folds, request.split, make_phantom)
     sources = []

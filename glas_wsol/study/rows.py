@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,8 @@ def rows_of(names: Sequence[str], bundle: Path) -> list[Row]:
         bundle: the bundle's folder, whose repository holds ``configs/methods``.
 
     Raises:
-        ConfigError: if there is no such row or file, or two rows would have one name.
+        ConfigError: if there is no such row or file, two rows would have one name, or an overlay of the user's own does
+            not say which method it is.
     """
     known = _known_rows(bundle)
     asked: list[Row] = []
@@ -73,7 +74,7 @@ def rows_of(names: Sequence[str], bundle: Path) -> list[Row]:
         elif Path(name).suffix in (".json", ".yaml", ".yml"):
             overlay = find(name, bundle)
             same = known.get(overlay.stem)
-            asked.append(same if same and same.overlay.samefile(overlay) else Row(overlay.stem, overlay))
+            asked.append(same if same and same.overlay.samefile(overlay) else _own_row(overlay, known))
         else:
             near = difflib.get_close_matches(name, [*known, "all"], n=1, cutoff=0.4) or [*known, "all"]
             raise ConfigError(f"no row named {name!r}", "--rows", f"did you mean {' or '.join(near)}")
@@ -86,6 +87,21 @@ def rows_of(names: Sequence[str], bundle: Path) -> list[Row]:
         raise ConfigError(f"two rows are called {twice.name!r}", twice.overlay, "rename this overlay")
     order = list(known)
     return sorted(chosen.values(), key=lambda row: order.index(row.name) if row.name in order else len(order))
+
+
+def _own_row(overlay: Path, known: Mapping[str, Row]) -> Row:
+    """A row that the tables can tell from all others."""
+    config = load(overlay)
+    if not isinstance(config.get("method"), str):
+        what = "this overlay does not say which method it is"
+        raise ConfigError(what, overlay, 'add "method": "a_name_of_its_own"')
+    mine = (config["method"], config.get("passes"))
+    for row in known.values():
+        theirs = load(row.overlay)
+        if mine == (theirs.get("method"), theirs.get("passes")):
+            what = f"this overlay calls itself what the row {row.name} is"
+            raise ConfigError(what, overlay, 'change its (first) "method" to a name of its own')
+    return Row(overlay.stem, overlay)
 
 
 def _known_rows(bundle: Path) -> dict[str, Row]:

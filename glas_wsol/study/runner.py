@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -171,5 +172,8 @@ def _call(command: Sequence[str], path: Path, children: Children) -> str | None:
         log.seek(start)
         # a progress bar returns to the line's start
         lines = [line.strip() for line in log.read().decode(errors="replace").replace("\r", "\n").splitlines()]
-    told = [line for line in lines if line.startswith("error: ")] or [line for line in lines if line]
-    return told[-1].removeprefix("error: ") if told else f"exit status {status}"
+    told = [line for line in lines if line.startswith("error: ")]
+    # MONAI wraps an exception once per level, and the first that Python prints is the cause
+    causes = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)][:1]
+    last = [line for line in lines if line][-1:]
+    return (told[-1:] or causes or last or [f"exit status {status}"])[0].removeprefix("error: ")

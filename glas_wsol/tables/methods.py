@@ -20,7 +20,8 @@ _REGIONS = ("f1_foreground", "f1_background", "pixel_average_precision")
 _BY_SEED = ("f1_foreground", "f1_background")
 ORACLE_SENTENCE = (
     "For these measures a threshold was chosen on the evaluated images themselves, with their pixel labels, separately "
-    "for every row. No method can know it: they show what its scores might hold, and are no results of image labels."
+    "for every row. No method can know it: they show what its scores might hold, and are no results of image labels. "
+    "F1+ and F1- share the threshold with the best mean of both: either alone may be better at 0.5."
 )
 METHOD_COLUMNS = (
     *("dataset", "synthetic", "split", "method", "passes", "title", "supervision", "trunk", "pretrained"),

@@ -75,6 +75,7 @@ def test_evaluation_writes_figures_masks_and_rows(trained, tmp_path, split):
     facts = {"method": "minmax", "passes": 2, "supervision": "image labels", "names_class": True, "synthetic": True}
     assert facts.items() <= report.items()
     assert report["training"]["epochs"] == report["recipe"]["epochs"] == 2
+    assert (report["recipe"]["optimizer"], report["recipe"]["amp"]) == ("SGD", False)
     with np.load(tmp_path / "evaluation.npz", allow_pickle=False) as kept:
         assert kept["names"].tolist() == [item["name"] for item in items]
         for key, measure in MEASURES.items():

@@ -163,7 +163,7 @@ def test_the_json_has_everything_of_each_image_and_the_table_the_number_of_its_b
             "path": "tiles/none.bmp",
             "name": "none",
             "class": "no evidence",
-            "probabilities": {"benign": 0.1, "malignant": 0.9},
+            "probabilities": {},
             "decidable_fraction": 0.0,
             "evidence": False,
             "threshold": 0.5,

@@ -121,8 +121,15 @@ def test_runs_with_other_settings_are_refused_before_anything_runs(request_of, c
 def test_an_unfinished_run_with_other_settings_is_refused_too(request_of):
     with pytest.raises(GlasWsolError, match="failed"):
         pretend(request_of(seeds=[0]), failing=[BOTH[0]])
+    (Path(request_of().output) / BOTH[0] / "models").mkdir()  # it had whole epochs behind it
     with pytest.raises(ConfigError, match="1 run was made with other settings: epochs"):
         pretend(request_of(seeds=[0], overrides={"epochs": "4"}))
+
+
+def test_a_run_that_failed_before_its_first_epoch_may_be_mended(request_of):
+    with pytest.raises(GlasWsolError, match="failed"):
+        pretend(request_of(seeds=[0]), failing=[BOTH[0]])
+    assert pretend(request_of(seeds=[0], overrides={"epochs": "4"})).trained == [BOTH[0]]
 
 
 def test_replaced_runs_are_made_anew_and_others_left(request_of, capsys):

@@ -191,13 +191,13 @@ def test_an_overlay_of_the_user_s_is_a_row(request_of, tmp_path, monkeypatch):
 
 
 def test_overlays_that_make_no_row(request_of, tmp_path):
-    (tmp_path / "cam_max.json").write_text("{}")
+    (tmp_path / "cam_max.json").write_text('{"method": "mine"}')
     with pytest.raises(ConfigError, match="two rows are called 'cam_max'"):
         plan(request_of(rows=["cam_max", str(tmp_path / "cam_max.json")]))
     (tmp_path / "broken.json").write_text('{"passes": ')
     with pytest.raises(ConfigError, match=r"cannot be read .*broken\.json"):
         plan(request_of(rows=[str(tmp_path / "broken.json")]))
-    (tmp_path / "lost.json").write_text('{"no#such#block": 3}')
+    (tmp_path / "lost.json").write_text('{"method": "lost", "no#such#block": 3}')
     with pytest.raises(ConfigError, match=r"do not fit together .*lost\.json"):
         plan(request_of(rows=[str(tmp_path / "lost.json")]))
 
@@ -247,3 +247,25 @@ def test_from_any_folder(request_of, tmp_path, monkeypatch):
 
 def test_a_digest_knows_no_order():
     assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1}) != digest_of({"a": 1, "b": [3]})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"passes": 2}, "does not say which method it is"),
+        ({"method": "cam_avg", "passes": None}, "calls itself what the row cam_avg is"),
+        ({"method": "minmax", "passes": 4}, "calls itself what the row minmax_4 is"),
+    ],
+)
+def test_a_row_of_the_users_own_needs_a_name_that_tables_can_tell_apart(content, said, request_of, tmp_path):
+    overlay = tmp_path / "mine.json"
+    overlay.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=said):
+        plan(request_of(rows=[str(overlay)]))
+
+
+def test_without_folds_the_fold_is_the_configs_own(request_of, tmp_path):
+    own = tmp_path / "own.json"
+    own.write_text(json.dumps({"fold": "stratified-3"}))
+    overlays = [*OVERLAYS, str(own)]
+    assert {run.fold for run in plan(request_of(folds=[], overlays=overlays, rows=["stain"]))} == {"stratified-3"}
