@@ -49,7 +49,7 @@ SCHEMA = {
 }
 
 # Import names of what the metadata declares under its package's name.
-DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "ignite": "pytorch-ignite"}
+DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow", "skimage": "scikit-image", "ignite": "pytorch-ignite"}
 
 
 @pytest.fixture(params=BUNDLES)

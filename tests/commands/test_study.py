@@ -46,7 +46,7 @@ def test_the_least_that_can_be_typed(asked):
     run("--dry-run", "OUT")
     ((request, options),) = asked
     assert request == Request(output=Path("OUT"), bundle=Path("bundles/glas_minmax_entropy"), overlays=[], rows=["all"],
-                              seeds=[0], folds=["paper"], overrides={})  # fmt: skip
+                              seeds=[0], folds=[], overrides={})  # fmt: skip
     assert options == {"jobs": 1, "replace": False, "dry_run": True}
 
 
@@ -74,12 +74,14 @@ def test_a_setting_of_the_study_s_own_is_refused(asked):
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interruption_says_how_to_go_on(monkeypatch, capsys, by):
+def test_an_interruption_says_how_to_go_on(request, monkeypatch, capsys, by):
     def interrupted(*_, **__) -> None:
         os.kill(os.getpid(), by)
         pytest.fail("it goes on after the signal")
 
     monkeypatch.setattr(glas_wsol.study, "conduct", interrupted)
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, usual))
     before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     with pytest.raises(SystemExit) as left:
         run("OUT")
