@@ -301,7 +301,7 @@ def test_rows_of_unequal_runs_are_marked_and_compared_on_common_ones(tmp_path):
     text = report.markdown()
     assert "none of seed 1 fold paper. Its values are of the runs it has" in text.replace("\n  ", " ")
     frame = tables_of(text)["Table 1b. Methods, regions"]
-    assert list(frame.index) == ["Haematoxylin stain ‡", "CAM-Avg", "Min-max entropy, passes 4 (b)"]
+    assert list(frame.index) == ["Haematoxylin stain ‡", "CAM-Avg", "Min-max entropy, passes 4 (c)"]
     assert frame["F1+ (%)"]["CAM-Avg"].startswith("56.2 [")
     report.write(tmp_path / "out")
     pairs = pd.read_csv(tmp_path / "out" / "pairs.csv").set_index(["row", "other"])
