@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from glas_wsol.metrics.items import components, score_levels, soft_map, true_obj
 
 __all__ = ["BoxAccuracy", "MaxBoxAccuracy", "best_overlap", "object_boxes"]
 
+_Hits = Callable[[Mapping[str, Any], np.ndarray], np.ndarray]
 _OVERLAPS = np.array([0.3, 0.5, 0.7])
 _STEPS = 100  # thresholds 0, .01 .. 1
 _MANY = 100  # parts of a mask: from here on it pays to leave out the specks first
@@ -44,7 +45,7 @@ def best_overlap(boxes: np.ndarray, others: np.ndarray) -> float:
     return float((shared / (areas[0] + areas[1] - shared)).max())
 
 
-def _hits(mask: np.ndarray, true_boxes: np.ndarray) -> np.ndarray:
+def _hits_of_mask(mask: np.ndarray, true_boxes: np.ndarray) -> np.ndarray:
     """Whether the mask's boxes reach each of the overlaps, ``[3]`` bool."""
     parts = components(mask)
     if parts.max() > _MANY:
@@ -55,6 +56,16 @@ def _hits(mask: np.ndarray, true_boxes: np.ndarray) -> np.ndarray:
         large[0] = False  # the background
         parts = (np.cumsum(large) * large)[parts]
     return best_overlap(object_boxes(parts), true_boxes) >= _OVERLAPS
+
+
+def _against_truth(item: Mapping[str, Any], hits: _Hits, width: int) -> np.ndarray | None:
+    """The hits against the boxes of the true objects; None without a truth, NaN where it has no object."""
+    objects = true_objects(item)
+    if objects is None:
+        return None
+    if not objects.any():
+        return np.full(width, np.nan)  # it has a truth all the same: rows go by images with one
+    return hits(item, object_boxes(objects))
 
 
 class BoxAccuracy(MeasureMetric):
@@ -73,13 +84,12 @@ class BoxAccuracy(MeasureMetric):
 
     @staticmethod
     def _row(item: Mapping[str, Any]) -> np.ndarray | None:
-        objects = true_objects(item)
-        if objects is None:
-            return None
-        if not objects.any():
-            return np.full(len(_OVERLAPS), np.nan)  # it has a truth all the same: rows go by images with one
+        return _against_truth(item, BoxAccuracy._hits, len(_OVERLAPS))
+
+    @staticmethod
+    def _hits(item: Mapping[str, Any], true_boxes: np.ndarray) -> np.ndarray:
         found = [(box.y, box.x, box.y + box.height, box.x + box.width) for box in item["localization"].boxes]
-        return best_overlap(np.array(found).reshape(-1, 4), object_boxes(objects)) >= _OVERLAPS
+        return best_overlap(np.array(found).reshape(-1, 4), true_boxes) >= _OVERLAPS
 
 
 class MaxBoxAccuracy(MeasureMetric):
@@ -96,15 +106,14 @@ class MaxBoxAccuracy(MeasureMetric):
 
     @staticmethod
     def _row(item: Mapping[str, Any]) -> np.ndarray | None:
-        objects = true_objects(item)
-        if objects is None:
-            return None
-        if not objects.any():
-            return np.full((_STEPS + 1) * len(_OVERLAPS), np.nan)
-        levels, boxes = score_levels(soft_map(item), _STEPS), object_boxes(objects)
+        return _against_truth(item, MaxBoxAccuracy._hits, (_STEPS + 1) * len(_OVERLAPS))
+
+    @staticmethod
+    def _hits(item: Mapping[str, Any], true_boxes: np.ndarray) -> np.ndarray:
+        levels = score_levels(soft_map(item), _STEPS)
         present = np.bincount(levels.ravel(), minlength=_STEPS + 1)
         hits = np.zeros((_STEPS + 1, len(_OVERLAPS)))
         for step in range(_STEPS + 1):
             # Without a pixel at the level before, the mask is that of the step before.
-            hits[step] = hits[step - 1] if step and not present[step - 1] else _hits(levels >= step, boxes)
+            hits[step] = hits[step - 1] if step and not present[step - 1] else _hits_of_mask(levels >= step, true_boxes)
         return hits.ravel()

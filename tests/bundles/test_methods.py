@@ -79,24 +79,9 @@ def phantoms(tmp_path_factory) -> dict[str, str]:
     return {b: resolve_dataset("phantom", str(folder / b), kinds[b], DATA[b]["phantom"]) for b in BUNDLES}
 
 
-HAND_OUT_MASKS = {
-    "train#dataset#data": "$@datalist.select('train', masks=True)",
-    "spatial_keys": ["image", "mask"],
-    "read_training": {
-        "_target_": "Compose",
-        "transforms": [
-            "@read",
-            {
-                "_target_": "LoadImaged",
-                "keys": "mask",
-                "reader": "glas_wsol.transforms.TileReader",
-                "mode": "mask",
-                "ensure_channel_first": True,
-                "dtype": "$np.float32",
-            },
-        ],
-    },
-}
+UNET = json.loads((ROOT / "configs/methods/unet.json").read_text())
+# What lets the U-Net's training read masks, to be put on top of other rows.
+HAND_OUT_MASKS = {key: UNET[key] for key in ("train#dataset#data", "spatial_keys", "read_training")}
 
 
 @contextmanager
@@ -142,7 +127,7 @@ def test_only_the_unet_s_overlay_asks_for_masks():
 
 def test_all_baselines_are_trained_by_the_same_block():
     blocks = {json.dumps(json.loads(path.read_text()).get("train#trainer")) for path in TRAINED}
-    blocks -= {"null", json.dumps(json.loads((ROOT / "configs/methods/unet.json").read_text())["train#trainer"])}
+    blocks -= {"null", json.dumps(UNET["train#trainer"])}
     assert len(blocks) == 1
 
 
