@@ -16,21 +16,15 @@ from monai.transforms import Transform
 from monai.utils.enums import CommonKeys as Keys
 from skimage.measure import label as connected_regions
 from torch import Tensor
-from torch.nn import functional as F
 
 from glas_wsol.boxes import MIN_BOX_AREA, Box, check_min_area, find_boxes
 from glas_wsol.errors import ImageFileError, NumericalError
+from glas_wsol.evidence import has_evidence
 
-__all__ = ["THRESHOLD", "Localization", "LocalizePredictiond", "has_evidence", "separate_objects"]
+__all__ = ["THRESHOLD", "Localization", "LocalizePredictiond", "separate_objects"]
 
 THRESHOLD = 0.5
 """Fixed by training (the pseudo-threshold's centre); nothing is tuned on pixel labels."""
-
-# A tile whose 8 x 8 px means differ by less than this (in [0, 1]) shows nothing: glass, or a blank scan with its noise.
-# Stained tissue lies well above: 0.093 to 0.305 in the 85 training images of GlaS, 0.071 to 0.342 in 272 of EBHI-Seg.
-_LEAST_CONTRAST = 0.02
-# The sigmoid's range over a map of no range at all is 0; over any map with a maximum and a minimum it is 0.96.
-_LEAST_RANGE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -89,23 +83,6 @@ class Localization:
     def boxes(self) -> tuple[Box, ...]:
         """Boxes around the mask's connected parts, the largest first (see :func:`~glas_wsol.boxes.find_boxes`)."""
         return find_boxes(self.decidable, self.mask, self.min_box_area)
-
-
-def has_evidence(image: Tensor, decidable: Tensor) -> bool:
-    """Whether an image shows anything to decide on.
-
-    A blank image still gets a confident map from any network with padding: its border differs from its middle, and
-    the per-image normalisation blows that up. So the image itself must have contrast, and its map a range.
-
-    Args:
-        image: ``[3, H, W]``, in [0, 1].
-        decidable: ``[H, W]``, in [0, 1].
-    """
-    if float(decidable.max() - decidable.min()) < _LEAST_RANGE:
-        return False
-    side = max(1, min(8, min(image.shape[-2:]) // 4))  # of the blocks averaged, against noise
-    means = F.avg_pool2d(image.float().unsqueeze(0), kernel_size=side, stride=side, ceil_mode=True)
-    return float(means.std(dim=[2, 3], unbiased=False).max()) >= _LEAST_CONTRAST
 
 
 def separate_objects(mask: Tensor | np.ndarray, threshold: float = 0) -> np.ndarray:
