@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from monai.data import MetaTensor
@@ -12,9 +13,48 @@ from monai.inferers import Inferer
 from torch import Tensor
 from torch.nn import functional as F
 
+from glas_wsol.errors import ConfigError
 from glas_wsol.transforms import Rescale, Window, crop_back, pad_to_multiple
 
 __all__ = ["TrainingInferer", "WholeTileInferer"]
+
+
+class _View(NamedTuple):
+    """A symmetry of the square: mirrored left to right or not, then turned anticlockwise by quarters."""
+
+    quarters: int = 0
+    mirrored: bool = False
+
+    def of(self, image: Tensor) -> Tensor:
+        """``[B, n, H, W]``, seen so; its sides change places after an odd number of quarters."""
+        return (image.flip(-1) if self.mirrored else image).rot90(self.quarters, (-2, -1)).contiguous()
+
+    def undo(self, prediction: Tensor) -> Tensor:
+        """Put a prediction of the view back into the image's place; no value changes."""
+        upright = prediction.rot90(-self.quarters, (-2, -1))
+        return upright.flip(-1) if self.mirrored else upright
+
+
+def _views(flips: bool | str, rotations: bool) -> tuple[_View, ...]:
+    """The views, in an order in which each half, quarter, ... is a coset of a normal subgroup of all of them.
+
+    Mirroring or turning the image only makes such parts change places, and a sum that is made of two halves, each made
+    of two halves, ... stays the same to the last bit.
+    """
+    if flips not in (False, True, "horizontal"):
+        raise ConfigError(f"flips={flips!r}", "WholeTileInferer", "give true, false or horizontal")
+    if flips == "horizontal":
+        if rotations:
+            raise ConfigError("flips=horizontal with rotations", "WholeTileInferer", "quarter turns need flips=true")
+        return _View(0), _View(0, True)
+    views = [_View(0)]
+    if flips or rotations:
+        views.append(_View(2))
+    if flips:
+        views += [view._replace(mirrored=True) for view in views]
+    if rotations:
+        views += [view._replace(quarters=view.quarters + 1) for view in views]
+    return tuple(views)
 
 
 class WholeTileInferer(Inferer):
@@ -22,16 +62,47 @@ class WholeTileInferer(Inferer):
 
     The prediction has the input's own height and width; interpolation keeps its channels' sum at 1.
 
+    With several views it is the mean of their predictions, each put back into the image's place: still a distribution
+    at every pixel. Every view is padded for itself, so that the result of a mirrored image is the mirrored result,
+    whatever the network, where the views hold that mirroring, and the same for turns: to the last bit if the network
+    is deterministic. Each view's mask was min-max normalised by itself; a threshold then acts on the views' mean of
+    ``R+``, which seldom reaches 0 or 1. A view's say in the class is its decidable area.
+
+    A prediction costs as many forwards as there are views: ``flips`` 4 (2 if horizontal), ``rotations`` 4, both 8;
+    times the number of scales, where a forward's work goes with the square of its scale.
+
     Args:
         factor: training resolution as a factor of the input's. Defaults to 1.
         short_side: training resolution as the length of the shorter side in px, instead of ``factor``.
         divisor: of both padded sides. Defaults to 32, the trunks' stride.
+        flips: average over the image, its two mirror images and both mirrorings at once; ``"horizontal"``: over the
+            image and its mirror image left to right only, where up and down are not alike. Defaults to False.
+        rotations: average over quarter turns, with ``flips`` those of the mirror images too. Defaults to False.
+        scales: average over these resolutions, relative to the training resolution. Defaults to (1,).
+
+    Raises:
+        ConfigError: if a value is out of range.
     """
 
-    def __init__(self, factor: float = 1.0, short_side: int | None = None, divisor: int = 32) -> None:
+    def __init__(
+        self,
+        factor: float = 1.0,
+        short_side: int | None = None,
+        divisor: int = 32,
+        flips: bool | str = False,
+        rotations: bool = False,
+        scales: Sequence[float] = (1.0,),
+    ) -> None:
         super().__init__()
+        if not scales or not isinstance(scales, (list, tuple)) or not all(0 < scale < math.inf for scale in scales):
+            raise ConfigError(f"scales={scales!r}", "WholeTileInferer", "give a list of numbers above 0, as [1.0]")
         self.rescale = Rescale(factor, short_side)
+        self.rescales = [
+            Rescale(factor * scale) if short_side is None else Rescale(factor, max(1, round(short_side * scale)))
+            for scale in scales
+        ]
         self.divisor = divisor
+        self._views = _views(flips, rotations)
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Predict.
@@ -45,15 +116,31 @@ class WholeTileInferer(Inferer):
         Returns:
             ``[B, n, H, W]``.
         """
-        height, width = inputs.shape[-2:]
-        padded, window = self.prepare(inputs)
-        prediction = crop_back(network(padded, *args, **kwargs), window)
-        if prediction.shape[-2:] != (height, width):
-            prediction = F.interpolate(prediction, size=(height, width), mode="bilinear", align_corners=False)
-        return prediction
+
+        def predict(view: _View, rescale: Rescale) -> Tensor:
+            seen = view.of(image)
+            padded, window = self._pad(seen, rescale)
+            prediction = crop_back(network(padded, *args, **kwargs), window)
+            if prediction.shape[-2:] != seen.shape[-2:]:
+                size = seen.shape[-2:]
+                prediction = F.interpolate(prediction, size=size, mode="bilinear", align_corners=False)
+            return view.undo(prediction)
+
+        def total(views: Sequence[_View], rescale: Rescale) -> Tensor:
+            if len(views) == 1:
+                return predict(views[0], rescale)
+            half = len(views) // 2
+            return total(views[:half], rescale) + total(views[half:], rescale)
+
+        image = _plain(inputs)
+        prediction = total(self._views, self.rescales[0])
+        for rescale in self.rescales[1:]:
+            prediction = prediction + total(self._views, rescale)
+        count = len(self._views) * len(self.rescales)
+        return prediction if count == 1 else prediction / count
 
     def prepare(self, inputs: Tensor) -> tuple[Tensor, Window]:
-        """What the network is given.
+        """What the network is given of the image as it is.
 
         Args:
             inputs: ``[B, 3, H, W]``, in [0, 1].
@@ -61,8 +148,26 @@ class WholeTileInferer(Inferer):
         Returns:
             ``[B, 3, H', W']`` at the training resolution, padded, and where the image lies in it.
         """
-        image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        return pad_to_multiple(torch.stack([self.rescale(one) for one in image]), self.divisor)
+        return self._pad(_plain(inputs), self.rescale)
+
+    def views(self, inputs: Tensor) -> Iterator[Tensor]:
+        """What the network is given, view by view.
+
+        Args:
+            inputs: ``[B, 3, H, W]``, in [0, 1].
+
+        Returns:
+            ``[B, 3, H', W']`` of every view at every scale, padded.
+        """
+        image = _plain(inputs)
+        return (self._pad(view.of(image), rescale)[0] for rescale in self.rescales for view in self._views)
+
+    def _pad(self, image: Tensor, rescale: Rescale) -> tuple[Tensor, Window]:
+        return pad_to_multiple(torch.stack([rescale(one) for one in image]), self.divisor)
+
+
+def _plain(inputs: Tensor) -> Tensor:
+    return inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
 
 
 class TrainingInferer(Inferer):

@@ -8,6 +8,7 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
+from glas_wsol.errors import ConfigError
 from glas_wsol.inferers import WholeTileInferer
 from tests.conftest import tiny_network
 
@@ -114,3 +115,125 @@ def test_arguments_reach_the_network_and_metadata_does_not():
 
     WholeTileInferer()(MetaTensor(pattern(9, 7)), network, 3, depth=4)
     assert seen == [(Tensor, (3,), {"depth": 4})]
+
+
+ODD = [(45, 70), (33, 97), (61, 131)]  # not square, no side a multiple of 32, paddings odd and even
+SYMMETRIES = {
+    "left to right": lambda x: x.flip(-1),
+    "upside down": lambda x: x.flip(-2),
+    "half a turn": lambda x: x.flip(-1, -2),
+    "a quarter": lambda x: x.transpose(-1, -2).flip(-2),
+    "three quarters": lambda x: x.transpose(-1, -2).flip(-1),
+    "transposed": lambda x: x.transpose(-1, -2),
+    "transposed the other way": lambda x: x.flip(-1, -2).transpose(-1, -2),
+}
+KEPT = {  # which symmetries of the image are symmetries of the result
+    "horizontal": ({"flips": "horizontal"}, ["left to right"]),
+    "flips": ({"flips": True}, ["left to right", "upside down", "half a turn"]),
+    "rotations": ({"rotations": True}, ["half a turn", "a quarter", "three quarters"]),
+    "both": ({"flips": True, "rotations": True}, list(SYMMETRIES)),
+    "scales": ({"flips": True, "scales": [0.7, 1.0, 1.3]}, ["left to right", "upside down", "half a turn"]),
+}
+
+
+@pytest.mark.parametrize("size", ODD)
+@pytest.mark.parametrize("factor", [1.0, 0.6])
+@pytest.mark.parametrize("name", KEPT)
+def test_the_result_of_a_mirrored_image_is_the_mirrored_result_to_the_last_bit(name, factor, size):
+    options, kept = KEPT[name]
+    network = tiny_network().eval()
+    image = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    plain, inferer = WholeTileInferer(factor), WholeTileInferer(factor, **options)
+    with torch.no_grad():
+        result, alone = inferer(image, network), plain(image, network)
+        for symmetry, change in SYMMETRIES.items():
+            changed = change(image)
+            assert torch.equal(inferer(changed, network), change(result)) == (symmetry in kept), symmetry
+            assert not torch.allclose(plain(changed, network), change(alone), atol=1e-3), symmetry
+    torch.testing.assert_close(result.sum(1), torch.ones(2, *size))
+
+
+@pytest.mark.parametrize("size", ODD)
+@pytest.mark.parametrize("name", ["horizontal", "flips", "rotations", "both"])
+def test_a_network_that_commutes_with_the_views_says_what_it_said_without(name, size):
+    def network(image: Tensor) -> Tensor:  # of each pixel and of the image's own least and largest value
+        low, high = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)
+        return ((image - low) / (high - low)).square()
+
+    image = pattern(*size, batch=2)
+    assert torch.equal(WholeTileInferer(**KEPT[name][0])(image, network), WholeTileInferer()(image, network))
+
+
+def test_views_and_scales_by_hand():
+    # A network that knows where it is: the row plus a thousandth of the column, on 4 x 6 px without any padding.
+    def network(image: Tensor) -> Tensor:
+        rows, columns = torch.meshgrid(*(torch.arange(n) for n in image.shape[-2:]), indexing="ij")
+        return (rows + columns / 1000).expand(len(image), 1, *image.shape[-2:])
+
+    def result(**options) -> Tensor:
+        return WholeTileInferer(divisor=2, **options)(torch.zeros(1, 3, 4, 6), network)[0, 0]
+
+    rows, columns = torch.meshgrid(torch.arange(4.0), torch.arange(6.0), indexing="ij")
+    torch.testing.assert_close(result(), rows + columns / 1000)
+    torch.testing.assert_close(result(flips="horizontal"), rows + 2.5 / 1000)
+    torch.testing.assert_close(result(flips=True), torch.full((4, 6), 1.5 + 2.5 / 1000))
+    # quarter turns swap the sides: half the views count columns as rows, of which there are 6
+    torch.testing.assert_close(result(rotations=True), torch.full((4, 6), (1.5 + 2.5) / 2 * 1.001))
+    torch.testing.assert_close(result(flips=True, rotations=True), torch.full((4, 6), (1.5 + 2.5) / 2 * 1.001))
+    # at twice the resolution, row i of the 4 is the mean of rows 2 i and 2 i + 1 of the 8
+    double = (2 * rows + 0.5) + (2 * columns + 0.5) / 1000
+    torch.testing.assert_close(result(scales=[2.0]), double)
+    torch.testing.assert_close(result(scales=[1.0, 2.0]), (rows + columns / 1000 + double) / 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({"flips": "horizontal"}, [(32, 64)] * 2),
+        ({"flips": True}, [(32, 64)] * 4),
+        ({"rotations": True}, [(32, 64)] * 2 + [(64, 32)] * 2),
+        ({"flips": True, "rotations": True}, [(32, 64)] * 4 + [(64, 32)] * 4),
+        ({"scales": [1, 2.0]}, [(32, 64), (64, 96)]),  # 31 x 40 and 62 x 80, padded
+        ({"short_side": 20, "scales": (0.5, 2.6)}, [(32, 32), (64, 96)]),  # 10 x 13 and 52 x 67
+        ({"flips": "horizontal", "scales": [1.0, 2.0]}, [(32, 64)] * 2 + [(64, 96)] * 2),
+    ],
+)
+def test_every_view_at_every_scale_is_one_forward(options, sizes):
+    recording, inferer = Recording(), WholeTileInferer(**options)
+    image = torch.rand(1, 3, 31, 40)
+    inferer(image, recording)
+    assert recording.sizes == sizes
+    views = list(inferer.views(image))
+    assert [tuple(one.shape[-2:]) for one in views] == sizes
+    assert len({one.numpy().tobytes() for one in views}) == len(views), "no view twice"
+    if "scales" not in options:
+        assert torch.equal(views[0], inferer.prepare(image)[0])
+
+
+def test_without_views_nothing_changes():
+    network, image = tiny_network().eval(), torch.rand(1, 3, 45, 70)
+    off = WholeTileInferer(0.6, flips=False, rotations=False, scales=[1.0])
+    with torch.no_grad():
+        padded, (top, left, height, width) = off.prepare(image)
+        inner = network(padded)[..., top : top + height, left : left + width]
+        plain = torch.nn.functional.interpolate(inner, size=(45, 70), mode="bilinear", align_corners=False)
+        assert torch.equal(off(image, network), plain)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"flips": "vertical"},
+        {"flips": "horizontal", "rotations": True},
+        {"scales": []},
+        {"scales": 2.0},
+        {"scales": "1.0"},
+        {"scales": [1.0, 0.0]},
+        {"scales": [float("nan")]},
+        {"scales": [float("inf")]},
+    ],
+)
+def test_views_that_cannot_be_are_refused_in_one_line(options):
+    with pytest.raises(ConfigError, match="WholeTileInferer") as caught:
+        WholeTileInferer(**options)
+    assert "\n" not in str(caught.value)
