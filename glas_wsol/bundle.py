@@ -19,8 +19,10 @@ from typing import Any
 
 import monai.bundle
 from monai.bundle import ConfigParser
+from monai.utils import ensure_tuple
 
 from glas_wsol.errors import ConfigError, GlasWsolError, OutputError, WeightsError
+from glas_wsol.networks.ensemble import EnsembleNetwork, common_card
 from glas_wsol.networks.weights import load_strictly, read_state_dict, sha256_of
 from glas_wsol.settings import as_json, changes, settings_of
 
@@ -171,16 +173,22 @@ def resolve_dataset(
     return dataset_dir
 
 
-def model_card(checkpoint: str, **defaults: Any) -> dict[str, Any]:
+def model_card(checkpoint: str | Sequence[str], **defaults: Any) -> dict[str, Any]:
     """What a checkpoint is: trunk, classes, resolution, from the ``model.json`` beside it.
 
     Args:
-        checkpoint: the weights' file.
+        checkpoint: the weights' file; of several, what they are as an ensemble, see
+            :func:`~glas_wsol.networks.ensemble.common_card`.
         defaults: what to assume where there is no ``model.json`` or it does not say.
 
     Raises:
+        ConfigError: if several models do not fit together.
         WeightsError: if ``model.json`` cannot be read.
     """
+    files = [str(one) for one in ensure_tuple(checkpoint)]
+    if len(files) != 1:
+        return common_card([model_card(file, **defaults) for file in files], files)
+    checkpoint = files[0]
     path = Path(checkpoint).with_suffix(".json")
     if not path.is_file():
         if Path(checkpoint).is_file():
@@ -192,18 +200,31 @@ def model_card(checkpoint: str, **defaults: Any) -> dict[str, Any]:
         raise WeightsError("the model's description cannot be read", path, "restore it or delete it") from error
 
 
-def load_checkpoint(network: Any, checkpoint: str, settings: Mapping[str, Any] | None = None) -> None:
+def load_checkpoint(network: Any, checkpoint: str | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
     """Load a trained model into a network, strictly, and only with the settings it was trained with.
 
     Args:
         network: the network the weights were trained with.
-        checkpoint: a plain state dict, ``.pt`` or ``.safetensors``.
-        settings: what is compared with the ``model.json`` beside it, besides the network's own settings.
+        checkpoint: a plain state dict, ``.pt`` or ``.safetensors``; for an ensemble a list of them, one per member.
+        settings: what is compared with the ``model.json`` beside it, besides the network's own settings. An ensemble's
+            members may have trunks of their own.
 
     Raises:
-        ConfigError: if a setting differs from the one the model was trained with.
+        ConfigError: if a setting differs from the one the model was trained with, or there are not as many files as
+            members.
         WeightsError: if the file is missing, unsafe, or of another network.
     """
+    files = [str(one) for one in ensure_tuple(checkpoint)]
+    members = list(network.members) if isinstance(network, EnsembleNetwork) else [network]
+    if len(files) != len(members):
+        what = f"{len(files)} checkpoints for a network of {len(members)}"
+        raise ConfigError(what, "checkpoint", "name one file, or several of an ensemble's members")
+    if isinstance(network, EnsembleNetwork):
+        settings = {k: v for k, v in (settings or {}).items() if k != "trunk"}
+        for member, file in zip(members, files, strict=True):
+            load_checkpoint(member, file, settings)
+        return
+    checkpoint = files[0]
     if not Path(checkpoint).is_file():
         raise WeightsError("no trained model", checkpoint, "train first, or name a model with --checkpoint FILE")
     card = model_card(checkpoint)

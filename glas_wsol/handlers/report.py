@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from monai.networks.utils import eval_mode
+from monai.utils import ensure_tuple
 from monai.utils.enums import CommonKeys as Keys
 
 from glas_wsol.errors import ConfigError
@@ -36,7 +37,8 @@ logger = logging.getLogger(__name__)
 class ClassOpinions:
     """Asks the localizer, and the classifier of the *whole* image, for the class: the named class is C's on X+.
 
-    Other methods have one opinion only, and nothing is asked.
+    Other methods, and ensembles, have one opinion only, and nothing is asked. With several views of an image it is the
+    mean over them.
 
     Adds ``localizer_probabilities`` and ``whole_image_probabilities``, ``[B, c]`` each, to the evaluator's output.
 
@@ -54,11 +56,17 @@ class ClassOpinions:
             engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Run M and C once more on the batch."""
+        """Run M and C once more on every view of the batch."""
+        opinions = []
         with eval_mode(self.network):  # no gradient either
-            x = self.network.normalise(self.inferer.prepare(engine.state.output[Keys.IMAGE])[0])
-            engine.state.output["localizer_probabilities"] = self.network.localize(x).logits.softmax(dim=1)
-            engine.state.output["whole_image_probabilities"] = self.network.classify(x).softmax(dim=1)
+            for image in self.inferer.views(engine.state.output[Keys.IMAGE]):
+                x = self.network.normalise(image)
+                opinions.append(
+                    (self.network.localize(x).logits.softmax(dim=1), self.network.classify(x).softmax(dim=1))
+                )
+        localizer, classifier = (torch.stack(who).mean(dim=0) for who in zip(*opinions, strict=True))
+        engine.state.output["localizer_probabilities"] = localizer
+        engine.state.output["whole_image_probabilities"] = classifier
 
 
 class EvaluationReport:
@@ -75,11 +83,14 @@ class EvaluationReport:
         facts: what else the report says: ``method``, ``trained_as`` (the method the weights were trained as), split,
             seed, selection rule, ..., JSON values only.
         checkpoint: the evaluated weights' file, named with its SHA-256; a ``clock.json`` beside it tells how long they
-            were trained.
+            were trained. Of an ensemble a list of files: names and digests are lists then, and times sums.
     """
 
-    def __init__(self, output_dir: str | Path, facts: Mapping[str, Any], checkpoint: str | Path) -> None:
-        self.output_dir, self.facts, self.checkpoint = Path(output_dir), dict(facts), Path(checkpoint)
+    def __init__(
+        self, output_dir: str | Path, facts: Mapping[str, Any], checkpoint: str | Path | Sequence[str | Path]
+    ) -> None:
+        self.output_dir, self.facts = Path(output_dir), dict(facts)
+        self.checkpoints = [Path(one) for one in ensure_tuple(checkpoint)]
         self.rows: list[dict[str, Any]] = []
         self.threshold, self.without_evidence = 0.0, 0
 
@@ -146,8 +157,8 @@ class EvaluationReport:
                 who: _number(engine.state.metrics.get(f"classification_error_{who}"))
                 for who in ("localizer", "whole_image")
             },
-            "checkpoint": self.checkpoint.name,
-            "checkpoint_sha256": sha256_of(self.checkpoint),
+            "checkpoint": _one_or_all([file.name for file in self.checkpoints]),
+            "checkpoint_sha256": _one_or_all([sha256_of(file) for file in self.checkpoints]),
         }
         for key in ("classification_error", "f1_foreground", "f1_background"):
             values = arrays.get(key, np.full((len(self.rows), 1), np.nan))[:, 0]
@@ -183,14 +194,15 @@ class EvaluationReport:
         return self.facts.get("threshold_rule") if own else f"set by hand, not the method's own {THRESHOLD:g}"
 
     def _training(self) -> dict[str, Any] | None:
-        """How long the weights were trained.
+        """How long the weights were trained, all members of an ensemble together.
 
         None where nothing was, where they were trained as another method, and where the time of an epoch is lost or
         the epochs were not run on one device with one number of threads.
         """
-        epochs = read_clock(self.checkpoint.with_name("clock.json"))
+        clocks = [read_clock(file.with_name("clock.json")) for file in self.checkpoints]
+        epochs = [one for clock in clocks for one in clock]
         trained = self.facts.get("supervision") != "none" and self.facts.get("method") == self.facts.get("trained_as")
-        whole = [one["epoch"] for one in epochs] == list(range(1, len(epochs) + 1))
+        whole = all(clock and [one["epoch"] for one in clock] == list(range(1, len(clock) + 1)) for clock in clocks)
         if not trained or not whole or len({(one["device"], one["threads"]) for one in epochs}) != 1:
             return None
         return {
@@ -200,6 +212,10 @@ class EvaluationReport:
             "device": epochs[-1]["device"],
             "threads": epochs[-1]["threads"],
         }
+
+
+def _one_or_all(values: list[str]) -> str | list[str]:
+    return values[0] if len(values) == 1 else values
 
 
 def summary(report: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,15 +38,23 @@ class LocalizationSaver:
         output_dir: receives ``masks/NAME.png`` (0 undecidable, 255 decidable), ``overlays/NAME.png`` and the tables.
         table: name of the CSV table; the JSON has its name with another suffix. Defaults to ``predictions.csv``.
         overlays: whether to write overlays. Defaults to True.
+        provenance: what every entry of the JSON says besides, such as the models' digests; JSON values only.
 
     Raises:
         ConfigError: if ``table`` does not end in ``.csv``.
     """
 
-    def __init__(self, output_dir: str | Path, table: str = "predictions.csv", overlays: bool = True) -> None:
+    def __init__(
+        self,
+        output_dir: str | Path,
+        table: str = "predictions.csv",
+        overlays: bool = True,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
         if not table.endswith(".csv"):
             raise ConfigError(f"table={table!r}", "LocalizationSaver", "give a name that ends in .csv")
         self.output_dir, self.table, self.overlays = Path(output_dir), table, overlays
+        self.provenance = dict(provenance or {})
         self.rows: list[dict[str, Any]] = []
         self.details: list[dict[str, Any]] = []
 
@@ -127,7 +136,7 @@ class LocalizationSaver:
                     "name": found.name,
                 }
             )
-            self.details.append(_details(found))
+            self.details.append({**_details(found), **self.provenance})
 
     def _write_tables(self, _: Engine) -> None:
         with atomic_write(self._details_file, "w") as file:

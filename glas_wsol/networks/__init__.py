@@ -6,6 +6,7 @@ from __future__ import annotations
 from glas_wsol.networks.attention import AttentionNetwork
 from glas_wsol.networks.base import TileNetwork
 from glas_wsol.networks.cam import ClassActivationNetwork
+from glas_wsol.networks.ensemble import EnsembleNetwork
 from glas_wsol.networks.fixed import FixedMaskNetwork
 from glas_wsol.networks.head import Head
 from glas_wsol.networks.minmax import Localized, MinMaxEntropyNetwork
@@ -18,6 +19,7 @@ __all__ = [
     "TRUNKS",
     "AttentionNetwork",
     "ClassActivationNetwork",
+    "EnsembleNetwork",
     "FixedMaskNetwork",
     "Head",
     "Localized",

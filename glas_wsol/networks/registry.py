@@ -11,6 +11,7 @@ from torch import nn
 from glas_wsol.errors import ConfigError
 from glas_wsol.networks.attention import AttentionNetwork
 from glas_wsol.networks.cam import ClassActivationNetwork
+from glas_wsol.networks.ensemble import EnsembleNetwork
 from glas_wsol.networks.fixed import FixedMaskNetwork
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 from glas_wsol.networks.unet import SegmentationNetwork
@@ -25,6 +26,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
         AttentionNetwork,
         SegmentationNetwork,
         FixedMaskNetwork,
+        EnsembleNetwork,
     )
 }
 """Every network, by the name of its class."""
@@ -35,7 +37,8 @@ def build_network(settings: Mapping[str, Any], **arguments: Any) -> nn.Module:
 
     Args:
         settings: of a network's ``settings()``, as in the ``network`` entry of a ``model.json``; without ``class`` it
-            is a :class:`~glas_wsol.networks.minmax.MinMaxEntropyNetwork`.
+            is a :class:`~glas_wsol.networks.minmax.MinMaxEntropyNetwork`. Those of an ensemble's ``members`` may each
+            have a ``trunk`` of their own.
         arguments: the other arguments of its class: ``trunk``, ``weights``, ``num_classes`` and so on. With the trunk
             ``"none"``, as a floor's card says, what belongs to a trunk is left out.
 
@@ -47,7 +50,14 @@ def build_network(settings: Mapping[str, Any], **arguments: Any) -> nn.Module:
         raise ConfigError(f"no network named {name!r}", "network", f"choose one of {', '.join(NETWORKS)}")
     if arguments.get("trunk") == "none":
         arguments = {k: v for k, v in arguments.items() if k not in ("trunk", "weights", "seed")}
+    if name == EnsembleNetwork.__name__:
+        return EnsembleNetwork([_member(one, arguments) for one in settings.get("members", ())])
     try:
         return NETWORKS[name](**{k: v for k, v in settings.items() if k != "class"}, **arguments)
     except TypeError as error:
         raise ConfigError(f"{name}: {error}", "network", "remove or correct the argument") from error
+
+
+def _member(settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> nn.Module:
+    own = {k: v for k, v in settings.items() if k == "trunk"}
+    return build_network({k: v for k, v in settings.items() if k not in own}, **{**arguments, **own})
