@@ -18,8 +18,8 @@ from skimage.measure import label as connected_regions
 from torch import Tensor
 
 from glas_wsol.boxes import MIN_BOX_AREA, Box, check_min_area, find_boxes
-from glas_wsol.errors import ImageFileError, NumericalError
-from glas_wsol.evidence import has_evidence
+from glas_wsol.errors import ConfigError, ImageFileError, NumericalError
+from glas_wsol.evidence import STAINS, missing_evidence
 
 __all__ = ["THRESHOLD", "Localization", "LocalizePredictiond", "separate_objects"]
 
@@ -41,6 +41,7 @@ class Localization:
         evidence: False if the image shows nothing to decide on: its mask is empty and its class is not to be read.
         threshold: of ``decidable``, for the mask.
         min_box_area: a part of the mask below this share of the image's area gets no box.
+        reason: why there is no evidence (see :func:`~glas_wsol.evidence.missing_evidence`); empty if there is.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Localization:
     evidence: bool
     threshold: float = THRESHOLD
     min_box_area: float = MIN_BOX_AREA
+    reason: str = ""
 
     @property
     def mask(self) -> np.ndarray:
@@ -124,9 +126,11 @@ class LocalizePredictiond(Transform):
         min_box_area: see :class:`Localization`. Defaults to 0.001.
         judge_evidence: False for a mask that does not come from the evidence for a class, a floor's or a
             segmentation's: it may rightly be all ones. Defaults to True.
+        stain: of the images, ``"H&E"``: those without tissue of this stain are no evidence. None (default) or empty
+            for images of anything.
 
     Raises:
-        ConfigError: if ``min_box_area`` is not in [0, 1].
+        ConfigError: if ``min_box_area`` is not in [0, 1], or on another stain.
     """
 
     def __init__(
@@ -137,14 +141,18 @@ class LocalizePredictiond(Transform):
         names_class: bool = True,
         min_box_area: float = MIN_BOX_AREA,
         judge_evidence: bool = True,
+        stain: str | None = None,
     ) -> None:
         check_min_area(min_box_area)
+        if stain and stain not in STAINS:
+            raise ConfigError(f"stain={stain!r}", "LocalizePredictiond", f"choose {' or '.join(STAINS)}, or null")
         self.classes = tuple(classes)
         self.threshold = threshold
         self.mask_threshold = mask_threshold
         self.names_class = names_class
         self.min_box_area = min_box_area
         self.judge_evidence = judge_evidence
+        self.stain = stain
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Localize one decollated item.
@@ -168,15 +176,17 @@ class LocalizePredictiond(Transform):
             mass = prediction[1:].double().sum(dim=(1, 2))
             shares = mass / mass.sum() if mass.sum() > 0 else torch.full_like(mass, 1 / len(mass))
             item["probabilities"], probabilities = shares.float(), tuple(shares.tolist())
+        reason = missing_evidence(image, decidable, self.stain) if self.judge_evidence else ""
         item["localization"] = Localization(
             name=str(data.get("name", Path(path).stem)),
             path=path,
             classes=self.classes,
             probabilities=probabilities,
             decidable=decidable.float().cpu().numpy(),
-            evidence=not self.judge_evidence or has_evidence(image, decidable),
+            evidence=not reason,
             threshold=self.threshold,
             min_box_area=self.min_box_area,
+            reason=reason,
         )
         if "mask" in data:
             item["truth"] = self._truth(data["mask"], image)

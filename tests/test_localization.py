@@ -34,7 +34,7 @@ def prediction(decidable: Tensor, probabilities: list[float]) -> Tensor:
 
 
 def localize(image: Tensor, decidable: Tensor = RAMP, p=(0.3, 0.7), **more) -> dict:
-    names = ("threshold", "mask_threshold", "names_class", "min_box_area")
+    names = ("threshold", "mask_threshold", "names_class", "min_box_area", "stain")
     options = {k: more.pop(k) for k in names if k in more}
     item = {"image": image, "pred": prediction(decidable, list(p)), **more}
     return LocalizePredictiond(["benign", "malignant"], **options)(item)
@@ -250,6 +250,19 @@ def test_objects_cover_the_truth_whatever_holds_them(convert):
 def test_an_empty_truth_has_no_object_and_values_below_zero_are_none():
     assert not separate_objects(np.zeros((1, 3, 4), np.int32)).any()
     assert separate_objects(np.array([[-1.0, -1.0, 0.0, 2.5]])).tolist() == [[0, 0, 0, 1]]
+
+
+def test_the_reason_is_kept_and_the_stain_reaches_the_judge():
+    assert localize(tissue())["localization"].reason == ""
+    assert localize(torch.full((3, *SIZE), 0.9))["localization"].reason == "blank"
+    bird = tissue()[[1, 0, 2]]  # green tissue is none
+    assert localize(bird)["localization"].reason == ""
+    found = localize(bird, stain="H&E")["localization"]
+    assert (found.reason, found.evidence, found.mask.any()) == ("no H&E tissue", False, False)
+    assert localize(tissue(), stain="H&E")["localization"].evidence
+    assert localize(bird, stain="")["localization"].evidence
+    with pytest.raises(ConfigError, match="choose H&E, or null"):
+        LocalizePredictiond(["a", "b"], stain="PAS")
 
 
 def test_a_floor_s_mask_is_not_judged():

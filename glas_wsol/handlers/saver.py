@@ -29,10 +29,10 @@ logger = logging.getLogger(__name__)
 class LocalizationSaver:
     """Writes each image's mask and overlay as PNG at the image's own size, and one entry per image in two tables.
 
-    The CSV has the columns ``path``, ``class``, ``probability``, ``decidable_fraction``, ``boxes`` (how many) and
-    ``name``. The JSON beside it is a list with, for each image, also the probability of every class, the image's size
-    and every box in pixels: see :class:`~glas_wsol.boxes.Box`. An earlier run's results in the same folder are
-    replaced; any other file is never overwritten.
+    The CSV has the columns ``path``, ``class``, ``probability``, ``decidable_fraction``, ``boxes`` (how many),
+    ``reason`` (why there is no evidence, else empty) and ``name``. The JSON beside it is a list with, for each image,
+    also the probability of every class, the image's size and every box in pixels: see :class:`~glas_wsol.boxes.Box`.
+    An earlier run's results in the same folder are replaced; any other file is never overwritten.
 
     Args:
         output_dir: receives ``masks/NAME.png`` (0 undecidable, 255 decidable), ``overlays/NAME.png`` and the tables.
@@ -133,6 +133,7 @@ class LocalizationSaver:
                     "probability": "" if found.probability is None else f"{found.probability:.6f}",
                     "decidable_fraction": f"{found.decidable_fraction:.6f}",
                     "boxes": len(found.boxes),
+                    "reason": found.reason,
                     "name": found.name,
                 }
             )
@@ -160,6 +161,7 @@ def _details(found: Localization) -> dict[str, Any]:
         "probabilities": {name: round(p, 6) for name, p in probabilities},
         "decidable_fraction": round(found.decidable_fraction, 6),
         "evidence": found.evidence,
+        "reason": found.reason,
         "threshold": found.threshold,
         "min_box_area": found.min_box_area,
         "width": width,

@@ -97,7 +97,7 @@ def test_a_second_run_starts_the_tables_anew(tmp_path):
 def test_the_names_of_the_files_are_the_last_column(tmp_path):
     evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path, overlays=False)])
     table = rows(tmp_path / "predictions.csv")
-    assert list(table[0]) == ["path", "class", "probability", "decidable_fraction", "boxes", "name"]
+    assert list(table[0]) == ["path", "class", "probability", "decidable_fraction", "boxes", "reason", "name"]
     assert table[0]["name"] == "a"
 
 
@@ -139,9 +139,12 @@ def two_parts(name: str, **changes: Any) -> dict:
 
 
 def test_the_json_has_everything_of_each_image_and_the_table_the_number_of_its_boxes(tmp_path):
-    blank = item("none", 0.9, 1, evidence=False, size=(33, 90))
-    evaluate({"e": ClassificationError()}, [[two_parts("ä b")], [blank]], [LocalizationSaver(tmp_path)])
-    assert [row["boxes"] for row in rows(tmp_path / "predictions.csv")] == ["2", "0"]
+    blurred = item("none", 0.9, 1, evidence=False, size=(33, 90))
+    blurred["localization"] = replace(blurred["localization"], reason="blurred")
+    evaluate({"e": ClassificationError()}, [[two_parts("ä b")], [blurred]], [LocalizationSaver(tmp_path)])
+    table = rows(tmp_path / "predictions.csv")
+    assert [row["boxes"] for row in table] == ["2", "0"]
+    assert [row["reason"] for row in table] == ["", "blurred"]
     assert details(tmp_path / "predictions.json") == [
         {
             "path": "tiles/ä b.bmp",
@@ -150,6 +153,7 @@ def test_the_json_has_everything_of_each_image_and_the_table_the_number_of_its_b
             "probabilities": {"benign": 0.75, "malignant": 0.25},
             "decidable_fraction": 0.015,  # 42 of 2800 px
             "evidence": True,
+            "reason": "",
             "threshold": 0.5,
             "min_box_area": 0.0,
             "width": 70,
@@ -166,6 +170,7 @@ def test_the_json_has_everything_of_each_image_and_the_table_the_number_of_its_b
             "probabilities": {},
             "decidable_fraction": 0.0,
             "evidence": False,
+            "reason": "blurred",
             "threshold": 0.5,
             "min_box_area": 0.001,
             "width": 90,
