@@ -27,6 +27,7 @@ from glas_wsol.metrics import (
     RegionF1,
     share_interval,
 )
+from glas_wsol.networks import EnsembleNetwork
 from glas_wsol.networks.weights import sha256_of
 from tests.conftest import tiny_network
 from tests.handlers.conftest import broken_off, item, left, rows
@@ -239,6 +240,65 @@ def test_the_other_opinions_are_the_localizer_s_and_the_classifier_s_of_the_whol
     assert not torch.allclose(localizer, classifier)
     state = evaluate({"e": ClassificationError("localizer_probabilities")}, [items])
     assert state.metrics["e"] == pytest.approx(float((localizer.argmax(1) != torch.tensor([0, 2])).float().mean()))
+
+
+def test_the_other_opinions_are_means_over_the_views():
+    network, inferer = tiny_network(num_classes=3).eval(), WholeTileInferer(0.5, flips="horizontal")
+    image = torch.rand(2, 3, 70, 101, generator=torch.Generator().manual_seed(0))
+    found = []
+    for one in (image, image.flip(-1)):
+        evaluator = SupervisedEvaluator(
+            device="cpu",
+            val_data_loader=[{"image": one, "label": torch.tensor([0, 2])}],
+            network=network,
+            inferer=inferer,
+            val_handlers=[ClassOpinions(network, inferer)],
+            decollate=False,
+        )
+        evaluator.run()
+        found.append([evaluator.state.output[f"{who}_probabilities"] for who in ("localizer", "whole_image")])
+    x = [network.normalise(WholeTileInferer(0.5).prepare(one)[0]) for one in (image, image.flip(-1))]
+    with torch.no_grad():
+        localizer = [network.localize(one).logits.softmax(1) for one in x]
+        classifier = [network.classify(one).softmax(1) for one in x]
+    assert not torch.allclose(*localizer, atol=1e-5)
+    torch.testing.assert_close(found[0], [sum(localizer) / 2, sum(classifier) / 2])
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-6)
+
+
+def test_an_ensemble_has_one_opinion_only():
+    network = EnsembleNetwork([tiny_network(seed=seed) for seed in (0, 1)])
+    evaluator = SupervisedEvaluator(
+        device="cpu",
+        val_data_loader=[{"image": torch.rand(1, 3, 32, 64), "label": torch.tensor([0])}],
+        network=network,
+        val_handlers=[ClassOpinions(network, WholeTileInferer())],
+        decollate=False,
+    )
+    evaluator.run()
+    assert not [key for key in evaluator.state.output if str(key).endswith("_probabilities")]
+
+
+def test_the_report_of_an_ensemble_names_every_model_and_sums_their_times(tmp_path):
+    files = []
+    for seed in (0, 1):
+        (tmp_path / str(seed)).mkdir()
+        files.append(tmp_path / str(seed) / "model.pt")
+        files[-1].write_bytes(b"weights %d" % seed)
+        clock = [{"epoch": e, "seconds": 2.0 * e, "cpu_seconds": 3.0, "device": "cpu", "threads": 2} for e in (1, 2)]
+        (tmp_path / str(seed) / "clock.json").write_text(json.dumps(clock))
+    facts = {"method": "minmax ensemble", "trained_as": "minmax ensemble"}
+
+    def report() -> dict[str, Any]:
+        evaluate(metrics(), [[item("a", 0.75, 1)]], [EvaluationReport(tmp_path, facts, files)])
+        return json.loads((tmp_path / "evaluation.json").read_text())
+
+    found = report()
+    assert found["checkpoint"] == ["model.pt", "model.pt"]
+    assert found["checkpoint_sha256"] == [sha256_of(file) for file in files]
+    assert found["training"] == {"seconds": 12.0, "cpu_seconds": 12.0, "epochs": 4, "device": "cpu", "threads": 2}
+    (tmp_path / "1" / "clock.json").unlink()
+    assert report()["training"] is None, "not that of one member only"
 
 
 def test_the_report_names_the_other_classification_errors(tmp_path):
