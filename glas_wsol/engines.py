@@ -40,10 +40,15 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
     Then the classifier is run on the region found and on the rest. With a differentiable mask the gradient reaches M
     through the region kept, not through the erased images, and one graph holds all steps: memory grows with them.
 
+    Where an image may have several classes (``classes_per_image`` of the network), labels are ``[B, c]`` zeros and
+    ones, every loss is binary per class, and trust, history and erasing are per sample and class, see
+    :mod:`glas_wsol.erasing`: a sample is alive while one of its classes is.
+
     Args:
         device: where to run.
         max_epochs: number of epochs.
-        train_data_loader: batches of ``{"image": [B, 3, H, W] in [0, 1], "label": [B]}``; never masks.
+        train_data_loader: batches of ``{"image": [B, 3, H, W] in [0, 1], "label": [B]}`` (``[B, c]`` where an image may
+            have several classes); never masks.
         network: the network to train.
         optimizer: its optimiser.
         loss_function: weights of the terms. Defaults to 1, 1, 1 and no constraint on the mask, which would need a
@@ -53,8 +58,8 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         erase_from_epoch: epochs before this one (counted from 0) train without erasing. Defaults to 1.
         sigma: slope of the trust. Defaults to 10.
         step_reduction: gradients of the steps are summed (``"sum"``, default) or averaged (``"mean"``).
-        counted: whose localizer loss counts at steps ``t >= 1``: samples ``"alive"`` before the step (default), or
-            ``"all"`` (the reference run).
+        counted: whose localizer loss counts at steps ``t >= 1``: samples ``"alive"`` before the step (default; of
+            several classes those whose label holds, see ``ErasingState.sound``), or ``"all"`` (the reference run).
         untrusted: see :func:`glas_wsol.erasing.keep`. Defaults to ``"blank"``.
         rescale_trust: see :func:`glas_wsol.erasing.keep`. Defaults to False.
         alive_only: run steps ``t >= 1`` on the alive samples only. Exact only with frozen batch normalisation, a
@@ -193,18 +198,26 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         Returns:
             ``image``, ``label``; ``pred``: ``[B, c]`` class probabilities of C on X+; ``loss``: the loss that was
             optimised, the exact sum of its terms, which :class:`~glas_wsol.losses.LossKeys` names.
+
+        Raises:
+            ConfigError: if the labels are not of the kind that the network's ``classes_per_image`` says.
         """
         if batchdata is None:
             raise ValueError("Must provide batch data for current iteration.")
         image, label = engine.prepare_batch(batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs)
+        _require(
+            (label.ndim == 2) == engine.network.several,
+            f"labels of shape {tuple(label.shape)} with classes_per_image={engine.network.classes_per_image}",
+            "give the network and the data the same classes_per_image",
+        )
         output = engine.state.output = {Keys.IMAGE: image, Keys.LABEL: label}
         engine.network.train()
         engine.optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
         try:
             with torch.autocast(engine.state.device.type, enabled=engine.amp, **engine.amp_kwargs):
                 x = engine.network.normalise(image)
-                kept, localizer_loss, first_mask = self._localize(x, label)
-                size, variation = engine.loss_function.mask_terms(first_mask, engine.state.epoch - 1)
+                kept, localizer_loss, first_region = self._localize(x, label)
+                size, variation = engine.loss_function.mask_terms(first_region, engine.state.epoch - 1)
                 logits, relevant, irrelevant = self._classify(x, label, kept, localizer_loss + size + variation)
         except ValueError as error:
             _require("more than 1 value per channel" not in str(error), *_LONE_VALUE)
@@ -218,7 +231,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         }
         output.update(terms)
         output[Keys.LOSS] = sum(terms.values())
-        output[Keys.PRED] = logits.detach().softmax(dim=1)
+        output[Keys.PRED] = engine.network.probabilities(logits.detach())
         for event in (
             IterationEvents.FORWARD_COMPLETED,
             IterationEvents.LOSS_COMPLETED,
@@ -236,17 +249,18 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
     def _localize(self, x: Tensor, label: Tensor) -> tuple[erasing.KeptRegion, Tensor, Tensor]:
         """The recursion: forwards of M, each backpropagated at once; the region they found together, Hs and R_0."""
         erase = self.passes > 0 and self.state.epoch > self.erase_from_epoch  # Ignite counts epochs from 1
-        state = erasing.start(x)
+        state = erasing.start(x, label > 0 if self.network.several else None)
         total, dropout, index = x.new_zeros(()), None, None
         forwards = self.passes if erase else 1
         for step in range(forwards):
             self.fire_event(IterationEvents.INNER_ITERATION_STARTED)
             localized = self.network.localize(_part(state.erased, index), _part(dropout, index))
-            if self.reuse_dropout and step == 0:
-                dropout = localized.dropout
+            if step == 0:
+                dropout = localized.dropout if self.reuse_dropout else None
+                first_region = self.network.decidable(localized)
             losses = cross_entropy(localized.logits, _part(label, index))
             everyone = torch.ones_like(state.alive)
-            counts = everyone if step == 0 or self.counted == "all" else state.alive
+            counts = everyone if step == 0 or self.counted == "all" else state.sound
             loss = self.loss_function.localizer_term(losses, _part(counts, index), x.shape[0])
             total = total + self._backward(loss)
             mask = localized.mask
@@ -257,7 +271,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             if step + 1 == forwards:
                 break
             # The one wait for the device per step; the backward above is already queued behind it.
-            survivors = state.alive.nonzero().squeeze(1)
+            survivors = state.samples.nonzero().squeeze(1)
             if survivors.shape[0] == 0:
                 break
             index = survivors if self.alive_only and survivors.shape[0] < x.shape[0] else None
@@ -268,8 +282,8 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
                     if parameter.grad is not None:
                         parameter.grad /= state.step
         if erase:
-            return erasing.keep(state, self.untrusted, self.rescale_trust), total, state.first_mask
-        return erasing.KeptRegion(state.first_mask, torch.ones_like(state.alive)), total, state.first_mask
+            return erasing.keep(state, self.untrusted, self.rescale_trust), total, first_region
+        return erasing.KeptRegion(first_region, torch.ones_like(state.alive)), total, first_region
 
     def _classify(
         self, x: Tensor, label: Tensor, kept: erasing.KeptRegion, held: Tensor

@@ -2,6 +2,10 @@
 """The state of recursive erasing: trust, accumulated mask, next image (paper, section 3.4).
 
 Tensors in, tensors out: no network, no loss, no engine. A state is never changed, each step makes a new one.
+
+Where an image may have several classes, all that is ``[B]`` here is ``[B, c]``, one entry per sample and class, and
+masks ``[B, 1, H, W]`` are ``[B, c, H, W]``: each class that is present is found, trusted and remembered by itself.
+Only the image is one: it loses what any trusted class has found, and what is kept of it is the union of all classes.
 """
 
 from __future__ import annotations
@@ -11,6 +15,8 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from glas_wsol.labels import LEAST_PROBABILITY
 
 __all__ = ["ErasingState", "KeptRegion", "advance", "keep", "remember", "start", "surroundings", "trust"]
 
@@ -22,7 +28,8 @@ class ErasingState:
     Attributes:
         erased: ``[B, 3, H, W]`` next input ``X*``: the image without what was found so far.
         mask: ``[B, 1, H, W]`` accumulated decidable region ``R+*``, in [0, 1].
-        alive: ``[B]`` bool, samples whose trust has never been zero.
+        present: ``[B]`` bool, whose trust may rise: all; or ``[B, c]``, the classes that each sample has.
+        alive: ``[B]`` bool, those of them whose trust has never been zero.
         step: ``t``, number of forwards done.
         first_loss: ``[B]`` loss ``L0`` of the unerased image; None before the first step.
         first_mask: ``[B, 1, H, W]`` mask ``R_0`` of the unerased image; None before the first step.
@@ -31,11 +38,25 @@ class ErasingState:
 
     erased: Tensor
     mask: Tensor
+    present: Tensor
     alive: Tensor
     step: int
     first_loss: Tensor | None
     first_mask: Tensor | None
     largest_trust: Tensor
+
+    @property
+    def samples(self) -> Tensor:
+        """``[B]`` bool: samples that are alive, or that have a class that is."""
+        return _of_any_class(self.alive)
+
+    @property
+    def sound(self) -> Tensor:
+        """``[B]`` bool: whose label still holds for what erasing left of the image: who is alive.
+
+        Of several classes, also the absent ones of a sample that is alive: no erasing brings them into the image.
+        """
+        return self.alive | (~self.present & _beside(self.samples, self.present))
 
 
 @dataclass(frozen=True)
@@ -43,29 +64,32 @@ class KeptRegion:
     """What the classifier is trained on.
 
     Attributes:
-        mask: ``[B, 1, H, W]``, in [0, 1]; ``X+ = X mask``, ``X- = X (1 - mask)``.
-        counted: ``[B]`` bool, samples that count in H+ and H-.
+        mask: ``[B, 1, H, W]``, in [0, 1]; ``X+ = X mask``, ``X- = X (1 - mask)``. Of several classes, their union.
+        counted: ``[B]`` bool, samples (and classes) that count in H+ and H-.
     """
 
     mask: Tensor
     counted: Tensor
 
 
-def start(image: Tensor) -> ErasingState:
+def start(image: Tensor, present: Tensor | None = None) -> ErasingState:
     """Nothing found, nothing erased, every sample alive.
 
     Args:
         image: ``[B, 3, H, W]`` normalised images ``X``.
+        present: ``[B, c]`` bool, the classes that each sample has; None where each has one.
     """
-    batch = image.shape[0]
+    if present is None:
+        present = torch.ones(len(image), dtype=torch.bool, device=image.device)
     return ErasingState(
         erased=image,
-        mask=torch.zeros_like(image[:, :1]),
-        alive=torch.ones(batch, dtype=torch.bool, device=image.device),
+        mask=image.new_zeros((len(image), present.shape[1:].numel(), *image.shape[2:])),
+        present=present,
+        alive=present,
         step=0,
         first_loss=None,
         first_mask=None,
-        largest_trust=torch.zeros(batch, dtype=image.dtype, device=image.device),
+        largest_trust=torch.zeros_like(present, dtype=image.dtype),
     )
 
 
@@ -74,20 +98,27 @@ def trust(
 ) -> Tensor:
     """``psi_t = exp(-t / sigma) p(y)`` where M is right and no worse than unerased, else 0 (equations 13 and 14).
 
+    Of several classes, M is right about one that is present where ``p(k)`` is at least 0.5.
+
     Args:
         step: ``t``, 0 for the unerased image.
         logits: ``[B, c]`` scores of M.
-        losses: ``[B]`` ``-log p(y)`` of M.
+        losses: ``[B]`` ``-log p(y)`` of M; of several classes the loss of each.
         first_loss: ``[B]`` the same of the unerased image.
-        label: ``[B]`` class indices.
+        label: ``[B]`` class indices; or ``[B, c]`` zeros and ones.
         alive: ``[B]`` bool, samples whose trust has never been zero; a zero is permanent.
         sigma: slope of the decay with depth. Defaults to 10.
 
     Returns:
         ``[B]``, in [0, 1], without gradient.
     """
-    probability = logits.detach().softmax(dim=1).gather(1, label.unsqueeze(1)).squeeze(1)
-    trusted = alive & (logits.argmax(dim=1) == label) & (losses.detach() <= first_loss)
+    if label.ndim == 2:
+        probability = logits.detach().sigmoid()
+        right = (label > 0) & (probability >= LEAST_PROBABILITY)
+    else:
+        probability = logits.detach().softmax(dim=1).gather(1, label.unsqueeze(1)).squeeze(1)
+        right = logits.argmax(dim=1) == label
+    trusted = alive & right & (losses.detach() <= first_loss)
     return torch.where(trusted, math.exp(-step / sigma) * probability, 0.0)
 
 
@@ -107,12 +138,13 @@ def advance(
         logits: ``[n, c]`` scores of M.
         losses: ``[n]`` ``-log p(y)`` of M.
         mask: ``[n, 1, H, W]`` mask ``R_t`` of M. Only if it carries a gradient does ``R+*`` carry one.
-        label: ``[B]`` class indices of the whole mini-batch.
+        label: ``[B]`` class indices of the whole mini-batch; or ``[B, c]`` zeros and ones.
         index: ``[n]`` which samples the forward ran on, at least all alive ones; None for all.
         sigma: slope of the trust. Defaults to 10.
 
     Returns:
-        The next state: ``R+* = max(R+*, psi_t R_t)`` (equation 12) and ``X* = X* (1 - R+*)`` where ``psi_t > 0``.
+        The next state: ``R+* = max(R+*, psi_t R_t)`` (equation 12) and ``X* = X* (1 - R+*)`` where ``psi_t > 0``; of
+        several classes, the largest ``R+*`` of those with ``psi_t > 0``.
     """
     if index is not None:  # the others are not alive: their trust is zero, so any filler does
         logits = _spread(logits, index, state.alive.shape[0])
@@ -122,11 +154,11 @@ def advance(
     first_mask = mask if state.first_mask is None else state.first_mask
     psi = trust(state.step, logits, losses, first_loss, label, state.alive, sigma).to(mask.dtype)
     alive = psi > 0
-    accumulated = torch.maximum(state.mask, psi.view(-1, 1, 1, 1) * mask)
-    erased = torch.where(alive.view(-1, 1, 1, 1), state.erased * (1 - accumulated.detach()), state.erased)
+    accumulated = torch.maximum(state.mask, _beside(psi, mask) * mask)
+    taken = torch.where(_beside(alive, mask), accumulated.detach(), 0.0).amax(dim=1, keepdim=True)
     return replace(
         state,
-        erased=erased,
+        erased=state.erased * (1 - taken),
         mask=accumulated,
         alive=alive,
         step=state.step + 1,
@@ -144,11 +176,11 @@ def surroundings(found: Tensor, radius: int) -> Tensor:
     device.
 
     Args:
-        found: ``[B, 1, H, W]`` bool.
+        found: ``[B, n, H, W]`` bool.
         radius: how far it reaches, in px, at least 1.
 
     Returns:
-        ``[B, 1, H, W]``, float32: 1 just outside what was found, ``1 / radius`` at ``radius`` px, 0 beyond, 0 within.
+        ``[B, n, H, W]``, float32: 1 just outside what was found, ``1 / radius`` at ``radius`` px, 0 beyond, 0 within.
     """
     grown, count = found, torch.zeros_like(found, dtype=torch.int16)
     for _ in range(radius):
@@ -181,7 +213,7 @@ def remember(
     if state.step == 0:
         return mask
     # A sample never trusted has found 0 of trust 0: all of it passes for found, and nothing is beside it.
-    found = state.mask.detach() >= 0.5 * state.largest_trust.view(-1, 1, 1, 1)
+    found = state.mask.detach() >= 0.5 * _beside(state.largest_trust, state.mask)
     found = found if index is None else found[index]
     reach = max(1, round(radius * min(mask.shape[2:])))
     prior = memory * surroundings(found, reach).to(mask.dtype)
@@ -193,21 +225,33 @@ def keep(state: ErasingState, untrusted: str = "blank", rescale_trust: bool = Fa
 
     Args:
         state: the state after the last step, at least one.
-        untrusted: what becomes of a sample that M got wrong at once, so that nothing was found: ``"blank"`` (default,
-            the reference run) keeps nothing of it; ``"plain"`` keeps ``R_0`` as without erasing; ``"skip"`` leaves the
-            sample out of H+ and H-.
+        untrusted: what becomes of a sample (of a class present in one) that M got wrong at once, so that nothing was
+            found: ``"blank"`` (default, the reference run) keeps nothing of it; ``"plain"`` keeps its ``R_0`` as
+            without erasing; ``"skip"`` leaves it out of H+ and H-, and of a sample of which nothing was found all
+            classes.
         rescale_trust: whether to divide ``R+*`` by the sample's largest trust: trust dims X+ in training, but not at
             test. Defaults to False.
     """
     mask, trusted = state.mask, state.largest_trust > 0
     if rescale_trust:
-        mask = mask / torch.where(trusted, state.largest_trust, 1.0).view(-1, 1, 1, 1)
+        mask = mask / _beside(torch.where(trusted, state.largest_trust, 1.0), mask)
+    missed = state.present & ~trusted
     counted = torch.ones_like(trusted)
     if untrusted == "plain":
-        mask = torch.where(trusted.view(-1, 1, 1, 1), mask, state.first_mask)
+        mask = torch.where(_beside(missed, mask), state.first_mask, mask)
     elif untrusted == "skip":
-        counted = trusted
-    return KeptRegion(mask, counted)
+        counted = ~missed & _beside(_of_any_class(trusted), trusted)
+    return KeptRegion(mask.amax(dim=1, keepdim=True), counted)
+
+
+def _beside(values: Tensor, others: Tensor) -> Tensor:
+    """Values of samples, or of samples and classes, with as many dimensions as others that they shall meet."""
+    return values.view(*values.shape, *[1] * (others.ndim - values.ndim))
+
+
+def _of_any_class(values: Tensor) -> Tensor:
+    """``[B]`` bool: ``[B]`` itself, or of ``[B, c]`` whether it is true of any class."""
+    return values.view(len(values), -1).any(dim=1)
 
 
 def _spread(values: Tensor, index: Tensor, size: int) -> Tensor:

@@ -13,19 +13,29 @@ from torch.nn import functional as F
 from glas_wsol.constraints import size_band, total_variation
 from glas_wsol.errors import ConfigError
 
-__all__ = ["ClassifierLoss", "LossKeys", "MaskLoss", "MinMaxEntropyLoss", "cross_entropy", "uniform_cross_entropy"]
+__all__ = [
+    "ClassifierLoss",
+    "LossKeys",
+    "MaskLoss",
+    "MinMaxEntropyLoss",
+    "cross_entropy",
+    "even_cross_entropy",
+    "uniform_cross_entropy",
+]
 
 
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """``-log p(y)`` per sample (paper, equations 3 and 8).
+    """``-log p(y)`` per sample (paper, equations 3 and 8); binary per class where an image may have several.
 
     Args:
         logits: ``[B, c]`` class scores.
-        label: ``[B]`` class indices.
+        label: ``[B]`` class indices; or ``[B, c]`` zeros and ones, any number of ones per image.
 
     Returns:
-        ``[B]``, at least 0.
+        ``[B]``, at least 0; or ``[B, c]``: ``-log p(k)`` where class k is present, ``-log(1 - p(k))`` elsewhere.
     """
+    if label.ndim == 2:
+        return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype), reduction="none")
     return F.cross_entropy(logits, label, reduction="none")
 
 
@@ -39,6 +49,20 @@ def uniform_cross_entropy(logits: Tensor) -> Tensor:
         ``[B]``, at least ``log c``, which it reaches when no class is preferred.
     """
     return -F.log_softmax(logits, dim=1).mean(dim=1)
+
+
+def even_cross_entropy(logits: Tensor) -> Tensor:
+    """``-(log p(k) + log(1 - p(k))) / 2`` per sample and class: binary cross-entropy with a target of 0.5.
+
+    The :func:`uniform_cross_entropy` of two classes, "k" and "not k": equation 6 where an image may have several.
+
+    Args:
+        logits: ``[B, c]`` class scores.
+
+    Returns:
+        ``[B, c]``, at least ``log 2``, which it reaches where ``p(k)`` is 0.5.
+    """
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, 0.5), reduction="none")
 
 
 class LossKeys:
@@ -68,6 +92,9 @@ class MaskLoss(NamedTuple):
 class MinMaxEntropyLoss(nn.Module):
     """Weights of ``H+``, ``H-`` and ``Hs`` and their means over a mini-batch (paper, equation 9), and two constraints.
 
+    Where an image may have several classes, values and ``counted`` are ``[B, c]`` instead of ``[B]``, and the means are
+    over samples and classes: the weights mean what they meant.
+
     The constraints act on ``R_0``, the localizer's mask of the whole image, not on the accumulated ``R+*``: it is the
     mask that inference returns, so that an area means there what it means here; it is neither dimmed by the trust nor
     blank for a sample that M got wrong, which a constraint on ``R+*`` would blame without a gradient to mend it; and it
@@ -75,7 +102,7 @@ class MinMaxEntropyLoss(nn.Module):
 
     Args:
         relevant: weight of ``H+ = -log p(y | X+)``. Defaults to 1.
-        irrelevant: weight of ``H- = -mean_k log p(k | X-)``. Defaults to 1.
+        irrelevant: weight of ``H- = -mean_k log p(k | X-)``, or of :func:`even_cross_entropy`. Defaults to 1.
         localizer: weight of ``Hs = -log p(y | X)`` of M. Defaults to 1.
         size: weight of the band of sizes, see :func:`~glas_wsol.constraints.size_band`. Defaults to 0, none.
         band: least and largest area of the mask as fractions of the image; None for no such bound. Defaults to 0 and 1:
@@ -146,23 +173,24 @@ class MinMaxEntropyLoss(nn.Module):
         """``Hs`` of one erasing step: the weighted mean over the mini-batch, left-out samples counting as zero.
 
         Args:
-            losses: ``[n]`` per-sample ``-log p(y)`` of M, for all samples or a part of them.
-            counted: ``[n]`` bool, which of them count.
+            losses: ``[n]`` or ``[n, c]`` :func:`cross_entropy` of M, for all samples or a part of them.
+            counted: bool of the same shape, which of them count.
             batch_size: ``B``, size of the whole mini-batch.
 
         Returns:
             A scalar.
         """
-        return self.localizer * torch.where(counted, losses, 0.0).sum() / batch_size
+        classes = losses.shape[1:].numel()  # 1 where a sample has one loss
+        return self.localizer * torch.where(counted, losses, 0.0).sum() / (batch_size * classes)
 
     def forward(self, positive: Tensor, negative: Tensor, label: Tensor, counted: Tensor) -> ClassifierLoss:
-        """``H+`` and ``H-``: means over the counted samples.
+        """``H+`` and ``H-``: means over what counts.
 
         Args:
             positive: ``[B, c]`` scores of C on ``X+``.
             negative: ``[B, c]`` scores of C on ``X-``.
-            label: ``[B]`` class indices.
-            counted: ``[B]`` bool; a mini-batch in which no sample counts has loss 0.
+            label: ``[B]`` class indices, or ``[B, c]`` zeros and ones.
+            counted: ``[B]``, or then ``[B, c]``, bool; a mini-batch in which nothing counts has loss 0.
         """
         return ClassifierLoss(self.relevant_term(positive, label, counted), self.irrelevant_term(negative, counted))
 
@@ -172,7 +200,8 @@ class MinMaxEntropyLoss(nn.Module):
 
     def irrelevant_term(self, negative: Tensor, counted: Tensor) -> Tensor:
         """Weighted ``H-``, a scalar; arguments as in :meth:`forward`."""
-        return self.irrelevant * _mean(uniform_cross_entropy(negative), counted)
+        undecided = even_cross_entropy if counted.ndim == 2 else uniform_cross_entropy
+        return self.irrelevant * _mean(undecided(negative), counted)
 
 
 def _mean(values: Tensor, counted: Tensor) -> Tensor:

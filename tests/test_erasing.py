@@ -279,3 +279,129 @@ def test_masks_as_sure_as_single_precision_allows_stay_finite():
     for sure in (0.0, 1e-30, 1 - 2**-24, 1.0):
         remembered = erasing.remember(torch.full((3, 1, 2, 5), sure), state, 1.0, 0.8, 30)
         assert ((remembered >= sure * (1 - 1e-6)) & (remembered <= 1)).all()
+
+
+# Four samples of one row of 2 px and two classes; what each has, and p(k) of M at two steps.
+PRESENT = torch.tensor([[1.0, 1.0], [1.0, 0.0], [1.0, 1.0], [1.0, 0.0]])
+P_OF_EACH = [
+    [[0.8, 0.6], [0.9, 0.7], [0.3, 0.7], [0.2, 0.1]],
+    [[0.9, 0.55], [0.4, 0.2], [0.9, 0.75], [0.9, 0.1]],
+]
+R_OF_EACH = [
+    [[[1.0, 0.5], [0.25, 1.0]], [[0.5, 1.0], [1.0, 1.0]], [[0.9, 0.1], [0.2, 1.0]], [[0.7, 0.6], [1.0, 1.0]]],
+    [[[0.2, 1.0], [1.0, 1.0]], [[1.0, 1.0], [1.0, 1.0]], [[1.0, 1.0], [1.0, 0.2]], [[1.0, 1.0], [1.0, 1.0]]],
+]
+# A trusts both, then only class 0: 0.55 < 0.6. B's class 1 is absent whatever p; 0.4 does not name class 0. C never
+# trusts class 0, 0.75 is above 0.7 and trusted. D is wrong at once, which is permanent.
+PSI_OF_EACH = [
+    [[0.8, 0.6], [0.9, 0.0], [0.0, 0.7], [0.0, 0.0]],
+    [[0.8143536762323635, 0.0], [0.0, 0.0], [0.0, 0.6786280635269696], [0.0, 0.0]],  # exp(-0.1) 0.9, exp(-0.1) 0.75
+]
+# psi_t R_t, the larger of both steps:
+FOUND_OF_EACH = [
+    [[[0.8, 0.4], [0.15, 0.6]], [[0.45, 0.9], [0.0, 0.0]], [[0.0, 0.0], [0.14, 0.7]], [[0.0, 0.0], [0.0, 0.0]]],
+    [
+        [[0.8, 0.8143536762323635], [0.15, 0.6]],
+        [[0.45, 0.9], [0.0, 0.0]],
+        [[0.0, 0.0], [0.6786280635269696, 0.7]],
+        [[0.0, 0.0], [0.0, 0.0]],
+    ],
+]
+# X = (10, 20) for all; first times 1 - max over trusted classes of R+*, then again:
+ERASED_OF_EACH = [
+    [[2.0, 8.0], [5.5, 2.0], [8.6, 6.0], [10.0, 20.0]],
+    [
+        [0.4, 1.485170590141092],  # 2 * 0.2, 8 * 0.185646324: class 1 was erased in the first step only
+        [5.5, 2.0],
+        [2.763798653668062, 1.8],  # 8.6 * 0.321371936, 6 * 0.3
+        [10.0, 20.0],
+    ],
+]
+
+
+def run_several(parts: dict[int, list[int]] | None = None) -> list[ErasingState]:
+    image = torch.tensor([[10.0, 20.0]], dtype=torch.float64).expand(4, 3, 1, 2)
+    states = [erasing.start(image, PRESENT > 0)]
+    for step in range(2):
+        p = torch.tensor(P_OF_EACH[step], dtype=torch.float64)
+        losses = -torch.where(PRESENT > 0, p, 1 - p).log()
+        mask = torch.tensor(R_OF_EACH[step], dtype=torch.float64).unsqueeze(3).transpose(2, 3)
+        index = torch.tensor(parts[step]) if parts and step in parts else None
+        seen = [v if index is None else v[index] for v in (torch.logit(p), losses, mask)]
+        states.append(erasing.advance(states[-1], *seen, PRESENT, index))
+    return states[1:]
+
+
+@pytest.mark.parametrize("step", range(2))
+def test_several_classes_are_trusted_found_and_erased_each_by_itself(step):
+    state = run_several()[step]
+    assert state.alive.tolist() == [[psi > 0 for psi in sample] for sample in PSI_OF_EACH[step]]
+    assert_rows(state.mask[:, :, 0], FOUND_OF_EACH[step])
+    for channel in range(3):
+        assert_rows(state.erased[:, channel, 0], ERASED_OF_EACH[step])
+    largest = [[max(t[i][k] for t in PSI_OF_EACH[: step + 1]) for k in range(2)] for i in range(4)]
+    assert_rows(state.largest_trust, largest)
+    assert_rows(state.first_mask[:, :, 0], R_OF_EACH[0])
+
+
+def test_trust_of_several_classes_is_that_of_p_of_each_where_present_named_and_no_worse():
+    p = torch.tensor([[0.5, 0.49999, 0.7, 0.9, 0.9, 0.6]], dtype=torch.float64)
+    label = torch.tensor([[1, 1, 0, 1, 1, 1]])
+    alive = torch.tensor([[True, True, True, False, True, True]])
+    losses, first = torch.full_like(p, 0.5), torch.tensor([[0.5, 0.5, 0.5, 0.5, 0.49999, 0.6]], dtype=torch.float64)
+    psi = erasing.trust(2, torch.logit(p), losses, first, label, alive)
+    assert psi[0].tolist() == pytest.approx([0.5 * math.exp(-0.2), 0, 0, 0, 0, 0.6 * math.exp(-0.2)], rel=1e-14)
+
+
+def test_a_sample_is_alive_while_a_class_of_it_is_and_its_absent_classes_stay_absent():
+    first, second = run_several()
+    assert first.samples.tolist() == [True, True, True, False]
+    assert first.sound.tolist() == [[True, True], [True, True], [False, True], [False, False]]
+    assert second.samples.tolist() == [True, False, True, False]
+    assert second.sound.tolist() == [[True, False], [False, False], [False, True], [False, False]]
+
+
+@pytest.mark.parametrize("part", [[0, 1, 2], [2, 0, 1]])
+def test_a_forward_on_the_alive_samples_gives_the_state_of_several_classes_of_all(part):
+    for some, full in zip(run_several({1: part}), run_several(), strict=True):
+        for name in ("erased", "mask", "alive", "sound", "first_loss", "first_mask", "largest_trust"):
+            assert torch.equal(getattr(some, name), getattr(full, name)), name
+
+
+# Unions over the classes of what was found; A also rescaled by each class's largest trust:
+# [0.8, 0.81435] / 0.81435 = [0.98237, 1] and [0.15, 0.6] / 0.6 = [0.25, 1]; C [0.67863, 0.7] / 0.7.
+UNIONS = [[0.8, 0.8143536762323635], [0.45, 0.9], [0.6786280635269696, 0.7], [0.0, 0.0]]
+RESCALED = [[0.9823741494005758, 1.0], [0.5, 1.0], [0.9694686621813852, 1.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize(("rescale", "expected"), [(False, UNIONS), (True, RESCALED)])
+def test_what_is_kept_is_the_union_over_the_classes(rescale, expected):
+    kept = erasing.keep(run_several()[-1], rescale_trust=rescale)
+    assert kept.mask.shape == (4, 1, 1, 2)
+    assert_rows(kept.mask[:, 0, 0], expected)
+    assert kept.counted.tolist() == [[True, True]] * 4
+
+
+def test_plain_keeps_the_first_region_of_each_present_class_that_was_never_trusted():
+    kept = erasing.keep(run_several()[-1], "plain")
+    # C: max([0.9, 0.1], [0.67863, 0.7]); D: [0.7, 0.6] of the class it has, not [1, 1] of the one it has not
+    assert_rows(kept.mask[:, 0, 0], [*UNIONS[:2], [0.9, 0.7], [0.7, 0.6]])
+
+
+def test_skip_leaves_out_each_present_class_that_was_never_trusted_and_samples_of_which_nothing_was():
+    kept = erasing.keep(run_several()[-1], "skip")
+    assert_rows(kept.mask[:, 0, 0], UNIONS)
+    assert kept.counted.tolist() == [[True, True], [True, True], [False, True], [False, False]]
+
+
+def test_the_memory_of_several_classes_is_that_of_each():
+    state = remembering()  # three samples of one class ...
+    both = dataclasses.replace(
+        state,
+        mask=torch.cat([state.mask[:1], state.mask[1:2]], dim=1),  # ... the first two as two classes of one
+        largest_trust=state.largest_trust[:2].unsqueeze(0),
+    )
+    mask = torch.sigmoid(8 * (EVIDENCE - 0.5))
+    alone = erasing.remember(mask, state, memory=0.3, radius=0.8, omega=8)
+    together = erasing.remember(mask[:2].transpose(0, 1), both, memory=0.3, radius=0.8, omega=8)
+    assert torch.equal(together[0], alone[:2, 0])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.losses import MinMaxEntropyLoss, cross_entropy, uniform_cross_entropy
+from glas_wsol.losses import MinMaxEntropyLoss, cross_entropy, even_cross_entropy, uniform_cross_entropy
 
 # Scores with known softmax: log 1, log 2, log 5 -> 1/8, 2/8, 5/8 and log 3, log 3, log 6 -> 1/4, 1/4, 1/2.
 LOGITS = torch.tensor([[1.0, 2.0, 5.0], [3.0, 3.0, 6.0]], dtype=torch.float64).log()
@@ -164,3 +164,57 @@ def test_settings_are_json_and_tell_every_argument_apart():
     written = [json.dumps(MinMaxEntropyLoss(**options).settings()) for options in [{}, *changed]]
     assert len(set(written)) == len(written)
     assert MinMaxEntropyLoss(**changed[-2]).settings()["loss_band"] == [0.1, None]
+
+
+# Of several classes: p = 1/4, 1/2, 4/5 and 3/4, 2/3, 1/2.
+SEVERAL = torch.logit(torch.tensor([[0.25, 0.5, 0.8], [0.75, 2 / 3, 0.5]], dtype=torch.float64))
+MULTI_HOT = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+BINARY = [[math.log(4), math.log(2), math.log(5 / 4)], [math.log(4), math.log(3 / 2), math.log(2)]]
+EVEN = [  # -(log p + log(1 - p)) / 2
+    [(math.log(4) + math.log(4 / 3)) / 2, math.log(2), (math.log(5 / 4) + math.log(5)) / 2],
+    [(math.log(4) + math.log(4 / 3)) / 2, (math.log(3 / 2) + math.log(3)) / 2, math.log(2)],
+]
+
+
+def test_cross_entropy_of_several_classes_is_binary_for_each():
+    for got, expected in zip(cross_entropy(SEVERAL, MULTI_HOT), BINARY, strict=True):
+        assert got.tolist() == pytest.approx(expected, rel=1e-12)
+    assert torch.equal(cross_entropy(SEVERAL, MULTI_HOT.long()), cross_entropy(SEVERAL, MULTI_HOT))
+
+
+def test_the_undecided_target_of_several_classes_by_hand():
+    for got, expected in zip(even_cross_entropy(SEVERAL), EVEN, strict=True):
+        assert got.tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_undecided_target_is_reached_where_every_class_is_as_likely_as_not_and_nowhere_else():
+    logits = torch.linspace(-9, 9, 4001, dtype=torch.float64).view(1, -1).requires_grad_()
+    values = even_cross_entropy(logits)
+    values.sum().backward()
+    p = logits.detach().sigmoid()
+    torch.testing.assert_close(logits.grad, p - 0.5)  # the derivative: its only zero is p = 0.5, a rise on both sides
+    assert float(p[0, values.argmin()]) == pytest.approx(0.5, rel=1e-14)
+    assert float(values.min()) == pytest.approx(math.log(2), rel=1e-14)
+    assert int((values <= math.log(2) + 1e-12).sum()) == 1
+    # convex: the minimum of a mean over classes is where each class has its own
+    curvature = torch.diff(values.detach(), n=2)
+    assert (curvature > 0).all()
+    # two classes that exclude each other say the same of the odds
+    two = torch.stack([logits.detach()[0], torch.zeros(4001, dtype=torch.float64)], dim=1)
+    torch.testing.assert_close(uniform_cross_entropy(two), values.detach()[0])
+
+
+def test_both_terms_are_means_over_the_counted_samples_and_classes():
+    counted = torch.tensor([[True, False, True], [False, True, True]])
+    relevant, irrelevant = MinMaxEntropyLoss(relevant=2, irrelevant=3)(SEVERAL, SEVERAL, MULTI_HOT, counted)
+    chosen = [(0, 0), (0, 2), (1, 1), (1, 2)]
+    assert float(relevant) == pytest.approx(2 * sum(BINARY[i][k] for i, k in chosen) / 4, rel=1e-12)
+    assert float(irrelevant) == pytest.approx(3 * sum(EVEN[i][k] for i, k in chosen) / 4, rel=1e-12)
+    nothing = MinMaxEntropyLoss()(SEVERAL, SEVERAL, MULTI_HOT, torch.zeros(2, 3, dtype=torch.bool))
+    assert [float(term) for term in nothing] == [0, 0]
+
+
+def test_the_localizer_term_of_several_classes_divides_by_all_samples_and_classes():
+    counted = torch.tensor([[True, False, False], [True, True, False]])
+    term = MinMaxEntropyLoss(localizer=0.5).localizer_term(cross_entropy(SEVERAL, MULTI_HOT), counted, 5)
+    assert float(term) == pytest.approx(0.5 * (BINARY[0][0] + BINARY[1][0] + BINARY[1][1]) / 15, rel=1e-12)

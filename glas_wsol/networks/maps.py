@@ -86,17 +86,17 @@ def normalise(evidence: Tensor, mode: str = "sample", eps: float = 1e-6) -> Tens
     """Min-max normalisation ``(T - min) / (max - min + eps)``, without which the threshold 0.5 has no meaning.
 
     Args:
-        evidence: ``[B, 1, H, W]``.
+        evidence: ``[B, 1, H, W]``, or ``[B, c, H, W]``: each class by itself.
         mode: ``"sample"`` over each image; ``"batch"`` over the whole mini-batch (the reference run, in training);
             ``"none"`` leaves the map as it is.
         eps: activations are of order 1: a map flatter than this carries no evidence in float32.
 
     Returns:
-        ``[B, 1, H, W]``, in [0, 1] unless ``mode="none"``; a constant map becomes 0 everywhere.
+        The same shape, in [0, 1] unless ``mode="none"``; a constant map becomes 0 everywhere.
     """
     if mode == "none":
         return evidence
-    dims = [0, 1, 2, 3] if mode == "batch" else [1, 2, 3]
+    dims = [0, 2, 3] if mode == "batch" else [2, 3]
     low, high = evidence.amin(dim=dims, keepdim=True), evidence.amax(dim=dims, keepdim=True)
     return (evidence - low) / (high - low + eps)
 

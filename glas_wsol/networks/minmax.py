@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from glas_wsol.errors import ConfigError
+from glas_wsol.labels import LEAST_PROBABILITY, is_several
 from glas_wsol.networks.base import TileNetwork, choose, seeded
 from glas_wsol.networks.head import Head
 from glas_wsol.networks.maps import distribution, evidence_map, normalise, pseudo_threshold, resize
@@ -23,7 +24,8 @@ class Localized(NamedTuple):
 
     Attributes:
         logits: ``[B, c]`` class scores ``s`` of M.
-        mask: ``[B, 1, H, W]`` decidable region ``R+``, in (0, 1).
+        mask: ``[B, 1, H, W]`` decidable region ``R+``, in (0, 1); where an image may have several classes,
+            ``[B, c, H, W]``: the region of each class, were it present, see :meth:`MinMaxEntropyNetwork.decidable`.
         dropout: the dropout pattern used, to be used again for the same samples; None where nothing was dropped.
     """
 
@@ -37,6 +39,11 @@ class MinMaxEntropyNetwork(TileNetwork):
 
     ``forward`` maps images in [0, 1] to one tensor that sums to 1 at every pixel, a distribution over
     {undecidable, class 1, ..., class c}; the named methods work on *normalised* images, see :meth:`normalise`.
+
+    Where an image may have several classes, scores go through a sigmoid each, and each class k has a region of its own:
+    ``R+_k = sigmoid(omega (T_k - sigma'))``, ``T_k`` its class map ``A_k`` normalised by itself. The image's ``R+`` is
+    the largest ``R+_k`` of the classes that M names. So the mask is the union of their masks whatever the threshold,
+    and regions unite as they do over the steps of the recursion (equation 12).
 
     Args:
         trunk: name of the trunk (see :data:`~glas_wsol.networks.trunks.TRUNKS`) or a trunk.
@@ -58,6 +65,7 @@ class MinMaxEntropyNetwork(TileNetwork):
         map_stride: px between two positions of M's class maps: 32 (default, the paper's), 16 or 8, where the features
             of the trunk's stages of those strides are read too, see :mod:`glas_wsol.networks.hypercolumn`. C's maps
             make no mask and stay at 32.
+        classes_per_image: ``"one"`` (default, the paper's) or ``"several"``.
         seed: seed of the initial weights, so that they do not depend on what was drawn before; None draws on.
 
     Raises:
@@ -81,8 +89,10 @@ class MinMaxEntropyNetwork(TileNetwork):
         pixel_mean: Sequence[float] | None = None,
         pixel_std: Sequence[float] | None = None,
         map_stride: int = 32,
+        classes_per_image: str = "one",
         seed: int | None = None,
     ) -> None:
+        several = is_several(classes_per_image, "network")
         choose("normalisation", normalisation, ("sample", "batch", "none"))
         if not 0 < classifier_scale <= 1:
             raise ConfigError(f"classifier_scale={classifier_scale}", "network", "give a factor in (0, 1]")
@@ -98,6 +108,9 @@ class MinMaxEntropyNetwork(TileNetwork):
         self.omega = omega
         self.sigma = sigma
         self.differentiable_mask = differentiable_mask
+        self.classes_per_image = classes_per_image
+        self.several = several
+        self.least_probability = LEAST_PROBABILITY
 
     def class_maps(self, x: Tensor) -> Tensor:
         """The localizer's class activation maps.
@@ -131,9 +144,41 @@ class MinMaxEntropyNetwork(TileNetwork):
     def _mask(self, maps: Tensor, logits: Tensor, height: int, width: int) -> Tensor:
         if not self.differentiable_mask:
             maps, logits = maps.detach(), logits.detach()
-        evidence = resize(evidence_map(maps, logits.softmax(dim=1)), height, width)
+        if not self.several:
+            maps = evidence_map(maps, logits.softmax(dim=1))
+        evidence = resize(maps, height, width)
         mode = self.normalisation if self.training or self.normalisation == "none" else "sample"
         return pseudo_threshold(normalise(evidence, mode), self.omega, self.sigma)
+
+    def decidable(self, localized: Localized) -> Tensor:
+        """The image's decidable region, whichever its classes.
+
+        Args:
+            localized: what M says.
+
+        Returns:
+            ``[B, 1, H, W]`` ``R+``: ``localized.mask`` itself; where an image may have several classes, the largest
+            ``R+_k`` of those at least as probable as not, and of the most probable one whatever its probability.
+        """
+        if not self.several:
+            return localized.mask
+        return torch.where(self._named(localized), localized.mask, 0.0).amax(dim=1, keepdim=True)
+
+    def _named(self, localized: Localized) -> Tensor:
+        """``[B, c, 1, 1]`` bool: the classes that M names, at least one."""
+        p = localized.logits.sigmoid()
+        return ((p >= self.least_probability) | (p == p.amax(dim=1, keepdim=True))).unsqueeze(2).unsqueeze(3)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Class scores as probabilities.
+
+        Args:
+            logits: ``[B, c]``, of M or of C.
+
+        Returns:
+            ``[B, c]``, in [0, 1]; each row sums to 1, unless an image may have several classes.
+        """
+        return logits.sigmoid() if self.several else logits.softmax(dim=1)
 
     def classify(self, x: Tensor) -> Tensor:
         """One forward of C.
@@ -160,12 +205,34 @@ class MinMaxEntropyNetwork(TileNetwork):
             image: ``[B, 3, H, W]``, in [0, 1]; sides divisible by 32 give exact maps.
 
         Returns:
-            ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k | X+)``; the channels sum to 1.
+            ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k | X+)``; the channels sum to 1. Where
+            an image may have several classes, channel k is the part of ``R+`` that falls to class k, in proportion to
+            ``p(class k | X+) R+_k`` of those that M names: the most likely channel of a pixel is its class, but how
+            probable a class is of the image cannot be read from channels that share, see :meth:`presence`.
         """
         x = self.normalise(image)
-        mask = self.localize(x).mask
-        probabilities = self.classify(x * mask).softmax(dim=1)
-        return distribution(mask, probabilities)
+        localized = self.localize(x)
+        mask = self.decidable(localized)
+        logits = self.classify(x * mask)
+        if not self.several:
+            return distribution(mask, logits.softmax(dim=1))
+        # As a softmax of logarithms, finite also where all p(k) or all regions are too small for float32.
+        weights = F.logsigmoid(logits).unsqueeze(2).unsqueeze(3) + localized.mask.clamp(min=1e-30).log()
+        shares = weights.masked_fill(~self._named(localized), -torch.inf).softmax(dim=1)
+        return torch.cat([1 - mask, mask * shares], dim=1)
+
+    @torch.jit.unused
+    def presence(self, image: Tensor) -> Tensor:
+        """How probable each class is of an image: what :meth:`forward` cannot say where there may be several.
+
+        Args:
+            image: ``[B, 3, H, W]``, in [0, 1].
+
+        Returns:
+            ``[B, c]`` ``p(class k | X+)``, see :meth:`probabilities`.
+        """
+        x = self.normalise(image)
+        return self.probabilities(self.classify(x * self.decidable(self.localize(x))))
 
     @torch.jit.unused
     def settings(self) -> dict[str, Any]:
@@ -182,4 +249,5 @@ class MinMaxEntropyNetwork(TileNetwork):
             "omega": self.omega,
             "sigma": self.sigma,
             "map_stride": self.map_stride,
+            "classes_per_image": self.classes_per_image,
         }

@@ -83,3 +83,12 @@ def test_half_precision_is_raised_and_no_other():
     kinds = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
     raised = [at_least_float32(torch.zeros(1, dtype=kind)).dtype for kind in kinds]
     assert raised == [torch.float32, torch.float32, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("mode", ["sample", "batch"])
+def test_each_class_is_normalised_by_itself(mode):
+    maps = torch.randn(3, 4, 5, 7, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 5).view(1, 4, 1, 1)
+    together = normalise(maps, mode)
+    assert torch.equal(together, torch.cat([normalise(maps[:, k : k + 1], mode) for k in range(4)], dim=1))
+    over = (2, 3) if mode == "sample" else (0, 2, 3)
+    assert torch.equal(together.amin(over), torch.zeros_like(together.amin(over)))

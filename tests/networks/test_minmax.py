@@ -9,6 +9,7 @@ from torch import nn
 
 from glas_wsol.errors import ConfigError
 from glas_wsol.networks import MinMaxEntropyNetwork
+from glas_wsol.networks.minmax import Localized
 from tests.conftest import tiny_network, tiny_trunk
 
 
@@ -143,8 +144,106 @@ def test_the_scripted_network_equals_the_eager_one(trunk):
 
 @pytest.mark.parametrize(
     "options",
-    [{"normalisation": "no"}, {"batch_norm": "sync"}, {"num_classes": 1}, {"classifier_scale": 0}, {"pooling": "no"}],
+    [
+        {"normalisation": "no"},
+        {"batch_norm": "sync"},
+        {"num_classes": 1},
+        {"classifier_scale": 0},
+        {"pooling": "no"},
+        {"classes_per_image": "many"},
+    ],
 )
 def test_bad_options_are_refused(options):
     with pytest.raises(ConfigError):
         MinMaxEntropyNetwork(tiny_trunk(), **options)
+
+
+def several(**options):
+    return tiny_network(num_classes=3, classes_per_image="several", **options)
+
+
+def test_each_of_several_classes_has_a_region_of_its_own_normalised_by_itself():
+    network = several(pooling_options={"dropout": 0.0}, normalisation="sample").eval()
+    maps = torch.randn(2, 3, 3, 5, generator=torch.Generator().manual_seed(1)) * torch.tensor([1, 5, 0.1]).view(3, 1, 1)
+    network.class_maps = lambda _: maps
+    localized = network.localize(torch.rand(2, 3, 96, 160))
+    assert localized.mask.shape == (2, 3, 96, 160)
+    for i in range(2):
+        for k in range(3):
+            t = nn.functional.interpolate(maps[i, k][None, None], size=(96, 160), mode="bilinear", align_corners=True)
+            expected = torch.sigmoid(8 * ((t - t.min()) / (t.max() - t.min() + 1e-6) - 0.5))[0, 0]
+            torch.testing.assert_close(localized.mask[i, k], expected, rtol=0, atol=1e-4)
+
+
+def test_the_region_is_the_union_of_the_named_classes_at_every_threshold():
+    mask = torch.rand(3, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    logits = torch.tensor([[1.0, 0.0, -0.1], [-3.0, -2.0, -2.5], [0.2, -1.0, 3.0]])
+    region = several().decidable(Localized(logits, mask, None))
+    assert region.shape == (3, 1, 5, 7)
+    for i, named in enumerate([[0, 1], [1], [0, 2]]):  # p = 0.5 is named; of none, the most probable is
+        for threshold in (0.2, 0.5, 0.9):
+            union = torch.stack([mask[i, k] >= threshold for k in named]).any(0)
+            assert torch.equal(region[i, 0] >= threshold, union)
+    one = tiny_network().decidable(Localized(logits[:, :2], mask[:, :1], None))
+    assert one.data_ptr() == mask.data_ptr(), "of one class, it is the mask itself"
+
+
+def test_forward_shares_the_region_between_the_named_classes_in_proportion_to_p_and_to_their_own():
+    network = several().eval()
+    network.localizer.to_maps.bias.data.fill_(0.3)
+    image = torch.rand(4, 3, 96, 64, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        prediction, x = network(image), network.normalise(image)
+        localized = network.localize(x)
+        region = network.decidable(localized)
+        p_of_m, p_of_c = localized.logits.sigmoid(), network.classify(x * region).sigmoid()
+        assert torch.equal(network.presence(image), p_of_c)
+    torch.testing.assert_close(prediction.sum(1), torch.ones(4, 96, 64))
+    torch.testing.assert_close(prediction[:, :1], 1 - region)
+    counts = []
+    for i in range(4):
+        named = [k for k in range(3) if p_of_m[i, k] >= 0.5 or p_of_m[i, k] == p_of_m[i].max()]
+        counts.append(len(named))
+        weight = {k: p_of_c[i, k] * localized.mask[i, k] for k in named}
+        for k in range(3):
+            expected = region[i, 0] * weight[k] / sum(weight.values()) if k in named else torch.zeros(96, 64)
+            torch.testing.assert_close(prediction[i, 1 + k], expected)
+    assert max(counts) > 1, "some image must have several named classes"
+
+
+@pytest.mark.parametrize("normalisation", ["sample", "none"])
+def test_a_hopeless_classifier_and_an_empty_region_give_a_finite_answer(normalisation):
+    network = several(normalisation=normalisation).eval()
+    with torch.no_grad():
+        network.classifier.to_maps.bias.fill_(-300.0)
+        network.localizer.to_maps.weight.zero_()
+        network.localizer.to_maps.bias.fill_(-50.0)
+        prediction = network(torch.rand(1, 3, 64, 96))
+    assert torch.isfinite(prediction).all()
+    torch.testing.assert_close(prediction.sum(1), torch.ones(1, 64, 96))
+
+
+def test_probabilities_of_one_class_sum_to_one_and_those_of_several_need_not():
+    logits = torch.tensor([[0.0, 2.0, 2.0]])
+    torch.testing.assert_close(tiny_network(num_classes=3).probabilities(logits), logits.softmax(1))
+    torch.testing.assert_close(several().probabilities(logits), 1 / (1 + (-logits).exp()))
+
+
+def test_one_class_per_image_is_the_default_and_both_are_told_apart_in_the_settings():
+    image = torch.rand(1, 3, 64, 96)
+    default, one = tiny_network().eval(), tiny_network(classes_per_image="one").eval()
+    assert torch.equal(default(image), one(image))
+    assert default.settings()["classes_per_image"] == "one"
+    assert several().settings()["classes_per_image"] == "several"
+    torch.testing.assert_close(
+        default.presence(image), default(image)[:, 1:].sum((2, 3)) / (1 - default(image)[:, 0]).sum()
+    )
+
+
+def test_the_scripted_network_of_several_classes_equals_the_eager_one():
+    network = MinMaxEntropyNetwork(
+        "resnet18", num_classes=3, weights="none", seed=0, classes_per_image="several"
+    ).eval()
+    image = torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.script(network)(image), network(image))
