@@ -161,12 +161,11 @@ def test_photographs_are_evidence_where_no_stain_is_asked_for(picture):
 
 
 def test_a_photograph_is_judged_by_its_size_and_a_tile_in_its_pixels():
-    image = tissue(0, (130, 141), 0.5)
+    image = tissue(0, (250, 260), 0.5)
     large = torch.nn.functional.interpolate(blurred(image, 0.5)[None], scale_factor=4, mode="bicubic")[0].clamp(0, 1)
     assert missing(large, None) == ""
     assert missing(large, "H&E") == BLURRED
     assert missing(blurred(image, 4), None) == BLURRED
-    assert missing(blurred(large, 16), None) == BLURRED
 
 
 @pytest.mark.parametrize("species", SPECIES.values(), ids=SPECIES.keys())

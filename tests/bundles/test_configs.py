@@ -46,7 +46,8 @@ def test_the_bundles_differ_in_the_data_and_its_recipe_only():
     glas, cub5 = (dict(leaves(read(bundle, "train"))) for bundle in BUNDLES)
     changed = {key for key in glas.keys() | cub5.keys() if glas.get(key) != cub5.get(key)}
     assert changed == {
-        *("_desc_", "short_side", "dropout", "reflect_fraction", "vertical_flip", "color_jitter", "mask_threshold"),
+        *("_desc_", "short_side", "stain", "dropout", "reflect_fraction", "vertical_flip", "color_jitter"),
+        "mask_threshold",
         *(f"phantom#{key}" for key in ("train", "test", "size#0", "size#1", "scale", "confounded")),
         "datalist#dataset_dir#kind",
     }
