@@ -14,6 +14,7 @@ from glas_wsol.data.glas import find_glas, glas_datalist
 from glas_wsol.data.splits import SPLIT_WORDS, Datalist, Item, parse_fold, split_by_fold
 from glas_wsol.data.table import TABLE_NAMES, class_order, image_path, read_rows, table_datalist
 from glas_wsol.errors import ConfigError, DatalistError, ImageFileError
+from glas_wsol.labels import is_several
 
 __all__ = ["Datalist", "Item", "folder_datalist", "images_datalist", "load_datalist"]
 
@@ -27,6 +28,7 @@ def load_datalist(
     kind: str = "auto",
     classes: str | Sequence[str] = "cub5",
     label_names: Sequence[str] | None = None,
+    classes_per_image: str = "one",
 ) -> Datalist:
     """Read a data set of any kind.
 
@@ -40,9 +42,10 @@ def load_datalist(
             sub-folders with images.
         classes: which classes of CUB-200-2011; see `cub_datalist`.
         label_names: classes of a table or folder in label order; see `table_datalist`.
+        classes_per_image: ``"one"`` (default), or ``"several"``: only a table can say so; see `table_datalist`.
 
     Raises:
-        ConfigError: if a setting has no such value.
+        ConfigError: if a setting has no such value, or several classes per image are wanted of another kind of data.
         DatalistError: if nothing is recognised, saying what was looked for; every fault of the data at once.
         SplitError: if the data cannot give this fold.
     """
@@ -51,12 +54,15 @@ def load_datalist(
     root = existing(dataset_dir)
     if kind == "auto":
         kind = _kind(root)
+    if is_several(classes_per_image, "data set") and kind != "table":
+        fix = "set classes_per_image=one, or point 'dataset_dir' at a table"
+        raise ConfigError("only a table's labels can name several classes", root, fix)
     if kind == "glas":
         return glas_datalist(root, fold, seed)
     if kind == "cub":
         return cub_datalist(root, classes, fold, seed)
     if kind == "table":
-        return table_datalist(root, fold, seed, label_names)
+        return table_datalist(root, fold, seed, label_names, classes_per_image)
     return folder_datalist(root, fold, seed, label_names)
 
 

@@ -7,13 +7,14 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
 from glas_wsol.errors import ConfigError, SplitError
+from glas_wsol.labels import multi_hot
 
 __all__ = ["FOLDS", "SPLITS", "SPLIT_WORDS", "Datalist", "Item", "folds_said", "parse_fold", "split_by_fold"]
 
@@ -28,13 +29,21 @@ _COLUMNS_SHOWN = 8  # summary() counts class by class up to this many classes
 
 @dataclass(frozen=True)
 class Item:
-    """One image with its label; ``mask`` and ``group`` (a patient or case) where the data set has them."""
+    """One image with its label; ``mask`` and ``group`` (a patient or case) where the data set has them.
+
+    The label is a class index; where an image may have several classes, the tuple of their indices, rising.
+    """
 
     image: Path
-    label: int
+    label: int | tuple[int, ...]
     name: str
     mask: Path | None = None
     group: str | None = None
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Indices of the classes the image has, one or several."""
+        return self.label if isinstance(self.label, tuple) else (self.label,)
 
 
 @dataclass(frozen=True)
@@ -78,20 +87,16 @@ class Datalist:
 
         Returns:
             ``{"image": str, "label": int, "name": str}`` and, where known, ``"mask": str`` and ``"group": str``
-            (in all items of the split or in none).
+            (in all items of the split or in none). Where an image may have several classes, the label is a multi-hot
+            array ``[c]``, float32.
 
         Raises:
             SplitError: if the split does not exist.
         """
-        items = self.splits.get(SPLIT_WORDS.get(split, split))
-        if items is None:
-            fix = (
-                f"set the split to one of {', '.join(self.splits)}, or 'dataset_dir' to data that has {split!r} images"
-            )
-            raise SplitError(f"{self.name} has no {split!r} split", self.source, fix)
+        items = self._items(split)
         grouped = all(item.group is not None for item in items)
         return [
-            {"image": str(item.image), "label": item.label, "name": item.name}
+            {"image": str(item.image), "label": self._label(item), "name": item.name}
             | ({"mask": str(item.mask)} if masks and item.mask else {})
             | ({"group": item.group} if grouped else {})
             for item in items
@@ -103,7 +108,7 @@ class Datalist:
         Args:
             split: as in :meth:`select`.
         """
-        content = json.dumps([[item["name"], item["label"]] for item in self.select(split)])
+        content = json.dumps([[item.name, item.label] for item in self._items(split)])
         return hashlib.sha256(content.encode()).hexdigest()
 
     def summary(self) -> str:
@@ -111,7 +116,7 @@ class Datalist:
         every_class = len(self.classes) <= _COLUMNS_SHOWN
         rows = [["split", "n", *(self.classes if every_class else ["per class"]), "groups", "masks"]]
         for split, items in self.splits.items():
-            labels = Counter(item.label for item in items)
+            labels = Counter(label for item in items for label in item.labels)
             counts = [labels[label] for label in range(len(self.classes))]
             groups = len({item.group for item in items} - {None})
             masks = sum(item.mask is not None for item in items)
@@ -121,6 +126,18 @@ class Datalist:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         return "\n".join([f"{self.name}, {len(self.classes)} classes, {self.source}", *lines])
+
+    def _items(self, split: str) -> tuple[Item, ...]:
+        items = self.splits.get(SPLIT_WORDS.get(split, split))
+        if items is None:
+            fix = (
+                f"set the split to one of {', '.join(self.splits)}, or 'dataset_dir' to data that has {split!r} images"
+            )
+            raise SplitError(f"{self.name} has no {split!r} split", self.source, fix)
+        return items
+
+    def _label(self, item: Item) -> int | np.ndarray:
+        return multi_hot(item.label, len(self.classes)) if isinstance(item.label, tuple) else item.label
 
 
 def parse_fold(fold: str) -> tuple[str, int]:
@@ -147,7 +164,8 @@ def split_by_fold(
         items: the images to part, each name once.
         classes: class names in label order.
         fold: ``"patient-k"``: no group is on both sides, and classes are balanced as well as the groups allow;
-            ``"stratified-k"``: every class is dealt out evenly, groups disregarded;
+            ``"stratified-k"``: every class is dealt out evenly, groups disregarded; images of several classes as
+            well as that can be;
             ``"paper"``: fold 0 by groups where all images have one, stratified otherwise.
         seed: another seed gives other folds; the order of ``items`` does not.
         source: named in errors.
@@ -189,19 +207,21 @@ def folds_said(items: Sequence[Item], classes: Sequence[str], seed: int = 0) -> 
         fold_of = assign(items, len(classes), seed)
         has = np.zeros((FOLDS, len(classes)), dtype=int)
         for item in items:
-            has[fold_of[item.name], item.label] += 1
+            has[fold_of[item.name], list(item.labels)] += 1
         whole = ((has > 0) & (has.sum(axis=0) > has)).all(axis=1)
         works += [f"{scheme}-{index}" for index in np.flatnonzero(whole)]
     return f"set 'fold' to one of {', '.join(works)}" if works else "add images: no fold has every class on both sides"
 
 
 def _absent(items: Sequence[Item], classes: Sequence[str]) -> list[str]:
-    present = {item.label for item in items}
+    present = {label for item in items for label in item.labels}
     return [name for label, name in enumerate(classes) if label not in present]
 
 
 def _stratified(items: Sequence[Item], classes: int, seed: int) -> dict[str, int]:
     """Deal out each class; `monai.data.partition_dataset_classes` does too, but refuses a class of fewer than five."""
+    if any(isinstance(item.label, tuple) for item in items):  # no class can be dealt out by itself
+        return _grouped([replace(item, group=item.name) for item in items], classes, seed)
     rng, fold_of, cursor = np.random.RandomState(seed), {}, 0
     for label in range(classes):
         names = sorted(item.name for item in items if item.label == label)
@@ -218,7 +238,7 @@ def _grouped(items: Sequence[Item], classes: int, seed: int) -> dict[str, int]:
     """Deal out whole groups, the most uneven first, each to the fold that stays closest to a fifth of every class."""
     counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(classes + 1))
     for item in items:
-        counts[str(item.group)][[item.label, classes]] += 1  # the last column counts images of any class
+        counts[str(item.group)][[*item.labels, classes]] += 1  # the last column counts images of any class
     groups = sorted(counts)
     share = np.stack([counts[group] for group in groups])
     share /= np.maximum(share.sum(axis=0), 1)

@@ -14,6 +14,7 @@ from pathlib import Path
 from glas_wsol.data.files import distinct_names, existing, folded, is_file, natural_key
 from glas_wsol.data.splits import SPLIT_WORDS, Datalist, Item, parse_fold, split_by_fold
 from glas_wsol.errors import ConfigError, DatalistError
+from glas_wsol.labels import SEPARATOR, is_several
 
 __all__ = ["COLUMNS", "TABLE_NAMES", "Row", "class_order", "find_table", "image_path", "read_rows", "table_datalist"]
 
@@ -29,15 +30,23 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 
 
 class Row(dict):
-    """The cells of one row by meaning, each trimmed and ``""`` where blank, and the line the row starts on."""
+    """The cells of one row by meaning, each trimmed and ``""`` where blank, and the line the row starts on.
+
+    ``labels`` are the classes its label names: one, or several; none where it is blank or not a label.
+    """
 
     def __init__(self, line: int, cells: Mapping[str, str]) -> None:
         super().__init__(cells)
         self.line = line
+        self.labels: tuple[str, ...] = ()
 
 
 def table_datalist(
-    source: str | Path, fold: str = "paper", seed: int = 0, label_names: Sequence[str] | None = None
+    source: str | Path,
+    fold: str = "paper",
+    seed: int = 0,
+    label_names: Sequence[str] | None = None,
+    classes_per_image: str = "one",
 ) -> Datalist:
     """Read a CSV of images with labels.
 
@@ -46,6 +55,9 @@ def table_datalist(
     `SPLIT_WORDS`), in any order and among others. Paths are absolute or relative to the table's folder; a mask may be
     blank. Comma, semicolon and tab part the cells. Names are `distinct_names` of the image paths.
 
+    With ``classes_per_image="several"`` a label names one class or more, joined by ``;`` (in quotes where that parts
+    the cells): ``stroma;tumour``. Otherwise a ``;`` in a label is a fault.
+
     Args:
         source: the table, or a folder with a ``datalist.csv``, an ``index.csv`` or one single ``.csv``.
         fold: ignored where the table has a ``split`` column. Otherwise ``"paper"`` is fold 0: by groups where the
@@ -53,12 +65,14 @@ def table_datalist(
             ``"patient-0"`` to ``"patient-4"`` and ``"stratified-0"`` to ``"stratified-4"`` name one of five.
         seed: of the folds.
         label_names: the classes in label order; other labels are faults. Default: the labels that occur, sorted.
+        classes_per_image: ``"one"`` (default) or ``"several"``.
 
     Raises:
-        ConfigError: if there is no such fold.
+        ConfigError: if there is no such fold, or ``classes_per_image`` is another word.
         DatalistError: every fault of the table at once, with line numbers.
         SplitError: if the table cannot give this fold, or a class has no training or validation image.
     """
+    several = is_several(classes_per_image, "table")
     path = find_table(existing(source))
     if path is None:
         looked = f"no table here: looked for {', '.join(TABLE_NAMES)} or one single .csv"
@@ -68,7 +82,9 @@ def table_datalist(
     rows = read_rows(path, ("image", "label"), faults)
     images = [image_path(path, row, "image", faults) for row in rows]
     masks = [image_path(path, row, "mask", faults) if row.get("mask") else None for row in rows]
-    classes = class_order(label_names, [row["label"] for row in rows if row["label"]])
+    for row in rows:
+        row.labels = _named_classes(row, several, faults)
+    classes = class_order(label_names, [name for row in rows for name in row.labels])
     _check_labels(rows, classes, faults)
     has_groups, has_splits = (any(row.get(key) for row in rows) for key in ("group", "split"))
     if has_groups:
@@ -85,7 +101,7 @@ def table_datalist(
 
     found = [image for image in images if image is not None]  # all of them: a missing one is a fault
     items = [
-        Item(image, classes.index(row["label"]), name, mask, row.get("group") or None)
+        Item(image, _label(row, classes, several), name, mask, row.get("group") or None)
         for row, image, mask, name in zip(rows, found, masks, distinct_names(found, path.parent), strict=True)
     ]
     if has_splits:
@@ -211,12 +227,35 @@ def class_order(label_names: Sequence[str] | None, present: Iterable[str]) -> tu
     return names
 
 
+def _named_classes(row: Row, several: bool, faults: list[str]) -> tuple[str, ...]:
+    """The classes that a row's label names."""
+    label = row["label"]
+    if SEPARATOR not in label:
+        return (label,) if label else ()
+    if not several:
+        hint = "set classes_per_image=several if images may have several classes"
+        faults.append(f"line {row.line}: label {label!r} has a {SEPARATOR!r}: {hint}")
+        return ()
+    names = tuple(name.strip() for name in label.split(SEPARATOR))
+    if "" in names:
+        faults.append(f"line {row.line}: label {label!r} has a blank class")
+    faults += [
+        f"line {row.line}: label {label!r} names {n!r} twice" for n in sorted(set(names) - {""}) if names.count(n) > 1
+    ]
+    return tuple(name for name in names if name)
+
+
+def _label(row: Row, classes: Sequence[str], several: bool) -> int | tuple[int, ...]:
+    labels = tuple(sorted(classes.index(name) for name in row.labels))
+    return labels if several else labels[0]
+
+
 def _check_labels(rows: Sequence[Row], classes: Sequence[str], faults: list[str]) -> None:
     if len(classes) == 1:
         faults.append(f"the only label is {classes[0]!r}: learning needs images of two classes at least")
     known = ", ".join(classes)
-    strange = [row for row in rows if row["label"] and row["label"] not in classes]
-    faults += [f"line {row.line}: label {row['label']!r} is none of {known}" for row in strange]
+    strange = [(row, name) for row in rows for name in row.labels if name not in classes]
+    faults += [f"line {row.line}: label {name!r} is none of {known}" for row, name in strange]
     spelt = {folded(name): name for name in reversed(classes)}
     twins = [(spelt[folded(name)], name) for name in classes if spelt[folded(name)] != name]
     faults += [f"labels {one!r} and {two!r} are one class spelt twice" for one, two in twins]
@@ -242,9 +281,9 @@ def _check_repeats(rows: Sequence[Row], images: Sequence[Path | None], faults: l
 def _check_split_labels(rows: Sequence[Row], faults: list[str]) -> None:
     labels: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        labels[row["split"]].add(row["label"])
-    train = labels["train"] - {""}
+        labels[row["split"]].update(row.labels)
+    train = labels["train"]
     if len(train) == 1:
         faults.append(f"the only label in train is {next(iter(train))!r}")
     for split in ("valid", "test") if train else ():
-        faults += [f"label {name!r} is in {split} and not in train" for name in sorted(labels[split] - train - {""})]
+        faults += [f"label {name!r} is in {split} and not in train" for name in sorted(labels[split] - train)]

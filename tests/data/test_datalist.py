@@ -284,3 +284,18 @@ def test_a_folder_that_must_not_be_read_is_said(tmp_path):
             images_datalist(tmp_path / "locked")
     finally:
         (tmp_path / "locked").chmod(0o700)
+
+
+def test_only_a_table_can_name_several_classes(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "folders" / name).mkdir(parents=True)
+        for n in range(6):
+            (tmp_path / "folders" / name / f"{n}.png").touch()
+    with pytest.raises(ConfigError, match=r"only a table's labels.*classes_per_image=one"):
+        load_datalist(tmp_path / "folders", classes_per_image="several")
+    rows = [f"folders/{'ab'[n % 2]}/{n % 6}.png,{'a;b' if n < 4 else 'ab'[n % 2]}" for n in range(6)]
+    (tmp_path / "datalist.csv").write_text("\n".join(["image,label", *rows]))
+    datalist = load_datalist(tmp_path / "datalist.csv", "stratified-1", classes_per_image="several")
+    assert sorted(item.labels for part in datalist.splits.values() for item in part) == [(0,), *[(0, 1)] * 4, (1,)]
+    with pytest.raises(ConfigError, match="one or several"):
+        load_datalist(tmp_path / "datalist.csv", classes_per_image="some")

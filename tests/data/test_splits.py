@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import pickle
 from collections import Counter
 from dataclasses import FrozenInstanceError, replace
@@ -231,3 +232,55 @@ def test_the_digest_is_that_of_names_and_labels_and_not_of_the_folder():
     assert {other for _, other in found} == {valid}
     with pytest.raises(SplitError, match="no 'test' split"):
         Datalist("d", CLASSES, {"train": tuple(data), "valid": tuple(items("01"))}, "here").digest("test")
+
+
+def several(labels: list[tuple[int, ...]], groups: str | None = None) -> list[Item]:
+    return [
+        Item(Path(f"{n}.png"), label, f"i{n:03}", group=groups[n] if groups else None) for n, label in enumerate(labels)
+    ]
+
+
+# 40 of class 0, 15 of class 1, 10 of class 2; classes 1 and 2 nearly always beside class 0
+MIXED = [(0,)] * 20 + [(0, 1)] * 12 + [(0, 2)] * 6 + [(1, 2)] * 1 + [(0, 1, 2)] * 2 + [(2,)] * 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_stratified_folds_of_several_classes_share_out_every_class(seed):
+    data = several(MIXED)
+    classes = ("a", "b", "c")
+    folds = valid_names(data, "stratified", seed, classes)
+    assert sorted(chain(*folds)) == [item.name for item in data]
+    labels = {item.name: item.labels for item in data}
+    for fold in folds:
+        counts = Counter(label for name in fold for label in labels[name])
+        assert counts[0] == 8
+        assert counts[1] == 3
+        assert counts[2] == 2
+        assert len(fold) in (8, 9)
+    assert [sorted(fold) for fold in valid_names(data[::-1], "stratified", seed, classes)] == folds
+
+
+def test_groups_of_several_classes_stay_together():
+    data = several([(0, 1), (0,), (1,)] * 10, "AABBCCDDEEFFGGHHIIJJKKLLMMNNOO")
+    splits = split_by_fold(data, CLASSES, "patient-2")
+    sides = [{item.group for item in part} for part in splits.values()]
+    assert not sides[0] & sides[1]
+
+
+def test_a_datalist_of_several_classes_counts_tells_and_digests_them():
+    data = several([(0,), (0, 1), (1,), (0, 1)])
+    datalist = Datalist("x", CLASSES, {"train": tuple(data[:3]), "valid": tuple(data[3:])}, "here")
+    assert [item["label"].tolist() for item in datalist.select("train")] == [[1, 0], [1, 1], [0, 1]]
+    assert datalist.summary().splitlines()[2].split() == ["train", "3", "2", "2", "-", "no"]
+    changed = Datalist("x", CLASSES, {"train": (data[0], data[2], data[1]), "valid": (data[3],)}, "here")
+    assert datalist.digest("valid") == changed.digest("valid")
+    assert datalist.digest("train") != changed.digest("train")
+    assert pickle.loads(pickle.dumps(datalist)) == datalist  # noqa: S301 - our own
+    with pytest.raises(SplitError, match="valid split of x has no image of 'malignant'"):
+        Datalist("x", CLASSES, {"train": tuple(data), "valid": (data[0],)}, "here")
+
+
+def test_the_digest_of_one_class_stays_what_it_was():
+    datalist = Datalist("x", CLASSES, {"train": tuple(items("01")), "valid": tuple(items("10"))}, "here")
+    expected = hashlib.sha256(b'[["i000", 0], ["i001", 1]]').hexdigest()
+    assert datalist.digest("train") == expected

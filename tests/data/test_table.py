@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from glas_wsol.data import table_datalist
@@ -284,3 +285,58 @@ def test_a_misspelt_optional_column_is_a_fault_and_not_ignored(write, title, mea
 
 def test_other_columns_may_stand_in_the_table(write):
     assert len(table_datalist(write("image,label,stain,magnification", *rows(cell=lambda n: ",HE,20"))).splits) == 2
+
+
+def several_rows(count: int = 20) -> list[str]:
+    """Every third image is of both, in either order; the others of one."""
+    words = ["stroma", "tumour", '" tumour ; stroma"', "stroma", "tumour", "stroma;tumour"]
+    return [f"a{n}.png,{words[n % 6]}" for n in range(count)]
+
+
+def test_a_label_may_name_several_classes_where_that_is_said(write):
+    datalist = table_datalist(write("image,label", *several_rows()), classes_per_image="several")
+    assert datalist.classes == ("stroma", "tumour")
+    items = {item["name"]: item["label"] for split in datalist.splits for item in datalist.select(split)}
+    assert len(items) == 20
+    for n in range(20):
+        assert items[f"a{n}"].dtype == np.float32
+        assert items[f"a{n}"].tolist() == [[1, 0], [0, 1], [1, 1]][n % 3]
+
+
+def test_several_classes_keep_the_order_of_label_names_and_may_have_one_each(write):
+    lines = ["image,label,split", "a0.png,x;z,train", "a1.png,y,train", "a2.png,z;y;x,valid"]
+    names = ["z", "y", "x"]
+    datalist = table_datalist(write(*lines), label_names=names, classes_per_image="several")
+    assert [item["label"].tolist() for item in datalist.select("train")] == [[1, 0, 1], [0, 1, 0]]
+    assert [item.labels for item in datalist.splits["valid"]] == [(0, 1, 2)]
+
+
+def test_several_classes_in_a_table_of_semicolons_are_quoted(write):
+    lines = [row.replace(",", ";").replace("stroma;tumour", '"stroma;tumour"') for row in several_rows()]
+    datalist = table_datalist(write("image;label", *lines), classes_per_image="several")
+    assert datalist == table_datalist(write("image,label", *several_rows()), classes_per_image="several")
+
+
+def test_several_classes_are_a_fault_with_a_hint_where_it_is_not_said(write):
+    found = faults(write("image,label", *several_rows(6)))
+    hint = "set classes_per_image=several if images may have several classes"
+    assert found == [
+        f"line 4: label 'tumour ; stroma' has a ';': {hint}",
+        f"line 7: label 'stroma;tumour' has a ';': {hint}",
+    ]
+
+
+def test_faults_of_labels_of_several_classes(write):
+    lines = ["a0.png,x;y", "a1.png,x;", "a2.png,y;x;y", "a3.png,w;x", "a4.png,;", "a5.png,"]
+    names = {"label_names": ["x", "y"], "classes_per_image": "several"}
+    assert faults(write("image,label", *lines), **names) == [
+        "line 7: blank label",
+        "line 3: label 'x;' has a blank class",
+        "line 4: label 'y;x;y' names 'y' twice",
+        "line 6: label ';' has a blank class",
+        "line 5: label 'w' is none of x, y",
+    ]
+    lines = ["a0.png,x,train", "a1.png,y,train", "a2.png,x;z,test"]
+    assert faults(write(SPLIT, *lines), classes_per_image="several") == ["label 'z' is in test and not in train"]
+    with pytest.raises(ConfigError, match="one or several"):
+        table_datalist(write("image,label", *lines), classes_per_image="two")
