@@ -1,31 +1,83 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Image-level metrics: errors, ranking, cross-entropy, and the score models are selected by."""
+"""Image-level metrics: errors, ranking, cross-entropy, and the score models are selected by.
+
+Where an image may have several classes, its label is a multi-hot vector ``[c]`` and probabilities are one per class,
+no distribution. Those of at least 0.5 are named, and an image is right where exactly its classes are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from glas_wsol.errors import ConfigError
+from glas_wsol.labels import LEAST_PROBABILITY
 from glas_wsol.metrics.base import MeasureMetric, RowMetric
+from glas_wsol.metrics.measures import SEVERAL
 
-__all__ = ["BalancedError", "ClassificationError", "CrossEntropy", "RocAuc", "SelectionScore"]
+__all__ = ["Answer", "BalancedError", "ClassificationError", "CrossEntropy", "RocAuc", "SelectionScore", "class_of"]
 
-_LEAST_PROBABILITY = 1e-12  # the logarithm of a probability that float32 rounded to 0 stays finite
+_LEAST = 1e-12  # the logarithm of a probability that float32 rounded to 0 stays finite
 
 
-def _class_of(item: Mapping[str, Any], key: str = "probabilities") -> tuple[int, np.ndarray] | None:
-    """Label and class probabilities ``[c]``; None from a method that names no class."""
+class Answer(NamedTuple):
+    """What is true of an image, and what a method says of it.
+
+    Attributes:
+        label: the class index; or ``[c]`` bool, the classes it has.
+        probabilities: ``[c]``.
+    """
+
+    label: int | np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """``[1]`` bool; or ``[c]``, which of the classes are wrongly named or wrongly left out."""
+        if isinstance(self.label, np.ndarray):
+            return (self.probabilities >= LEAST_PROBABILITY) != self.label
+        return np.array([self.probabilities.argmax() != self.label])
+
+    @property
+    def error(self) -> float:
+        """1 unless the class, or every one of the classes, is right."""
+        return float(self.wrong.any())
+
+    @property
+    def loss(self) -> float:
+        """``-log p(label)``; of several classes the mean over them of the binary cross-entropy."""
+        of_label = self.probabilities[self.label]
+        if isinstance(self.label, np.ndarray):
+            of_label = np.where(self.label, self.probabilities, 1 - self.probabilities)
+        return -float(np.log(np.maximum(of_label, _LEAST)).mean())
+
+    def row(self, values: np.ndarray) -> list[float]:
+        """The label, and values beside it, as :data:`~glas_wsol.metrics.MEASURES` take them."""
+        label = [SEVERAL, *self.label] if isinstance(self.label, np.ndarray) else [self.label]
+        return [float(value) for value in (*label, *values)]
+
+
+def class_of(item: Mapping[str, Any], key: str = "probabilities") -> Answer | None:
+    """Label and class probabilities of an evaluated item; None from a method that names no class.
+
+    Args:
+        item: holds ``label`` and, where a class is named, the probabilities ``[c]``.
+        key: where it holds them.
+    """
     if item.get(key) is None:
         return None
-    return int(item["label"]), torch.as_tensor(item[key]).detach().cpu().double().numpy()
+    label = torch.as_tensor(item["label"]).cpu()
+    probabilities = torch.as_tensor(item[key]).detach().cpu().double().numpy()
+    return Answer(int(label) if label.numel() == 1 else label.numpy() > 0, probabilities)
 
 
 class ClassificationError(MeasureMetric):
     """Share of images whose most probable class is not the label, in [0, 1].
+
+    Of several classes, the share of images of which not exactly the classes they have are named ("exact match").
 
     Images without probabilities are left out; without any, the value is not a number.
 
@@ -38,12 +90,14 @@ class ClassificationError(MeasureMetric):
         super().__init__("classification_error", self._row)
 
     def _row(self, item: Mapping[str, Any]) -> list[float] | None:
-        known = _class_of(item, self.key)
-        return None if known is None else [float(known[1].argmax() != known[0])]
+        answer = class_of(item, self.key)
+        return None if answer is None else [answer.error]
 
 
 class BalancedError(MeasureMetric):
     """1 - the mean recall of the classes that are present, in [0, 1]: a rare class counts as much as a common one.
+
+    Of several classes, the mean over them of the same for "has it" and "has it not".
 
     Images without probabilities are left out; without any, the value is not a number.
     """
@@ -53,14 +107,16 @@ class BalancedError(MeasureMetric):
 
     @staticmethod
     def _row(item: Mapping[str, Any]) -> list[float] | None:
-        known = _class_of(item)
-        return None if known is None else [known[0], float(known[1].argmax() != known[0])]
+        answer = class_of(item)
+        return None if answer is None else answer.row(answer.wrong)
 
 
 class RocAuc(MeasureMetric):
     """Area under the receiver operating characteristic, in [0, 1]; ties count half.
 
-    Of two classes, for class 1; of more, each class against the rest, the mean over the classes that have both.
+    Of two classes, for class 1; of more, each class against the rest, the mean over the classes that have both. Where
+    an image may have several, each class, of two too.
+
     Images without probabilities are left out; without any, or with one class only, the value is not a number.
     """
 
@@ -69,20 +125,20 @@ class RocAuc(MeasureMetric):
 
     @staticmethod
     def _row(item: Mapping[str, Any]) -> list[float] | None:
-        known = _class_of(item)
-        return None if known is None else [known[0], *known[1]]
+        answer = class_of(item)
+        return None if answer is None else answer.row(answer.probabilities)
 
 
 def _wrong_and_loss(item: Mapping[str, Any]) -> list[float] | None:
-    known = _class_of(item)
-    if known is None:
-        return None
-    label, probabilities = known
-    return [float(probabilities.argmax() != label), -float(np.log(max(probabilities[label], _LEAST_PROBABILITY)))]
+    answer = class_of(item)
+    return None if answer is None else [answer.error, answer.loss]
 
 
 class CrossEntropy(RowMetric):
-    """Mean ``-log p(label)`` over the images, at least 0; not a number where no image has probabilities."""
+    """Mean ``-log p(label)`` over the images, at least 0; not a number where no image has probabilities.
+
+    Of several classes, the mean over images and classes of the binary cross-entropy.
+    """
 
     def __init__(self) -> None:
         super().__init__(self._row, lambda rows: rows.mean())
@@ -97,8 +153,10 @@ class SelectionScore(RowMetric):
     """What the best model maximises: fewest validation errors, among equals the lowest validation loss.
 
     The score is ``-(errors + loss / (1 + loss))``: the number of errors is whole and the squashed loss below 1, so
-    that no loss outweighs an error. No pixel label has any part in it. A method that names no class scores 0 at every
-    epoch: they tie, and the rule for ties decides between them.
+    that no loss outweighs an error. Errors and loss are those of :class:`ClassificationError` and
+    :class:`CrossEntropy`: of several classes, an image is an error unless exactly its classes are named. No pixel label
+    has any part in it. A method that names no class scores 0 at every epoch: they tie, and the rule for ties decides
+    between them.
 
     Args:
         ties: ``"loss"`` (default), or ``"last"`` to leave the loss out: equal scores then go to the later epoch.

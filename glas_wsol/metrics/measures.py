@@ -75,8 +75,34 @@ def _mean(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return _mean_row(rows, weights).mean(axis=1)
 
 
+SEVERAL = -1.0
+"""First entry of a row that would hold a label, but the image may have several classes."""
+
+
+def _of_several(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Rows ``[SEVERAL, y_1 .. y_c, v_1 .. v_c]``: where each class is present, and a value of each; else None."""
+    if not (rows[:, 0] == SEVERAL).all():
+        return None
+    present, values = np.split(rows[:, 1:], 2, axis=1)
+    return present > 0, values
+
+
+def _mean_of_defined(values: np.ndarray) -> np.ndarray:
+    """The mean over ``[c, R]`` without those that are no numbers; no number where none is one."""
+    defined = ~np.isnan(values)
+    return _ratio(np.where(defined, values, 0).sum(axis=0), defined.sum(axis=0), np.nan)
+
+
 def _balanced_error(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Rows ``[label, wrong]``: 1 - the mean recall of the classes that are present."""
+    """Rows ``[label, wrong]``: 1 - the mean recall of the classes that are present.
+
+    Of several classes, rows ``[SEVERAL, y_1 .. y_c, wrong_1 .. wrong_c]``: the same of "k" and "not k" for each class
+    k, then the mean over the classes.
+    """
+    several = _of_several(rows)
+    if several is not None:
+        both = [np.stack([here, wrong], axis=1) for here, wrong in zip(several[0].T, several[1].T, strict=True)]
+        return np.mean([_balanced_error(each, weights) for each in both], axis=0)
     of_class = rows[:, :1] == np.unique(rows[:, 0])
     images = weights @ of_class
     error = _ratio(weights @ (of_class * rows[:, 1:2]), images, 0.0)
@@ -86,19 +112,25 @@ def _balanced_error(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def _roc_auc(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Rows ``[label, p_1 .. p_c]``: how often a positive image scores above a negative one; ties count half.
 
-    Two classes: class 1 is positive. More: each class against the rest, and the mean over those that have both.
+    Two classes: class 1 is positive. More: each class against the rest, and the mean over those that have both. Of
+    several classes, rows ``[SEVERAL, y_1 .. y_c, p_1 .. p_c]``: the mean over the classes that some images have and
+    others have not.
     """
-    labels, probabilities = rows[:, 0], rows[:, 1:]
-    count = probabilities.shape[1]
+    several = _of_several(rows)
+    if several is None:
+        probabilities = rows[:, 1:]
+        present = rows[:, :1] == np.arange(probabilities.shape[1])
+        if probabilities.shape[1] == 2:
+            present, probabilities = present[:, 1:], probabilities[:, 1:]
+    else:
+        present, probabilities = several
     areas = []
-    for k in [1] if count == 2 else range(count):
-        positive, scores = labels == k, probabilities[:, k]
+    for positive, scores in zip(present.T, probabilities.T, strict=True):
         difference = scores[positive, None] - scores[None, ~positive]
         won = (weights[:, positive] @ (0.5 * (1 + np.sign(difference))) * weights[:, ~positive]).sum(axis=1)
         pairs = weights[:, positive].sum(axis=1) * weights[:, ~positive].sum(axis=1)
         areas.append(_ratio(won, pairs, np.nan))
-    defined = ~np.isnan(areas)
-    return _ratio(np.where(defined, areas, 0).sum(axis=0), defined.sum(axis=0), np.nan)
+    return _mean_of_defined(np.array(areas))
 
 
 def _pixel_average_precision(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:

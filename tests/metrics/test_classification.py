@@ -156,3 +156,58 @@ def test_a_second_validation_forgets_the_first(metric):
     evaluate({"m": one}, [ITEMS[:1]])
     again = evaluate({"m": one}, [ITEMS[2:]]).metrics["m"]
     assert again == evaluate({"m": metric()}, [ITEMS[2:]]).metrics["m"]
+
+
+# Three images of two of three classes or fewer; p of exactly 0.5 names a class.
+SEVERAL = [
+    item([0.75, 0.5, 0.25], torch.tensor([1.0, 1.0, 0.0])),  # right
+    item([0.9, 0.8, 0.2], torch.tensor([1.0, 0.0, 0.0])),  # class 1 is named and absent
+    item([0.4, 0.3, 0.6], torch.tensor([1.0, 0.0, 1.0])),  # class 0 is present and not named
+    item([0.1, 0.7, 0.0], torch.tensor([0.0, 1.0, 0.0])),  # right
+]
+SEVERAL_BATCHINGS = [[SEVERAL], [[one] for one in SEVERAL]]
+
+
+@pytest.mark.parametrize("batches", SEVERAL_BATCHINGS)
+def test_an_image_of_several_classes_is_wrong_unless_exactly_its_classes_are_named(batches):
+    state = evaluate({"error": ClassificationError()}, batches)
+    assert state.metric_details["error"].flatten().tolist() == [0, 1, 1, 0]
+    assert state.metrics["error"] == 2 / 4
+
+
+@pytest.mark.parametrize("batches", SEVERAL_BATCHINGS)
+def test_cross_entropy_of_several_classes_is_the_mean_of_the_binary_ones(batches):
+    state = evaluate({"loss": CrossEntropy(), "score": SelectionScore(), "last": SelectionScore("last")}, batches)
+    of_label = [[0.75, 0.5, 0.75], [0.9, 0.2, 0.8], [0.4, 0.7, 0.6], [0.9, 0.7, 1.0]]
+    expected = [-sum(map(math.log, p)) / 3 for p in of_label]
+    assert state.metric_details["loss"].flatten().tolist() == pytest.approx(expected, rel=1e-6)
+    loss = sum(expected) / 4
+    assert state.metrics["loss"] == pytest.approx(loss, rel=1e-6)
+    assert state.metrics["score"] == pytest.approx(-(2 + loss / (1 + loss)), rel=1e-6)
+    assert state.metrics["last"] == -2
+
+
+@pytest.mark.parametrize("batches", SEVERAL_BATCHINGS)
+def test_the_balanced_error_of_several_classes_is_the_mean_over_them_of_both_recalls(batches):
+    # class 0: 2 of 3 with, 1 of 1 without; class 1: 2 of 2 with, 1 of 2 without; class 2: all
+    expected = 1 - ((2 / 3 + 1) / 2 + (1 + 1 / 2) / 2 + 1) / 3
+    state = evaluate({"error": BalancedError()}, batches)
+    assert state.metrics["error"] == pytest.approx(expected, rel=1e-12)
+    assert state.metric_details["error"].tolist()[1] == [-1, 1, 0, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("batches", SEVERAL_BATCHINGS)
+def test_the_rank_area_of_several_classes_is_the_mean_over_them(batches):
+    # class 0: .75 .9 .4 against .1: all; class 1: .5 and .7 against .8 and .3: 2 of 4; class 2: .6 against all
+    state = evaluate({"area": RocAuc()}, batches)
+    assert state.metrics["area"] == pytest.approx((1 + 2 / 4 + 1) / 3, rel=1e-12)
+    always = [item([0.2, 0.7], torch.tensor([1.0, 1.0])), item([0.4, 0.3], torch.tensor([1.0, 0.0]))]
+    assert evaluate({"area": RocAuc()}, [always]).metrics["area"] == 1, "class 0 has no image without it"
+
+
+def test_several_classes_are_not_taken_for_more_of_one():
+    # the same numbers as a row of one class of three: [1, p, p, p] has as many entries as [y, y, p, p]
+    two = [item([0.9, 0.2], torch.tensor([1.0, 0.0])), item([0.3, 0.6], torch.tensor([1.0, 1.0]))]
+    state = evaluate({"area": RocAuc(), "error": BalancedError()}, [two])
+    assert state.metrics["area"] == 1, "class 1 only: 0.6 against 0.2"
+    assert state.metrics["error"] == pytest.approx((1 / 2 + 0) / 2), "class 0: one of two, no other; class 1: all"
