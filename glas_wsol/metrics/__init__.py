@@ -6,6 +6,13 @@ from __future__ import annotations
 from glas_wsol.metrics.base import MeasureMetric, RowMetric
 from glas_wsol.metrics.bootstrap import bootstrap, interval, redraw, share_interval
 from glas_wsol.metrics.boxes import BoxAccuracy, MaxBoxAccuracy
+from glas_wsol.metrics.calibration import (
+    CalibrationError,
+    MaskCalibrationError,
+    Reliability,
+    class_reliability,
+    mask_reliability,
+)
 from glas_wsol.metrics.classification import BalancedError, ClassificationError, CrossEntropy, RocAuc, SelectionScore
 from glas_wsol.metrics.measures import MEASURES, Measure
 from glas_wsol.metrics.objects import ObjectDice, ObjectF1, ObjectHausdorff
@@ -15,8 +22,10 @@ __all__ = [
     "MEASURES",
     "BalancedError",
     "BoxAccuracy",
+    "CalibrationError",
     "ClassificationError",
     "CrossEntropy",
+    "MaskCalibrationError",
     "MaxBoxAccuracy",
     "Measure",
     "MeasureMetric",
@@ -26,11 +35,14 @@ __all__ = [
     "OracleRegionF1",
     "PixelAveragePrecision",
     "RegionF1",
+    "Reliability",
     "RocAuc",
     "RowMetric",
     "SelectionScore",
     "bootstrap",
+    "class_reliability",
     "interval",
+    "mask_reliability",
     "redraw",
     "share_interval",
 ]

@@ -13,6 +13,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+from glas_wsol.metrics.bins import BINS, mass_bins
+
 __all__ = ["MEASURES", "Measure"]
 
 Aggregate = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -133,6 +135,27 @@ def _roc_auc(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return _mean_of_defined(np.array(areas))
 
 
+def _calibration_error(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Rows ``[confidence, correct]``: mean over bins of equal mass of ``|mean confidence - share correct|``.
+
+    Of several classes, rows ``[confidence_1 .. confidence_c, correct_1 .. correct_c]``: every class is a case.
+    """
+    confidence, correct = (part.ravel() for part in np.split(rows, 2, axis=1))
+    weights = np.repeat(weights, rows.shape[1] // 2, axis=1)
+    bins, gaps = mass_bins(confidence, weights), confidence - correct
+    sums = [(weights * (bins == place)) @ gaps for place in range(BINS)]
+    return np.abs(sums).sum(axis=0) / weights.sum(axis=1)
+
+
+def _mask_calibration_error(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Rows ``[3 * BINS]``, per bin of the score its pixels, their scores' sum and how many are true foreground, pooled.
+
+    The mean over pixels of their bin's ``|mean score - share of foreground|``.
+    """
+    pixels, scores, foreground = (weights @ rows).reshape(len(weights), 3, BINS).transpose(1, 0, 2)
+    return np.abs(scores - foreground).sum(axis=1) / pixels.sum(axis=1)
+
+
 def _pixel_average_precision(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Rows of two histograms, of the scores in the true foreground and in the background, lowest bin first.
 
@@ -203,6 +226,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             _measure("classification_error", "error", "class", _mean, lower=True),
             _measure("balanced_error", "balanced error", "class", _balanced_error, lower=True),
             _measure("roc_auc", "AUROC", "class", _roc_auc),
+            _measure("calibration_error", "calibration error", "class", _calibration_error, lower=True),
             _measure("f1_foreground", "F1+", "mask", _mean),
             _measure("f1_background", "F1-", "mask", _mean),
             _measure("pixel_average_precision", "PxAP", "mask", _pixel_average_precision),
@@ -210,6 +234,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             _measure("object_dice", "object Dice", "mask", _of_both_sides(1.0)),
             _measure("object_hausdorff", "object Hausdorff", "mask", _of_both_sides(0.0), unit="px", lower=True),
             _measure("box_accuracy", "BoxAccV2", "mask", _mean),
+            _measure("mask_calibration_error", "mask calibration error", "mask", _mask_calibration_error, lower=True),
             _measure("max_box_accuracy", "MaxBoxAccV2", "mask", _max_box_accuracy),
             _measure("oracle_f1_foreground", "oracle F1+", "mask", _oracle_region(0)),
             _measure("oracle_f1_background", "oracle F1-", "mask", _oracle_region(1)),

@@ -10,6 +10,7 @@ from monai.metrics import ROCAUCMetric
 from scipy.stats import mannwhitneyu
 
 from glas_wsol.metrics import MEASURES
+from glas_wsol.metrics.bins import BINS
 
 
 def labelled(random: np.random.Generator, n: int, classes: int) -> np.ndarray:
@@ -22,10 +23,16 @@ def both_sides(random: np.random.Generator, n: int) -> np.ndarray:
     return np.stack([areas * random.random((n, 2)), areas], axis=2).reshape(n, 4)
 
 
+def mask_bins(random: np.random.Generator, n: int) -> np.ndarray:
+    pixels = random.integers(0, 9, (n, BINS)) + (np.arange(BINS) == 0)
+    return np.concatenate([pixels, pixels * random.random((n, BINS)), random.integers(0, pixels + 1)], axis=1)
+
+
 ROWS = {
     "classification_error": lambda r, n: r.integers(0, 2, (n, 1)),
     "balanced_error": lambda r, n: np.column_stack([r.integers(0, 4, n), r.integers(0, 2, n)]),
     "roc_auc": lambda r, n: labelled(r, n, int(r.integers(2, 5))),
+    "calibration_error": lambda r, n: np.column_stack([r.uniform(0.5, 1, n).round(1), r.integers(0, 2, n)]),
     "f1_foreground": lambda r, n: r.random((n, 1)),
     "f1_background": lambda r, n: r.random((n, 1)),
     "pixel_average_precision": lambda r, n: r.integers(0, 9, (n, 2 * 11)) * (r.random((n, 22)) < 0.5),
@@ -33,6 +40,7 @@ ROWS = {
     "object_dice": both_sides,
     "object_hausdorff": both_sides,
     "box_accuracy": lambda r, n: r.integers(0, 2, (n, 3)),
+    "mask_calibration_error": mask_bins,
     "max_box_accuracy": lambda r, n: r.integers(0, 2, (n, 3 * 7)),
     "oracle_f1_foreground": lambda r, n: r.random((n, 2 * 7)),
     "oracle_f1_background": lambda r, n: r.integers(0, 3, (n, 2 * 7)) / 2,  # with equal means
@@ -47,8 +55,14 @@ def test_the_measures_are_these_in_this_order():
     assert list(MEASURES) == list(ROWS)
     assert all(measure.key == key for key, measure in MEASURES.items())
     assert [k for k, m in MEASURES.items() if m.oracle] == list(ROWS)[-3:]
-    assert [k for k, m in MEASURES.items() if m.needs == "class"] == list(ROWS)[:3]
-    lower = ["classification_error", "balanced_error", "object_hausdorff"]
+    assert [k for k, m in MEASURES.items() if m.needs == "class"] == list(ROWS)[:4]
+    lower = [
+        "classification_error",
+        "balanced_error",
+        "calibration_error",
+        "object_hausdorff",
+        "mask_calibration_error",
+    ]
     assert [k for k, m in MEASURES.items() if not m.higher_is_better] == lower
     assert [k for k, m in MEASURES.items() if m.unit == "px"] == ["object_hausdorff"]
     with pytest.raises(TypeError):
