@@ -143,6 +143,7 @@ def write_study(
                         "classification_error": wrong,
                         "balanced_error": np.stack([labels, wrong], axis=1),
                         "roc_auc": np.concatenate([labels[:, None], both], axis=1),
+                        "calibration_error": np.stack([both.max(axis=1), ~wrong], axis=1),
                     }
                 own = {"pooling": method} if method != "unet" else {"skip": True}
                 if method == "minmax":

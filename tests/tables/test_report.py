@@ -190,7 +190,7 @@ def test_oracles_stand_in_a_table_of_their_own_and_only_if_asked_for(study, mark
 def test_csv_has_raw_numbers_in_columns_of_their_own(written, tables):
     frame = pd.read_csv(written / "table1.csv")
     assert frame[["dataset", "synthetic", "split"]].drop_duplicates().to_numpy().tolist() == [["GlaS", False, "test"]]
-    assert len(frame) == 13 * 10
+    assert len(frame) == 13 * 12
     row = frame[(frame.method == "minmax") & (frame.passes == 4)].set_index("measure").loc["f1_foreground"]
     cell = tables["Table 1b. Methods, regions"].loc["Min-max entropy, passes 4", "F1+ (%)"]
     assert cell == f"{100 * row.value:.1f} [{100 * row.lo:.1f}, {100 * row.hi:.1f}]"
@@ -201,6 +201,16 @@ def test_csv_has_raw_numbers_in_columns_of_their_own(written, tables):
     assert frame[frame.method == "unet"].set_index("measure").loc["classification_error"].isna()["value"]
     assert set(pd.read_csv(written / "oracle.csv").measure) == {key for key, m in MEASURES.items() if m.oracle}
     assert (written / "table1.csv").read_text().count(",4.0,") == 0  # passes stay whole numbers
+
+
+def test_calibration_stands_in_the_files_and_not_in_the_tables(written):
+    frame = pd.read_csv(written / "table1.csv").set_index(["measure", "method"])
+    row = frame.loc[("calibration_error", "cam_avg")]
+    assert row.lo < row.value < row.hi
+    assert not row.higher_is_better
+    assert frame.loc["mask_calibration_error"]["value"].isna().all(), "these runs did not measure it"
+    assert "calibration_error" in set(pd.read_csv(written / "pairs.csv").measure)
+    assert "calibration" not in (written / "tables.md").read_text()
 
 
 def test_latex_has_the_same_rows(written, tables):

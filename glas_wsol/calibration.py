@@ -1,0 +1,58 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""One temperature that makes class probabilities honest, from image labels alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+__all__ = ["LEAST_IMAGES", "fit_temperature"]
+
+LEAST_IMAGES = 10
+"""Of fewer, a temperature is chance."""
+
+_LOWEST, _HIGHEST = 0.05, 20.0
+_LEAST_LOG = np.log(1e-12)  # of a probability that float32 rounded to 0
+
+
+def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
+    """The temperature ``T`` with the least mean ``-log softmax(logits / T)[label]``, in [0.05, 20].
+
+    It changes confidences only: never the class, nor any mask. Above 1 the classifier was too sure. No pixel label has
+    any part in it. The images must not be those that are evaluated, nor those that were trained on.
+
+    Where every image is classified right, the loss falls for ever as ``T`` does and says nothing of how sure to be:
+    then, and where there are fewer than ten images or labels of one class only, the temperature is 1.
+
+    Source: Guo et al., On calibration of modern neural networks, ICML 2017.
+
+    Args:
+        logits: ``[N, c]``, or logarithms of probabilities; of a probability 0, minus infinity, as of 1e-12.
+        labels: ``[N]``, class indices.
+
+    Raises:
+        ValueError: if the shapes do not fit, a label is no class, or a logit is infinite or not a number.
+    """
+    scores, classes = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    if scores.ndim != 2 or classes.shape != scores.shape[:1]:
+        raise ValueError(f"logits [N, c] and labels [N] are needed, got {scores.shape} and {classes.shape}")
+    if not np.isin(classes, np.arange(scores.shape[1])).all():
+        raise ValueError(f"labels must be class indices below {scores.shape[1]}")
+    if len(classes):
+        scores = np.where(np.isneginf(scores), scores.max(axis=1, keepdims=True) + _LEAST_LOG, scores)
+    if not np.isfinite(scores).all():
+        raise ValueError("logits must be finite, or minus infinity for some of an image's classes")
+    if len(classes) < LEAST_IMAGES or len(np.unique(classes)) < 2:
+        return 1.0
+    classes = classes.astype(int)[:, None]
+    of_label = np.take_along_axis(scores, classes, axis=1)[:, 0]
+    if (of_label >= scores.max(axis=1)).all():
+        return 1.0
+
+    def loss(log_temperature: float) -> float:
+        return -float(np.take_along_axis(log_softmax(scores / np.exp(log_temperature), axis=1), classes, axis=1).mean())
+
+    found = minimize_scalar(loss, bounds=(np.log(_LOWEST), np.log(_HIGHEST)), method="bounded")
+    return float(np.exp(found.x))
