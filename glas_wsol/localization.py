@@ -20,11 +20,15 @@ from torch import Tensor
 from glas_wsol.boxes import MIN_BOX_AREA, Box, check_min_area, find_boxes
 from glas_wsol.errors import ConfigError, ImageFileError, NumericalError
 from glas_wsol.evidence import STAINS, missing_evidence
+from glas_wsol.labels import LEAST_PROBABILITY, SEPARATOR, is_several
 
-__all__ = ["THRESHOLD", "Localization", "LocalizePredictiond", "separate_objects"]
+__all__ = ["PRESENCE", "THRESHOLD", "Localization", "LocalizePredictiond", "separate_objects"]
 
 THRESHOLD = 0.5
 """Fixed by training (the pseudo-threshold's centre); nothing is tuned on pixel labels."""
+
+PRESENCE = "presence"
+"""Key of an evaluated item: ``[c]``, how probable each class is of an image that may have several."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +39,14 @@ class Localization:
         name: the image's name, unique in its run.
         path: the image's file, empty if it came from memory.
         classes: class names in label order.
-        probabilities: ``p(class | X+)`` of the classifier on the decidable region, one per class, sum 1; empty where
-            the method names no class (a U-Net, a stain's threshold).
+        probabilities: ``p(class | X+)`` of the classifier on the decidable region, one per class, sum 1 unless
+            ``several``; empty where the method names no class (a U-Net, a stain's threshold).
         decidable: ``[H, W]`` float32, soft decidable region ``R+`` in [0, 1], at the image's own size.
         evidence: False if the image shows nothing to decide on: its mask is empty and its class is not to be read.
         threshold: of ``decidable``, for the mask.
         min_box_area: a part of the mask below this share of the image's area gets no box.
         reason: why there is no evidence (see :func:`~glas_wsol.evidence.missing_evidence`); empty if there is.
+        several: whether an image may have several classes: those at least as probable as not are named.
     """
 
     name: str
@@ -53,6 +58,7 @@ class Localization:
     threshold: float = THRESHOLD
     min_box_area: float = MIN_BOX_AREA
     reason: str = ""
+    several: bool = False
 
     @property
     def mask(self) -> np.ndarray:
@@ -65,11 +71,31 @@ class Localization:
         return int(np.argmax(self.probabilities)) if self.probabilities else None
 
     @property
+    def labels(self) -> tuple[int, ...]:
+        """Indices of the classes named, with evidence or without; empty where the method names no class.
+
+        Where an image may have several, they are those of at least 0.5, if any.
+        """
+        if self.several:
+            return tuple(k for k, p in enumerate(self.probabilities) if p >= LEAST_PROBABILITY)
+        return () if self.label is None else (self.label,)
+
+    @property
+    def predicted(self) -> str:
+        """Names of :attr:`labels`, joined by ``;``, or ``"no class"``; empty where the method names no class."""
+        if self.probabilities and not self.labels:
+            return "no class"
+        return SEPARATOR.join(self.classes[label] for label in self.labels)
+
+    @property
     def class_name(self) -> str:
-        """Name of the most probable class; ``"no evidence"``; or empty where the method names no class."""
-        if not self.evidence:
-            return "no evidence"
-        return "" if self.label is None else self.classes[self.label]
+        """What is said of the image: its class or classes as :attr:`predicted`, or ``"no evidence"``."""
+        return self.predicted if self.evidence else "no evidence"
+
+    @property
+    def named(self) -> dict[str, float]:
+        """The classes named, in label order, each with its probability; empty without evidence."""
+        return {self.classes[k]: self.probabilities[k] for k in self.labels} if self.evidence else {}
 
     @property
     def probability(self) -> float | None:
@@ -117,6 +143,9 @@ class LocalizePredictiond(Transform):
     and, where there is a mask, ``truth`` (``[1, H, W]`` bool), ``truth_objects`` (``[H, W]`` int32 array: 0 background,
     1, 2, ... the objects, see :func:`separate_objects`) and ``truth_path``.
 
+    Where an image may have several classes, it reads ``presence`` (``[c]``, each in [0, 1]) besides: channels that
+    share the decidable region hold no probabilities that need not sum to 1.
+
     Args:
         classes: class names in label order.
         threshold: for the mask. Defaults to 0.5.
@@ -128,9 +157,10 @@ class LocalizePredictiond(Transform):
             segmentation's: it may rightly be all ones. Defaults to True.
         stain: of the images, ``"H&E"``: those without tissue of this stain are no evidence. None (default) or empty
             for images of anything.
+        classes_per_image: ``"one"`` (default) or ``"several"``.
 
     Raises:
-        ConfigError: if ``min_box_area`` is not in [0, 1], or on another stain.
+        ConfigError: if ``min_box_area`` is not in [0, 1], on another stain, or another word for classes per image.
     """
 
     def __init__(
@@ -142,6 +172,7 @@ class LocalizePredictiond(Transform):
         min_box_area: float = MIN_BOX_AREA,
         judge_evidence: bool = True,
         stain: str | None = None,
+        classes_per_image: str = "one",
     ) -> None:
         check_min_area(min_box_area)
         if stain and stain not in STAINS:
@@ -153,11 +184,13 @@ class LocalizePredictiond(Transform):
         self.min_box_area = min_box_area
         self.judge_evidence = judge_evidence
         self.stain = stain
+        self.several = is_several(classes_per_image, "LocalizePredictiond")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Localize one decollated item.
 
         Raises:
+            ConfigError: if an image may have several classes and nothing said how probable they are.
             ImageFileError: if the mask has another size than its image, or no value above ``mask_threshold`` but some.
             NumericalError: if the prediction is not finite.
         """
@@ -172,9 +205,7 @@ class LocalizePredictiond(Transform):
         item = dict(data)
         probabilities: tuple[float, ...] = ()
         if self.names_class:
-            # Channel k is R+ p(k), so the channels' sums have the ratio of the probabilities wherever R+ is not 0.
-            mass = prediction[1:].double().sum(dim=(1, 2))
-            shares = mass / mass.sum() if mass.sum() > 0 else torch.full_like(mass, 1 / len(mass))
+            shares = self._presence(data) if self.several else _shares(prediction)
             item["probabilities"], probabilities = shares.float(), tuple(shares.tolist())
         reason = missing_evidence(image, decidable, self.stain) if self.judge_evidence else ""
         item["localization"] = Localization(
@@ -187,12 +218,20 @@ class LocalizePredictiond(Transform):
             threshold=self.threshold,
             min_box_area=self.min_box_area,
             reason=reason,
+            several=self.several,
         )
         if "mask" in data:
             item["truth"] = self._truth(data["mask"], image)
             item["truth_objects"] = separate_objects(data["mask"], self.mask_threshold)
             item["truth_path"] = str(getattr(data["mask"], "meta", {}).get("filename_or_obj", "in memory"))
         return item
+
+    @staticmethod
+    def _presence(data: Mapping[Hashable, Any]) -> Tensor:
+        if PRESENCE not in data:
+            fix = "attach glas_wsol.handlers.ClassPresence to the evaluator"
+            raise ConfigError("nothing says how probable each of several classes is", "LocalizePredictiond", fix)
+        return torch.as_tensor(data[PRESENCE]).double()
 
     def _truth(self, mask: Tensor, image: Tensor) -> Tensor:
         values = torch.as_tensor(mask)
@@ -205,3 +244,9 @@ class LocalizePredictiond(Transform):
             what = f"no value of the mask is above mask_threshold={self.mask_threshold}, the largest is {largest:g}"
             raise ImageFileError(what, path, "set mask_threshold=0 for masks of labels or ids")
         return values > self.mask_threshold
+
+
+def _shares(prediction: Tensor) -> Tensor:
+    """``[c]`` probabilities: channel k is ``R+ p(k)``, so the sums have their ratio wherever ``R+`` is not 0."""
+    mass = prediction[1:].double().sum(dim=(1, 2))
+    return mass / mass.sum() if mass.sum() > 0 else torch.full_like(mass, 1 / len(mass))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from glas_wsol.handlers.checkpoint import RunCheckpoint, write_model
 from glas_wsol.handlers.clock import TrainingClock
+from glas_wsol.handlers.presence import ClassPresence
 from glas_wsol.handlers.report import ClassOpinions, EvaluationReport
 from glas_wsol.handlers.saver import LocalizationSaver
 from glas_wsol.handlers.training import (
@@ -17,6 +18,7 @@ from glas_wsol.handlers.training import (
 
 __all__ = [
     "ClassOpinions",
+    "ClassPresence",
     "EarlyStop",
     "EpochProgress",
     "EpochSeed",

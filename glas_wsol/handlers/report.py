@@ -22,6 +22,7 @@ from monai.utils.enums import CommonKeys as Keys
 from glas_wsol.errors import ConfigError
 from glas_wsol.handlers.clock import read_clock
 from glas_wsol.inferers import WholeTileInferer
+from glas_wsol.labels import SEPARATOR, present_classes
 from glas_wsol.localization import THRESHOLD, Localization
 from glas_wsol.metrics import MEASURES, interval
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
@@ -61,9 +62,8 @@ class ClassOpinions:
         with eval_mode(self.network):  # no gradient either
             for image in self.inferer.views(engine.state.output[Keys.IMAGE]):
                 x = self.network.normalise(image)
-                opinions.append(
-                    (self.network.localize(x).logits.softmax(dim=1), self.network.classify(x).softmax(dim=1))
-                )
+                scores = self.network.localize(x).logits, self.network.classify(x)
+                opinions.append([self.network.probabilities(logits) for logits in scores])
         localizer, classifier = (torch.stack(who).mean(dim=0) for who in zip(*opinions, strict=True))
         engine.state.output["localizer_probabilities"] = localizer
         engine.state.output["whole_image_probabilities"] = classifier
@@ -117,15 +117,15 @@ class EvaluationReport:
     def _collect(self, engine: Engine) -> None:
         for item in engine.state.output:
             found: Localization = item["localization"]
-            label = int(item[Keys.LABEL])
-            named = bool(found.probabilities)
+            labels = present_classes(item[Keys.LABEL])
+            p = [f"{found.probabilities[label]:.6f}" for label in labels] if found.probabilities else []
             self.rows.append(
                 {
                     "name": found.name,
-                    "label": found.classes[label],
-                    "predicted": found.classes[found.label] if named else "",
+                    "label": SEPARATOR.join(found.classes[label] for label in labels),
+                    "predicted": found.predicted,
                     "class": found.class_name,
-                    "probability_of_label": f"{found.probabilities[label]:.6f}" if named else "",
+                    "probability_of_label": SEPARATOR.join(p),
                     "decidable_fraction": f"{found.decidable_fraction:.6f}",
                     "boxes": len(found.boxes),
                     "image": found.path,

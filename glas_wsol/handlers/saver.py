@@ -16,6 +16,7 @@ from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys as Keys
 
 from glas_wsol.errors import ConfigError, OutputError
+from glas_wsol.labels import SEPARATOR
 from glas_wsol.localization import Localization
 from glas_wsol.writers.atomic import atomic_write
 from glas_wsol.writers.images import overlay, write_png
@@ -30,7 +31,8 @@ class LocalizationSaver:
     """Writes each image's mask and overlay as PNG at the image's own size, and one entry per image in two tables.
 
     The CSV has the columns ``path``, ``class``, ``probability``, ``decidable_fraction``, ``boxes`` (how many),
-    ``reason`` (why there is no evidence, else empty) and ``name``. The JSON beside it is a list with, for each image,
+    ``reason`` (why there is no evidence, else empty) and ``name``; several classes of an image, and their
+    probabilities, are joined by ``;``. The JSON beside it is a list with, for each image,
     also the probability of every class, the image's size and every box in pixels: see :class:`~glas_wsol.boxes.Box`.
     An earlier run's results in the same folder are replaced; any other file is never overwritten.
 
@@ -130,7 +132,7 @@ class LocalizationSaver:
                 {
                     "path": found.path,
                     "class": found.class_name,
-                    "probability": "" if found.probability is None else f"{found.probability:.6f}",
+                    "probability": SEPARATOR.join(f"{p:.6f}" for p in found.named.values()),
                     "decidable_fraction": f"{found.decidable_fraction:.6f}",
                     "boxes": len(found.boxes),
                     "reason": found.reason,
@@ -172,7 +174,6 @@ def _details(found: Localization) -> dict[str, Any]:
 
 def _overlay(image: Any, found: Localization) -> np.ndarray:
     pixels = (np.asarray(image.cpu()) * 255).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
-    title = found.class_name or "no class named"
-    if found.probability is not None:
-        title += f" {100 * found.probability:.0f} %"
+    title = ", ".join(f"{name} {100 * p:.0f} %" for name, p in found.named.items())
+    title = title or found.class_name or "no class named"
     return overlay(pixels, found.decidable, found.mask, title, found.name, evidence=found.evidence)

@@ -51,10 +51,11 @@ class EnsembleNetwork(nn.Module):
         supervision: the strongest of its members': ``"pixel labels"``, ``"image labels"`` or ``"none"``.
         names_class: whether any member names a class.
         num_classes: ``c``.
+        classes_per_image: ``"one"`` or ``"several"``, as those of its members that name a class.
         smallest_side: least height and width in px that every member takes.
 
     Raises:
-        ConfigError: if there is no member, or they have different numbers of classes.
+        ConfigError: if there is no member, or they have different numbers of classes, in all or per image.
     """
 
     supervision = "image labels"
@@ -73,6 +74,11 @@ class EnsembleNetwork(nn.Module):
         self.supervision = min((str(member.supervision) for member in members), key=_SUPERVISION.index)
         self.names_class = any(self.naming)
         self.num_classes = counts[0]
+        words = {getattr(member, "classes_per_image", "one") for member in members if member.names_class}
+        if len(words) > 1:
+            fix = "name models of the same classes_per_image"
+            raise ConfigError("members of one class per image and of several", "ensemble", fix)
+        self.classes_per_image = words.pop() if words else "one"
         self.smallest_side = max(int(member.smallest_side) for member in members)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -93,6 +99,19 @@ class EnsembleNetwork(nn.Module):
                 classes.append(class_conditional(prediction))
         undecidable = torch.stack(rest).mean(dim=0)
         return torch.cat([undecidable, (1 - undecidable) * torch.stack(classes).mean(dim=0)], dim=1)
+
+    @torch.jit.unused
+    def presence(self, image: Tensor) -> Tensor:
+        """How probable each class is of images that may have several.
+
+        Args:
+            image: ``[B, 3, H, W]``, in [0, 1].
+
+        Returns:
+            ``[B, c]``, the mean over the members that name a class.
+        """
+        naming = [member for member, names in zip(self.members, self.naming, strict=True) if names]
+        return torch.stack([member.presence(image) for member in naming]).mean(dim=0)
 
     @torch.jit.unused
     def settings(self) -> dict[str, Any]:
