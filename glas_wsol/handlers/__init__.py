@@ -6,6 +6,7 @@ from __future__ import annotations
 from glas_wsol.handlers.checkpoint import RunCheckpoint, write_model
 from glas_wsol.handlers.clock import TrainingClock
 from glas_wsol.handlers.presence import ClassPresence
+from glas_wsol.handlers.reliability import ReliabilityDiagram
 from glas_wsol.handlers.report import ClassOpinions, EvaluationReport
 from glas_wsol.handlers.saver import LocalizationSaver
 from glas_wsol.handlers.training import (
@@ -25,6 +26,7 @@ __all__ = [
     "EpochSummary",
     "EvaluationReport",
     "LocalizationSaver",
+    "ReliabilityDiagram",
     "RunCheckpoint",
     "StopOnNonFiniteLoss",
     "TrainingClock",
