@@ -270,3 +270,54 @@ def test_a_floor_s_mask_is_not_judged():
     item = {"pred": ones, "image": torch.full((3, 40, 70), 0.9), "name": "blank"}
     assert not LocalizePredictiond(("a", "b"), names_class=False)(item)["localization"].mask.any()
     assert LocalizePredictiond(("a", "b"), names_class=False, judge_evidence=False)(item)["localization"].mask.all()
+
+
+def several(p: tuple[float, ...], **changes) -> Localization:
+    return result(probabilities=p, several=True, **changes)
+
+
+@pytest.mark.parametrize(
+    ("p", "labels", "name", "named"),
+    [
+        ((0.9, 0.2, 0.5), (0, 2), "x;z", {"x": 0.9, "z": 0.5}),
+        ((0.1, 0.8, 0.49999), (1,), "y", {"y": 0.8}),
+        ((0.1, 0.4, 0.3), (), "no class", {}),
+        ((), (), "", {}),
+    ],
+)
+def test_of_several_classes_those_at_least_as_probable_as_not_are_named(p, labels, name, named):
+    found = several(p)
+    assert (found.labels, found.predicted, found.class_name, found.named) == (labels, name, name, named)
+    blank = several(p, evidence=False)
+    assert (blank.labels, blank.predicted, blank.class_name, blank.named) == (labels, name, "no evidence", {})
+    assert found.probability == (max(p) if p else None)
+
+
+def test_of_one_class_the_most_probable_is_named_however_probable():
+    found = result(probabilities=(0.2, 0.45, 0.35))
+    assert (found.labels, found.predicted, found.named) == ((1,), "y", {"y": 0.45})
+    assert not found.several
+    assert result(evidence=False).named == {}
+
+
+def test_probabilities_of_several_classes_are_those_given_beside_the_channels():
+    presence = torch.tensor([0.75, 0.875])
+    shared = {"image": tissue(), "pred": prediction(RAMP, [0.3, 0.7]), "presence": presence}
+    item = LocalizePredictiond(["a", "b"], classes_per_image="several")(shared)
+    assert torch.equal(item["probabilities"], presence)
+    assert item["localization"].probabilities == (0.75, 0.875)
+    assert item["localization"].class_name == "a;b"
+    np.testing.assert_allclose(item["localization"].decidable, RAMP.numpy(), atol=1e-6)
+    one = LocalizePredictiond(["a", "b"])(shared)["localization"]
+    assert one.probabilities == pytest.approx((0.3, 0.7), abs=1e-5), "of one class, it is not looked at"
+    unnamed = LocalizePredictiond(["a", "b"], names_class=False, classes_per_image="several")(shared)["localization"]
+    assert unnamed.probabilities == ()
+
+
+def test_several_classes_without_presence_are_refused_in_one_line():
+    with pytest.raises(ConfigError, match="ClassPresence"):
+        LocalizePredictiond(["a", "b"], classes_per_image="several")(
+            {"image": tissue(), "pred": prediction(RAMP, [1, 0])}
+        )
+    with pytest.raises(ConfigError, match="one or several"):
+        LocalizePredictiond(["a", "b"], classes_per_image="both")

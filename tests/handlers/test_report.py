@@ -322,3 +322,35 @@ def test_several_processes_are_refused_because_names_are_not_gathered(tmp_path, 
     monkeypatch.setattr(idist, "get_world_size", lambda: 2)
     with pytest.raises(ConfigError, match="one process"):
         report_of(tmp_path, [[item("a", 0.75, 1)]])
+
+
+def test_images_of_several_classes_are_reported_with_all_of_them(tmp_path):
+    batch = [item(name, 0.75, 1) for name in "ab"]
+    for one, p, label in zip(batch, [(0.5, 0.75), (0.25, 0.125)], [[1.0, 1.0], [0.0, 1.0]], strict=True):
+        one["localization"] = replace(one["localization"], probabilities=p, several=True)
+        one |= {"probabilities": torch.tensor(p), "label": torch.tensor(label)}
+    report = report_of(tmp_path, [batch])
+    assert value(report, "classification_error") == 0.5
+    table = rows(tmp_path / "evaluation.csv")
+    assert [row["label"] for row in table] == ["benign;malignant", "malignant"]
+    assert [row["predicted"] for row in table] == ["benign;malignant", "no class"]
+    assert [row["probability_of_label"] for row in table] == ["0.500000;0.750000", "0.125000"]
+    assert [row["classification_error"] for row in table] == ["0.000000", "1.000000"]
+
+
+def test_the_other_opinions_on_several_classes_are_sigmoids():
+    network, image = tiny_network(num_classes=3, classes_per_image="several").eval(), torch.rand(1, 3, 64, 96)
+    evaluator = SupervisedEvaluator(
+        device="cpu",
+        val_data_loader=[{"image": image, "label": torch.zeros(1, 3)}],
+        network=network,
+        inferer=WholeTileInferer(),
+        val_handlers=[ClassOpinions(network, WholeTileInferer())],
+        decollate=False,
+    )
+    evaluator.run()
+    x = network.normalise(image)
+    with torch.no_grad():
+        expected = {"localizer": network.localize(x).logits.sigmoid(), "whole_image": network.classify(x).sigmoid()}
+    for who, p in expected.items():
+        torch.testing.assert_close(evaluator.state.output[f"{who}_probabilities"], p)

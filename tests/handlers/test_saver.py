@@ -232,3 +232,19 @@ def test_tables_that_cannot_be_written_leave_a_folder_that_a_later_run_replaces(
     evaluate({"e": ClassificationError()}, [[item("c", 0.75, 1)]], [LocalizationSaver(tmp_path)])
     assert left(tmp_path) == {"predictions.csv", "predictions.json", "masks/c.png", "overlays/c.png"}
     assert [entry["name"] for entry in details(tmp_path / "predictions.json")] == ["c"]
+
+
+def test_all_classes_of_an_image_are_in_the_table_with_their_probabilities(tmp_path):
+    batch = [item(name, 0.75, 1) for name in "abc"]
+    for one, p, evidence in zip(batch, [(0.5, 0.75), (0.25, 0.125), (0.75, 0.75)], [True, True, False], strict=True):
+        one["localization"] = replace(one["localization"], probabilities=p, several=True, evidence=evidence)
+    evaluate({"f": RegionF1()}, [batch], [LocalizationSaver(tmp_path)])
+    table = rows(tmp_path / "predictions.csv")
+    assert [row["class"] for row in table] == ["benign;malignant", "no class", "no evidence"]
+    assert [row["probability"] for row in table] == ["0.500000;0.750000", "", ""]
+    kept = details(tmp_path / "predictions.json")
+    assert [one["probabilities"] for one in kept] == [
+        {"benign": 0.5, "malignant": 0.75},
+        {"benign": 0.25, "malignant": 0.125},
+        {},
+    ]
