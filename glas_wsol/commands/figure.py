@@ -129,8 +129,9 @@ def choose_images(table: Mapping[str, Mapping[str, str]], classes: Sequence[str]
     from glas_wsol.data.files import natural_key
 
     masked = [name for name, row in table.items() if row["mask"]] or list(table)
-    by_class = {label: sorted((n for n in masked if table[n]["label"] == label), key=natural_key) for label in classes}
-    present = [label for label in classes if by_class[label]]
+    labels = [*classes, *sorted({table[n]["label"] for n in masked} - set(classes))]  # such as "a;b": several classes
+    by_class = {label: sorted((n for n in masked if table[n]["label"] == label), key=natural_key) for label in labels}
+    present = [label for label in labels if by_class[label]]
     each, more = divmod(count, len(present))
     extra = set(spaced(present, more))
     return [name for label in present for name in spaced(by_class[label], each + (label in extra))]

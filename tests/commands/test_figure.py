@@ -242,3 +242,9 @@ def test_missing_and_foreign_files_are_named(tmp_path, items):
     (tmp_path / "cam" / "evaluation.csv").write_text("name,label\ntestA_1,benign\n")
     refused(OutputError, r"not that of evaluation\.json")
     assert not (tmp_path / "f.png").exists()
+
+
+def test_images_of_several_classes_are_chosen_by_the_classes_they_have():
+    table = rows({"a": 3, "b": 1, "a;b": 3})
+    assert figure.choose_images(table, ["a", "b"], 3) == ["a_2", "b_1", "a;b_2"]
+    assert figure.choose_images(rows({"a;b": 3}), ["a", "b"], 1) == ["a;b_2"]
