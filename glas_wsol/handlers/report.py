@@ -145,7 +145,8 @@ class EvaluationReport:
             "threshold": self.threshold,
             "threshold_rule": self._threshold_rule(),
             "training": self._training(),
-            "interval": "95 %: Wilson's for the error, percentile bootstrap over images for the others",
+            "interval": "95 %: Wilson's for the error, percentile bootstrap over images for the others, "
+            "reflected for calibration errors",
             "measures": {key: _measured(key, rows) for key, rows in arrays.items()},
             "floor": {
                 "name": "all-ones",

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from glas_wsol.metrics.base import MeasureMetric, RowMetric
-from glas_wsol.metrics.bootstrap import bootstrap, interval, redraw, share_interval
+from glas_wsol.metrics.bootstrap import bootstrap, interval, redraw, reflect, share_interval
 from glas_wsol.metrics.boxes import BoxAccuracy, MaxBoxAccuracy
 from glas_wsol.metrics.calibration import (
     CalibrationError,
@@ -44,5 +44,6 @@ __all__ = [
     "interval",
     "mask_reliability",
     "redraw",
+    "reflect",
     "share_interval",
 ]

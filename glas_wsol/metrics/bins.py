@@ -12,10 +12,11 @@ BINS = 15
 
 
 def mass_bins(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Bins that hold about as many images each: the square root of their number, at most `BINS`.
+    """Bins that hold about as many images each: the cube root of their number, at most `BINS`.
 
-    Fifteen equally wide bins of 18 images would hold one image or none each, and the error would be noise. Equal values
-    share a bin, so that an image of weight two counts like two images.
+    Fifteen equally wide bins of 18 images would hold one image or none each, and the error would be noise: of
+    calibrated answers on 85 images it would still be 12 % in nine bins, the square root, and is 8 % in four. Equal
+    values share a bin, so that an image of weight two counts like two images.
 
     Args:
         values: ``[N]``.
@@ -28,7 +29,7 @@ def mass_bins(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     order = np.argsort(place, kind="stable")
     mass = np.add.reduceat(weights[:, order], np.searchsorted(place[order], np.arange(len(different))), axis=1)
     total = mass.sum(axis=1, keepdims=True)
-    count = np.clip(np.floor(np.sqrt(total)), 1, BINS)
+    count = np.clip(np.floor(np.cbrt(total) + 1e-9), 1, BINS)  # the root of 27 is 3
     middle = (np.cumsum(mass, axis=1) - mass / 2) / total  # of each value's own mass
     return np.minimum(np.floor(middle * count), count - 1).astype(int)[:, place]
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from glas_wsol.metrics.measures import MEASURES, Measure
 
-__all__ = ["bootstrap", "interval", "redraw", "share_interval"]
+__all__ = ["bootstrap", "interval", "redraw", "reflect", "share_interval"]
 
 _AT_ONCE = 500  # resamples: of histograms of 2 x 1001 bins, 8 MB each time
 
@@ -26,7 +26,7 @@ def redraw(images: int, resamples: int = 2000, seed: int = 0) -> np.ndarray:
 def bootstrap(
     measure: Measure, rows: np.ndarray, resamples: int = 2000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a measure over images (Efron, 1979).
+    """Percentile bootstrap interval of a measure over images (Efron, 1979), reflected where the measure asks for it.
 
     Args:
         measure: what is measured.
@@ -48,7 +48,21 @@ def bootstrap(
         [measure.aggregate(rows, w) for w in np.split(weights, range(_AT_ONCE, resamples, _AT_ONCE))]
     )
     low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return reflect(value, float(low), float(high)) if measure.reflected else (float(low), float(high))
+
+
+def reflect(value: float, low: float, high: float) -> tuple[float, float]:
+    """From a percentile interval the basic one, ``[2 value - high, 2 value - low]`` (Davison and Hinkley, 1997).
+
+    A figure that chance can only raise is raised twice in a redrawn set: the percentiles lie as far above the value as
+    the value lies above the truth. It is cut at 0 and holds the value.
+
+    Args:
+        value: of the images, at least 0.
+        low: the resamples' lower percentile.
+        high: their upper one.
+    """
+    return max(0.0, min(value, 2 * value - high)), max(value, 2 * value - low)
 
 
 def interval(

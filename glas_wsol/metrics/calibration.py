@@ -23,11 +23,12 @@ __all__ = ["CalibrationError", "MaskCalibrationError", "Reliability", "class_rel
 class CalibrationError(MeasureMetric):
     """Expected calibration error of the predicted class' probability, in [0, 1].
 
-    The images are sorted by that probability into bins of equal mass, as many as the square root of their number and
+    The images are sorted by that probability into bins of equal mass, as many as the cube root of their number and
     15 at most; the error is the mean over images of their bin's ``|mean probability - share classified right|``.
     Of several classes, each class of each image is a case, and its confidence is that it is there, or that it is not,
     whichever is at least 0.5. Images without probabilities are left out; without any, the value is not a number. Of few
-    images it is larger than of many, calibrated as they may be.
+    images it is larger than of many, calibrated as they may be; drawing images again adds as much once more, so its
+    interval is reflected (see :func:`~glas_wsol.metrics.bootstrap`).
 
     Sources: Naeini et al., Obtaining well calibrated probabilities using Bayesian binning, AAAI 2015; Guo et al., On
     calibration of modern neural networks, ICML 2017. Bins of equal mass: Nguyen and O'Connor, EMNLP 2015.

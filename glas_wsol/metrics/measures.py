@@ -34,6 +34,8 @@ class Measure:
         aggregate: of rows ``[N, k]`` and weights ``[R, N]``, at least 0 (how often each image counts), the values
             ``[R]``. A row with any entry that is not a number is left out; where nothing is left, or what is left
             does not define the figure (one class only, no foreground), the value is not a number.
+        reflected: True where chance in the choice of images can only add to the figure, as it does to a sum of absolute
+            differences: its intervals are reflected.
     """
 
     key: str
@@ -43,6 +45,7 @@ class Measure:
     needs: str
     oracle: bool
     aggregate: Aggregate
+    reflected: bool = False
 
 
 def _of_measured(aggregate: Aggregate) -> Aggregate:
@@ -217,7 +220,8 @@ def _measure(
     key: str, title: str, needs: str, aggregate: Aggregate, *, unit: str = "%", lower: bool = False
 ) -> tuple[str, Measure]:
     oracle = key.startswith(("max_", "oracle_"))
-    return key, Measure(key, title, unit, not lower, needs, oracle, _of_measured(aggregate))
+    reflected = key.endswith("calibration_error")
+    return key, Measure(key, title, unit, not lower, needs, oracle, _of_measured(aggregate), reflected)
 
 
 MEASURES: Mapping[str, Measure] = MappingProxyType(

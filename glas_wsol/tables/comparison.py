@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.metrics.bootstrap import redraw, share_interval
+from glas_wsol.metrics.bootstrap import redraw, reflect, share_interval
 from glas_wsol.metrics.measures import Measure
 from glas_wsol.tables.rows import Cell, Row
 
@@ -32,7 +32,7 @@ class Estimate:
         value: mean over seeds of the measure on the images of all folds of that seed.
         lo: lower bound of the interval; NaN where fewer than half of the resamples have a value.
         hi: upper bound.
-        method: how the interval was made: ``"bootstrap"`` or ``"wilson"``.
+        method: how the interval was made: ``"bootstrap"``, ``"reflected bootstrap"`` or ``"wilson"``.
         n: number of different images it was measured on.
         by_seed: the measure of each seed.
     """
@@ -113,7 +113,10 @@ class Comparison:
         if measure.key == "classification_error" and value in (0.0, 1.0):
             lo, hi = share_interval([value] * n, self.level)
             return Estimate(value, lo, hi, "wilson", n, by_seed)
-        return Estimate(value, *self._bounds(drawn), "bootstrap", n, by_seed)
+        bounds = self._bounds(drawn)
+        if measure.reflected and not math.isnan(bounds[0]):
+            return Estimate(value, *reflect(value, *bounds), "reflected bootstrap", n, by_seed)
+        return Estimate(value, *bounds, "bootstrap", n, by_seed)
 
     def difference(self, row: Row, other: Row, measure: Measure) -> Difference | None:
         """``row`` minus ``other``, each image, seed and fold of one against the same of the other.

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from glas_wsol.metrics import MEASURES, bootstrap, interval, redraw, share_interval
+from glas_wsol.metrics import MEASURES, bootstrap, interval, redraw, reflect, share_interval
 
 F1 = MEASURES["f1_foreground"]
 
@@ -115,3 +115,15 @@ def test_many_images_of_fine_histograms_take_seconds():
     low, high = interval("pixel_average_precision", rows)
     assert low < high
     assert time.perf_counter() - started < 3
+
+
+def test_a_reflected_interval():
+    assert reflect(0.2, 0.15, 0.32) == pytest.approx((0.08, 0.25))
+    assert reflect(0.1, 0.15, 0.32) == pytest.approx((0, 0.1)), "cut at 0, and the value is in it"
+    assert reflect(0.5, 0.3, 0.4) == pytest.approx((0.5, 0.7))
+    rows = np.column_stack([np.linspace(0.55, 0.99, 40), np.arange(40) % 3 > 0])
+    measure = MEASURES["calibration_error"]
+    drawn = np.quantile(measure.aggregate(rows, redraw(40)), [0.025, 0.975])
+    value = measure.aggregate(rows, np.ones((1, 40)))[0]
+    assert bootstrap(measure, rows) == pytest.approx((max(0, 2 * value - drawn[1]), 2 * value - drawn[0]))
+    assert [key for key, one in MEASURES.items() if one.reflected] == ["calibration_error", "mask_calibration_error"]

@@ -9,18 +9,25 @@ import numpy as np
 import pytest
 import torch
 
-from glas_wsol.metrics import MEASURES, CalibrationError, MaskCalibrationError, class_reliability, mask_reliability
+from glas_wsol.metrics import (
+    MEASURES,
+    CalibrationError,
+    MaskCalibrationError,
+    bootstrap,
+    class_reliability,
+    mask_reliability,
+)
 from glas_wsol.metrics.bins import BINS, mass_bins, width_bins
 from tests.metrics.conftest import evaluate, item
 
-# Nine images in three bins of three: mean confidences .6, .8 and .95, of them 1, 3 and 2 right.
-NINE = np.array(
+# 27 images in three bins of nine: mean confidences .6, .8 and .95, and a third, all and two thirds of them right.
+ROWS = np.array(
     [
         *([0.52, 0], [0.58, 1], [0.7, 0]),
         *([0.75, 1], [0.8, 1], [0.85, 1]),
         *([0.9, 0], [0.95, 1], [1.0, 1]),
     ]
-)
+).repeat(3, axis=0)
 ERROR = (abs(1.8 - 1) + abs(2.4 - 3) + abs(2.85 - 2)) / 9
 
 
@@ -33,7 +40,7 @@ def named(p: float, label: int) -> dict:
 
 
 def test_the_classes_error_by_hand():
-    shuffled = NINE[np.random.default_rng(0).permutation(9)]
+    shuffled = ROWS[np.random.default_rng(0).permutation(27)]
     assert figure("calibration_error", shuffled) == pytest.approx(ERROR, abs=1e-12)
     answers = [named(p, int(right)) if i % 2 else named(1 - p, 1 - int(right)) for i, (p, right) in enumerate(shuffled)]
     answers = [answers[:4], [item(np.zeros((2, 3))), *answers[4:]]]
@@ -73,13 +80,14 @@ def test_calibrated_answers_have_a_small_error_and_overconfident_ones_theirs():
 def test_bins_of_equal_mass_hold_about_as_many_each_and_ties_stay_together():
     values = np.random.default_rng(1).permutation(100) / 100
     bins = mass_bins(values, np.ones((1, 100)))[0]
-    assert np.bincount(bins).tolist() == [10] * 10
+    assert np.bincount(bins).tolist() == [25] * 4
+    assert mass_bins(values[:27], np.ones((1, 27))).max() == 2
     assert (np.diff(bins[np.argsort(values)]) >= 0).all(), "by rising values"
     assert mass_bins(np.linspace(0, 1, 5000), np.ones((1, 5000))).max() == BINS - 1
     assert mass_bins(np.array([0.3, 0.1, 0.2]), np.ones((1, 3))).tolist() == [[0, 0, 0]]
-    tied = np.array([0.2, 0.9, 0.9, 0.9, 0.9, 0.9])
-    assert mass_bins(tied, np.ones((1, 6))).tolist() == [[0, 1, 1, 1, 1, 1]]
-    twice = mass_bins(np.array([0.1, 0.4, 0.6, 0.9]), np.array([[1, 1, 1, 1], [3, 0, 0, 1], [0, 2, 2, 0]]))
+    tied = np.repeat([0.9, 0.2], [5, 3])
+    assert mass_bins(tied, np.ones((1, 8))).tolist() == [[1] * 5 + [0] * 3]
+    twice = mass_bins(np.array([0.1, 0.4, 0.6, 0.9]), np.array([[2, 2, 2, 2], [6, 0, 0, 2], [0, 4, 4, 0]]))
     assert twice[:, [0, 3]].tolist()[:2] == [[0, 1], [0, 1]]
     assert twice[2, 1:3].tolist() == [0, 1]
 
@@ -120,17 +128,18 @@ def test_a_soft_map_that_is_a_probability_is_calibrated_and_a_sharpened_one_is_n
 
 
 def test_the_classes_diagram():
-    got = class_reliability(NINE)
+    got = class_reliability(ROWS)
     assert got.confidence == pytest.approx([0.6, 0.8, 0.95])
     assert got.share == pytest.approx([1 / 3, 1, 2 / 3])
-    assert got.count.tolist() == [3, 3, 3]
-    assert (got.images, got.error) == (9, pytest.approx(ERROR))
+    assert got.count.tolist() == [9, 9, 9]
+    assert (got.images, got.error) == (27, pytest.approx(ERROR))
+    assert got.interval == bootstrap(MEASURES["calibration_error"], ROWS)
     assert got.interval[0] < got.error < got.interval[1]
-    # Wilson's of 3 of 3: to 1, from 1 / (1 + z^2 / 3)
+    # Wilson's of 9 of 9: to 1, from 1 / (1 + z^2 / 9)
     assert got.high[1] == pytest.approx(1)
-    assert got.low[1] == pytest.approx(1 / (1 + 1.959964**2 / 3), abs=1e-6)
+    assert got.low[1] == pytest.approx(1 / (1 + 1.959964**2 / 9), abs=1e-6)
     assert (got.low < got.share + 1e-12).all()
-    assert np.abs(got.confidence - got.share) @ got.count / 9 == pytest.approx(got.error)
+    assert np.abs(got.confidence - got.share) @ got.count / 27 == pytest.approx(got.error)
 
 
 def test_the_masks_diagram():
@@ -151,3 +160,18 @@ def test_the_masks_diagram():
     assert got.low == pytest.approx(np.min([one.share for one in alone], axis=0), abs=0.03)
     assert got.high == pytest.approx(np.max([one.share for one in alone], axis=0), abs=0.03)
     assert (alone[0].low == alone[0].share).all(), "one image drawn again is itself"
+
+
+def test_the_interval_of_calibrated_answers_reaches_to_about_nothing():
+    # Their true error is 0 and the figure is not: percentiles of redrawn sets lie further above still.
+    measure, found = MEASURES["calibration_error"], []
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        p = random.uniform(0.55, 1, 85)
+        rows = np.column_stack([p, random.random(85) < p])
+        found.append((figure("calibration_error", rows), *bootstrap(measure, rows, resamples=200)))
+    value, low, high = np.array(found).T
+    assert ((low <= value) & (value <= high) & (low >= 0)).all()
+    assert value.mean() > 0.04
+    assert low.mean() < 0.02
+    assert high.mean() < 2 * value.mean(), "the figure's distance from the truth is not counted twice"
