@@ -14,7 +14,7 @@ from torch import Tensor
 
 from glas_wsol.errors import ConfigError
 
-__all__ = ["MASK", "ImageLabels", "ImageMasks"]
+__all__ = ["MASK", "ImageLabels", "ImageMasks", "moved"]
 
 MASK = "mask"
 """Key of the true mask in an item of a data set."""
@@ -54,7 +54,7 @@ class ImageLabels(PrepareBatch):
             named = f" ({', '.join(map(repr, shaped))})" if shaped and MASK not in batchdata else ""
             what = f"the loader hands out true masks{named}, and this method learns from image labels only"
             raise ConfigError(what, "training batch", "leave masks=True out of the data set's select()")
-        image, label = (_to(batchdata[key], device, non_blocking, **kwargs) for key in (Keys.IMAGE, Keys.LABEL))
+        image, label = (moved(batchdata[key], device, non_blocking, **kwargs) for key in (Keys.IMAGE, Keys.LABEL))
         return image, label
 
 
@@ -91,11 +91,19 @@ class ImageMasks(PrepareBatch):
         """
         if MASK not in batchdata:
             raise ConfigError("the training images have no masks", "training batch", "give masks, or another method")
-        image, mask = (_to(batchdata[key], device, non_blocking, **kwargs) for key in (Keys.IMAGE, MASK))
+        image, mask = (moved(batchdata[key], device, non_blocking, **kwargs) for key in (Keys.IMAGE, MASK))
         return image, (mask > self.mask_threshold).to(image.dtype)
 
 
-def _to(values: Tensor, device: str | torch.device | None, non_blocking: bool, **kwargs: Any) -> Tensor:
+def moved(values: Tensor, device: str | torch.device | None, non_blocking: bool, **kwargs: Any) -> Tensor:
+    """A batch's values on a device, as a plain tensor.
+
+    Args:
+        values: a tensor, MONAI's or not.
+        device: where to.
+        non_blocking: see ``Tensor.to``.
+        kwargs: further arguments of ``Tensor.to``.
+    """
     # MetaTensor carries __torch_function__ through every operation that follows.
     plain = values.as_tensor() if isinstance(values, MetaTensor) else values
     return plain.to(device=device, non_blocking=non_blocking, **kwargs)

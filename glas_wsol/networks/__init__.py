@@ -6,10 +6,12 @@ from __future__ import annotations
 from glas_wsol.networks.attention import AttentionNetwork
 from glas_wsol.networks.base import TileNetwork
 from glas_wsol.networks.cam import ClassActivationNetwork
+from glas_wsol.networks.components import FeatureComponentNetwork
 from glas_wsol.networks.ensemble import EnsembleNetwork
 from glas_wsol.networks.fixed import FixedMaskNetwork
 from glas_wsol.networks.head import Head
 from glas_wsol.networks.minmax import Localized, MinMaxEntropyNetwork
+from glas_wsol.networks.refined import RefinedNetwork
 from glas_wsol.networks.registry import NETWORKS, build_network
 from glas_wsol.networks.trunks import TRUNKS, Trunk, TrunkSpec, build_trunk
 from glas_wsol.networks.unet import SegmentationNetwork
@@ -20,10 +22,12 @@ __all__ = [
     "AttentionNetwork",
     "ClassActivationNetwork",
     "EnsembleNetwork",
+    "FeatureComponentNetwork",
     "FixedMaskNetwork",
     "Head",
     "Localized",
     "MinMaxEntropyNetwork",
+    "RefinedNetwork",
     "SegmentationNetwork",
     "TileNetwork",
     "Trunk",

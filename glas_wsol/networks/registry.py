@@ -11,9 +11,11 @@ from torch import nn
 from glas_wsol.errors import ConfigError
 from glas_wsol.networks.attention import AttentionNetwork
 from glas_wsol.networks.cam import ClassActivationNetwork
+from glas_wsol.networks.components import FeatureComponentNetwork
 from glas_wsol.networks.ensemble import EnsembleNetwork
 from glas_wsol.networks.fixed import FixedMaskNetwork
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
+from glas_wsol.networks.refined import RefinedNetwork
 from glas_wsol.networks.unet import SegmentationNetwork
 
 __all__ = ["NETWORKS", "build_network"]
@@ -26,6 +28,8 @@ NETWORKS: dict[str, type[nn.Module]] = {
         AttentionNetwork,
         SegmentationNetwork,
         FixedMaskNetwork,
+        FeatureComponentNetwork,
+        RefinedNetwork,
         EnsembleNetwork,
     )
 }
