@@ -39,6 +39,7 @@ def test_the_mask_written_is_the_input_thresholded(tmp_path, suffix, size):
         dataset_dir=str(tmp_path / f"tile.{suffix}"),
         output_dir=str(tmp_path / "out"),
         network_def={"_target_": "tests.bundles.test_pixels.BrightRedPixels"},
+        stain="",  # these colours are no tissue's
         run=["$@evaluator.run()"],
         device="cpu",
     )
