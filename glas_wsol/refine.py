@@ -23,6 +23,7 @@ from glas_wsol.data.seeded import SeededCacheDataset
 from glas_wsol.errors import ConfigError, OutputError
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.networks.components import FeatureComponentNetwork
+from glas_wsol.networks.fixed import FixedMaskNetwork
 from glas_wsol.networks.refined import RefinedNetwork
 from glas_wsol.seeds import SEEDS, agreement, pick_seeds
 from glas_wsol.writers.atomic import atomic_write
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 Transform = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
-COMPONENTS, STAGE_ONE = "components", "stage_one"
+COMPONENTS, STAGE_ONE, STAIN = "components", "stage_one", "stain"
 """Names of the teachers."""
 
 _RECORD = "seeds.json"
@@ -98,7 +99,8 @@ def first_seeds(
         transform: reads an item: ``image`` to ``[3, H, W]`` in [0, 1].
         inferer: brings it to the training resolution.
         directory: where the seeds are written, a folder per round. Seeds written there by the same call are used again.
-        weights: of the teachers ``components`` and ``stage_one``; 0 leaves one out.
+        weights: of the teachers ``components``, ``stage_one`` and ``stain`` (haematoxylin, untrained: for H&E only);
+            0 leaves one out.
         share: see :func:`~glas_wsol.seeds.pick_seeds`.
         over: see :func:`~glas_wsol.seeds.pick_seeds`.
         component_inferer: for the components, which several views of an image make finer; ``inferer`` where not given.
@@ -112,9 +114,9 @@ def first_seeds(
         OutputError: if seeds made with other settings are there.
         WeightsError: if the first stage's model is missing or of another network.
     """
-    unknown = sorted(set(weights) - {COMPONENTS, STAGE_ONE})
+    unknown = sorted(set(weights) - {COMPONENTS, STAGE_ONE, STAIN})
     if unknown:
-        raise ConfigError(f"no teacher named {unknown[0]!r}", "teachers", f"choose {COMPONENTS} and {STAGE_ONE}")
+        raise ConfigError(f"no teacher named {unknown[0]!r}", "teachers", f"choose {COMPONENTS}, {STAGE_ONE}, {STAIN}")
     load_checkpoint(network.base, checkpoint)
     folder = Path(directory) / "round_1"
     card = json.loads(Path(checkpoint).with_suffix(".json").read_text(encoding="utf-8"))
@@ -145,6 +147,9 @@ def first_seeds(
         facts["teachers_agree"] = float(np.mean([agreement(a, b) for a, b in masks]))
     if weights.get(STAGE_ONE, 0) > 0:
         teachers[STAGE_ONE] = seen
+    if weights.get(STAIN, 0) > 0:
+        haematoxylin = FixedMaskNetwork("stain")
+        teachers[STAIN] = evidence_scores(haematoxylin, data, transform, inferer, device, "seeds from the stain")
     _write(folder, data, pick_seeds(teachers, share, over, weights), {"made_with": made_with, **facts})
     return _with_seeds(data, folder)
 

@@ -73,18 +73,20 @@ def pick_seeds(
     share: float = 0.3,
     over: str = "set",
     weights: Mapping[str, float] | None = None,
+    unanimous: bool = False,
 ) -> list[np.ndarray]:
     """The surest pixels of several localizers that agree.
 
-    Each localizer's map is brought to ranks; their weighted mean decides. The ``share`` of all pixels with the highest
-    mean are seeds of R+, as many with the lowest are seeds of R-; a pixel that any localizer puts on the other side of
-    its own median is none.
+    Each localizer's map is brought to ranks, whose weighted mean is brought to ranks again. The ``share`` of all pixels
+    with the highest are seeds of R+, as many with the lowest are seeds of R-.
 
     Args:
         teachers: for each localizer its ``[H, W]`` scores of every image, higher where decidable.
         share: of pixels on each side, in (0, 0.5].
         over: see :func:`ranks`.
         weights: of the localizers; equal where not given.
+        unanimous: whether a pixel that any localizer puts on the other side of its own median is no seed. Defaults to
+            False: surer seeds, but fewer where localizers see different things.
 
     Returns:
         ``[H, W]`` uint8 of every image, see :data:`UNSURE`: the surer, the further from it.
@@ -100,16 +102,16 @@ def pick_seeds(
         raise ConfigError("no teacher has a positive weight", "seeds", f"give one to any of {', '.join(teachers)}")
     ranked = {name: ranks(teachers[name], over) for name in used}
     total = sum(weights[name] for name in used)
+    mean = [sum(weights[n] / total * ranked[n][i] for n in used) for i in range(len(ranked[used[0]]))]
     seeds = []
-    for index in range(len(ranked[used[0]])):
-        each = [ranked[name][index] for name in used]
-        mean = sum(weights[name] / total * one for name, one in zip(used, each, strict=True))
-        positive = (mean >= 1 - share) & np.logical_and.reduce([one >= 0.5 for one in each])
-        negative = (mean <= share) & np.logical_and.reduce([one <= 0.5 for one in each])
-        sureness = np.rint(127 * np.abs(2 * mean - 1)).clip(1, 127).astype(np.uint8)
-        seeds.append(
-            np.where(positive, UNSURE + sureness, np.where(negative, UNSURE - sureness, UNSURE)).astype(np.uint8)
-        )
+    for index, one in enumerate(ranks(mean, over) if len(used) > 1 else mean):
+        positive, negative = one >= 1 - share, one <= share
+        if unanimous:
+            positive &= np.logical_and.reduce([ranked[name][index] >= 0.5 for name in used])
+            negative &= np.logical_and.reduce([ranked[name][index] <= 0.5 for name in used])
+        sureness = np.rint(127 * np.abs(2 * one - 1)).clip(1, 127).astype(np.uint8)
+        side = np.where(positive, UNSURE + sureness, np.where(negative, UNSURE - sureness, UNSURE))
+        seeds.append(side.astype(np.uint8))
     return seeds
 
 
