@@ -1,0 +1,124 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The decidable region as annotations that QuPath opens: GeoJSON with one feature per part of the mask."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from glas_wsol.localization import Localization
+from glas_wsol.polygons import MaskPart, mask_parts
+from glas_wsol.writers.atomic import atomic_write
+
+__all__ = ["CLASS_COLORS", "features", "write_geojson"]
+
+CLASS_COLORS = (
+    (0, 114, 178),
+    (213, 94, 0),
+    (0, 158, 115),
+    (204, 121, 167),
+    (230, 159, 0),
+    (86, 180, 233),
+)
+"""Of the classes in label order, from the start again after the last: red, green, blue; told apart by colour-blind
+readers too (Okabe and Ito, Color Universal Design, 2008; without its yellow and black, hard to see on tissue)."""
+
+_REST_COLOR = (150, 150, 150)
+# ids are digests of an image's name and a place in it, under this project's own namespace
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "glas_wsol/writers/geojson")
+
+
+def write_geojson(
+    path: str | PathLike[str],
+    found: Localization,
+    pixel_size: tuple[float, float] | None = None,
+    *,
+    rest: bool = False,
+) -> None:
+    """Write the mask's outlines, feature by feature, as a file that QuPath opens by dragging it onto the image.
+
+    A FeatureCollection of RFC 7946, except that positions are pixels and not degrees, as QuPath's are: x to the
+    right, y down, (0, 0) the upper left corner of the image's first pixel. An image without evidence has no features.
+
+    Args:
+        path: the file, whose folder exists.
+        found: the result.
+        pixel_size: width and height of a pixel in micrometres; None where unknown.
+        rest: whether to outline the undecidable rest of the image too. Defaults to False.
+
+    Raises:
+        OutputError: where the file cannot be written.
+    """
+    with atomic_write(path, "w", newline="\n") as file:
+        file.write('{"type": "FeatureCollection", "features": [')
+        separator = "\n"
+        for feature in features(found, pixel_size, rest=rest):
+            file.write(separator + json.dumps(feature, ensure_ascii=False, allow_nan=False))
+            separator = ",\n"
+        file.write("\n]}\n")
+
+
+def features(
+    found: Localization, pixel_size: tuple[float, float] | None = None, *, rest: bool = False
+) -> Iterator[dict[str, Any]]:
+    """The parts of the mask as GeoJSON features, those of the decidable region first.
+
+    Outlines run along the edges of the pixels, so that a polygon's area is its number of pixels and filling it in
+    gives the mask again; see :func:`~glas_wsol.polygons.trace_polygons` for rings and their sense. A part is as for
+    :attr:`~glas_wsol.localization.Localization.boxes`, with none left out for its size: a Polygon, or a MultiPolygon
+    where it hangs together by corners only. Ids depend on the image's name and the part's first pixel alone.
+
+    Args:
+        found: the result.
+        pixel_size: width and height of a pixel in micrometres; None where unknown.
+        rest: whether the undecidable rest of the image is outlined too.
+
+    Yields:
+        Features with QuPath's ``objectType``, ``classification`` (class and colour; ``Decidable`` where no class is
+        named) and ``measurements``: ``Area px``, ``Area um^2`` where pixels have a size, ``Mean R+`` (mean soft
+        decidable value, in [0, 1]) and, of the decidable region, ``Probability: CLASS`` of every class.
+    """
+    probabilities = zip(found.classes, found.probabilities, strict=True) if found.probabilities else ()
+    chances = {f"Probability: {name}": round(p, 6) for name, p in probabilities}
+    colour = CLASS_COLORS[found.labels[0] % len(CLASS_COLORS)] if found.labels else CLASS_COLORS[0]
+    decidable = {"name": found.predicted if found.named else "Decidable", "color": list(colour)}
+    for part in mask_parts(found.mask):
+        yield _feature(found, part, "decidable", decidable, pixel_size, chances)
+    if rest and found.evidence:
+        for part in mask_parts(~found.mask):
+            yield _feature(found, part, "undecidable", {"name": "Undecidable", "color": list(_REST_COLOR)}, pixel_size)
+
+
+def _feature(
+    found: Localization,
+    part: MaskPart,
+    kind: str,
+    classification: dict[str, Any],
+    pixel_size: tuple[float, float] | None,
+    more: dict[str, float] | None = None,
+) -> dict[str, Any]:
+    single = len(part.polygons) == 1
+    mean = float(found.decidable[part.region][part.pixels].mean(dtype=np.float64))
+    measurements: dict[str, float] = {"Area px": part.area}
+    if pixel_size is not None:
+        measurements["Area um^2"] = round(part.area * pixel_size[0] * pixel_size[1], 6)
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid5(_NAMESPACE, f"{kind} {part.row} {part.column} {found.name}")),
+        "geometry": {
+            "type": "Polygon" if single else "MultiPolygon",
+            "coordinates": part.polygons[0] if single else part.polygons,
+        },
+        "properties": {
+            "objectType": "annotation",
+            "name": f"{found.name}: {kind}",
+            "classification": classification,
+            "isLocked": False,
+            "measurements": {**measurements, "Mean R+": round(mean, 6), **(more or {})},
+        },
+    }
