@@ -1,0 +1,53 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Mask and soft map as TIFF, with the size of a pixel."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+import numpy as np
+import tifffile
+
+from glas_wsol.localization import Localization
+from glas_wsol.writers.atomic import atomic_write
+
+__all__ = ["write_tiff"]
+
+
+def write_tiff(
+    mask_path: str | PathLike[str],
+    map_path: str | PathLike[str],
+    found: Localization,
+    pixel_size: tuple[float, float] | None = None,
+) -> None:
+    """Write the mask (uint8: 0 undecidable, 255 decidable) and the soft map ``R+`` (float32 in [0, 1]), rows first.
+
+    The resolution is in pixels per centimetre where pixels have a size; else it has no unit. Compression (Deflate)
+    loses nothing.
+
+    Args:
+        mask_path: the file, whose folder exists.
+        map_path: the same.
+        found: the result.
+        pixel_size: width and height of a pixel in micrometres; None where unknown.
+
+    Raises:
+        OutputError: where a file cannot be written.
+    """
+    _write(mask_path, found.mask.astype(np.uint8) * 255, pixel_size)
+    _write(map_path, found.decidable.astype(np.float32), pixel_size)
+
+
+def _write(path: str | PathLike[str], array: np.ndarray, pixel_size: tuple[float, float] | None) -> None:
+    per_centimetre = (1.0, 1.0) if pixel_size is None else tuple(1e4 / side for side in pixel_size)
+    with atomic_write(path) as file:
+        tifffile.imwrite(
+            file,
+            array,
+            photometric="minisblack",
+            compression="zlib",
+            metadata=None,
+            software="glas_wsol",
+            resolution=per_centimetre,
+            resolutionunit="NONE" if pixel_size is None else "CENTIMETER",
+        )
