@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 from collections.abc import Sequence
@@ -38,13 +37,11 @@ def _data(arguments: argparse.Namespace) -> None:
 
 def _images(arguments: argparse.Namespace) -> None:
     from glas_wsol.data import load_datalist
-    from glas_wsol.writers.atomic import atomic_write
+    from glas_wsol.writers.table import write_csv
 
     items = load_datalist(arguments.dataset, fold=arguments.fold, seed=arguments.seed).select(arguments.split)
-    with atomic_write(arguments.output, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["image"])
-        writer.writerows([str(Path(item["image"]).resolve())] for item in items)
+    rows = [{"image": str(Path(item["image"]).resolve())} for item in items]
+    write_csv(Path(arguments.output), rows, columns=("image",))
     print(f"{len(items)} images of split {arguments.split!r} listed in {arguments.output}")
 
 

@@ -30,6 +30,7 @@ __all__ = ["load_checkpoint", "model_card", "preflight", "refuse_unknown_ids", "
 
 logger = logging.getLogger(__name__)
 
+_GO_ON = "run the same command again; it goes on after the last whole epoch, or the last image written"
 _FROM_WORKER = re.compile(r"^glas_wsol\.errors\.\w+: (.+)$", re.MULTILINE)
 
 
@@ -62,7 +63,7 @@ def preflight(output_dir: str) -> None:
 
 def _say_in_one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if isinstance(error, KeyboardInterrupt):
-        print("interrupted: run the same command again; a training goes on after its last whole epoch", file=sys.stderr)
+        print(f"interrupted: {_GO_ON}", file=sys.stderr)
         return
     cause: BaseException | None = error
     while cause is not None:  # MONAI wraps what a component raises in a RuntimeError per level
@@ -72,6 +73,8 @@ def _say_in_one_line(kind: type[BaseException], error: BaseException, trace: Tra
             return
         if isinstance(cause, GlasWsolError):
             print(f"error: {cause}", file=sys.stderr)
+            if cause.exit_code != 1:  # what Python ends with after any hook but one that leaves so
+                raise SystemExit(cause.exit_code)
             return
         cause = cause.__cause__ or cause.__context__
     sys.__excepthook__(kind, error, trace)

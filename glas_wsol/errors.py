@@ -10,6 +10,7 @@ __all__ = [
     "DatalistError",
     "GlasWsolError",
     "ImageFileError",
+    "IncompleteError",
     "NumericalError",
     "OutputError",
     "SplitError",
@@ -25,6 +26,9 @@ class GlasWsolError(Exception):
         where: the file, line or setting it was found in; empty where ``what`` says it already.
         fix: what to do about it, an imperative clause without a full stop.
     """
+
+    exit_code = 1
+    """Status that a process ends with."""
 
     def __init__(self, what: str, where: object = "", fix: str = "") -> None:
         self.what, self.where, self.fix = what, str(where), fix
@@ -55,6 +59,12 @@ class OutputError(GlasWsolError):
 
 class NumericalError(GlasWsolError):
     """A loss or a map that is not a finite number."""
+
+
+class IncompleteError(GlasWsolError):
+    """A run that ended with results of some images and failures of others; its process ends with status 3."""
+
+    exit_code = 3
 
 
 class DatalistError(GlasWsolError):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from glas_wsol.cells import read_cells
 from glas_wsol.errors import ConfigError, ImageFileError, OutputError
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _table(run: Run) -> dict[str, dict[str, str]]:
     path, columns = run.folder / "evaluation.csv", {"name", "label", "image", "mask"}
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = {row.get("name", ""): row for row in csv.DictReader(file)}
+            rows = {row.get("name", ""): row for row in read_cells(file)[1]}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise OutputError("the table of this evaluation cannot be read", path, _AGAIN) from error
     if sorted(rows) != run.names.tolist() or not all(columns <= row.keys() for row in rows.values()):

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from glas_wsol.cells import unescape_cell
 from glas_wsol.data.files import distinct_names, existing, folded, is_file, natural_key
 from glas_wsol.data.splits import SPLIT_WORDS, Datalist, Item, parse_fold, split_by_fold
 from glas_wsol.errors import ConfigError, DatalistError
@@ -186,7 +187,8 @@ def read_rows(
         if len(cells) > len(titles) and any(cells[len(titles) :]):
             faults.append(f"{where}line {line}: {len(cells)} cells under {len(titles)} titles (quote what has commas)")
             continue
-        row = Row(line, {key: cells[column].strip() if column < len(cells) else "" for key, column in columns.items()})
+        texts = [unescape_cell(cell.strip()) for cell in cells]
+        row = Row(line, {key: texts[column] if column < len(cells) else "" for key, column in columns.items()})
         faults += [f"{where}line {line}: blank {key}" for key in required if not row[key]]
         read.append(row)
     return read

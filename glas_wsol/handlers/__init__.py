@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from glas_wsol.handlers.checkpoint import RunCheckpoint, write_model
 from glas_wsol.handlers.clock import TrainingClock
+from glas_wsol.handlers.failures import FailureReport
 from glas_wsol.handlers.presence import ClassPresence
+from glas_wsol.handlers.record import RunRecord
 from glas_wsol.handlers.reliability import ReliabilityDiagram
 from glas_wsol.handlers.report import ClassOpinions, EvaluationReport
 from glas_wsol.handlers.saver import LocalizationSaver
@@ -25,9 +27,11 @@ __all__ = [
     "EpochSeed",
     "EpochSummary",
     "EvaluationReport",
+    "FailureReport",
     "LocalizationSaver",
     "ReliabilityDiagram",
     "RunCheckpoint",
+    "RunRecord",
     "StopOnNonFiniteLoss",
     "TrainingClock",
     "write_model",

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 from collections.abc import Mapping
@@ -15,7 +14,9 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys as Keys
 
+from glas_wsol.cells import read_cells
 from glas_wsol.errors import ConfigError, OutputError
+from glas_wsol.handlers.record import RunRecord
 from glas_wsol.labels import SEPARATOR
 from glas_wsol.localization import Localization
 from glas_wsol.writers.atomic import atomic_write
@@ -34,13 +35,16 @@ class LocalizationSaver:
     ``reason`` (why there is no evidence, else empty) and ``name``; several classes of an image, and their
     probabilities, are joined by ``;``. The JSON beside it is a list with, for each image,
     also the probability of every class, the image's size and every box in pixels: see :class:`~glas_wsol.boxes.Box`.
-    An earlier run's results in the same folder are replaced; any other file is never overwritten.
+    An earlier run's results in the same folder are replaced, but for those that a record says are finished; any other
+    file is never overwritten.
 
     Args:
         output_dir: receives ``masks/NAME.png`` (0 undecidable, 255 decidable), ``overlays/NAME.png`` and the tables.
         table: name of the CSV table; the JSON has its name with another suffix. Defaults to ``predictions.csv``.
         overlays: whether to write overlays. Defaults to True.
         provenance: what every entry of the JSON says besides, such as the models' digests; JSON values only.
+        record: remembers every finished image; the tables then have those of earlier runs too, all in the order of
+            the record's images. It needs a :class:`~glas_wsol.tolerance.TolerantDataset`. None (default) for none.
 
     Raises:
         ConfigError: if ``table`` does not end in ``.csv``.
@@ -52,11 +56,12 @@ class LocalizationSaver:
         table: str = "predictions.csv",
         overlays: bool = True,
         provenance: Mapping[str, Any] | None = None,
+        record: RunRecord | None = None,
     ) -> None:
         if not table.endswith(".csv"):
             raise ConfigError(f"table={table!r}", "LocalizationSaver", "give a name that ends in .csv")
         self.output_dir, self.table, self.overlays = Path(output_dir), table, overlays
-        self.provenance = dict(provenance or {})
+        self.provenance, self.record = dict(provenance or {}), record
         self.rows: list[dict[str, Any]] = []
         self.details: list[dict[str, Any]] = []
 
@@ -69,7 +74,8 @@ class LocalizationSaver:
     def _start(self, _: Engine) -> None:
         self.rows.clear()
         self.details.clear()
-        self._remove_earlier()
+        recorded = self.record.begin() if self.record else set()
+        self._remove_earlier(recorded, self.record.finished if self.record else set())
         for folder in ("masks", "overlays") if self.overlays else ("masks",):
             (self.output_dir / folder).mkdir(parents=True, exist_ok=True)
 
@@ -82,22 +88,22 @@ class LocalizationSaver:
         """Names of an unfinished run's files: a hidden file beside the table that is not there yet."""
         return self.output_dir / f".{self.table}.unfinished"
 
-    def _remove_earlier(self) -> None:
+    def _remove_earlier(self, recorded: set[str], finished: set[str]) -> None:
         """Take away what an earlier run wrote, table last: nothing of it can be taken for a result of this one."""
-        table, names, ours = self.output_dir / self.table, set(), self._journal.is_file()
+        table, names, ours = self.output_dir / self.table, set(recorded), bool(recorded) or self._journal.is_file()
         if table.is_file():
             with table.open(encoding="utf-8", errors="replace", newline="") as file:
-                reader = csv.DictReader(file)
-                columns = list(reader.fieldnames or [])
+                columns, found = read_cells(file)
                 if columns != ["path"] and not {"path", "name"} <= set(columns):  # the first is a table of no images
                     raise OutputError("this file is not one of earlier results", table, "choose another output_dir")
-                names |= {row["name"] for row in reader if row.get("name")}
+                names |= {row["name"] for row in found if row.get("name")}
                 ours = True
         if self._details_file.exists() and not ours:
             what = "this file is not one of earlier results"
             raise OutputError(what, self._details_file, "choose another output_dir")
         if self._journal.is_file():
-            names |= set(self._journal.read_text(encoding="utf-8").splitlines())
+            names |= set(map(_from_line, self._journal.read_text(encoding="utf-8").splitlines()))
+        names -= finished
         for name in names:
             if name != Path(name).name:  # a table that somebody edited must not reach out of its folder
                 continue
@@ -118,10 +124,10 @@ class LocalizationSaver:
             if file.exists():
                 raise OutputError("this file is not one of earlier results", file, "choose another output_dir")
         with self._journal.open("a", encoding="utf-8") as journal:
-            journal.write(f"{name}\n")
+            journal.write(f"{json.dumps(name)}\n")  # a name may have line ends
 
     def _write_images(self, engine: Engine) -> None:
-        for item in engine.state.output:
+        for number, item in enumerate(engine.state.output):
             found: Localization = item["localization"]
             self._reserve(found.name)
             mask, picture = self._files(found.name)
@@ -140,14 +146,29 @@ class LocalizationSaver:
                 }
             )
             self.details.append({**_details(found), **self.provenance})
+            if self.record:
+                files = [file for file in self._files(found.name) if file.exists()]
+                self.record.add(found.name, engine.state.batch[number], self.rows[-1], self.details[-1], files)
 
     def _write_tables(self, _: Engine) -> None:
+        if self.record:
+            done = self.record.ordered()
+            self.rows, self.details = [dict(one.row) for one in done], [dict(one.details) for one in done]
         with atomic_write(self._details_file, "w") as file:
             json.dump(self.details, file, indent=1, ensure_ascii=False, allow_nan=False)
             file.write("\n")
         write_csv(self.output_dir / self.table, self.rows)
+        if self.record:
+            self.record.complete()
         self._journal.unlink(missing_ok=True)
         logger.info("%d localizations in %s", len(self.rows), self.output_dir)
+
+
+def _from_line(line: str) -> str:
+    try:
+        return str(json.loads(line))
+    except ValueError:  # a line that was being written when its run was killed: its image has no file yet
+        return ""
 
 
 def _details(found: Localization) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from glas_wsol.cells import escape_cell
 from glas_wsol.errors import OutputError
 from glas_wsol.metrics.measures import Measure
 from glas_wsol.tables.cells import Desk
@@ -142,7 +143,8 @@ class Report:
         for name, (columns, lines) in records.items():
             written.append(folder / f"{name}.csv")
             # Objects, so that the passes of some rows do not become 4.0 because others have none.
-            frame = pd.DataFrame(lines, columns=list(columns), dtype=object)
+            cells = [{key: escape_cell(value) for key, value in line.items()} for line in lines]
+            frame = pd.DataFrame(cells, columns=list(columns), dtype=object)
             with atomic_write(written[-1], "w", newline="") as file:
                 frame.to_csv(file, index=False, lineterminator="\n")
         for name in self._tables[0]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from glas_wsol.cells import read_cells
 from glas_wsol.transforms import read_mask, read_rgb
 from glas_wsol.writers.images import write_png
 
@@ -39,7 +39,7 @@ def draw_overview(run: str | Path, report: Mapping[str, Any]) -> Overview | None
     """
     run, split = Path(run), report["split"]
     with (run / "evaluation.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("f1_foreground")]
+        rows = [row for row in read_cells(file)[1] if row.get("f1_foreground")]
     if not rows:
         return None
     rows.sort(key=lambda row: -_mean_f1(row))

@@ -1,25 +1,29 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Tables of results as CSV."""
+"""Tables of results as CSV, with no cell that a spreadsheet would execute."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from glas_wsol.cells import escape_cell
 from glas_wsol.writers.atomic import atomic_write
 
 __all__ = ["write_csv"]
 
 
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_csv(path: Path, rows: list[dict[str, Any]], columns: Iterable[str] = ("path",)) -> None:
     """Write rows that all have the same columns; the file appears whole or not at all.
 
     Args:
         path: the file.
-        rows: one mapping from column to value per line; without any, the file has the one column ``path``.
+        rows: one mapping from column to value per line; texts are escaped, see :func:`~glas_wsol.cells.escape_cell`.
+        columns: the header where there are no rows. Defaults to the one column ``path``.
     """
     with atomic_write(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["path"], lineterminator="\n")
+        titles = list(rows[0]) if rows else list(columns)
+        writer = csv.DictWriter(file, fieldnames=[escape_cell(title) for title in titles], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({escape_cell(key): escape_cell(value) for key, value in row.items()} for row in rows)
