@@ -15,7 +15,7 @@ from glas_wsol.errors import DatalistError
 
 __all__ = ["IMAGE_SUFFIXES", "distinct_names", "existing", "folded", "is_file", "natural_key"]
 
-IMAGE_SUFFIXES = (".bmp", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".bmp", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm")
 
 
 def existing(source: str | Path) -> Path:
@@ -56,7 +56,8 @@ def distinct_names(images: Sequence[Path], root: Path) -> list[str]:
 
     An image elsewhere has its bare name. Images that would share a name (``a.png`` and ``a.tif``, or ``A.png`` where
     case is ignored) keep their folders and suffix and, where that is not enough, get a digest of their path. So a name
-    depends on no other image unless they would collide.
+    depends on no other image unless they would collide. Names of more than 200 bytes, of files deep in folders, are cut
+    and get a digest: file systems take 255, with the suffixes that results add.
     """
     paths = [image.relative_to(root) if image.is_relative_to(root) else image for image in images]
     inside = [not path.is_absolute() and ".." not in path.parts for path in paths]
@@ -65,6 +66,8 @@ def distinct_names(images: Sequence[Path], root: Path) -> list[str]:
     names = ["__".join([*(above if here else ()), path.stem]) for above, path, here in parts]
     whole = ["__".join([*above, path.name]) for above, path, _ in parts]
     digests = [hashlib.sha256(os.fsencode(path.as_posix())).hexdigest() for path in paths]
+    names = [_cut(name, digest) for name, digest in zip(names, digests, strict=True)]
+    whole = [_cut(name, digest) for name, digest in zip(whole, digests, strict=True)]
     for length in (0, *range(8, 65, 8)):
         same = Counter(map(folded, names))
         if len(same) == len(names):
@@ -72,6 +75,14 @@ def distinct_names(images: Sequence[Path], root: Path) -> list[str]:
         longer = [f"{name}-{digest[:length]}" if length else name for name, digest in zip(whole, digests, strict=True)]
         names = [new if same[folded(old)] > 1 else old for old, new in zip(names, longer, strict=True)]
     return names
+
+
+def _cut(name: str, digest: str, limit: int = 200) -> str:
+    if len(os.fsencode(name)) <= limit:
+        return name
+    # the end tells images of one folder apart; half a character at the cut is left out
+    end = os.fsencode(name)[9 - limit :].decode("utf-8", "ignore")
+    return f"{digest[:8]}-{end.lstrip('. ')}"
 
 
 def folded(name: str) -> str:

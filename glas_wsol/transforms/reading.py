@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Tiles and label masks from PNG, JPEG, TIFF and BMP files: never transposed, never with a channel lost or invented.
+"""Tiles and label masks from PNG, JPEG, TIFF, BMP and DICOM files: never transposed, no channel lost or invented.
 
 MONAI's ``PILReader`` swaps rows and columns by default, hands out palette indices as if they were grey levels, and
 leaves the number of channels to the file. Here a file becomes what a viewer shows (`read_rgb`) or the labels it stores
@@ -19,6 +19,7 @@ from monai.data import ImageReader, is_supported_format
 from monai.utils import MetaKeys, ensure_tuple
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
+from glas_wsol.dicom import is_dicom, read_dicom_labels, read_dicom_rgb
 from glas_wsol.errors import ConfigError, ImageFileError
 from glas_wsol.transforms._pixels import to_labels, to_rgb
 
@@ -38,7 +39,7 @@ _FORMATS: tuple[tuple[bytes, Callable[..., ImageFile.ImageFile]], ...] = (
     (b"MM\x00+", TiffImagePlugin.TiffImageFile),
     (b"BM", BmpImagePlugin.BmpImageFile),
 )
-_SUFFIXES = ("png", "jpg", "jpeg", "tif", "tiff", "bmp")
+_SUFFIXES = ("png", "jpg", "jpeg", "tif", "tiff", "bmp", "dcm")
 
 # EXIF orientation -> the array as it is to be seen.
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -56,10 +57,11 @@ def read_rgb(path: str | PathLike[str], max_pixels: int = MAX_PIXELS) -> np.ndar
     """Read a file as the RGB image a viewer shows.
 
     1-bit, palette, grey and CMYK images are converted; transparency is laid on white; 16-bit grey is scaled from its
-    whole range 0..65535; a float image must lie in 0..1; the EXIF orientation is applied. Colour profiles are not.
+    whole range 0..65535; a float image must lie in 0..1; the EXIF orientation is applied. Colour profiles are not. For
+    DICOM see :func:`~glas_wsol.dicom.read_dicom_rgb`.
 
     Args:
-        path: a PNG, JPEG, TIFF or BMP file, recognised by its content.
+        path: a PNG, JPEG, TIFF, BMP or DICOM file, recognised by its content.
         max_pixels: the largest width * height that is decoded, checked on the header.
 
     Returns:
@@ -79,7 +81,7 @@ def read_mask(path: str | PathLike[str], max_pixels: int = MAX_PIXELS) -> np.nda
     value where all channels agree. Transparency is ignored and the EXIF orientation applied.
 
     Args:
-        path: a PNG, JPEG, TIFF or BMP file, recognised by its content.
+        path: a PNG, JPEG, TIFF, BMP or DICOM file, recognised by its content.
         max_pixels: the largest width * height that is decoded, checked on the header.
 
     Returns:
@@ -164,6 +166,8 @@ def _decode(
         if not path.is_file():
             raise ImageFileError("not a file", path, "name an image file, not a folder or device")
         with path.open("rb") as file:
+            if is_dicom(path):
+                return (read_dicom_rgb if convert is to_rgb else read_dicom_labels)(path, max_pixels)
             image = _open(file, path)
             _check_header(image, path, max_pixels)
             rawmode = _rawmode(image)
@@ -188,7 +192,7 @@ def _open(file: Any, path: Path) -> ImageFile.ImageFile:
     for magic, plugin in _FORMATS:
         if head.startswith(magic):
             return plugin(file, str(path))
-    raise ImageFileError("not a PNG, JPEG, TIFF or BMP image", path, "export it as PNG")
+    raise ImageFileError("not a PNG, JPEG, TIFF, BMP or DICOM image", path, "export it as PNG")
 
 
 def _check_header(image: ImageFile.ImageFile, path: Path, max_pixels: int) -> None:

@@ -180,12 +180,12 @@ def listed(source: Path, **settings) -> dict[str, str]:
 
 
 def test_images_of_a_folder_in_natural_order(tmp_path):
-    touch(tmp_path, "t10.bmp", "t9.PNG", "a.jpg", "b.jpeg", "c.tif", "d.tiff")
+    touch(tmp_path, "t10.bmp", "t9.PNG", "a.jpg", "b.jpeg", "c.tif", "d.tiff", "e.dcm")
     touch(tmp_path, "t9_anno.bmp", ".hidden.png", "._t9.png", "notes.txt", "Grade.csv", "sub/x.png", ".git/y.png")
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere.png")
-    assert list(listed(tmp_path)) == ["a", "b", "c", "d", "t9", "t10"]
-    assert list(listed(tmp_path, recursive=True)) == ["a", "b", "c", "d", "sub__x", "t9", "t10"]
+    assert list(listed(tmp_path)) == ["a", "b", "c", "d", "e", "t9", "t10"]
+    assert list(listed(tmp_path, recursive=True)) == ["a", "b", "c", "d", "e", "sub__x", "t9", "t10"]
     assert images_datalist(tmp_path)[0] == {"image": str(tmp_path / "a.jpg"), "name": "a"}
 
 

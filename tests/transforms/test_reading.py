@@ -311,7 +311,7 @@ def test_coloured_and_fractional_masks_are_refused(tmp_path):
     ids=["text", "pdf", "eps", "svg", "gif", "webp"],
 )
 def test_other_formats_are_refused(tmp_path, read, data):
-    with pytest.raises(ImageFileError, match="not a PNG, JPEG, TIFF or BMP"):
+    with pytest.raises(ImageFileError, match="not a PNG, JPEG, TIFF, BMP or DICOM"):
         read(write(tmp_path / "a.png", data))
 
 

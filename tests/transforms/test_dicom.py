@@ -1,0 +1,138 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""DICOM images become what a viewer shows: rows first, of the right brightness; what is ambiguous is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from monai.transforms import LoadImaged
+from pydicom import Dataset
+from pydicom.pixels import convert_color_space
+
+from glas_wsol.dicom import is_dicom, pixel_size
+from glas_wsol.errors import ImageFileError
+from glas_wsol.transforms import read_mask, read_rgb
+from tests.dicoms import H, W, dicom, rgb, save
+
+
+def grey(dtype=np.uint8) -> np.ndarray:
+    rows, columns = np.mgrid[:H, :W]
+    return (rows * 4 + columns).astype(dtype)
+
+
+def three(values: np.ndarray) -> np.ndarray:
+    return np.repeat(values.astype(np.uint8)[..., None], 3, axis=2)
+
+
+def test_an_rgb_image_comes_back_through_monai_s_loader_whatever_its_name(tmp_path):
+    load = LoadImaged("image", reader="glas_wsol.transforms.TileReader", mode="rgb", dtype=np.uint8)
+    for name in ("a.dcm", "b", "c.png"):
+        loaded = load({"image": save(tmp_path / name, dicom(rgb()))})["image"]
+        np.testing.assert_array_equal(loaded.numpy(), rgb().transpose(2, 0, 1))
+
+
+def test_colours_are_converted(tmp_path):
+    ybr = convert_color_space(rgb(), "RGB", "YBR_FULL")
+    read = read_rgb(save(tmp_path / "a.dcm", dicom(ybr, "YBR_FULL")))
+    assert np.abs(read.astype(int) - rgb()).max() <= 2  # of rounding
+    planes = dicom(rgb(), PlanarConfiguration=1)
+    planes.PixelData = rgb().transpose(2, 0, 1).tobytes()
+    np.testing.assert_array_equal(read_rgb(save(tmp_path / "b.dcm", planes)), rgb())
+    deep = dicom(rgb().astype(np.uint16) * 257)
+    np.testing.assert_array_equal(read_rgb(save(tmp_path / "c.dcm", deep)), rgb())
+
+
+def test_a_palette_is_looked_up(tmp_path):
+    image = dicom(grey() % 4, "PALETTE COLOR")
+    shades = {"Red": (0, 10, 20, 30), "Green": (40, 50, 60, 70), "Blue": (255, 5, 6, 7)}
+    for name, values in shades.items():
+        setattr(image, f"{name}PaletteColorLookupTableDescriptor", [4, 0, 8])
+        setattr(image, f"{name}PaletteColorLookupTableData", bytes(values))
+    read = read_rgb(save(tmp_path / "a.dcm", image))
+    np.testing.assert_array_equal(read, np.stack([np.array(v)[grey() % 4] for v in shades.values()], -1))
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.dcm"), grey() % 4)
+
+
+def test_grey_is_scaled_from_its_whole_range_and_monochrome1_is_inverted(tmp_path):
+    np.testing.assert_array_equal(read_rgb(save(tmp_path / "a.dcm", dicom(grey(), "MONOCHROME2"))), three(grey()))
+    np.testing.assert_array_equal(read_rgb(save(tmp_path / "b.dcm", dicom(grey(), "MONOCHROME1"))), three(255 - grey()))
+    twelve = dicom(grey(np.uint16) * 16, "MONOCHROME2", BitsStored=12)
+    expected = three(np.rint(grey(np.uint16) * 16 / 4095 * 255))
+    np.testing.assert_array_equal(read_rgb(save(tmp_path / "c.dcm", twelve)), expected)
+
+
+def test_a_window_says_what_is_black_and_white(tmp_path):
+    # from 10 to 60 after the look-up 2 v - 100, as PS3.3 C.11.2.1.2.1 says: ((x - (c - 0.5)) / (w - 1) + 0.5) 255
+    stored = grey(np.int16)
+    image = dicom(stored, "MONOCHROME2", RescaleSlope=2, RescaleIntercept=-100, WindowCenter=35.5, WindowWidth=51)
+    expected = (((2.0 * stored - 100) - 35) / 50 + 0.5).clip(0, 1) * 255
+    read = read_rgb(save(tmp_path / "a.dcm", image)).astype(float)
+    assert np.abs(read - np.repeat(expected[..., None], 3, 2)).max() <= 0.51
+    assert read.min() == 0
+    assert read.max() == 255
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (dicom(grey(np.int16), "MONOCHROME2"), "without a window.*set a window"),
+        (dicom(rgb(), NumberOfFrames=2), "2 frames in one DICOM file.*export one frame"),
+        (dicom(rgb(), SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4"), "a DICOM Segmentation is no picture"),
+        (dicom(rgb(), "HSV"), "photometric interpretation 'HSV' is not known"),
+        (dicom(grey(), "XYZ"), "cannot be decoded.*Photometric Interpretation"),
+        (dicom(rgb(), Rows=H + 1), "cannot be decoded"),
+    ],
+)
+def test_what_is_no_tile_is_refused_in_one_line(tmp_path, image, message):
+    with pytest.raises(ImageFileError, match=message) as caught:
+        read_rgb(save(tmp_path / "a.dcm", image))
+    assert "a.dcm" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path):
+    image = dicom(rgb(), Rows=60000, Columns=60000)
+    with pytest.raises(ImageFileError, match=r"more than the budget.*max_pixels=3600000000"):
+        read_rgb(save(tmp_path / "a.dcm", image))
+
+
+def test_a_file_without_an_image_and_a_truncated_one_are_refused(tmp_path):
+    report = dicom(rgb())
+    del report.PixelData, report.Rows
+    with pytest.raises(ImageFileError, match="without an image"):
+        read_rgb(save(tmp_path / "a.dcm", report))
+    whole = save(tmp_path / "b.dcm", dicom(rgb())).read_bytes()
+    for share in (0.05, 0.5, 0.99):
+        (tmp_path / "c.dcm").write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(ImageFileError):
+            read_rgb(tmp_path / "c.dcm")
+
+
+def test_labels_are_the_values_stored(tmp_path):
+    image = dicom(grey(np.uint16), "MONOCHROME2", RescaleSlope=2, RescaleIntercept=5)
+    read = read_mask(save(tmp_path / "a.dcm", image))
+    assert read.dtype == np.int32
+    np.testing.assert_array_equal(read, grey())
+    for bad in (dicom(rgb()), dicom(grey(np.int16) - 9, "MONOCHROME2")):
+        with pytest.raises(ImageFileError, match="are no labels"):
+            read_mask(save(tmp_path / "b.dcm", bad))
+
+
+def test_the_size_of_a_pixel_is_width_and_height_in_micrometres(tmp_path):
+    def size(**more):
+        return pixel_size(save(tmp_path / "a.dcm", dicom(rgb(), **more)))
+
+    assert size(PixelSpacing=[0.0005, 0.00025]) == (0.25, 0.5)  # DICOM says the rows' distance first, in mm
+    assert size(NominalScannedPixelSpacing=[0.002, 0.001]) == (1, 2)
+    measures, group = Dataset(), Dataset()
+    measures.PixelSpacing, group.PixelMeasuresSequence = [0.004, 0.003], [measures]
+    assert size(SharedFunctionalGroupsSequence=[group]) == (3, 4)
+    assert size() is None
+    assert size(PixelSpacing=[0, 0.001]) is None
+
+
+def test_other_files_have_no_pixel_size(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    for path in (tmp_path / "a.png", tmp_path / "nowhere", tmp_path, ""):
+        assert not is_dicom(path)
+        assert pixel_size(path) is None
