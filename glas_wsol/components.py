@@ -99,7 +99,9 @@ def fit_probe(features: Tensor, labels: Tensor, num_classes: int, strength: floa
     z = (features - mean) / scale
     weight = torch.zeros(num_classes, features.shape[1], dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(num_classes, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
+    # To the minimum, not near it: where one stops would depend on the order of sums.
+    exact = {"max_iter": 1000, "tolerance_grad": 1e-10, "tolerance_change": 1e-14}
+    optimizer = torch.optim.LBFGS([weight, bias], line_search_fn="strong_wolfe", **exact)
 
     def closure() -> Tensor:
         optimizer.zero_grad()

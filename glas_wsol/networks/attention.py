@@ -86,7 +86,14 @@ class AttentionNetwork(TileNetwork):
         Returns:
             ``[B, c]``, at least float32.
         """
-        features = self.features(x)
+        return self.logits_of(self.features(x))
+
+    def logits_of(self, features: list[Tensor]) -> Tensor:
+        """:meth:`logits` from the features of an image.
+
+        Args:
+            features: as :meth:`features` gives them.
+        """
         return self._classify(features, self._attend(features))
 
     def forward(self, image: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from glas_wsol.errors import ConfigError
 from glas_wsol.networks.hypercolumn import number_of_stages, rescale
 from glas_wsol.networks.trunks import Trunk, build_trunk
 
-__all__ = ["TileNetwork", "choose", "require_classes", "seeded"]
+__all__ = ["TileNetwork", "choose", "construct", "require_classes", "seeded"]
 
 
 def choose(name: str, value: str, allowed: Sequence[str]) -> None:
@@ -43,6 +43,28 @@ def require_classes(num_classes: int) -> None:
     """
     if num_classes < 2:
         raise ConfigError(f"{num_classes} classes", "num_classes", "give at least 2: entropy needs an alternative")
+
+
+def construct(
+    kinds: Mapping[str, type[nn.Module]], settings: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> nn.Module:
+    """One of several kinds of network, by the name of its class.
+
+    Args:
+        kinds: the classes, by name; the first is taken where the settings name none.
+        settings: of a network's ``settings()``.
+        arguments: the other arguments of its class.
+
+    Raises:
+        ConfigError: if there is no such network, or it has no such argument.
+    """
+    name = settings.get("class", next(iter(kinds)))
+    if name not in kinds:
+        raise ConfigError(f"no network named {name!r}", "network", f"choose one of {', '.join(kinds)}")
+    try:
+        return kinds[name](**{k: v for k, v in settings.items() if k != "class"}, **arguments)
+    except TypeError as error:
+        raise ConfigError(f"{name}: {error}", "network", "remove or correct the argument") from error
 
 
 @contextmanager
@@ -145,7 +167,17 @@ class TileNetwork(nn.Module):
         """
         if self.stages_read == 1:
             return [self.trunk(x)]
-        stages = self.trunk.stages_of(x)
+        return self.features_of(self.trunk.stages_of(x))
+
+    def features_of(self, stages: list[Tensor]) -> list[Tensor]:
+        """:meth:`features`, where the trunk has run already.
+
+        Args:
+            stages: what :meth:`~glas_wsol.networks.trunks.Trunk.stages_of` gave.
+
+        Returns:
+            As :meth:`features`.
+        """
         features = [rescale(finer) for finer in stages[-self.stages_read : -1]]
         features.append(stages[-1])
         features.reverse()

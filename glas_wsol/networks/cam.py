@@ -88,7 +88,15 @@ class ClassActivationNetwork(TileNetwork):
         Returns:
             ``[B, c]``, at least float32.
         """
-        return self.head(self.features(x))
+        return self.logits_of(self.features(x))
+
+    def logits_of(self, features: list[Tensor]) -> Tensor:
+        """:meth:`logits` from the features of an image.
+
+        Args:
+            features: as :meth:`features` gives them.
+        """
+        return self.head(features)
 
     def forward(self, image: Tensor) -> Tensor:
         """Which pixels decided, and for which class.

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from glas_wsol.networks.base import TileNetwork, seeded
-from glas_wsol.networks.maps import at_least_float32, distribution, resize
+from glas_wsol.networks.maps import at_least_float32, distribution, resize_exactly
 from glas_wsol.networks.trunks import Trunk
 
 __all__ = ["FeatureComponentNetwork", "pooled"]
@@ -99,7 +99,7 @@ class FeatureComponentNetwork(TileNetwork):
         """
         unit = F.normalize(self.stride_16(x), dim=1) - self.centre.view(1, -1, 1, 1)
         z = (unit * self.direction.view(1, -1, 1, 1)).sum(dim=1, keepdim=True)
-        return resize(z, x.shape[2], x.shape[3], False)
+        return resize_exactly(z, x.shape[2], x.shape[3])
 
     def mask(self, x: Tensor) -> Tensor:
         """The decidable region.
@@ -133,7 +133,12 @@ class FeatureComponentNetwork(TileNetwork):
         Returns:
             ``[B, c]``.
         """
-        return F.linear(self.region_features(x, self.mask(x)), self.probe_weight, self.probe_bias)
+        return self._probe(self.region_features(x, self.mask(x)))
+
+    def _probe(self, features: Tensor) -> Tensor:
+        return (features.unsqueeze(1) * self.probe_weight).sum(
+            dim=2
+        ) + self.probe_bias  # no product that autocast rounds
 
     @torch.jit.unused
     def undecidable(self, image: Tensor) -> Tensor:
@@ -158,8 +163,9 @@ class FeatureComponentNetwork(TileNetwork):
         """
         x = self.normalise(image)
         mask = self.mask(x)
-        logits = F.linear(self.region_features(x, mask), self.probe_weight, self.probe_bias)
-        return distribution(mask, logits.softmax(dim=1))
+        logits = self._probe(self.region_features(x, mask))
+        # A class can be read from the channels of an empty mask too: float32 holds 1e-6 p as exactly as p.
+        return distribution(mask.clamp(min=1e-6), logits.softmax(dim=1))
 
     @torch.jit.unused
     def settings(self) -> dict[str, Any]:

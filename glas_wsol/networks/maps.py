@@ -14,6 +14,7 @@ __all__ = [
     "normalise",
     "pseudo_threshold",
     "resize",
+    "resize_exactly",
     "score_map",
 ]
 
@@ -80,6 +81,24 @@ def resize(maps: Tensor, height: int, width: int, align_corners: bool = True) ->
     rows = interpolation_matrix(maps.shape[-2], height, align_corners, maps)
     columns = interpolation_matrix(maps.shape[-1], width, align_corners, maps)
     return rows @ maps @ columns.transpose(0, 1)
+
+
+def resize_exactly(maps: Tensor, height: int, width: int) -> Tensor:
+    """:func:`resize` with ``align_corners=False``, in the maps' own precision under autocast too.
+
+    Args:
+        maps: ``[..., h, w]``, at least float32.
+        height: rows wanted.
+        width: columns wanted.
+
+    Returns:
+        ``[..., height, width]``.
+    """
+    if torch.jit.is_scripting():
+        return resize(maps, height, width, False)
+    else:  # autocast would round the matrix products, and so a mask, to 8 bits
+        with torch.autocast(maps.device.type, enabled=False):
+            return resize(maps, height, width, False)
 
 
 def normalise(evidence: Tensor, mode: str = "sample", eps: float = 1e-6) -> Tensor:

@@ -123,6 +123,17 @@ class MinMaxEntropyNetwork(TileNetwork):
         """
         return self.localizer.class_maps(self.features(x))
 
+    def logits_of(self, features: list[Tensor]) -> Tensor:
+        """The localizer's class scores from the features of an image, with a fresh dropout pattern in training.
+
+        Args:
+            features: as :meth:`features` gives them.
+
+        Returns:
+            ``[B, c]``.
+        """
+        return self.localizer(features)
+
     def localize(self, x: Tensor, dropout: Tensor | None = None) -> Localized:
         """One forward of M: scores and mask (paper, equations 8, 10 and 11).
 

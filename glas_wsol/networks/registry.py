@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from glas_wsol.errors import ConfigError
 from glas_wsol.networks.attention import AttentionNetwork
+from glas_wsol.networks.base import construct
 from glas_wsol.networks.cam import ClassActivationNetwork
 from glas_wsol.networks.components import FeatureComponentNetwork
 from glas_wsol.networks.ensemble import EnsembleNetwork
@@ -50,16 +50,11 @@ def build_network(settings: Mapping[str, Any], **arguments: Any) -> nn.Module:
         ConfigError: if there is no such network, or it has no such argument.
     """
     name = settings.get("class", MinMaxEntropyNetwork.__name__)
-    if name not in NETWORKS:
-        raise ConfigError(f"no network named {name!r}", "network", f"choose one of {', '.join(NETWORKS)}")
     if arguments.get("trunk") == "none":
         arguments = {k: v for k, v in arguments.items() if k not in ("trunk", "weights", "seed")}
     if name == EnsembleNetwork.__name__:
         return EnsembleNetwork([_member(one, arguments) for one in settings.get("members", ())])
-    try:
-        return NETWORKS[name](**{k: v for k, v in settings.items() if k != "class"}, **arguments)
-    except TypeError as error:
-        raise ConfigError(f"{name}: {error}", "network", "remove or correct the argument") from error
+    return construct(NETWORKS, settings, arguments)
 
 
 def _member(settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> nn.Module:

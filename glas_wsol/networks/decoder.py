@@ -1,0 +1,60 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""A light decoder: features of several strides to one score per pixel of the finest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from glas_wsol.errors import ConfigError
+
+__all__ = ["PyramidDecoder"]
+
+
+class PyramidDecoder(nn.Module):
+    """Features of strides 32, 16, 8 and 4, summed from coarse to fine (Lin et al., CVPR 2017), to one mask score.
+
+    Args:
+        channels: of the trunk's stages at strides 4, 8, 16 and 32.
+        width: feature channels throughout, a multiple of 8. Defaults to 64.
+
+    Raises:
+        ConfigError: if the width is none.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int = 64) -> None:
+        super().__init__()
+        if width < 8 or width % 8:
+            raise ConfigError(f"decoder_width={width}", "network", "give a positive multiple of 8")
+        self.lateral = nn.ModuleList([nn.Conv2d(n, width, kernel_size=1) for n in channels])
+        # Group normalisation: what a pixel scores does not depend on the rest of the mini-batch.
+        self.fuse = nn.ModuleList(
+            [
+                nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width), nn.ReLU())
+                for _ in channels[1:]
+            ]
+        )
+        self.score = nn.Conv2d(width, 1, kernel_size=1)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Scores of the mask.
+
+        Args:
+            features: ``[B, n, h, w]`` at strides 4, 8, 16 and 32.
+
+        Returns:
+            ``[B, 1, h, w]`` at stride 4; above 0 is foreground.
+        """
+        laterals: list[Tensor] = []
+        for index, lateral in enumerate(self.lateral):
+            laterals.append(lateral(features[index]))
+        y = laterals[-1]
+        step = len(laterals) - 2
+        for fuse in self.fuse:
+            finer = laterals[step]
+            up = F.interpolate(y, size=[finer.shape[2], finer.shape[3]], mode="bilinear", align_corners=False)
+            y = fuse(finer + up)
+            step -= 1
+        return self.score(y)
