@@ -21,6 +21,7 @@ from glas_wsol.boxes import MIN_BOX_AREA, Box, check_min_area, find_boxes
 from glas_wsol.errors import ConfigError, ImageFileError, NumericalError
 from glas_wsol.evidence import STAINS, missing_evidence
 from glas_wsol.labels import LEAST_PROBABILITY, SEPARATOR, is_several
+from glas_wsol.transforms.regions import clean_regions
 
 __all__ = ["PRESENCE", "THRESHOLD", "Localization", "LocalizePredictiond", "separate_objects"]
 
@@ -158,9 +159,13 @@ class LocalizePredictiond(Transform):
         stain: of the images, ``"H&E"``: those without tissue of this stain are no evidence. None (default) or empty
             for images of anything.
         classes_per_image: ``"one"`` (default) or ``"several"``.
+        hole_area: px of the image; smaller holes of the mask are filled, see
+            :func:`~glas_wsol.transforms.regions.clean_regions`. Defaults to 0, none.
+        speck_area: px of the image; smaller parts of the mask are removed. Defaults to 0, none.
 
     Raises:
-        ConfigError: if ``min_box_area`` is not in [0, 1], on another stain, or another word for classes per image.
+        ConfigError: if ``min_box_area`` is not in [0, 1], an area is negative, on another stain, or another word for
+            classes per image.
     """
 
     def __init__(
@@ -173,8 +178,11 @@ class LocalizePredictiond(Transform):
         judge_evidence: bool = True,
         stain: str | None = None,
         classes_per_image: str = "one",
+        hole_area: float = 0,
+        speck_area: float = 0,
     ) -> None:
         check_min_area(min_box_area)
+        clean_regions(np.zeros((1, 1), np.float32), hole_area, speck_area)  # refuses what it cannot do
         if stain and stain not in STAINS:
             raise ConfigError(f"stain={stain!r}", "LocalizePredictiond", f"choose {' or '.join(STAINS)}, or null")
         self.classes = tuple(classes)
@@ -185,6 +193,7 @@ class LocalizePredictiond(Transform):
         self.judge_evidence = judge_evidence
         self.stain = stain
         self.several = is_several(classes_per_image, "LocalizePredictiond")
+        self.hole_area, self.speck_area = hole_area, speck_area
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Localize one decollated item.
@@ -213,7 +222,7 @@ class LocalizePredictiond(Transform):
             path=path,
             classes=self.classes,
             probabilities=probabilities,
-            decidable=decidable.float().cpu().numpy(),
+            decidable=clean_regions(decidable.float().cpu().numpy(), self.hole_area, self.speck_area),
             evidence=not reason,
             threshold=self.threshold,
             min_box_area=self.min_box_area,
