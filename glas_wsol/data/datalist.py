@@ -108,9 +108,12 @@ def folder_datalist(
     root = existing(dataset_dir)
     parse_fold(fold)
     found = _class_images(root)
+    lost = [path for path, _ in found if not is_file(path)]
+    found = [(path, split) for path, split in found if path not in lost]
     present = class_order(None, [path.parent.name for path, _ in found])
     faults = [] if found else [f"no sub-folders with {_SUFFIXES_SAID} images"]
     classes = class_order(label_names, present)
+    faults += [f"{path.relative_to(root)} is not a file" for path in lost]
     faults += [f"folder {name!r} is none of {', '.join(classes)}" for name in present if name not in classes]
     if len(classes) == 1:
         faults.append(f"the only class folder is {present[0]!r}: learning needs two classes at least")
@@ -157,7 +160,10 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _images(folder: Path, recursive: bool = False) -> list[Path]:
-    """Images of a folder in natural order, without hidden files and folders and without GlaS annotations."""
+    """Images of a folder in natural order, without hidden files and folders and without GlaS annotations.
+
+    Links that lead nowhere are among them: to leave them out would lose an image in silence.
+    """
     found: list[Path] = []
 
     def refuse(error: OSError) -> None:  # by default, os.walk passes over what it cannot read
@@ -166,7 +172,7 @@ def _images(folder: Path, recursive: bool = False) -> list[Path]:
     for above, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if recursive and name[0] != "."]
         found += [Path(above, name) for name in files if name[0] != "." and name.lower().endswith(IMAGE_SUFFIXES)]
-    found = [path for path in found if not path.stem.endswith("_anno") and is_file(path)]
+    found = [path for path in found if not path.stem.endswith("_anno")]
     return sorted(found, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
 
@@ -192,7 +198,8 @@ def images_datalist(source: str | Path, recursive: bool = False, exclude: str | 
     if root.is_dir():
         images, home = _images(root, recursive), root
         if exclude is not None and not root.resolve().is_relative_to(Path(exclude).resolve()):
-            images = [image for image in images if not image.resolve().is_relative_to(Path(exclude).resolve())]
+            there = Path(exclude).resolve()
+            images = [image for image in images if not (is_file(image) and image.resolve().is_relative_to(there))]
         if not images:
             where = "in it or below" if recursive else "directly in it"
             fix = "point at the images" if recursive else "point at the images, or set 'recursive'"

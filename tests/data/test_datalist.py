@@ -170,6 +170,11 @@ def test_faults_of_class_folders(tmp_path):
         "folder 'malignant' is none of benign, normal",
         "malignant/link.png is benign/1.png once more",
     )
+    (tmp_path / "malignant/link.png").unlink()
+    (tmp_path / "malignant/link.png").symlink_to(tmp_path / "malignant/link.png")  # a loop
+    with pytest.raises(DatalistError) as caught:
+        folder_datalist(tmp_path)
+    assert caught.value.faults == ("malignant/link.png is not a file",)
 
 
 # Images to run on
@@ -184,8 +189,9 @@ def test_images_of_a_folder_in_natural_order(tmp_path):
     touch(tmp_path, "t9_anno.bmp", ".hidden.png", "._t9.png", "notes.txt", "Grade.csv", "sub/x.png", ".git/y.png")
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere.png")
-    assert list(listed(tmp_path)) == ["a", "b", "c", "d", "e", "t9", "t10"]
-    assert list(listed(tmp_path, recursive=True)) == ["a", "b", "c", "d", "e", "sub__x", "t9", "t10"]
+    # a link that leads nowhere is listed: it is an image that somebody misses
+    assert list(listed(tmp_path)) == ["a", "b", "broken", "c", "d", "e", "t9", "t10"]
+    assert list(listed(tmp_path, recursive=True)) == ["a", "b", "broken", "c", "d", "e", "sub__x", "t9", "t10"]
     assert images_datalist(tmp_path)[0] == {"image": str(tmp_path / "a.jpg"), "name": "a"}
 
 

@@ -1,6 +1,7 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,13 @@ def test_what_cannot_be_a_file_is_none(tmp_path):
 def test_a_missing_source_is_refused_by_name(tmp_path, source):
     with pytest.raises(DatalistError, match="no such file or folder"):
         existing(tmp_path / source if source else source)
+
+
+def test_names_that_no_file_system_takes_are_cut_and_stay_distinct():
+    deep = [Path("/data", *["é" * 40] * 4, f"{end}.png") for end in ("a", "b", "x" * 190)]
+    names = distinct_names(deep, ROOT)
+    assert all(len(name.encode()) <= 200 for name in names)
+    assert len(set(names)) == 3
+    assert names[0].endswith("é__a")
+    assert names[0].startswith(hashlib.sha256(deep[0].relative_to(ROOT).as_posix().encode()).hexdigest()[:8])
+    assert distinct_names([Path("/data", "y" * 200 + ".png")], ROOT) == ["y" * 200]
