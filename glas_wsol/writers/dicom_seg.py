@@ -1,0 +1,164 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The mask as a DICOM Segmentation that refers to its image; it needs the package highdicom."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.utils import optional_import
+from pydicom import Dataset, dcmread
+from pydicom.dataset import FileMetaDataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+import glas_wsol
+from glas_wsol.dicom import is_dicom
+from glas_wsol.errors import ConfigError, OutputError
+from glas_wsol.localization import Localization
+from glas_wsol.writers.atomic import atomic_write
+
+__all__ = ["require_highdicom", "secondary_capture", "write_dicom_seg"]
+
+_EMPTY_IF_ABSENT = (  # type 2: present in every image, empty where nothing is known
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
+)
+
+
+def require_highdicom() -> None:
+    """Check that DICOM Segmentations can be written at all.
+
+    Raises:
+        ConfigError: if highdicom is not installed.
+    """
+    if not optional_import("highdicom")[1]:
+        fix = "install it with `pip install highdicom`, or leave out dicom"
+        raise ConfigError("the package highdicom is missing, which writes dicom", "formats", fix)
+
+
+def write_dicom_seg(
+    path: str | PathLike[str],
+    image_path: str | PathLike[str],
+    found: Localization,
+    image: np.ndarray,
+    pixel_size: tuple[float, float] | None = None,
+) -> bool:
+    """Write the mask as a binary DICOM Segmentation of one segment, the decidable region.
+
+    Made from a DICOM file, it belongs to that file's patient and study, refers to its image and copies what it says
+    of space. Any other image has no DICOM object to refer to: it is written too, as a Secondary Capture image in a
+    new study with nothing in it about a patient. Every call makes new instances, with UIDs and the time of their own.
+
+    The segment is labelled with the class named; its type is no anatomy but "Selected region", a concept of space:
+    that pixels decided is all that is known of them.
+
+    Args:
+        path: the segmentation, whose folder exists.
+        image_path: the Secondary Capture image, where one is needed.
+        found: the result; ``path`` is its image's file.
+        image: ``[H, W, 3]`` uint8, the image itself; read where its file is no DICOM file only.
+        pixel_size: width and height of a pixel of the Secondary Capture image in micrometres; None where unknown.
+
+    Returns:
+        Whether ``image_path`` was written.
+
+    Raises:
+        ConfigError: if highdicom is not installed.
+        OutputError: where a file cannot be written, or the image's DICOM file lacks what a reference to it needs.
+    """
+    require_highdicom()
+    alone = not is_dicom(found.path)
+    source = secondary_capture(image, pixel_size) if alone else _header(found.path)
+    try:
+        segmentation = _segmentation(found, source)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # highdicom's words for an incomplete header
+        what = f"its DICOM header allows no segmentation to refer to it ({error})"
+        raise OutputError(what, found.path or found.name, "mend the header, or leave dicom out of formats") from error
+    if alone:
+        _save(image_path, source)
+    _save(path, segmentation)
+    return alone
+
+
+def secondary_capture(image: np.ndarray, pixel_size: tuple[float, float] | None = None) -> Dataset:
+    """An image as a DICOM Secondary Capture, in a study and a series of its own, about nobody.
+
+    Args:
+        image: ``[H, W, 3]`` uint8.
+        pixel_size: width and height of a pixel in micrometres; None where unknown.
+    """
+    made = Dataset()
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made.SpecificCharacterSet = "ISO_IR 192"
+    made.SOPClassUID, made.SOPInstanceUID = SecondaryCaptureImageStorage, generate_uid()
+    made.StudyInstanceUID, made.SeriesInstanceUID = generate_uid(), generate_uid()
+    for name in _EMPTY_IF_ABSENT:
+        setattr(made, name, None)
+    made.Modality, made.SeriesNumber, made.InstanceNumber = "OT", 1, 1
+    made.Manufacturer, made.ConversionType, made.PatientOrientation, made.Laterality = "", "WSD", None, None
+    made.Rows, made.Columns, made.SamplesPerPixel = *image.shape[:2], 3
+    made.PhotometricInterpretation, made.PlanarConfiguration = "RGB", 0
+    made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = 8, 8, 7, 0
+    if pixel_size is not None:
+        made.NominalScannedPixelSpacing = [side / 1000 for side in reversed(pixel_size)]  # rows first, mm
+    data = np.ascontiguousarray(image).tobytes()
+    made.PixelData = data + b"\0" * (len(data) % 2)
+    made["PixelData"].VR = "OB"
+    return made
+
+
+def _header(path: str) -> Dataset:
+    header = dcmread(path, stop_before_pixels=True)
+    for name in _EMPTY_IF_ABSENT:
+        if name not in header:
+            setattr(header, name, None)
+    if "SliceThickness" not in header:  # readers want both or none, and the image referred to has the spacing
+        header.pop("PixelSpacing", None)
+    return header
+
+
+def _segmentation(found: Localization, source: Dataset) -> Any:
+    seg, _ = optional_import("highdicom.seg")
+    highdicom, _ = optional_import("highdicom")
+    label = found.predicted if found.named else "Decidable"
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name="glas_wsol", family=codes.cid7162.ArtificialIntelligence, version=glas_wsol.__version__
+    )
+    segment = seg.SegmentDescription(
+        segment_number=1,
+        segment_label=label[:64],
+        segmented_property_category=codes.cid7150.SpatialAndRelationalConcept,
+        segmented_property_type=codes.DCM.SelectedRegion,
+        algorithm_type=seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=algorithm,
+    )
+    made = seg.Segmentation(
+        source_images=[source],
+        pixel_array=found.mask[None].astype(np.uint8),
+        segmentation_type=seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[segment],
+        series_instance_uid=generate_uid(),
+        series_number=1,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer="glas_wsol",
+        manufacturer_model_name="glas_wsol",
+        software_versions=glas_wsol.__version__,
+        device_serial_number="none",
+        content_label="DECIDABLE",
+        content_description=f"Pixels that decided, R+ at least {found.threshold:g}",
+        series_description="Decidable region",
+        omit_empty_frames=False,
+    )
+    if "ImageOrientationPatient" not in source:  # required then, and empty where it is not known
+        made.PatientOrientation = source.get("PatientOrientation")
+    return made
+
+
+def _save(path: str | PathLike[str], dataset: Dataset) -> None:
+    with atomic_write(Path(path)) as file:
+        dataset.save_as(file, enforce_file_format=True)
