@@ -1,0 +1,92 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""A model that nobody trained, and inference with it as the command line runs it, in this process."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigWorkflow
+
+from glas_wsol.bundle import _say_in_one_line
+from glas_wsol.handlers import write_model
+from glas_wsol.networks import build_network
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "bundles" / "glas_minmax_entropy" / "configs"
+CARD = {"trunk": "efficientnet_lite0", "classes": ["benign", "malignant"], "scale": 1.0, "short_side": None}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended: its status, and what it said on standard error beside the log."""
+
+    status: int
+    said: str
+
+
+def run(kind: str, files: list[str], capsys: pytest.CaptureFixture | None = None, **settings: Any) -> Ended:
+    """A run as `python -m monai.bundle run` does it, with its status."""
+    hook = sys.excepthook
+    try:
+        workflow = ConfigWorkflow(config_file=files, workflow_type=kind, **settings)
+        workflow.initialize()
+        workflow.run()
+    except Exception as error:
+        if capsys is not None:
+            capsys.readouterr()
+        try:
+            _say_in_one_line(type(error), error, error.__traceback__)
+            status = 1
+        except SystemExit as left:
+            status = left.code
+        return Ended(status, capsys.readouterr().err if capsys is not None else "")
+    finally:
+        sys.excepthook = hook
+    return Ended(0, "")
+
+
+def one_line(ended: Ended, *words: str) -> None:
+    """What every failure looks like: a status, one line with what, where and how to fix it."""
+    assert ended.status != 0
+    lines = ended.said.splitlines()
+    assert len(lines) == 1, ended.said
+    assert lines[0].startswith("error: ")
+    assert "]: " in lines[0], "where, then how to fix it"
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    network = build_network({}, trunk=CARD["trunk"], weights="none", num_classes=2, seed=0)
+    write_model(network, folder, {**CARD, "network": network.settings()})
+    return folder / "model.pt"
+
+
+@pytest.fixture
+def infer(model, capsys) -> Callable[..., Ended]:
+    """Inference of the GlaS bundle on a file, folder or table."""
+
+    def infer(source: Path | str, output: Path, **settings: Any) -> Ended:
+        settings = {"checkpoint": str(model), "device": "cpu", "overlays": False, **settings}
+        files = [str(CONFIGS / "inference.json")]
+        return run("inference", files, capsys, dataset_dir=str(source), output_dir=str(output), **settings)
+
+    return infer
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

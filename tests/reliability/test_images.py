@@ -1,0 +1,213 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""A folder of strangers' files: what is an image has a result, all else a line in failed.csv, and nothing stops."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from glas_wsol.cells import unescape_cell
+from glas_wsol.transforms import read_mask, read_rgb
+from tests.reliability.conftest import CONFIGS, Ended, everything, one_line, rows, run
+from tests.reliability.files import bad_files, bad_places, encoded, good_files, picture
+
+GOOD, BAD = good_files(), bad_files()
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory) -> tuple[Path, Path, Ended, dict[str, str]]:
+    """Every file at once, run on with two workers."""
+    made = tmp_path_factory.mktemp("strangers")
+    (made / "in").mkdir()
+    for name, data in {**GOOD, **{name: data for name, (data, _) in BAD.items()}}.items():
+        (made / "in" / name).write_bytes(data)
+    (made / "in" / "folder.png").mkdir()
+    said = {**{name: word for name, (_, word) in BAD.items()}, **bad_places(made / "in")}
+    settings = {"checkpoint": str(model), "device": "cpu", "num_workers": 2}
+    files = [str(CONFIGS / "inference.json")]
+    ended = run("inference", files, dataset_dir=str(made / "in"), output_dir=str(made / "out"), **settings)
+    return made / "in", made / "out", ended, said
+
+
+def test_the_run_ends_with_a_status_of_its_own(folder):
+    _, out, ended, said = folder
+    assert ended.status == 3
+    assert len(rows(out / "failed.csv")) == len(said)
+    assert not list(out.rglob("*.part"))
+
+
+@pytest.mark.parametrize("name", [*BAD, "broken.png", "loop.png", "pipe.png", "latin_\\udce9.png"])
+def test_a_file_that_cannot_be_read_is_a_row_that_says_why_and_how_to_mend_it(folder, name):
+    source, out, _, said = folder
+    if name not in said:
+        pytest.skip("this file system takes UTF-8 names only")
+    (row,) = [row for row in rows(out / "failed.csv") if row["image"] == f"{source}/{name}"]
+    assert row["stage"] == "read"
+    assert said[name] in row["what"] + row["fix"]
+    assert row["fix"], "how to fix it"
+    assert all("\n" not in row[key] and "Traceback" not in row[key] for key in ("what", "fix"))
+    assert not (out / "masks" / f"{Path(name).stem}.png").exists()
+    assert not [row for row in rows(out / "predictions.csv") if row["path"].endswith(f"/{name}")]
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_an_image_has_its_mask_at_its_own_size(folder, name):
+    source, out, _, _ = folder
+    (row,) = [row for row in rows(out / "predictions.csv") if row["path"] == f"{source}/{name}"]
+    mask = read_mask(out / "masks" / f"{unescape_cell(row['name'])}.png")
+    assert mask.shape == read_rgb(source / name).shape[:2]
+    assert float(row["decidable_fraction"]) == pytest.approx((mask > 0).mean(), abs=1e-6)
+
+
+def test_no_cell_of_a_table_is_a_formula(folder):
+    _, out, _, _ = folder
+    for table in ("predictions.csv", "failed.csv"):
+        cells = [cell for row in rows(out / table) for cell in row.values()]
+        assert not [cell for cell in cells if cell[:1] in ("=", "+", "-", "@", "\t", "\r")]
+    names = {row["name"] for row in rows(out / "predictions.csv")}
+    assert {"'=cmd|'calc'!A0", "'-x", "'@sum"} <= names
+
+
+def test_images_that_are_no_evidence_say_so(folder):
+    _, out, _, _ = folder
+    said = {unescape_cell(row["name"]): row["class"] for row in rows(out / "predictions.csv")}
+    assert {said[name] for name in ("white", "black", "constant")} == {"no evidence"}
+
+
+@pytest.mark.parametrize("name", ["empty.png", "cut_50.jpg", "huge.png"])
+def test_of_a_single_image_the_failure_is_one_line(infer, tmp_path, name):
+    (tmp_path / name).write_bytes(BAD[name][0])
+    ended = infer(tmp_path / name, tmp_path / "out")
+    assert ended.status == 1
+    one_line(ended, name, BAD[name][1])
+    assert not [file for file in everything(tmp_path / "out") if file != "finished.jsonl" and file[0] != "."]
+
+
+def test_the_pixel_budget_can_be_raised_and_lowered(infer, tmp_path):
+    (tmp_path / "in").mkdir()
+    for n in range(2):
+        (tmp_path / "in" / f"{n}.png").write_bytes(encoded(picture(n, (20 + n, 30)), "PNG"))
+    assert infer(tmp_path / "in", tmp_path / "out", max_pixels=600).status == 3
+    (row,) = rows(tmp_path / "out" / "failed.csv")
+    assert "max_pixels=630" in row["fix"]
+    # another budget changes no result: what is finished stays so, and the rest is done
+    before = (tmp_path / "out" / "masks" / "0.png").stat().st_mtime_ns
+    assert infer(tmp_path / "in", tmp_path / "out", max_pixels=630).status == 0
+    assert (tmp_path / "out" / "masks" / "0.png").stat().st_mtime_ns == before
+    assert len(rows(tmp_path / "out" / "predictions.csv")) == 2
+    assert not (tmp_path / "out" / "failed.csv").exists()
+
+
+def test_failed_csv_is_a_list_of_images_to_run_on_once_they_are_mended(infer, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("=1+1.png", "b.png"):
+        (tmp_path / "in" / name).write_bytes(b"")
+    assert infer(tmp_path / "in", tmp_path / "out").status == 3
+    for n, name in enumerate(("=1+1.png", "b.png")):
+        (tmp_path / "in" / name).write_bytes(encoded(picture(n), "PNG"))
+    assert infer(tmp_path / "out" / "failed.csv", tmp_path / "again").status == 0
+    assert [row["name"] for row in rows(tmp_path / "again" / "predictions.csv")] == ["'=1+1", "b"]
+
+
+def test_a_file_that_must_not_be_read_is_a_row(infer, tmp_path, monkeypatch):
+    """Root may read everything, so that the refusal is made here."""
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "locked.png"):
+        (tmp_path / "in" / name).write_bytes(encoded(picture(), "PNG"))
+    opened = Path.open
+
+    def refuse(path, *args, **kwargs):
+        if path.name == "locked.png":
+            raise PermissionError(13, os.strerror(13), str(path))
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert infer(tmp_path / "in", tmp_path / "out").status == 3
+    (row,) = rows(tmp_path / "out" / "failed.csv")
+    assert "no permission" in row["what"]
+    assert [row["name"] for row in rows(tmp_path / "out" / "predictions.csv")] == ["a"]
+
+
+def test_an_output_that_is_no_number_is_a_row_and_a_want_of_memory_too(infer, tmp_path, monkeypatch):
+    from glas_wsol.networks import MinMaxEntropyNetwork
+
+    (tmp_path / "in").mkdir()
+    for n in range(3):
+        (tmp_path / "in" / f"{n}.png").write_bytes(encoded(picture(n), "PNG"))
+    forward, calls = MinMaxEntropyNetwork.forward, []
+
+    def fails(self, image):
+        calls.append(1)
+        if len(calls) == 1:
+            return forward(self, image) * float("nan")
+        if len(calls) == 2:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+        return forward(self, image)
+
+    monkeypatch.setattr(MinMaxEntropyNetwork, "forward", fails)
+    assert infer(tmp_path / "in", tmp_path / "out").status == 3
+    found = rows(tmp_path / "out" / "failed.csv")
+    assert [(Path(row["image"]).name, row["stage"]) for row in found] == [("0.png", "localize"), ("1.png", "localize")]
+    assert ["not a finite" in found[0]["what"], "memory" in found[1]["what"]] == [True, True]
+    assert [row["name"] for row in rows(tmp_path / "out" / "predictions.csv")] == ["2"]
+
+
+def test_a_fault_of_the_program_is_not_taken_for_one_of_an_image(infer, tmp_path, monkeypatch):
+    from glas_wsol.networks import MinMaxEntropyNetwork
+
+    (tmp_path / "in").mkdir()
+    for n in range(2):
+        (tmp_path / "in" / f"{n}.png").write_bytes(encoded(picture(n), "PNG"))
+
+    def fails(self, image):
+        raise RuntimeError("an unforeseen fault")
+
+    monkeypatch.setattr(MinMaxEntropyNetwork, "forward", fails)
+    ended = infer(tmp_path / "in", tmp_path / "out")
+    assert ended.status == 1
+    assert "an unforeseen fault" in ended.said
+    assert not (tmp_path / "out" / "predictions.csv").exists()
+
+
+def test_a_disk_that_is_full_stops_the_run(infer, tmp_path, monkeypatch):
+    from glas_wsol.writers import atomic
+
+    (tmp_path / "in").mkdir()
+    for n in range(3):
+        (tmp_path / "in" / f"{n}.png").write_bytes(encoded(picture(n), "PNG"))
+    replaced, calls = Path.replace, []
+
+    def full(path, target):
+        calls.append(Path(target).name)
+        if Path(target).name == "1.png":
+            raise OSError(28, os.strerror(28))
+        return replaced(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(atomic.Path, "replace", full)
+        ended = infer(tmp_path / "in", tmp_path / "out")
+    assert ended.status == 1
+    one_line(ended, "No space left", "1.png", "has room")
+    assert sorted(p.name for p in (tmp_path / "out" / "masks").iterdir()) == ["0.png"]
+    assert not (tmp_path / "out" / "failed.csv").exists()
+    # with room again, the run goes on
+    assert infer(tmp_path / "in", tmp_path / "out").status == 0
+    assert len(rows(tmp_path / "out" / "predictions.csv")) == 3
+
+
+def test_a_users_own_failed_csv_is_left_alone(infer, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "failed.csv").write_text("patient,why\n")
+    (tmp_path / "a.png").write_bytes(encoded(picture(), "PNG"))
+    one_line(infer(tmp_path / "a.png", tmp_path / "out"), "failed.csv", "choose another output_dir")
+    assert (tmp_path / "out" / "failed.csv").read_text() == "patient,why\n"
+
+
+def test_masks_are_what_they_would_be_without_the_bad_files(folder, infer, tmp_path):
+    source, out, _, _ = folder
+    assert infer(source / "odd.png", tmp_path / "alone").status == 0
+    alone = read_mask(tmp_path / "alone" / "masks" / "odd.png")
+    assert np.array_equal(alone, read_mask(out / "masks" / "odd.png"))
