@@ -31,6 +31,13 @@ __all__ = ["load_checkpoint", "model_card", "preflight", "refuse_unknown_ids", "
 logger = logging.getLogger(__name__)
 
 _GO_ON = "run the same command again; it goes on after the last whole epoch, or the last image written"
+# What MONAI says when a config cannot be made into components.
+_CONFIG_FAULTS = (
+    re.compile(r"Failed to instantiate component '(?P<where>[^']*)' with keywords: (?P<settings>\S*)"),
+    re.compile(r"Failed to evaluate (?P<where>.*)"),
+    re.compile(r"circular references '[^']*' for id='(?P<where>[^']*)'"),
+    re.compile(r"referring item `@?(?P<where>[^`]*)` is not defined"),
+)
 _FROM_WORKER = re.compile(r"^glas_wsol\.errors\.\w+: (.+)$", re.MULTILINE)
 
 
@@ -77,7 +84,31 @@ def _say_in_one_line(kind: type[BaseException], error: BaseException, trace: Tra
                 raise SystemExit(cause.exit_code)
             return
         cause = cause.__cause__ or cause.__context__
+    fault = _config_fault(error)
+    if fault and not os.environ.get("GLAS_WSOL_TRACEBACK"):
+        print(f"error: {fault} (with GLAS_WSOL_TRACEBACK=1 set, you see the whole trace)", file=sys.stderr)
+        return
     sys.__excepthook__(kind, error, trace)
+
+
+def _config_fault(error: BaseException) -> ConfigError | None:
+    """A failure to make something out of a config, in one line; None of any other."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    said = [(one, pattern.search(str(one))) for one in chain for pattern in _CONFIG_FAULTS]
+    # a run itself that fails is no fault of the config: its trace is wanted
+    found = [(one, match) for one, match in said if match and ".run()" not in match["where"]]
+    if not found:
+        return None
+    innermost, match = found[-1]
+    first = innermost.__cause__ or innermost.__context__
+    what = f"{type(first).__name__}: {first}" if first is not None else str(innermost)
+    settings = match.groupdict().get("settings") or ""
+    fix = f"correct one of its settings: {', '.join(settings.split(','))}" if settings else "correct this setting"
+    return ConfigError(" ".join(what.split()), match["where"], fix)
 
 
 def refuse_unknown_ids(argv: Sequence[str]) -> None:

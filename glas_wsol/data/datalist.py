@@ -191,11 +191,14 @@ def images_datalist(source: str | Path, recursive: bool = False, exclude: str | 
         (of the table) without suffix, folders joined by ``__``. Only ``a.png`` and ``a.tif`` side by side keep theirs.
 
     Raises:
+        ConfigError: if ``exclude`` is the folder itself: the results of one run would be images of the next.
         DatalistError: if there is no image; every fault of a table at once.
         ImageFileError: if ``source`` is a file of another kind.
     """
     root = existing(source)
     if root.is_dir():
+        if exclude is not None and root.resolve() == Path(exclude).resolve():
+            raise ConfigError("the results would lie among the images", root, "choose another output_dir")
         images, home = _images(root, recursive), root
         if exclude is not None and not root.resolve().is_relative_to(Path(exclude).resolve()):
             there = Path(exclude).resolve()

@@ -118,8 +118,8 @@ class TileReader(ImageReader):
             raise ConfigError(f"unknown option {', '.join(sorted(unknown))}", "TileReader", "use mode and max_pixels")
         if mode not in ("rgb", "mask"):
             raise ConfigError(f"mode is {mode!r}", "TileReader", "use 'rgb' or 'mask'")
-        if max_pixels < 1:
-            raise ConfigError(f"max_pixels is {max_pixels}", "TileReader", "use a number of pixels above 0")
+        if not isinstance(max_pixels, int) or max_pixels < 1:  # after a TypeError LoadImage would leave it out
+            raise ConfigError(f"max_pixels is {max_pixels!r}", "TileReader", "use a number of pixels above 0")
         self.mode, self.max_pixels = mode, max_pixels
 
     def verify_suffix(self, filename: Sequence[PathLike[str] | str] | PathLike[str] | str) -> bool:
