@@ -12,6 +12,8 @@ __all__ = ["clean_regions"]
 
 _LEVELS = 65535  # the max-tree of whole numbers is the fast one; finer than what a network's answer means
 
+_LEAST_SIDE = 3  # px; scikit-image's max-tree knows no thinner images, and they have no holes
+
 
 def clean_regions(decidable: np.ndarray, hole_area: float = 0, speck_area: float = 0) -> np.ndarray:
     """Raise small dark regions of a soft mask to what surrounds them, then lower small bright ones.
@@ -33,7 +35,7 @@ def clean_regions(decidable: np.ndarray, hole_area: float = 0, speck_area: float
     """
     if hole_area < 0 or speck_area < 0:
         raise ConfigError(f"areas of {hole_area:g} and {speck_area:g} px", "fill_holes, drop_specks", "give 0 or more")
-    if hole_area == 0 and speck_area == 0:
+    if (hole_area == 0 and speck_area == 0) or min(decidable.shape) < _LEAST_SIDE:
         return decidable
     before = np.rint(decidable * _LEVELS).astype(np.uint16)
     after = area_closing(before, hole_area, connectivity=1) if hole_area else before

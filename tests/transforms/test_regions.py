@@ -52,8 +52,10 @@ def test_at_every_threshold_it_is_the_filling_and_removing_of_the_binary_mask(se
         assert np.array_equal((cleaned >= threshold)[~near], mask[~near])
 
 
-def test_off_it_is_the_same_array_and_a_negative_area_is_refused():
+def test_off_it_is_the_same_array_any_size_will_do_and_a_negative_area_is_refused():
     mask = drawn()
     assert clean_regions(mask) is mask
+    for shape in ((1, 1), (2, 9), (9, 2), (3, 3)):
+        assert clean_regions(np.ones(shape, np.float32), 4, 2).shape == shape
     with pytest.raises(ConfigError, match="give 0 or more"):
         clean_regions(mask, hole_area=-1)
