@@ -45,7 +45,7 @@ class Failure:
     Attributes:
         image: its file.
         name: its name in the run.
-        stage: ``"read"``, or ``"localize"`` for everything after.
+        stage: ``"read"``, ``"localize"``, or ``"write"``: a format needs what the image's file does not have.
         what: what is wrong.
         fix: what to do about it.
     """

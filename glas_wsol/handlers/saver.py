@@ -1,11 +1,11 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""An evaluator's localizations on disk: masks, overlays, one table, and the same with boxes as JSON."""
+"""An evaluator's localizations on disk: masks in the formats wanted, overlays, one table, and the same as JSON."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys as Keys
 
 from glas_wsol.cells import read_cells
-from glas_wsol.errors import ConfigError, OutputError
+from glas_wsol.errors import ConfigError, ImageFileError, OutputError
 from glas_wsol.handlers.record import RunRecord
 from glas_wsol.labels import SEPARATOR
 from glas_wsol.localization import Localization
+from glas_wsol.tolerance import failure_of
 from glas_wsol.writers.atomic import atomic_write
+from glas_wsol.writers.formats import FORMATS, check_formats, check_mpp, pixel_size_of, write_localization
 from glas_wsol.writers.images import overlay, write_png
 from glas_wsol.writers.table import write_csv
 
@@ -27,27 +29,35 @@ __all__ = ["LocalizationSaver"]
 
 logger = logging.getLogger(__name__)
 
+_OVERLAY = "overlays/{}.png"
+
 
 class LocalizationSaver:
-    """Writes each image's mask and overlay as PNG at the image's own size, and one entry per image in two tables.
+    """Writes each image's mask and overlay at the image's own size, and one entry per image in two tables.
 
     The CSV has the columns ``path``, ``class``, ``probability``, ``decidable_fraction``, ``boxes`` (how many),
     ``reason`` (why there is no evidence, else empty) and ``name``; several classes of an image, and their
     probabilities, are joined by ``;``. The JSON beside it is a list with, for each image,
-    also the probability of every class, the image's size and every box in pixels: see :class:`~glas_wsol.boxes.Box`.
+    also the probability of every class, the image's size, every box in pixels (see :class:`~glas_wsol.boxes.Box`),
+    ``mpp`` (width and height of a pixel in micrometres, null where unknown) and ``files``, what was written of it.
     An earlier run's results in the same folder are replaced, but for those that a record says are finished; any other
     file is never overwritten.
 
     Args:
-        output_dir: receives ``masks/NAME.png`` (0 undecidable, 255 decidable), ``overlays/NAME.png`` and the tables.
+        output_dir: receives the tables, ``overlays/NAME.png`` and the files of the formats: ``masks/NAME.png`` (0
+            undecidable, 255 decidable), say.
         table: name of the CSV table; the JSON has its name with another suffix. Defaults to ``predictions.csv``.
         overlays: whether to write overlays. Defaults to True.
         provenance: what every entry of the JSON says besides, such as the models' digests; JSON values only.
         record: remembers every finished image; the tables then have those of earlier runs too, all in the order of
             the record's images. It needs a :class:`~glas_wsol.tolerance.TolerantDataset`. None (default) for none.
+        formats: names of :data:`~glas_wsol.writers.formats.FORMATS`. Defaults to ``("png",)``.
+        mpp: micrometres per pixel, or the width and the height of a pixel; None (default): as an image's DICOM file
+            says.
 
     Raises:
-        ConfigError: if ``table`` does not end in ``.csv``.
+        ConfigError: if ``table`` does not end in ``.csv``, on an unknown format or one that needs a missing package,
+            or on an impossible ``mpp``.
     """
 
     def __init__(
@@ -57,11 +67,14 @@ class LocalizationSaver:
         overlays: bool = True,
         provenance: Mapping[str, Any] | None = None,
         record: RunRecord | None = None,
+        formats: Sequence[str] = ("png",),
+        mpp: float | Sequence[float] | None = None,
     ) -> None:
         if not table.endswith(".csv"):
             raise ConfigError(f"table={table!r}", "LocalizationSaver", "give a name that ends in .csv")
         self.output_dir, self.table, self.overlays = Path(output_dir), table, overlays
         self.provenance, self.record = dict(provenance or {}), record
+        self.formats, self.mpp = check_formats(formats), check_mpp(mpp)
         self.rows: list[dict[str, Any]] = []
         self.details: list[dict[str, Any]] = []
 
@@ -76,8 +89,7 @@ class LocalizationSaver:
         self.details.clear()
         recorded = self.record.begin() if self.record else set()
         self._remove_earlier(recorded, self.record.finished if self.record else set())
-        for folder in ("masks", "overlays") if self.overlays else ("masks",):
-            (self.output_dir / folder).mkdir(parents=True, exist_ok=True)
+        self.output_dir.mkdir(parents=True, exist_ok=True)
 
     @property
     def _details_file(self) -> Path:
@@ -115,8 +127,10 @@ class LocalizationSaver:
         table.unlink(missing_ok=True)
         self._journal.unlink(missing_ok=True)
 
-    def _files(self, name: str) -> tuple[Path, Path]:
-        return tuple(self.output_dir / folder / f"{name}.png" for folder in ("masks", "overlays"))
+    def _files(self, name: str) -> list[Path]:
+        """Whatever a run of any settings writes of an image."""
+        files = [file for one in FORMATS.values() for file in one.files]
+        return [self.output_dir / file.format(name) for file in (*files, _OVERLAY)]
 
     def _reserve(self, name: str) -> None:
         """Refuse to overwrite what no run of this kind wrote: masks/ may hold a user's own annotation."""
@@ -130,10 +144,15 @@ class LocalizationSaver:
         for number, item in enumerate(engine.state.output):
             found: Localization = item["localization"]
             self._reserve(found.name)
-            mask, picture = self._files(found.name)
-            write_png(mask, found.mask)
-            if self.overlays:
-                write_png(picture, _overlay(item[Keys.IMAGE], found))
+            size = pixel_size_of(found, self.mpp)
+            try:
+                files = self._write_files(found, _pixels(item[Keys.IMAGE]), size)
+            except ImageFileError as error:
+                failure = failure_of(error, {"image": found.path, "name": found.name}, "write")
+                if failure is None or not getattr(engine, "tolerant", False):
+                    raise
+                engine.state.failures.append(failure)
+                continue
             self.rows.append(
                 {
                     "path": found.path,
@@ -145,10 +164,23 @@ class LocalizationSaver:
                     "name": found.name,
                 }
             )
-            self.details.append({**_details(found), **self.provenance})
+            written = [file.relative_to(self.output_dir).as_posix() for file in files]
+            self.details.append({**_details(found), "mpp": size and list(size), "files": written, **self.provenance})
             if self.record:
-                files = [file for file in self._files(found.name) if file.exists()]
                 self.record.add(found.name, engine.state.batch[number], self.rows[-1], self.details[-1], files)
+
+    def _write_files(self, found: Localization, pixels: np.ndarray, size: tuple[float, float] | None) -> list[Path]:
+        try:
+            files = write_localization(self.output_dir, found, pixels, self.formats, size)
+        except ImageFileError:
+            for file in self._files(found.name):  # reserved, so its own: an image that failed has no results
+                file.unlink(missing_ok=True)
+            raise
+        if self.overlays:
+            files.append(self.output_dir / _OVERLAY.format(found.name))
+            files[-1].parent.mkdir(parents=True, exist_ok=True)
+            write_png(files[-1], _overlay(pixels, found))
+        return files
 
     def _write_tables(self, _: Engine) -> None:
         if self.record:
@@ -193,8 +225,12 @@ def _details(found: Localization) -> dict[str, Any]:
     }
 
 
-def _overlay(image: Any, found: Localization) -> np.ndarray:
-    pixels = (np.asarray(image.cpu()) * 255).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+def _pixels(image: Any) -> np.ndarray:
+    """``[H, W, 3]`` uint8 of a tensor ``[3, H, W]`` in [0, 1]."""
+    return (np.asarray(image.cpu()) * 255).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+
+
+def _overlay(pixels: np.ndarray, found: Localization) -> np.ndarray:
     title = ", ".join(f"{name} {100 * p:.0f} %" for name, p in found.named.items())
     title = title or found.class_name or "no class named"
     return overlay(pixels, found.decidable, found.mask, title, found.name, evidence=found.evidence)

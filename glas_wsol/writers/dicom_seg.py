@@ -16,7 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 
 import glas_wsol
 from glas_wsol.dicom import is_dicom
-from glas_wsol.errors import ConfigError, OutputError
+from glas_wsol.errors import ConfigError, ImageFileError
 from glas_wsol.localization import Localization
 from glas_wsol.writers.atomic import atomic_write
 
@@ -67,7 +67,8 @@ def write_dicom_seg(
 
     Raises:
         ConfigError: if highdicom is not installed.
-        OutputError: where a file cannot be written, or the image's DICOM file lacks what a reference to it needs.
+        ImageFileError: if the image's DICOM file lacks what a reference to it needs.
+        OutputError: where a file cannot be written.
     """
     require_highdicom()
     alone = not is_dicom(found.path)
@@ -75,8 +76,8 @@ def write_dicom_seg(
     try:
         segmentation = _segmentation(found, source)
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # highdicom's words for an incomplete header
-        what = f"its DICOM header allows no segmentation to refer to it ({error})"
-        raise OutputError(what, found.path or found.name, "mend the header, or leave dicom out of formats") from error
+        what, fix = f"its DICOM header allows no segmentation ({error})", "mend it, or leave dicom out of formats"
+        raise ImageFileError(what, found.path or found.name, fix) from error
     if alone:
         _save(image_path, source)
     _save(path, segmentation)

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from glas_wsol.errors import ConfigError, OutputError
+from glas_wsol.errors import ConfigError, ImageFileError, OutputError
 from glas_wsol.handlers import LocalizationSaver
 from glas_wsol.metrics import ClassificationError, RegionF1
 from glas_wsol.transforms import read_mask, read_rgb
+from glas_wsol.writers import dicom_seg
+from glas_wsol.writers.formats import FORMATS
+from tests.dicoms import dicom, rgb, save
 from tests.handlers.conftest import broken_off, item, left, rows
 from tests.metrics.conftest import evaluate
 
@@ -162,6 +165,8 @@ def test_the_json_has_everything_of_each_image_and_the_table_the_number_of_its_b
                 {"x": 3, "y": 5, "width": 10, "height": 4, "area": 40, "score": 0.75},
                 {"x": 60, "y": 0, "width": 1, "height": 2, "area": 2, "score": 0.625},
             ],
+            "mpp": None,
+            "files": ["masks/ä b.png", "overlays/ä b.png"],
         },
         {
             "path": "tiles/none.bmp",
@@ -176,6 +181,8 @@ def test_the_json_has_everything_of_each_image_and_the_table_the_number_of_its_b
             "width": 90,
             "height": 33,
             "boxes": [],
+            "mpp": None,
+            "files": ["masks/none.png", "overlays/none.png"],
         },
     ]
 
@@ -248,3 +255,75 @@ def test_all_classes_of_an_image_are_in_the_table_with_their_probabilities(tmp_p
         {"benign": 0.25, "malignant": 0.125},
         {},
     ]
+
+
+def test_the_formats_wanted_are_written_and_listed(tmp_path):
+    pytest.importorskip("highdicom")
+    saver = LocalizationSaver(tmp_path, formats=[*FORMATS], mpp=[0.5, 0.25])
+    evaluate({"e": ClassificationError()}, [[item("ä.1", 0.75, 1)]], [saver])
+    (entry,) = details(tmp_path / "predictions.json")
+    assert entry["mpp"] == [0.5, 0.25]
+    assert entry["files"] == [
+        *("masks/ä.1.png", "maps/ä.1.png", "geojson/ä.1.geojson", "masks/ä.1.nii.gz", "maps/ä.1.nii.gz"),
+        *("masks/ä.1.tif", "maps/ä.1.tif", "dicom/ä.1_seg.dcm", "dicom/ä.1_image.dcm", "overlays/ä.1.png"),
+    ]
+    assert left(tmp_path) == {"predictions.csv", "predictions.json", *entry["files"]}
+    # the next run replaces them all, whatever it writes itself
+    evaluate({"e": ClassificationError()}, [[item("b", 0.75, 1)]], [LocalizationSaver(tmp_path, formats="geojson")])
+    assert left(tmp_path) == {"predictions.csv", "predictions.json", "geojson/b.geojson", "overlays/b.png"}
+
+
+def test_a_users_own_file_of_any_format_is_left_alone(tmp_path):
+    (tmp_path / "geojson").mkdir()
+    (tmp_path / "geojson" / "a.geojson").write_text("corrected by hand")
+    with pytest.raises(OutputError, match=r"not one of earlier results.*a\.geojson"):
+        evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path)])
+    assert (tmp_path / "geojson" / "a.geojson").read_text() == "corrected by hand"
+
+
+def test_a_dicom_file_gives_the_size_of_its_pixels_unless_another_is_given(tmp_path):
+    one = item("a", 0.75, 1)
+    path = str(save(tmp_path / "a.dcm", dicom(rgb(40, 70), PixelSpacing=[0.0005, 0.00025])))
+    one["localization"] = replace(one["localization"], path=path)
+    for mpp, expected in ((None, [0.25, 0.5]), (2, [2, 2])):
+        evaluate({"e": ClassificationError()}, [[one]], [LocalizationSaver(tmp_path / "o", formats="geojson", mpp=mpp)])
+        assert details(tmp_path / "o" / "predictions.json")[0]["mpp"] == expected
+        collection = json.loads((tmp_path / "o" / "geojson" / "a.geojson").read_text())
+        area = collection["features"][0]["properties"]["measurements"]["Area um^2"]
+        assert area == pytest.approx(20 * 35 * expected[0] * expected[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"formats": ["png", "geojsn"]}, "no format 'geojsn'.*did you mean 'geojson'"),
+        ({"formats": ["xyzzy"]}, "no format 'xyzzy'.*choose of png, png_map, geojson, nifti, tiff, dicom"),
+        ({"mpp": 0}, "mpp=0 is no size of a pixel.*micrometres"),
+        ({"mpp": float("nan")}, "mpp=nan"),
+        ({"mpp": [0.5]}, "mpp="),
+        ({"mpp": "half"}, "mpp='half'"),
+    ],
+)
+def test_unknown_formats_and_impossible_pixels_are_refused_before_anything_is_written(tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        LocalizationSaver(tmp_path / "out", **options)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_dicom_without_highdicom_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(dicom_seg, "optional_import", lambda name: (None, False))
+    with pytest.raises(ConfigError, match="pip install highdicom"):
+        LocalizationSaver(tmp_path / "out", formats=["png", "dicom"])
+    LocalizationSaver(tmp_path / "out", formats=["png"])
+
+
+def test_an_image_that_cannot_be_written_has_no_files(tmp_path):
+    pytest.importorskip("highdicom")
+    one, bad = item("a", 0.75, 1), dicom(rgb(40, 70))
+    del bad.StudyInstanceUID
+    one["localization"] = replace(one["localization"], path=str(save(tmp_path / "a.dcm", bad)))
+    saver = LocalizationSaver(tmp_path / "out", formats=["png", "dicom"])
+    with pytest.raises(ImageFileError, match="StudyInstanceUID"):
+        evaluate({"e": ClassificationError()}, [[one]], [saver])
+    assert {name for name in left(tmp_path / "out") if not name.startswith(".")} == set()

@@ -13,7 +13,7 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.uid import SecondaryCaptureImageStorage, SegmentationStorage
 
-from glas_wsol.errors import ConfigError, OutputError
+from glas_wsol.errors import ConfigError, ImageFileError
 from glas_wsol.transforms import read_mask, read_rgb
 from glas_wsol.writers import dicom_seg
 from glas_wsol.writers.dicom_seg import require_highdicom, write_dicom_seg
@@ -158,7 +158,7 @@ def test_a_header_that_nothing_can_refer_to_is_refused_in_one_line(tmp_path):
     source = dicom(rgb(H, W))
     del source.StudyInstanceUID
     found = asymmetric_result(path=str(save(tmp_path / "source.dcm", source)))
-    with pytest.raises(OutputError, match=r"StudyInstanceUID.*source\.dcm.*leave dicom out"):
+    with pytest.raises(ImageFileError, match=r"StudyInstanceUID.*source\.dcm.*leave dicom out"):
         write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", found, rgb(H, W))
     assert [path.name for path in tmp_path.iterdir()] == ["source.dcm"]
 
