@@ -103,6 +103,12 @@ class WholeTileInferer(Inferer):
         ]
         self.divisor = divisor
         self._views = _views(flips, rotations)
+        self._settings = {"factor": factor, "short_side": short_side, "divisor": divisor}
+        self._settings |= {"flips": flips, "rotations": rotations, "scales": [float(scale) for scale in scales]}
+
+    def settings(self) -> dict[str, Any]:
+        """What a prediction depends on besides the network, as JSON values."""
+        return dict(self._settings)
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Predict.

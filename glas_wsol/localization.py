@@ -182,7 +182,7 @@ class LocalizePredictiond(Transform):
         speck_area: float = 0,
     ) -> None:
         check_min_area(min_box_area)
-        clean_regions(np.zeros((1, 1), np.float32), hole_area, speck_area)  # refuses what it cannot do
+        clean_regions(np.zeros((3, 3), np.float32), hole_area, speck_area)  # refuses what it cannot do
         if stain and stain not in STAINS:
             raise ConfigError(f"stain={stain!r}", "LocalizePredictiond", f"choose {' or '.join(STAINS)}, or null")
         self.classes = tuple(classes)

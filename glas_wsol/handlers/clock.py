@@ -26,10 +26,13 @@ class TrainingClock:
 
     Args:
         path: the JSON file.
+        after: that of an earlier stage of the same training, whose epochs are counted first; if it has none, one is
+            left out in the numbers, so that nobody takes the rest for the whole.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, after: str | Path | None = None) -> None:
         self.path = Path(path)
+        self.after = None if after is None else Path(after)
         self._start = (0.0, 0.0)
 
     def attach(self, engine: Engine) -> None:
@@ -44,10 +47,13 @@ class TrainingClock:
         device = engine.state.device
         if device.type == "cuda":  # the steps were only queued
             torch.cuda.synchronize(device)
-        epochs = [one for one in read_clock(self.path) if one["epoch"] < engine.state.epoch]
+        earlier = [] if self.after is None else read_clock(self.after)
+        number = engine.state.epoch if self.after is None else engine.state.epoch + max(len(earlier), 1)
+        own = [one for one in read_clock(self.path) if len(earlier) < one["epoch"] < number]
+        epochs = [*earlier, *own]
         epochs.append(
             {
-                "epoch": engine.state.epoch,
+                "epoch": number,
                 "seconds": time.perf_counter() - self._start[0],
                 "cpu_seconds": time.process_time() - self._start[1],
                 "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,

@@ -26,6 +26,7 @@ from glas_wsol.labels import SEPARATOR, present_classes
 from glas_wsol.localization import THRESHOLD, Localization
 from glas_wsol.metrics import MEASURES, interval
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
+from glas_wsol.networks.refined import RefinedNetwork
 from glas_wsol.networks.weights import sha256_of
 from glas_wsol.writers.atomic import atomic_write
 from glas_wsol.writers.table import write_csv
@@ -38,8 +39,8 @@ logger = logging.getLogger(__name__)
 class ClassOpinions:
     """Asks the localizer, and the classifier of the *whole* image, for the class: the named class is C's on X+.
 
-    Other methods, and ensembles, have one opinion only, and nothing is asked. With several views of an image it is the
-    mean over them.
+    A refined network with both is asked too; the class that it names is M's, or C's on its own X+. Other methods, and
+    ensembles, have one opinion only, and nothing is asked. With several views of an image it is the mean over them.
 
     Adds ``localizer_probabilities`` and ``whole_image_probabilities``, ``[B, c]`` each, to the evaluator's output.
 
@@ -53,7 +54,8 @@ class ClassOpinions:
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator."""
-        if isinstance(self.network, MinMaxEntropyNetwork):
+        refined = isinstance(self.network, RefinedNetwork) and self.network.has_classifier
+        if refined or isinstance(self.network, MinMaxEntropyNetwork):
             engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:

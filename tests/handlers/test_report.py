@@ -27,9 +27,9 @@ from glas_wsol.metrics import (
     RegionF1,
     share_interval,
 )
-from glas_wsol.networks import EnsembleNetwork
+from glas_wsol.networks import EnsembleNetwork, RefinedNetwork
 from glas_wsol.networks.weights import sha256_of
-from tests.conftest import tiny_network
+from tests.conftest import tiny_network, tiny_trunk
 from tests.handlers.conftest import broken_off, item, left, rows
 from tests.metrics.conftest import evaluate
 
@@ -264,6 +264,42 @@ def test_the_other_opinions_are_means_over_the_views():
     assert not torch.allclose(*localizer, atol=1e-5)
     torch.testing.assert_close(found[0], [sum(localizer) / 2, sum(classifier) / 2])
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("opinion", ["localizer", "classifier"])
+def test_a_refined_network_has_the_opinions_of_its_first_stage(opinion):
+    first = tiny_network(num_classes=3).eval()
+    network = RefinedNetwork(tiny_trunk(), 3, base=first.settings(), decoder_width=8, opinion=opinion, seed=0).eval()
+    network.base.load_state_dict(first.state_dict())
+    image = torch.rand(2, 3, 70, 101, generator=torch.Generator().manual_seed(0))
+    found = []
+    for one in (first, network):
+        evaluator = SupervisedEvaluator(
+            device="cpu",
+            val_data_loader=[{"image": image, "label": torch.tensor([0, 2])}],
+            network=one,
+            inferer=WholeTileInferer(0.5),
+            val_handlers=[ClassOpinions(one, WholeTileInferer(0.5))],
+            decollate=False,
+        )
+        evaluator.run()
+        found.append([evaluator.state.output[f"{who}_probabilities"] for who in ("localizer", "whole_image")])
+    torch.testing.assert_close(found[0], found[1])
+    assert not torch.allclose(*found[1]), "M's and C's"
+
+
+def test_a_refined_network_without_a_classifier_has_one_opinion_only():
+    base = {"class": "ClassActivationNetwork"}
+    network = RefinedNetwork(tiny_trunk(), base=base, decoder_width=8).eval()
+    evaluator = SupervisedEvaluator(
+        device="cpu",
+        val_data_loader=[{"image": torch.rand(1, 3, 32, 64), "label": torch.tensor([0])}],
+        network=network,
+        val_handlers=[ClassOpinions(network, WholeTileInferer())],
+        decollate=False,
+    )
+    evaluator.run()
+    assert not [key for key in evaluator.state.output if str(key).endswith("_probabilities")]
 
 
 def test_an_ensemble_has_one_opinion_only():

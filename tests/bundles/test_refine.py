@@ -1,0 +1,223 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Both stages by one command: trained, interrupted, resumed, evaluated, used; and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Events
+
+from glas_wsol import refine, self_training
+from glas_wsol.bundle import model_card
+from glas_wsol.data.phantom_tissue import write_tissue_phantom
+from glas_wsol.errors import GlasWsolError
+from glas_wsol.handlers import checkpoint
+from glas_wsol.handlers.clock import read_clock
+from glas_wsol.transforms import read_mask
+from tests.bundles.conftest import BUNDLES, DATA, ROOT, SMALL, config, workflow
+
+GLAS = BUNDLES[0]
+FILES = [config(GLAS, "train"), config(GLAS, "refine")]
+ROUNDS = {"epochs": 1, "refine_epochs": 2, "refine_rounds": 2, "refine_batch_size": 4, "decoder_width": 8}
+TEACHERS = {"components": 0.0, "stage_one": 1.0, "stain": 0.5}  # the quick ones; the rows of the tables run the default
+STAY = {"refine#handlers#6#tolerance": -1.0}  # what an untrained decoder sees may stay the same
+
+
+def settings(phantom: Path, output: Path, **changes: Any) -> dict[str, Any]:
+    own = {"dataset_dir": str(phantom), "output_dir": str(output), "bundle_root": str(ROOT / "bundles" / GLAS)}
+    own["teachers"] = TEACHERS
+    return {**SMALL, **DATA[GLAS], **ROUNDS, **STAY, **own, **changes}
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory):
+    return write_tissue_phantom(tmp_path_factory.mktemp("data") / "phantom", **DATA[GLAS]["phantom"])
+
+
+@pytest.fixture(scope="module")
+def whole(phantom, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("whole")
+    workflow("train", FILES, **settings(phantom, output)).run()
+    return output
+
+
+def state(output: Path) -> dict[str, Any]:
+    """All that a run leaves, but for its times."""
+    found: dict[str, Any] = {}
+    for path in sorted([*(output / "models").rglob("*"), *(output / "stage_one").rglob("*")]):
+        name = path.relative_to(output).as_posix()
+        if path.suffix == ".pt":
+            found[name] = torch.load(path, weights_only=True)
+        elif path.is_file() and path.name != "clock.json":
+            found[name] = path.read_bytes()
+    return found
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+def test_both_stages_leave_a_model_of_their_own(whole):
+    one, two = (model_card(str(whole / folder / "model.pt")) for folder in ("stage_one", "models"))
+    assert (one["method"], two["method"]) == ("minmax", "minmax_refined")
+    assert two["network"]["class"] == "RefinedNetwork"
+    assert two["network"]["base"] == one["network"]
+    assert two["recipe"]["first_stage"] == one["sha256"]
+    assert two["epoch"] == 4, "the end of the last round"
+    assert "last round" in two["selection_rule"]
+    base, refined = (torch.load(whole / folder / "model.pt", weights_only=True) for folder in ("stage_one", "models"))
+    assert all(torch.equal(refined[f"base.{name}"], value) for name, value in base.items()), "not a bit has moved"
+    assert [one["epoch"] for one in read_clock(whole / "models" / "clock.json")] == [1, 2, 3, 4, 5], "of both stages"
+    for number in (1, 2):
+        record = json.loads((whole / "models" / "seeds" / f"round_{number}" / "seeds.json").read_text())
+        assert -1 <= record["student_agrees"] <= 1
+        assert record["loss"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [2, 3, 4, 5])  # in the first round, between both, in the second, after the first stage
+def test_interrupted_and_resumed_the_bits_are_those_of_an_undisturbed_run(phantom, whole, tmp_path, at):
+    first = workflow("train", FILES, **settings(phantom, tmp_path))
+    if at == 5:
+        first.parser["run"] = first.parser["run"][:4]  # the process ends after the first stage
+        first.run()
+        assert not (tmp_path / "models").exists()
+    else:
+        first.parser["run"] = first.parser["run"][:4]
+        first.run()
+        trainer = first.parser.get_parsed_content("refine#trainer")
+
+        def interrupt(engine) -> None:
+            if engine.state.epoch == at:
+                raise KeyboardInterrupt
+
+        trainer.add_event_handler(Events.ITERATION_STARTED, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run()
+        last = torch.load(tmp_path / "models" / "last.pt", weights_only=True)
+        assert last["trainer"]["epoch"] == at - 1
+    workflow("train", FILES, **settings(phantom, tmp_path)).run()
+    assert same(state(whole), state(tmp_path))
+
+
+def test_interrupted_while_seeds_are_written_they_are_written_again(phantom, whole, tmp_path, monkeypatch):
+    first = workflow("train", FILES, **settings(phantom, tmp_path))
+    written, write = [], self_training.write_png
+
+    def fail(path: Path, mask: np.ndarray) -> None:
+        written.append(path)
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        write(path, mask)
+
+    monkeypatch.setattr(self_training, "write_png", fail)
+    with pytest.raises((KeyboardInterrupt, RuntimeError)):
+        first.run()
+    monkeypatch.undo()
+    workflow("train", FILES, **settings(phantom, tmp_path)).run()
+    assert same(state(whole), state(tmp_path))
+
+
+def test_a_finished_run_is_left_alone_and_says_so(phantom, whole, monkeypatch):
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.suffix in (".pt", ".json", ".png")}
+    said: list[str] = []
+    for module in (checkpoint, refine):
+        monkeypatch.setattr(module.logger, "info", lambda text, *values: said.append(text % values))
+    workflow("train", FILES, **settings(phantom, whole)).run()
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert [text.split(": ")[-1] for text in said if "finished run" in text] == ["nothing left to train"] * 2
+    assert any("holds the seeds already" in text for text in said)
+
+
+def refused(phantom: Path, output: Path, **changes: Any) -> str:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI wraps what a component raises
+        workflow("train", FILES, **settings(phantom, output, **changes)).run()
+    error: BaseException | None = caught.value
+    while error is not None and not isinstance(error, GlasWsolError):
+        error = error.__cause__ or error.__context__
+    assert error is not None, caught.value
+    assert "\n" not in str(error)
+    return str(error)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed_share": 0.2}, "share was 0.4, is 0.2"),
+        ({"seed_softness": 0.9}, "seed_softness was 0.5, is 0.9"),
+        ({"refine_epochs": 1}, "epochs_per_round was 2, is 1"),
+        ({"refine_lr": 0.5}, "lr of group 0 was 0.001, is 0.5"),
+        ({"decoder_width": 16}, "decoder_width was 8, is 16"),
+        ({"refine#network_def#opinion": "classifier"}, "opinion was 'localizer', is 'classifier'"),
+        ({"passes": 1}, "passes was 2, is 1"),
+    ],
+)
+def test_a_finished_run_with_other_settings_is_refused(phantom, whole, changes, named):
+    before = state(whole)
+    assert named in refused(phantom, whole, **changes)
+    assert same(state(whole), before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"teachers": {"oracle": 1.0}}, "no teacher named 'oracle'"),
+        ({"seed_share": 0.8}, "share=0.8"),
+        ({"seed_softness": 2.0}, "softness=2.0"),
+        ({"decoder_width": 9}, "decoder_width=9"),
+        ({"classes_per_image": "several"}, "several classes"),
+    ],
+)
+def test_what_cannot_be_refined_is_refused_before_the_first_stage_is_trained(phantom, tmp_path, changes, named):
+    assert named in refused(phantom, tmp_path, **changes)
+    assert not (tmp_path / "stage_one").exists()
+
+
+def test_a_first_stage_from_elsewhere_is_taken_up_as_it_is(phantom, whole, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in (whole / "stage_one").iterdir()}
+    changes = {"stage_one_dir": str(whole / "stage_one"), "refine_rounds": 1}
+    workflow("train", FILES, **settings(phantom, tmp_path, **changes)).run()
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert not (tmp_path / "stage_one").exists()
+    assert model_card(str(tmp_path / "models" / "model.pt"))["epoch"] == 2
+
+
+def test_a_converged_run_stays_converged(phantom, whole, tmp_path):
+    changes = {"stage_one_dir": str(whole / "stage_one"), "refine_rounds": 3, "refine_epochs": 1}
+    changes |= {"refine#handlers#6#tolerance": 3.0}
+    for _ in range(2):
+        workflow("train", FILES, **settings(phantom, tmp_path, **changes)).run()
+        last = torch.load(tmp_path / "models" / "last.pt", weights_only=True)
+        assert last["trainer"]["epoch"] == 2
+        assert model_card(str(tmp_path / "models" / "model.pt"))["epoch"] == 2
+    assert not (tmp_path / "models" / "seeds" / "round_3").exists()
+
+
+def test_evaluation_and_inference_take_the_refined_model(phantom, whole, tmp_path):
+    files = [*FILES, config(GLAS, "evaluate")]
+    workflow("train", files, **settings(phantom, tmp_path, checkpoint=str(whole / "models" / "model.pt"))).run()
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    assert report["method"] == report["trained_as"] == "minmax_refined"
+    assert report["training"]["epochs"] == 5
+    others = report["other_classification_errors"]
+    assert others["localizer"] == report["measures"]["classification_error"]["value"]
+    assert others["whole_image"] is not None
+    images = {Path(line.split(",")[-2]).stem: line.split(",") for line in (tmp_path / "evaluation.csv").open()}
+    assert images
+    name = sorted(path.stem for path in (tmp_path / "valid" / "masks").iterdir())[0]
+    found = {"checkpoint": str(whole / "models" / "model.pt"), "output_dir": str(tmp_path / "found"), "device": "cpu"}
+    found |= {"dataset_dir": str(phantom / f"{name}.bmp"), "bundle_root": str(ROOT / "bundles" / GLAS)}
+    workflow("inference", [config(GLAS, "inference")], **found).run()
+    pair = [read_mask(folder / "masks" / f"{name}.png") for folder in (tmp_path / "found", tmp_path / "valid")]
+    assert np.array_equal(*pair)
