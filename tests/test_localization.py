@@ -34,7 +34,7 @@ def prediction(decidable: Tensor, probabilities: list[float]) -> Tensor:
 
 
 def localize(image: Tensor, decidable: Tensor = RAMP, p=(0.3, 0.7), **more) -> dict:
-    names = ("threshold", "mask_threshold", "names_class", "min_box_area", "stain")
+    names = ("threshold", "mask_threshold", "names_class", "min_box_area", "stain", "hole_area", "speck_area")
     options = {k: more.pop(k) for k in names if k in more}
     item = {"image": image, "pred": prediction(decidable, list(p)), **more}
     return LocalizePredictiond(["benign", "malignant"], **options)(item)
@@ -321,3 +321,16 @@ def test_several_classes_without_presence_are_refused_in_one_line():
         )
     with pytest.raises(ConfigError, match="one or several"):
         LocalizePredictiond(["a", "b"], classes_per_image="both")
+
+
+def test_holes_and_specks_of_the_mask_are_judged_at_the_size_of_the_image():
+    decidable = torch.full(SIZE, 0.1)
+    decidable[10:50, 10:70] = 0.9
+    decidable[20:24, 20:25] = 0.2  # a hole of 20 px
+    decidable[60:63, 80:90] = 0.8  # a speck of 30 px
+    plain = localize(tissue(), decidable)["localization"]
+    clean = localize(tissue(), decidable, hole_area=21, speck_area=31)["localization"]
+    assert clean.mask[22, 22]
+    assert not clean.mask[61, 85]
+    assert clean.mask.sum() == plain.mask.sum() + 20 - 30
+    assert clean.probabilities == plain.probabilities
