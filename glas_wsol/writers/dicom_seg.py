@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -74,7 +77,8 @@ def write_dicom_seg(
     alone = not is_dicom(found.path)
     source = secondary_capture(image, pixel_size) if alone else _header(found.path)
     try:
-        segmentation = _segmentation(found, source)
+        with _quiet():
+            segmentation = _segmentation(found, source)
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # highdicom's words for an incomplete header
         what, fix = f"its DICOM header allows no segmentation ({error})", "mend it, or leave dicom out of formats"
         raise ImageFileError(what, found.path or found.name, fix) from error
@@ -120,6 +124,18 @@ def _header(path: str) -> Dataset:
     if "SliceThickness" not in header:  # readers want both or none, and the image referred to has the spacing
         header.pop("PixelSpacing", None)
     return header
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Highdicom tells of every module it copies, some ten lines for an image."""
+    logger = logging.getLogger("highdicom")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _segmentation(found: Localization, source: Dataset) -> Any:

@@ -1,0 +1,102 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Inference on tiles and DICOM images by the bundles, in all formats."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+
+from glas_wsol.errors import ConfigError, GlasWsolError, IncompleteError
+from glas_wsol.writers.formats import FORMATS
+from tests.bundles.conftest import Run, config, workflow
+from tests.dicoms import dicom, save
+
+pytestmark = pytest.mark.slow
+
+
+def infer(trained: Run, folder: Path, **override) -> list[dict]:
+    settings = {"bundle_root": trained.settings["bundle_root"], "checkpoint": str(trained.model), "device": "cpu"}
+    files = [config(trained.bundle, "inference")]
+    paths = {"dataset_dir": str(folder / "tiles"), "output_dir": str(folder / "out")}
+    workflow("inference", files, **settings, **paths, **override).run()
+    return json.loads((folder / "out" / "predictions.json").read_text(encoding="utf-8"))
+
+
+def own(error: BaseException) -> BaseException:
+    """The project's error, which MONAI wraps."""
+    while not isinstance(error, GlasWsolError):
+        error = error.__cause__
+    return error
+
+
+def tiles(folder: Path) -> np.ndarray:
+    """The same tissue-coloured tile as PNG and as DICOM."""
+    (folder / "tiles").mkdir()
+    blocks = np.random.default_rng(0).integers(0, 60, (9, 13, 1)) + np.array([150, 60, 120])
+    pixels = blocks.repeat(8, 0).repeat(8, 1).astype(np.uint8)
+    Image.fromarray(pixels).save(folder / "tiles" / "a.png")
+    save(folder / "tiles" / "b.dcm", dicom(pixels, PixelSpacing=[0.0005, 0.00025]))
+    return pixels
+
+
+def test_a_dicom_image_and_the_same_tile_give_the_same_result_in_all_formats(trained, tmp_path):
+    pytest.importorskip("highdicom")
+    tiles(tmp_path)
+    first, second = infer(trained, tmp_path, formats=[*FORMATS])
+    assert [first["mpp"], second["mpp"]] == [None, [0.25, 0.5]]
+    assert all((tmp_path / "out" / file).is_file() for entry in (first, second) for file in entry["files"])
+    own = {"path", "name", "mpp", "files"}
+    assert {k: v for k, v in first.items() if k not in own} == {k: v for k, v in second.items() if k not in own}
+    masks = [(tmp_path / "out" / "masks" / f"{name}.png").read_bytes() for name in "ab"]
+    assert masks[0] == masks[1]
+    read = pydicom.dcmread(tmp_path / "out" / "dicom" / "b_seg.dcm")
+    assert read.PatientID == "P-17"
+    assert "dicom/a_image.dcm" in first["files"]
+    assert "dicom/b_image.dcm" not in second["files"]
+
+
+def test_other_formats_do_the_images_again_and_the_same_ones_do_not(trained, tmp_path):
+    tiles(tmp_path)
+    infer(trained, tmp_path, formats=["geojson"], overlays=False)
+    written = tmp_path / "out" / "geojson" / "a.geojson"
+    before = written.stat().st_mtime_ns
+    infer(trained, tmp_path, formats=["geojson"], overlays=False)
+    assert written.stat().st_mtime_ns == before
+    entries = infer(trained, tmp_path, formats=["tiff"], mpp=0.5, overlays=False)
+    assert [entry["files"] for entry in entries] == [[f"masks/{n}.tif", f"maps/{n}.tif"] for n in "ab"]
+    assert not written.exists()
+
+
+def test_an_image_that_no_segmentation_can_refer_to_fails_alone(trained, tmp_path):
+    pytest.importorskip("highdicom")
+    nameless = dicom(tiles(tmp_path))
+    del nameless.StudyInstanceUID
+    save(tmp_path / "tiles" / "c.dcm", nameless)
+    with pytest.raises(RuntimeError) as caught:
+        infer(trained, tmp_path, formats=["png", "dicom"])
+    assert isinstance(own(caught.value), IncompleteError)
+    assert "1 of 3 images failed" in str(own(caught.value))
+    with (tmp_path / "out" / "failed.csv").open(encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert row["image"].endswith("c.dcm")
+    assert row["stage"] == "write"
+    assert "StudyInstanceUID" in row["what"]
+    entries = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [entry["name"] for entry in entries] == ["a", "b"]
+    assert not list((tmp_path / "out").glob("*/c*"))
+
+
+def test_an_unknown_format_is_refused_in_one_line_before_anything_is_written(trained, tmp_path):
+    tiles(tmp_path)
+    with pytest.raises(RuntimeError) as caught:
+        infer(trained, tmp_path, formats=["geojsn"])
+    error = own(caught.value)
+    assert isinstance(error, ConfigError)
+    assert "there is no format 'geojsn' [formats]: did you mean 'geojson'?" in str(error)
+    assert list((tmp_path / "out").rglob("*")) == []
