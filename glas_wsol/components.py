@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,15 @@ from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.networks.components import FeatureComponentNetwork
 from glas_wsol.networks.maps import resize
 
-__all__ = ["Orientation", "compactness", "cross_validated", "fit_components", "fit_probe", "principal_directions"]
+__all__ = [
+    "Orientation",
+    "compactness",
+    "cross_validated",
+    "fit_components",
+    "fit_probe",
+    "fitted_card",
+    "principal_directions",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -242,6 +250,20 @@ def fit_components(
         found.loss_erased, "the more" if found.shape_agrees else "NOT the more",
     )  # fmt: skip
     return found
+
+
+def fitted_card(card: Mapping[str, Any], network: FeatureComponentNetwork, **arguments: Any) -> dict[str, Any]:
+    """Fit a network, and say in its card what was found.
+
+    Args:
+        card: what ``model.json`` is to say besides.
+        network: fitted in place.
+        arguments: of :func:`fit_components`.
+
+    Returns:
+        The card with ``orientation``: the :class:`Orientation`, as JSON values.
+    """
+    return {**card, "orientation": asdict(fit_components(network, **arguments))}
 
 
 def _prepared(

@@ -33,7 +33,7 @@ class Method:
     """One method of the tables.
 
     Attributes:
-        key: as in ``evaluation.json`` and in the name of its overlay.
+        key: as in ``evaluation.json``: ``method`` and ``stage`` of its overlay.
         title: as printed.
         supervision: what it learns from: ``"image labels"``, ``"pixel labels"`` or ``"none"``.
         weights_of: key of the method whose trained network it explains; None where it has its own, or none.
@@ -58,7 +58,9 @@ METHODS: Mapping[str, Method] = {
         Method("grad_cam_pp", "Grad-CAM++", IMAGE_LABELS, weights_of="cam_avg"),
         Method("wildcat", "WILDCAT", IMAGE_LABELS),
         Method("deep_mil", "Deep MIL", IMAGE_LABELS),
+        Method("components", "Components (ours)", IMAGE_LABELS),
         Method("minmax", "Min-max entropy", IMAGE_LABELS),
+        Method("minmax_refined", "Ours + stage two", IMAGE_LABELS),
         Method("unet", "U-Net", PIXEL_LABELS),
     )
 }
@@ -117,7 +119,8 @@ def published_backbone(method: str) -> str | None:
     """
     if method == "minmax":
         return "resnet101"
-    return "resnet18" if method in METHODS and METHODS[method].supervision == IMAGE_LABELS else None
+    published = any(method == key for key, _ in PUBLISHED)
+    return "resnet18" if published and METHODS[method].supervision == IMAGE_LABELS else None
 
 
 def title_of(method: str, passes: int | None = None) -> str:

@@ -124,7 +124,7 @@ def plan(request: Request, make_phantom: bool = True) -> list[Run]:
     sources = []
     for row in rows_of(request.rows, bundle):
         _refuse_undoing(row, overrides)
-        files = (*base, row.overlay)
+        files = (*base, *(_config_of(bundle, name) for name in row.below), row.overlay)
         merged(files, {})  # or a faulty overlay would be taken for a faulty override
         refuse_unknown_ids(["bundle/__main__.py", "run", *_arguments(files, overrides)])
         weights = images.weights(merged(files, overrides))

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import glas_wsol
 from glas_wsol.errors import ConfigError
@@ -14,6 +15,8 @@ from glas_wsol.published import METHODS, order_of
 from glas_wsol.study.config import load
 
 __all__ = ["Row", "find", "rows_of"]
+
+_CONFIGS_OF_STAGES = {"_refined": ("refine",)}
 
 _REPOSITORY = Path(glas_wsol.__file__).parents[1]
 
@@ -26,11 +29,13 @@ class Row:
         name: of its folder.
         overlay: the config file that makes the bundle this method.
         explains: name of the row whose trained network it explains; None where it has its own, or none.
+        below: names of the bundle's own configs that the overlay is laid on, after all others.
     """
 
     name: str
     overlay: Path
     explains: str | None = None
+    below: tuple[str, ...] = ()
 
 
 def find(path: str | Path, bundle: Path | None = None) -> Path:
@@ -95,13 +100,26 @@ def _own_row(overlay: Path, known: Mapping[str, Row]) -> Row:
     if not isinstance(config.get("method"), str):
         what = "this overlay does not say which method it is"
         raise ConfigError(what, overlay, 'add "method": "a_name_of_its_own"')
-    mine = (config["method"], config.get("passes"))
+    mine = _method_of(config, overlay), config.get("passes")
     for row in known.values():
         theirs = load(row.overlay)
-        if mine == (theirs.get("method"), theirs.get("passes")):
+        if mine == (_method_of(theirs, row.overlay), theirs.get("passes")):
             what = f"this overlay calls itself what the row {row.name} is"
             raise ConfigError(what, overlay, 'change its (first) "method" to a name of its own')
-    return Row(overlay.stem, overlay)
+    return Row(overlay.stem, overlay, below=_below(config, overlay))
+
+
+def _method_of(config: Mapping[str, Any], overlay: Path) -> str:
+    """The key by which the tables know it."""
+    return config.get("method", overlay.stem) + config.get("stage", "")
+
+
+def _below(config: Mapping[str, Any], overlay: Path) -> tuple[str, ...]:
+    stage = config.get("stage", "")
+    if stage and stage not in _CONFIGS_OF_STAGES:
+        known = ", ".join(_CONFIGS_OF_STAGES)
+        raise ConfigError(f"no stage named {stage!r}", overlay, f"choose {known}, or leave it out")
+    return _CONFIGS_OF_STAGES.get(stage, ())
 
 
 def _known_rows(bundle: Path) -> dict[str, Row]:
@@ -112,7 +130,8 @@ def _known_rows(bundle: Path) -> dict[str, Row]:
     found = []
     for overlay in sorted(folder.glob("*.json")):
         config = load(overlay)
-        method = config.get("method", overlay.stem)
+        method = _method_of(config, overlay)
         explains = METHODS[method].weights_of if method in METHODS else None
-        found.append((order_of(method, config.get("passes")), Row(overlay.stem, overlay, explains)))
+        row = Row(overlay.stem, overlay, explains, _below(config, overlay))
+        found.append((order_of(method, config.get("passes")), row))
     return {row.name: row for _, row in sorted(found, key=lambda pair: (pair[0], pair[1].name))}

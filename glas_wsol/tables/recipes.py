@@ -29,10 +29,11 @@ _FACTS = (
     "supervision",
     "names_class",
 )
+_PLAIN = {"flips": False, "rotations": False, "scales": [1.0]}  # the views of a report that does not speak of any
 
 
 def check_recipe(title: str, runs: Sequence[Run]) -> None:
-    """Refuse runs of one row that differ in more than seed, fold and what those decide.
+    """Refuse runs of one row that differ in more than seed, fold and what those decide; also in the views evaluated.
 
     Args:
         title: of the row.
@@ -96,7 +97,8 @@ def unshared_settings(
 def _settings(run: Run) -> dict[str, Any]:
     recipe = run.facts["recipe"] or {}
     kept = {name: value for name, value in recipe.items() if name.rpartition("#")[2] not in _OF_THE_RUN}
-    return {name: run.facts[name] for name in _FACTS} | kept
+    views = {f"views: {name}": value for name, value in (run.facts.get("views") or _PLAIN).items()}
+    return {name: run.facts[name] for name in _FACTS} | views | kept
 
 
 def _text(value: Any) -> str:

@@ -27,16 +27,20 @@ FIXED = [path for path in OVERLAYS if path not in TRAINED]
 
 
 def method_of(overlay: Path) -> str:
-    return json.loads(overlay.read_text())["method"]
+    own = json.loads(overlay.read_text())
+    return own["method"] + own.get("stage", "")
 
 
 def run_method(overlay: Path, bundle: str, output: Path, phantom: str, **more: Any) -> dict[str, Any]:
     """Train and evaluate one row; the evaluation."""
-    files = [config(bundle, "train"), str(overlay)]
+    own = json.loads(overlay.read_text())
+    files = [config(bundle, "train"), *([config(bundle, "refine")] if "stage" in own else []), str(overlay)]
+    if "stage" in own:
+        more = {"refine_epochs": 1, "refine_batch_size": 4, "decoder_width": 8, **more}
     settings = {**SMALL, **DATA[bundle], "epochs": 1, "output_dir": str(output), "dataset_dir": phantom, **more}
     settings["bundle_root"] = str(ROOT / "bundles" / bundle)
     del settings["passes"]  # the overlay says
-    if overlay in FIXED:
+    if "trunk" in own:
         del settings["trunk"]
     workflow("train", files, **settings).run()
     workflow("train", [*files, config(bundle, "evaluate")], **settings).run()
@@ -45,7 +49,17 @@ def run_method(overlay: Path, bundle: str, output: Path, phantom: str, **more: A
 
 def test_there_is_an_overlay_for_every_row():
     assert {method_of(path) for path in OVERLAYS} == set(METHODS)
-    assert {path.stem for path in OVERLAYS} - set(METHODS) == {"minmax_0", "minmax_4"}
+    assert {path.stem for path in OVERLAYS} - set(METHODS) == {*("minmax_0", "minmax_4", "refined_0", "refined_4")}
+
+
+@pytest.mark.parametrize("passes", [0, 4])
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_a_refined_row_is_the_bundle_s_own_second_stage_on_the_row_without(bundle, passes):
+    files = (ROOT / f"configs/methods/{name}_{passes}.json" for name in ("refined", "minmax"))
+    row, first = (json.loads(file.read_text()) for file in files)
+    refine = json.loads(Path(config(bundle, "refine")).read_text())
+    assert row.pop("_desc_") != first.pop("_desc_")
+    assert row == {**first, "stage": refine["stage"], "run": refine["run"]}, "so it fails where refine.json is left out"
 
 
 @pytest.mark.slow
@@ -56,13 +70,17 @@ def test_every_row_runs_in_every_bundle_and_is_measured_by_the_same_code(overlay
     method = METHODS[report["method"]]
     assert report["method"] == method_of(overlay)
     assert report["supervision"] == method.supervision
-    assert report["passes"] == {"minmax_0": 0, "minmax_4": 4}.get(overlay.stem)
+    assert report["passes"] == {"minmax_0": 0, "minmax_4": 4, "refined_0": 0, "refined_4": 4}.get(overlay.stem)
     masks = {key for key, measure in MEASURES.items() if measure.needs == "mask"}
     assert set(report["measures"]) == (set(MEASURES) if report["names_class"] else masks)
     assert report["synthetic"]
     assert (report["training"] is None) == (overlay in FIXED)
     rows = (tmp_path / "evaluation.csv").read_text().splitlines()
     assert len(rows) == report["n"] + 1
+    if report["method"] == "components":
+        card = model_card(str(tmp_path / "models" / "model.pt"))
+        assert card["orientation"]["margin"] >= 0
+        assert len(card["orientation"]["compactness"]) == 4
     if report["method"] == "all_ones":  # the floor of every table
         measures = {key: found["value"] for key, found in report["measures"].items()}
         assert measures["f1_background"] == 0

@@ -18,8 +18,8 @@ from glas_wsol.study.plan import digest_of
 from tests.study.conftest import OVERLAYS, ROOT, option
 
 UNTRAINED = ["all_ones", "centre_gaussian", "stain"]
-METHODS = [*UNTRAINED, "cam_avg", "cam_max", "cam_lse", "grad_cam", "grad_cam_pp", "wildcat", "deep_mil", "minmax_0",
-           "minmax_4", "unet"]  # fmt: skip
+METHODS = [*UNTRAINED, "cam_avg", "cam_max", "cam_lse", "grad_cam", "grad_cam_pp", "wildcat", "deep_mil",
+           "components", "minmax_0", "minmax_4", "refined_0", "refined_4", "unet"]  # fmt: skip
 
 
 def test_the_commands_are_the_documented_ones(request_of, tissue):
@@ -50,6 +50,23 @@ def test_every_row_in_the_order_of_the_tables_seed_by_seed(request_of):
         "stain/stratified-2_seed_0",
         "stain/stratified-1_seed_0",
     ]
+
+
+def test_a_refined_row_is_laid_on_the_bundle_s_own_second_stage(request_of, tmp_path):
+    (run,) = plan(request_of(rows=["refined_4"], seeds=[1]))
+    train, evaluate = (json.loads(command[5]) for command in run.commands)
+    names = [file.rpartition("/")[2] for file in train]
+    assert names == ["train.json", *(name.rpartition("/")[2] for name in OVERLAYS), "refine.json", "refined_4.json"]
+    assert [file.rpartition("/")[2] for file in evaluate] == [*names, "evaluate.json"]
+    assert (run.training["method"], run.training["stage"], run.training["passes"]) == ("minmax", "_refined", 4)
+    assert run.training["run#4"] == "$@refine#trainer.run()"
+    own = tmp_path / "mine.json"
+    own.write_text(json.dumps({"method": "minmax", "stage": "_thrice", "passes": 1}))
+    with pytest.raises(ConfigError, match="no stage named '_thrice'"):
+        plan(request_of(rows=[str(own)], seeds=[1]))
+    own.write_text(json.dumps({"method": "minmax", "stage": "_refined", "passes": 4}))
+    with pytest.raises(ConfigError, match="what the row refined_4 is"):
+        plan(request_of(rows=[str(own)], seeds=[1]))
 
 
 def test_a_row_that_explains_another_s_network_comes_after_it_and_is_only_evaluated(request_of):

@@ -22,7 +22,7 @@ def test_methods_are_in_the_tables_order():
         ["all_ones", "centre_gaussian", "stain"],
         ["cam_avg", "cam_max", "cam_lse", "grad_cam", "grad_cam_pp"],
     )
-    assert list(METHODS) == [*floors, *cams, "wildcat", "deep_mil", "minmax", "unet"]
+    assert list(METHODS) == [*floors, *cams, "wildcat", "deep_mil", "components", "minmax", "minmax_refined", "unet"]
     assert [key for key, method in METHODS.items() if method.key != key] == []
     assert [key for key, m in METHODS.items() if m.supervision == "pixel labels"] == ["unet"]
     assert [key for key, m in METHODS.items() if m.supervision == "none"] == ["all_ones", "centre_gaussian", "stain"]
@@ -36,6 +36,8 @@ def test_titles():
     assert title_of("minmax", 4) == "Min-max entropy, passes 4"
     assert title_of("minmax") == "Min-max entropy"
     assert title_of("cam_lse") == "CAM-LSE"
+    assert title_of("components") == "Components (ours)"
+    assert title_of("minmax_refined", 0) == "Ours + stage two, passes 0"
     assert title_of("my_own", 2) == "my_own, passes 2"
 
 
@@ -73,9 +75,14 @@ def test_values_are_shares_and_only_of_what_the_paper_measured():
 
 
 def test_backbones_and_time():
-    assert [published_backbone(key) for key in ("minmax", "wildcat", "all_ones", "unet", "my_own")] == [
+    assert [
+        published_backbone(key)
+        for key in ("minmax", "wildcat", "all_ones", "components", "minmax_refined", "unet", "my_own")
+    ] == [
         "resnet101",
         "resnet18",
+        None,
+        None,
         None,
         None,
         None,

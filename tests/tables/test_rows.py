@@ -97,6 +97,27 @@ def test_two_recipes_in_one_row_are_refused(write, other, said):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("views", [{"flips": True}, {"rotations": True}, {"scales": [0.5, 1.0]}])
+def test_runs_evaluated_with_other_views_are_not_mixed_in_a_row(write, views):
+    plain = {"flips": False, "rotations": False, "scales": [1.0]}
+    write("a", seed=0, views=plain)
+    write("b", seed=1)  # an older report: it knows no views, and had none
+    assert len(write.groups()[0].rows) == 1
+    write("c", seed=2, views={**plain, **views})
+    (name,) = views
+    with pytest.raises(ConfigError, match=f"views: {name} is .* there and .* here"):
+        write.groups()
+
+
+def test_between_rows_other_views_are_told(write):
+    views = {"flips": True, "rotations": False, "scales": [1.0]}
+    write("a", method="cam_avg")
+    write("b", method="cam_max", views=views)
+    (group,) = write.groups()
+    differ, _ = unshared_settings({group.label(row): row.first for row in group.rows})
+    assert differ == {"views: flips": [("false", ["CAM-Avg"]), ("true", ["CAM-Max"])]}
+
+
 def test_what_seed_and_fold_decide_may_differ_within_a_row(write):
     write("a", seed=0, recipe={"training_images": "x", "network_def#seed": 0, "steps of the schedule": 80})
     write("b", seed=1, recipe={"training_images": "y", "network_def#seed": 1, "steps of the schedule": 90})
