@@ -34,7 +34,7 @@ _GO_ON = "run the same command again; it goes on after the last whole epoch, or 
 # What MONAI says when a config cannot be made into components.
 _CONFIG_FAULTS = (
     re.compile(r"Failed to instantiate component '(?P<where>[^']*)' with keywords: (?P<settings>\S*)"),
-    re.compile(r"Failed to evaluate (?P<where>.*)"),
+    re.compile(r"Failed to evaluate ConfigExpression:\s*(?P<where>.*)", re.DOTALL),
     re.compile(r"circular references '[^']*' for id='(?P<where>[^']*)'"),
     re.compile(r"referring item `@?(?P<where>[^`]*)` is not defined"),
 )

@@ -72,7 +72,7 @@ def describe(value: Mapping[str, Any], leave_out: Collection[str] = ("max_pixels
         elif isinstance(one, type) or callable(getattr(one, "__get__", None)) or id(one) in above:
             found[path] = getattr(one, "__qualname__", type(one).__qualname__)
         else:
-            found[path] = type(one).__qualname__
+            found[path] = getattr(one, "__qualname__", type(one).__qualname__)
             own = {} if hasattr(one, "state_dict") or not hasattr(one, "__dict__") else dict(sorted(vars(one).items()))
             walk(settings_of(one) or own, path, (*above, id(one)))
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,10 +26,11 @@ CARD = {"trunk": "efficientnet_lite0", "classes": ["benign", "malignant"], "scal
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: its status, and what it said on standard error beside the log."""
+    """How a run ended: its status, what it said of that on standard error, and its log."""
 
     status: int
     said: str
+    log: str = ""
 
 
 def run(kind: str, files: list[str], capsys: pytest.CaptureFixture | None = None, **settings: Any) -> Ended:
@@ -38,17 +41,29 @@ def run(kind: str, files: list[str], capsys: pytest.CaptureFixture | None = None
         workflow.initialize()
         workflow.run()
     except Exception as error:
-        if capsys is not None:
-            capsys.readouterr()
+        log = capsys.readouterr().out if capsys is not None else ""
         try:
             _say_in_one_line(type(error), error, error.__traceback__)
             status = 1
         except SystemExit as left:
             status = left.code
-        return Ended(status, capsys.readouterr().err if capsys is not None else "")
+        return Ended(status, capsys.readouterr().err if capsys is not None else "", log)
     finally:
         sys.excepthook = hook
-    return Ended(0, "")
+    return Ended(0, "", capsys.readouterr().out if capsys is not None else "")
+
+
+def tell(given: str, how: str) -> None:
+    """Write down what the running test gave and how that ended, for the table of benchmarks/reliability.py."""
+    if "GLAS_WSOL_TOLD" in os.environ:
+        test = os.environ["PYTEST_CURRENT_TEST"].split("::")[1].split("[")[0].split(" ")[0]
+        with Path(os.environ["GLAS_WSOL_TOLD"]).open("a", encoding="utf-8") as file:
+            file.write(json.dumps([test.removeprefix("test_").replace("_", " "), given, how]) + "\n")
+
+
+def given() -> str:
+    """The running test's parameters."""
+    return os.environ["PYTEST_CURRENT_TEST"].partition("[")[2].rpartition("]")[0].rstrip("-")
 
 
 def one_line(ended: Ended, *words: str) -> None:
@@ -60,6 +75,7 @@ def one_line(ended: Ended, *words: str) -> None:
     assert "]: " in lines[0], "where, then how to fix it"
     for word in words:
         assert word in lines[0], lines[0]
+    tell(given(), f"status {ended.status}: {lines[0].removeprefix('error: ')}")
 
 
 @pytest.fixture(scope="session")

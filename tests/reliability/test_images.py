@@ -11,7 +11,7 @@ import pytest
 
 from glas_wsol.cells import unescape_cell
 from glas_wsol.transforms import read_mask, read_rgb
-from tests.reliability.conftest import CONFIGS, Ended, everything, one_line, rows, run
+from tests.reliability.conftest import CONFIGS, Ended, everything, one_line, rows, run, tell
 from tests.reliability.files import bad_files, bad_places, encoded, good_files, picture
 
 GOOD, BAD = good_files(), bad_files()
@@ -48,6 +48,7 @@ def test_a_file_that_cannot_be_read_is_a_row_that_says_why_and_how_to_mend_it(fo
     assert row["stage"] == "read"
     assert said[name] in row["what"] + row["fix"]
     assert row["fix"], "how to fix it"
+    tell(name, f"failed.csv: {row['what']}: {row['fix']}")
     assert all("\n" not in row[key] and "Traceback" not in row[key] for key in ("what", "fix"))
     assert not (out / "masks" / f"{Path(name).stem}.png").exists()
     assert not [row for row in rows(out / "predictions.csv") if row["path"].endswith(f"/{name}")]
@@ -60,6 +61,7 @@ def test_an_image_has_its_mask_at_its_own_size(folder, name):
     mask = read_mask(out / "masks" / f"{unescape_cell(row['name'])}.png")
     assert mask.shape == read_rgb(source / name).shape[:2]
     assert float(row["decidable_fraction"]) == pytest.approx((mask > 0).mean(), abs=1e-6)
+    tell(name, f"a result: {row['class']}")
 
 
 def test_no_cell_of_a_table_is_a_formula(folder):
