@@ -140,9 +140,13 @@ def test_a_finished_run_is_left_alone_and_says_so(phantom, whole, monkeypatch):
     assert any("holds the seeds already" in text for text in said)
 
 
-def refused(phantom: Path, output: Path, **changes: Any) -> str:
+def refused(phantom: Path, output: Path, row: str | None = None, **changes: Any) -> str:
+    asked, files = settings(phantom, output, **changes), FILES
+    if row:
+        files = [FILES[0], str(ROOT / f"configs/methods/{row}.json"), FILES[1]]
+        del asked["passes"]  # the row says
     with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI wraps what a component raises
-        workflow("train", FILES, **settings(phantom, output, **changes)).run()
+        workflow("train", files, **asked).run()
     error: BaseException | None = caught.value
     while error is not None and not isinstance(error, GlasWsolError):
         error = error.__cause__ or error.__context__
@@ -221,3 +225,24 @@ def test_evaluation_and_inference_take_the_refined_model(phantom, whole, tmp_pat
     workflow("inference", [config(GLAS, "inference")], **found).run()
     pair = [read_mask(folder / "masks" / f"{name}.png") for folder in (tmp_path / "found", tmp_path / "valid")]
     assert np.array_equal(*pair)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ["wildcat", "deep_mil"])
+def test_other_rows_are_refined_too(row, phantom, tmp_path):
+    files = [config(GLAS, "train"), str(ROOT / f"configs/methods/{row}.json"), config(GLAS, "refine")]
+    changes = settings(phantom, tmp_path, refine_epochs=1, refine_rounds=1)
+    del changes["passes"]  # the row says
+    workflow("train", files, **changes).run()
+    workflow("train", [*files, config(GLAS, "evaluate")], **changes).run()
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    assert report["method"] == f"{row}_refined"
+    assert report["other_classification_errors"] == {"localizer": None, "whole_image": None}
+
+
+@pytest.mark.parametrize(
+    ("row", "network"), [("unet", "SegmentationNetwork"), ("components", "FeatureComponentNetwork")]
+)
+def test_a_row_without_class_scores_of_whole_images_is_not_refined(row, network, phantom, tmp_path):
+    assert f"{network} has no class scores of whole images to keep" in refused(phantom, tmp_path, row)
+    assert not (tmp_path / "stage_one").exists()
