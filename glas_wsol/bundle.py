@@ -104,7 +104,7 @@ def _config_fault(error: BaseException) -> ConfigError | None:
     if not found:
         return None
     innermost, match = found[-1]
-    first = innermost.__cause__ or innermost.__context__
+    first = innermost.__cause__ if isinstance(innermost, RuntimeError) else None
     what = f"{type(first).__name__}: {first}" if first is not None else str(innermost)
     settings = match.groupdict().get("settings") or ""
     fix = f"correct one of its settings: {', '.join(settings.split(','))}" if settings else "correct this setting"
@@ -202,7 +202,11 @@ def resolve_dataset(
 
         write = {"tissue": write_tissue_phantom, "birds": write_bird_phantom}[kind]
         return str(Path(write(phantom_dir, progress=True, **(options or {}))) / below)
-    if not Path(dataset_dir).exists():
+    try:
+        found = Path(dataset_dir).exists()
+    except (OSError, ValueError):  # a name that no file can have
+        found = False
+    if not found:
         raise ConfigError("no such data set", dataset_dir, "point dataset_dir at a folder or table, or say phantom")
     return dataset_dir
 

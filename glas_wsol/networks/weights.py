@@ -60,7 +60,9 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise WeightsError("not a weights file, or a damaged one", path, "copy or download it again") from error
     except Exception as error:  # torch and pickle raise many types on a file that is not plain tensors
         raise WeightsError(
-            "not a file of plain tensors", path, "save a state dict of tensors, best as .safetensors"
+            "not a file of plain tensors, or a damaged one",
+            path,
+            "copy it again, or save a state dict of tensors, best as .safetensors",
         ) from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A model that nobody trained, and inference with it as the command line runs it, in this process."""
+"""A model whose heads nobody trained, and inference with it as the command line runs it, in this process."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def one_line(ended: Ended, *words: str) -> None:
 @pytest.fixture(scope="session")
 def model(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    network = build_network({}, trunk=CARD["trunk"], weights="none", num_classes=2, seed=0)
+    network = build_network({}, trunk=CARD["trunk"], weights="package", num_classes=2, seed=0)
     write_model(network, folder, {**CARD, "network": network.settings()})
     return folder / "model.pt"
 
@@ -91,7 +91,7 @@ def infer(model, capsys) -> Callable[..., Ended]:
     """Inference of the GlaS bundle on a file, folder or table."""
 
     def infer(source: Path | str, output: Path, **settings: Any) -> Ended:
-        settings = {"checkpoint": str(model), "device": "cpu", "overlays": False, **settings}
+        settings = {"checkpoint": str(model), "device": "cpu", "overlays": False, "stain": "", **settings}
         files = [str(CONFIGS / "inference.json")]
         return run("inference", files, capsys, dataset_dir=str(source), output_dir=str(output), **settings)
 

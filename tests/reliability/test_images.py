@@ -26,7 +26,7 @@ def folder(model, tmp_path_factory) -> tuple[Path, Path, Ended, dict[str, str]]:
         (made / "in" / name).write_bytes(data)
     (made / "in" / "folder.png").mkdir()
     said = {**{name: word for name, (_, word) in BAD.items()}, **bad_places(made / "in")}
-    settings = {"checkpoint": str(model), "device": "cpu", "num_workers": 2}
+    settings = {"checkpoint": str(model), "device": "cpu", "num_workers": 2, "stain": ""}
     files = [str(CONFIGS / "inference.json")]
     ended = run("inference", files, dataset_dir=str(made / "in"), output_dir=str(made / "out"), **settings)
     return made / "in", made / "out", ended, said
@@ -77,6 +77,7 @@ def test_images_that_are_no_evidence_say_so(folder):
     _, out, _, _ = folder
     said = {unescape_cell(row["name"]): row["class"] for row in rows(out / "predictions.csv")}
     assert {said[name] for name in ("white", "black", "constant")} == {"no evidence"}
+    assert {said[name] for name in ("odd", "rgba", "grey", "=cmd|'calc'!A0")} <= {"benign", "malignant"}
 
 
 @pytest.mark.parametrize("name", ["empty.png", "cut_50.jpg", "huge.png"])
@@ -213,4 +214,5 @@ def test_masks_are_what_they_would_be_without_the_bad_files(folder, infer, tmp_p
     source, out, _, _ = folder
     assert infer(source / "odd.png", tmp_path / "alone").status == 0
     alone = read_mask(tmp_path / "alone" / "masks" / "odd.png")
+    assert 0 < alone.mean() < 255
     assert np.array_equal(alone, read_mask(out / "masks" / "odd.png"))

@@ -59,6 +59,7 @@ def test_what_is_finished_is_skipped_and_said_and_what_failed_is_tried_again(inf
     assert not (out / "failed.csv").exists()
     infer(folder, tmp_path / "undisturbed")
     assert everything(out) == everything(tmp_path / "undisturbed")
+    assert all(0 < float(row["decidable_fraction"]) < 1 for row in rows(out / "predictions.csv")), "masks to compare"
 
 
 def test_all_is_done_again_on_demand(infer, folder, tmp_path, forwards):
@@ -102,7 +103,7 @@ def test_an_image_or_result_that_changed_is_done_again_alone(infer, folder, tmp_
         ({"postprocessing#threshold": 0.4}, r"postprocessing#threshold was 0\.5, is 0\.4"),
         ({"flips": True}, "inferer#"),
         ({"overlays": True}, "overlays was False, is True"),
-        ({"stain": ""}, "stain"),
+        ({"stain": "H&E"}, "stain"),
         ({"inferer#divisor": 64}, "inferer#divisor was 32, is 64"),
     ],
 )
