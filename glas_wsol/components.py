@@ -50,7 +50,9 @@ class Orientation:
     Attributes:
         explained: share of the features' variance along each candidate direction.
         compactness: of each candidate, see :func:`compactness`; positive: the positive side is the more compact.
-        chosen: which candidate, from 0: that of the largest compactness, whatever its sign.
+        margins: of each candidate: cross-validated cross-entropy of the class from the negative side alone minus that
+            from the positive side alone, in nats, a mean over images; positive: the positive side tells more.
+        chosen: which candidate, from 0: that of the largest product of compactness and margin.
         loss_kept: cross-validated cross-entropy of the class, in nats, from the side that is kept, alone.
         loss_erased: the same from the other side.
         margin: the second minus the first, a mean over images; at least 0.
@@ -60,6 +62,7 @@ class Orientation:
 
     explained: tuple[float, ...]
     compactness: tuple[float, ...]
+    margins: tuple[float, ...]
     chosen: int
     loss_kept: float
     loss_erased: float
@@ -191,10 +194,12 @@ def fit_components(
 ) -> Orientation:
     """Fit the direction, its orientation and the probe, from images and image labels; nothing is drawn.
 
-    The first principal components of the features over all images are candidates. That whose two sides differ most in
-    :func:`compactness` is taken, for it tells bodies from their ground. Which side is decidable is decided by the
-    labels alone: the side that tells the class better when the other is erased (:func:`cross_validated` on the mean
-    features of the masked images). Whether the more compact side is the same one is a check that costs nothing.
+    The first principal components of the features over all images are candidates. Two witnesses judge the two sides of
+    each, and neither knows an outline: the shape (:func:`compactness`: which side is bodies, which their ground) and
+    the labels (the margin: which side tells the class better when the other is erased, by :func:`cross_validated` on
+    the mean features of the masked images). The candidate of the largest product is taken: on which both say much, and
+    the same. Its decidable side is the one the labels name. Where the witnesses agree on no candidate, the one of the
+    largest compactness is taken, the labels name its side, and ``shape_agrees`` is False.
 
     Args:
         network: fitted in place.
@@ -221,15 +226,19 @@ def fit_components(
         centre, covariance = _moments(features)
         directions, variances = principal_directions(covariance, candidates)
         contrasts = [_contrast(features, centre, one) for one in directions]
-        chosen = int(np.argmax(np.abs(contrasts)))
         network.centre.copy_(centre)
-        network.direction.copy_(directions[chosen] / variances[chosen].clamp(min=1e-12).sqrt())
-        positive, negative = _both_sides(network, images, labels, groups)
-        difference = negative - positive
-        if float(difference.mean()) < 0:
-            network.direction.neg_()
-            positive, negative, difference = negative, positive, -difference
-        kept_is_positive = float(network.direction @ directions[chosen].float().to(device)) > 0
+        scaled = directions / variances.clamp(min=1e-12).sqrt().unsqueeze(1)
+        judged = []
+        for direction in scaled:
+            network.direction.copy_(direction)
+            positive, negative = _both_sides(network, images, labels, groups)
+            judged.append((positive, negative))
+        margins = [float((negative - positive).mean()) for positive, negative in judged]
+        together = np.multiply(contrasts, margins)
+        agree = bool(together.max() > 0)
+        chosen = int(np.argmax(together if agree else np.abs(contrasts)))
+        kept, erased = judged[chosen] if margins[chosen] >= 0 else judged[chosen][::-1]
+        network.direction.copy_(scaled[chosen] if margins[chosen] >= 0 else -scaled[chosen])
         regions = torch.cat([network.region_features(x, network.mask(x)) for x in tqdm(images, "regions")]).cpu()
         weight, bias = fit_probe(regions, labels, network.num_classes)
         network.probe_weight.copy_(weight)
@@ -237,12 +246,13 @@ def fit_components(
     found = Orientation(
         explained=tuple((variances / covariance.trace()).tolist()),
         compactness=tuple(contrasts),
+        margins=tuple(margins),
         chosen=chosen,
-        loss_kept=float(positive.mean()),
-        loss_erased=float(negative.mean()),
-        margin=float(difference.mean()),
-        standard_error=float(difference.std(unbiased=True) / len(difference) ** 0.5),
-        shape_agrees=(contrasts[chosen] > 0) == kept_is_positive,
+        loss_kept=float(kept.mean()),
+        loss_erased=float(erased.mean()),
+        margin=float((erased - kept).mean()),
+        standard_error=float((erased - kept).std(unbiased=True) / len(kept) ** 0.5),
+        shape_agrees=agree,
     )
     logger.info(
         "component %d (%.0f %% of the variance): the kept side tells the class with %.3f nats, the other with %.3f; "
