@@ -6,7 +6,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from glas_wsol.cells import escape_cell
 from glas_wsol.writers.atomic import atomic_write
@@ -24,6 +24,16 @@ def write_csv(path: Path, rows: list[dict[str, Any]], columns: Iterable[str] = (
     """
     with atomic_write(path, "w", newline="") as file:
         titles = list(rows[0]) if rows else list(columns)
-        writer = csv.DictWriter(file, fieldnames=[escape_cell(title) for title in titles], lineterminator="\n")
+        writer = csv.DictWriter(_Lines(file), fieldnames=[escape_cell(title) for title in titles])
         writer.writeheader()
         writer.writerows({escape_cell(key): escape_cell(value) for key, value in row.items()} for row in rows)
+
+
+class _Lines:
+    """Ends lines with a line feed; the csv module quotes a carriage return only where it may end a line itself."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self.file = file
+
+    def write(self, row: str) -> None:
+        self.file.write(row.removesuffix("\r\n") + "\n")

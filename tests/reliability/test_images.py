@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +210,22 @@ def test_a_users_own_failed_csv_is_left_alone(infer, tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(picture(), "PNG"))
     one_line(infer(tmp_path / "a.png", tmp_path / "out"), "failed.csv", "choose another output_dir")
     assert (tmp_path / "out" / "failed.csv").read_text() == "patient,why\n"
+
+
+@pytest.mark.slow
+def test_the_command_itself_ends_with_status_3_and_one_line(model, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, data in (("a.png", encoded(picture(), "PNG")), ("b.png", b"")):
+        (tmp_path / "in" / name).write_bytes(data)
+    settings = {"dataset_dir": tmp_path / "in", "output_dir": tmp_path / "out", "checkpoint": model, "device": "cpu"}
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / "inference.json")]
+    command += [text for key, value in settings.items() for text in (f"--{key}", str(value))]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 3, ended.stderr[-2000:]
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: 1 of 2 images failed, the others are done [")
+    assert "Traceback" not in ended.stderr
+    assert "no result of" in ended.stdout, "each failure is said as it happens"
 
 
 def test_masks_are_what_they_would_be_without_the_bad_files(folder, infer, tmp_path):
