@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -14,18 +14,27 @@ from torch import Tensor
 
 from glas_wsol.errors import ConfigError
 
-__all__ = ["MASK", "ImageLabels", "ImageMasks", "moved"]
+__all__ = ["MASK", "ImageLabels", "ImageMasks", "TargetBatch", "moved", "refuse_masks"]
 
 MASK = "mask"
 """Key of the true mask in an item of a data set."""
 
 
-class ImageLabels(PrepareBatch):
-    """Images and image labels; a batch that carries true masks is refused, used or not.
+class TargetBatch(PrepareBatch):
+    """Images and targets of one kind; a subclass says which, and what it refuses."""
 
-    A method that learns from image labels must not be able to read a pixel label by mistake: besides the image, nothing
-    in the batch may have the shape of one, under whatever key.
-    """
+    key: str = Keys.LABEL
+    """Key of the targets in an item of a data set."""
+
+    def check(self, batchdata: Mapping[str, Tensor]) -> None:
+        """Refuse a batch that training must not see, or that lacks the targets.
+
+        Args:
+            batchdata: the mini-batch, as the loader hands it out.
+
+        Raises:
+            ConfigError: if it is refused.
+        """
 
     def __call__(
         self,
@@ -34,65 +43,77 @@ class ImageLabels(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
-        """Move images and labels to the device, as plain tensors.
+        """Move images and targets to the device, as plain tensors.
 
         Args:
-            batchdata: ``image`` ``[B, 3, H, W]`` in [0, 1] and ``label`` ``[B]``.
+            batchdata: ``image`` ``[B, 3, H, W]`` in [0, 1] and the targets under :attr:`key`.
             device: where to.
             non_blocking: see ``Tensor.to``.
             kwargs: further arguments of ``Tensor.to``.
 
         Returns:
-            Images and labels.
+            Images and targets.
 
         Raises:
-            ConfigError: if the batch carries masks.
+            ConfigError: if the batch is refused, see :meth:`check`.
         """
-        # [B, H, W] has three dimensions, image labels have one, or two where an image may have several.
-        shaped = [k for k, v in batchdata.items() if k != Keys.IMAGE and isinstance(v, Tensor) and v.ndim > 2]
-        if MASK in batchdata or shaped:
-            named = f" ({', '.join(map(repr, shaped))})" if shaped and MASK not in batchdata else ""
-            what = f"the loader hands out true masks{named}, and this method learns from image labels only"
-            raise ConfigError(what, "training batch", "leave masks=True out of the data set's select()")
-        image, label = (moved(batchdata[key], device, non_blocking, **kwargs) for key in (Keys.IMAGE, Keys.LABEL))
-        return image, label
+        self.check(batchdata)
+        image, target = (moved(batchdata[key], device, non_blocking, **kwargs) for key in (Keys.IMAGE, self.key))
+        return image, target
 
 
-class ImageMasks(PrepareBatch):
-    """Images and binary true masks: full supervision.
+class ImageLabels(TargetBatch):
+    """Images and image labels ``[B]``; a batch that carries true masks is refused, used or not."""
+
+    def check(self, batchdata: Mapping[str, Tensor]) -> None:
+        """Refuse a batch with masks, see :func:`refuse_masks`."""
+        refuse_masks(batchdata)
+
+
+class ImageMasks(TargetBatch):
+    """Images and binary true masks ``[B, 1, H, W]``, of zeros and ones in the images' dtype: full supervision.
 
     Args:
         mask_threshold: a mask is foreground above this value. Defaults to 0.
     """
 
+    key = MASK
+
     def __init__(self, mask_threshold: float = 0) -> None:
         self.mask_threshold = mask_threshold
 
-    def __call__(
-        self,
-        batchdata: Mapping[str, Tensor],
-        device: str | torch.device | None = None,
-        non_blocking: bool = False,
-        **kwargs: Any,
-    ) -> tuple[Tensor, Tensor]:
-        """Move images and masks to the device, as plain tensors.
-
-        Args:
-            batchdata: ``image`` ``[B, 3, H, W]`` in [0, 1] and ``mask`` ``[B, 1, H, W]``.
-            device: where to.
-            non_blocking: see ``Tensor.to``.
-            kwargs: further arguments of ``Tensor.to``.
-
-        Returns:
-            Images, and masks of zeros and ones in the images' dtype.
-
-        Raises:
-            ConfigError: if the batch has no masks.
-        """
+    def check(self, batchdata: Mapping[str, Tensor]) -> None:
+        """Refuse a batch without masks."""
         if MASK not in batchdata:
             raise ConfigError("the training images have no masks", "training batch", "give masks, or another method")
-        image, mask = (moved(batchdata[key], device, non_blocking, **kwargs) for key in (Keys.IMAGE, MASK))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """As :meth:`TargetBatch.__call__`; the masks are thresholded."""
+        image, mask = super().__call__(*args, **kwargs)
         return image, (mask > self.mask_threshold).to(image.dtype)
+
+
+def refuse_masks(batchdata: Mapping[str, Tensor], but: Collection[str] = ()) -> None:
+    """Refuse a batch that carries true masks, under whatever key, used or not.
+
+    A method that learns from image labels must not be able to read a pixel label by mistake: besides the image, nothing
+    in the batch may have the shape of one.
+
+    Args:
+        batchdata: the mini-batch.
+        but: keys that may have that shape, because a network drew them. A key named as the true mask's is refused even
+            so.
+
+    Raises:
+        ConfigError: if it carries masks.
+    """
+    # [B, H, W] has three dimensions, image labels have one, or two where an image may have several.
+    known = {Keys.IMAGE, *but}
+    shaped = [k for k, v in batchdata.items() if k not in known and isinstance(v, Tensor) and v.ndim > 2]
+    if MASK in batchdata or shaped:
+        named = f" ({', '.join(map(repr, shaped))})" if shaped and MASK not in batchdata else ""
+        what = f"the loader hands out true masks{named}, and this method learns from image labels only"
+        raise ConfigError(what, "training batch", "leave masks=True out of the data set's select()")
 
 
 def moved(values: Tensor, device: str | torch.device | None, non_blocking: bool, **kwargs: Any) -> Tensor:

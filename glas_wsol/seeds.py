@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from monai.engines import PrepareBatch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glas_wsol.batches import moved
+from glas_wsol.batches import TargetBatch, refuse_masks
 from glas_wsol.errors import ConfigError
 
 __all__ = ["SEEDS", "UNSURE", "PartialCrossEntropy", "SeedBatch", "agreement", "pick_seeds", "ranks"]
@@ -73,7 +71,6 @@ def pick_seeds(
     share: float = 0.3,
     over: str = "set",
     weights: Mapping[str, float] | None = None,
-    unanimous: bool = False,
 ) -> list[np.ndarray]:
     """The surest pixels of several localizers that agree.
 
@@ -85,8 +82,6 @@ def pick_seeds(
         share: of pixels on each side, in (0, 0.5].
         over: see :func:`ranks`.
         weights: of the localizers; equal where not given.
-        unanimous: whether a pixel that any localizer puts on the other side of its own median is no seed. Defaults to
-            False: surer seeds, but fewer where localizers see different things.
 
     Returns:
         ``[H, W]`` uint8 of every image, see :data:`UNSURE`: the surer, the further from it.
@@ -104,11 +99,8 @@ def pick_seeds(
     total = sum(weights[name] for name in used)
     mean = [sum(weights[n] / total * ranked[n][i] for n in used) for i in range(len(ranked[used[0]]))]
     seeds = []
-    for index, one in enumerate(ranks(mean, over) if len(used) > 1 else mean):
+    for one in ranks(mean, over) if len(used) > 1 else mean:
         positive, negative = one >= 1 - share, one <= share
-        if unanimous:
-            positive &= np.logical_and.reduce([ranked[name][index] >= 0.5 for name in used])
-            negative &= np.logical_and.reduce([ranked[name][index] <= 0.5 for name in used])
         sureness = np.rint(127 * np.abs(2 * one - 1)).clip(1, 127).astype(np.uint8)
         side = np.where(positive, UNSURE + sureness, np.where(negative, UNSURE - sureness, UNSURE))
         seeds.append(side.astype(np.uint8))
@@ -131,37 +123,16 @@ def agreement(one: np.ndarray, other: np.ndarray) -> float:
     return 0.0 if chance >= 1 else (observed - chance) / (1 - chance)
 
 
-class SeedBatch(PrepareBatch):
-    """Images with their seeds as targets; a batch with true masks is refused, used or not."""
+class SeedBatch(TargetBatch):
+    """Images with their seeds ``[B, 1, H, W]``, as in :func:`pick_seeds`; a batch with true masks is refused."""
 
-    def __call__(
-        self,
-        batchdata: Mapping[str, Tensor],
-        device: str | torch.device | None = None,
-        non_blocking: bool = False,
-        **kwargs: Any,
-    ) -> tuple[Tensor, Tensor]:
-        """Move images and seeds to the device, as plain tensors.
+    key = SEEDS
 
-        Args:
-            batchdata: ``image`` ``[B, 3, H, W]`` in [0, 1] and ``seeds`` ``[B, 1, H, W]`` as in :func:`pick_seeds`.
-            device: where to.
-            non_blocking: see ``Tensor.to``.
-            kwargs: further arguments of ``Tensor.to``.
-
-        Returns:
-            Images, and seeds as they are.
-
-        Raises:
-            ConfigError: if the batch has no seeds, or carries masks.
-        """
+    def check(self, batchdata: Mapping[str, Tensor]) -> None:
+        """Refuse a batch without seeds, and one with masks, see :func:`~glas_wsol.batches.refuse_masks`."""
         if SEEDS not in batchdata:
             raise ConfigError("the training images have no seeds", "training batch", "run the first stage first")
-        if "mask" in batchdata:
-            what = "the loader hands out true masks, and this method learns from image labels only"
-            raise ConfigError(what, "training batch", "leave masks=True out of the data set's select()")
-        image, seeds = (moved(batchdata[key], device, non_blocking, **kwargs) for key in ("image", SEEDS))
-        return image, seeds
+        refuse_masks(batchdata, but=(SEEDS,))
 
 
 class PartialCrossEntropy(nn.Module):
