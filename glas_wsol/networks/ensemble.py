@@ -90,10 +90,23 @@ class EnsembleNetwork(nn.Module):
         Returns:
             ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k)``; the channels sum to 1.
         """
+        predictions: list[Tensor] = []
+        for member in self.members:
+            predictions.append(member(image))  # noqa: PERF401 - TorchScript takes no comprehension over modules
+        return self.combine(predictions)
+
+    def combine(self, predictions: list[Tensor]) -> Tensor:
+        """What the members say together.
+
+        Args:
+            predictions: of each member, ``[B, 1 + c, H, W]``, in their order.
+
+        Returns:
+            As :meth:`forward`.
+        """
         rest: list[Tensor] = []
         classes: list[Tensor] = []
-        for place, member in enumerate(self.members):
-            prediction = member(image)
+        for place, prediction in enumerate(predictions):
             rest.append(prediction[:, :1])
             if self.naming[place] or not self.names_class:
                 classes.append(class_conditional(prediction))

@@ -141,15 +141,28 @@ class MinMaxEntropyNetwork(TileNetwork):
             x: ``[B, 3, H, W]``, normalised.
             dropout: the pattern of an earlier call on the same samples; None draws one (in training).
         """
-        maps = self.class_maps(x)
+        return self.localize_from(self.features(x), x.shape[2], x.shape[3], dropout)
+
+    def localize_from(
+        self, features: list[Tensor], height: int, width: int, dropout: Tensor | None = None
+    ) -> Localized:
+        """What :meth:`localize` says, from the features of an image.
+
+        Args:
+            features: as :meth:`features` gives them.
+            height: of the image, in px.
+            width: of the image, in px.
+            dropout: as for :meth:`localize`.
+        """
+        maps = self.localizer.class_maps(features)
         if dropout is None:
             dropout = self.localizer.pooling.draw_dropout(maps)
         logits = self.localizer.pooling(maps, dropout)
         if torch.jit.is_scripting():
-            mask = self._mask(maps, logits, x.shape[2], x.shape[3])
+            mask = self._mask(maps, logits, height, width)
         else:  # autocast would round the matrix products, and so the mask, to 8 bits
-            with torch.autocast(x.device.type, enabled=False):
-                mask = self._mask(maps, logits, x.shape[2], x.shape[3])
+            with torch.autocast(maps.device.type, enabled=False):
+                mask = self._mask(maps, logits, height, width)
         return Localized(logits, mask, dropout)
 
     def _mask(self, maps: Tensor, logits: Tensor, height: int, width: int) -> Tensor:
@@ -221,16 +234,27 @@ class MinMaxEntropyNetwork(TileNetwork):
             ``p(class k | X+) R+_k`` of those that M names: the most likely channel of a pixel is its class, but how
             probable a class is of the image cannot be read from channels that share, see :meth:`presence`.
         """
+        return self.answer(image)[0]
+
+    def answer(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """What :meth:`forward` says, and what M says of the class on the way.
+
+        Args:
+            image: ``[B, 3, H, W]``, in [0, 1].
+
+        Returns:
+            ``[B, 1 + c, H, W]``, the prediction, and ``[B, c]``, class scores of M.
+        """
         x = self.normalise(image)
         localized = self.localize(x)
         mask = self.decidable(localized)
         logits = self.classify(x * mask)
         if not self.several:
-            return distribution(mask, logits.softmax(dim=1))
+            return distribution(mask, logits.softmax(dim=1)), localized.logits
         # As a softmax of logarithms, finite also where all p(k) or all regions are too small for float32.
         weights = F.logsigmoid(logits).unsqueeze(2).unsqueeze(3) + localized.mask.clamp(min=1e-30).log()
         shares = weights.masked_fill(~self._named(localized), -torch.inf).softmax(dim=1)
-        return torch.cat([1 - mask, mask * shares], dim=1)
+        return torch.cat([1 - mask, mask * shares], dim=1), localized.logits
 
     @torch.jit.unused
     def presence(self, image: Tensor) -> Tensor:

@@ -1,0 +1,156 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""What M says of the class of a whole image, and C of its decidable part and of the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glas_wsol.inferers import WholeTileInferer
+from glas_wsol.networks.ensemble import EnsembleNetwork
+from glas_wsol.networks.minmax import MinMaxEntropyNetwork
+from glas_wsol.networks.refined import RefinedNetwork
+
+__all__ = ["LOCALIZER", "UNDECIDABLE", "AskingInferer", "Opinion", "Opinions", "classifier_names", "consult"]
+
+LOCALIZER = "localizer_probabilities"
+"""Key of an evaluated item: ``[c]``, what M says of the whole image."""
+
+UNDECIDABLE = "undecidable_probabilities"
+"""Key of an evaluated item: ``[c]``, what C says of ``X-``; only where C's answer on ``X+`` is the class named."""
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """How probable each class is to one part of the network, given some of the image.
+
+    Attributes:
+        probabilities: one per class, in label order; they sum to 1 unless ``several``.
+        several: whether an image may have several classes.
+    """
+
+    probabilities: tuple[float, ...]
+    several: bool = False
+
+    @property
+    def entropy(self) -> float:
+        """In nats: 0 where it is sure, ``log c`` where it knows nothing.
+
+        Of several classes per image the mean over the classes of "has it or not", at most ``log 2``.
+        """
+        p = np.asarray(self.probabilities, dtype=np.float64)
+        parts = np.stack([p, 1 - p]) if self.several else p[None]
+        logs = np.log(parts, where=parts > 0, out=np.zeros_like(parts))
+        total = -(parts * logs).sum(axis=0)
+        return max(0.0, float(total.mean() if self.several else total.sum()))
+
+    @property
+    def normalised_entropy(self) -> float:
+        """:attr:`entropy` as a share of the largest it can be, in [0, 1]."""
+        return min(1.0, self.entropy / math.log(2 if self.several else len(self.probabilities)))
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """All opinions of an image's class; None of those that a method does not have, or nobody asked for.
+
+    Attributes:
+        localizer: of M, on the whole image.
+        decidable: of the classifier C on ``X+ = X R+``.
+        undecidable: of C on ``X- = X (1 - R+)``: even, if nothing there decides.
+    """
+
+    localizer: Opinion | None = None
+    decidable: Opinion | None = None
+    undecidable: Opinion | None = None
+
+
+def classifier_names(network: Any) -> bool:
+    """Whether the class named is that of a classifier C on the decidable region; of an ensemble, of every member's.
+
+    Args:
+        network: any of :mod:`glas_wsol.networks`.
+    """
+    if isinstance(network, EnsembleNetwork):
+        return all(map(classifier_names, network.members))
+    refined = isinstance(network, RefinedNetwork) and network.asks_classifier
+    return refined or isinstance(network, MinMaxEntropyNetwork)
+
+
+def consult(network: Any, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """A network's prediction and, in the same forward where it can be, what M and C say besides.
+
+    Args:
+        network: any of :mod:`glas_wsol.networks`, or another callable, which is asked for no more than its prediction.
+        image: ``[B, 3, H, W]``, in [0, 1].
+
+    Returns:
+        ``network(image)``, and the opinions by :data:`LOCALIZER` and :data:`UNDECIDABLE`, ``[B, c]`` each; those that
+        the network has. An ensemble's are the means over its members, where every member has one.
+    """
+    if isinstance(network, EnsembleNetwork):
+        return _consult_members(network, image)
+    if isinstance(network, MinMaxEntropyNetwork):
+        prediction, logits = network.answer(image)
+    elif isinstance(network, RefinedNetwork):
+        prediction = network(image)
+        if network.asks_localizer:  # the class named is M's: there is nothing more to ask
+            mass = prediction[:, 1:].double().sum(dim=(2, 3))
+            return prediction, {LOCALIZER: mass / mass.sum(dim=1, keepdim=True)}
+        logits = network.localize(network.normalise(image)).logits
+    else:
+        return network(image), {}
+    rest = network.classify(network.normalise(image) * prediction[:, :1])
+    said = {LOCALIZER: logits, UNDECIDABLE: rest}
+    return prediction, {key: network.probabilities(scores.double()) for key, scores in said.items()}
+
+
+def _consult_members(network: EnsembleNetwork, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    answers = [consult(member, image) for member in network.members]
+    prediction = network.combine([found for found, _ in answers])
+    keys = [key for key in answers[0][1] if all(key in said for _, said in answers)]
+    return prediction, {key: torch.stack([said[key] for _, said in answers]).mean(dim=0) for key in keys}
+
+
+class AskingInferer(WholeTileInferer):
+    """A :class:`~glas_wsol.inferers.WholeTileInferer` that also keeps what M and C say, in nearly the same work.
+
+    The prediction is the same to the last bit. C on the rest is one more forward of C, of its input's resolution; M has
+    spoken already. Of several views it is the mean of what is said of each.
+
+    Attributes:
+        opinions: of the last call, as :func:`consult` gives them.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.opinions: dict[str, Tensor] = {}
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """Predict, and ask.
+
+        Args:
+            inputs: ``[B, 3, H, W]``, in [0, 1].
+            network: any of :mod:`glas_wsol.networks`.
+            args: must be none.
+            kwargs: must be none.
+
+        Returns:
+            ``[B, 1 + c, H, W]``.
+        """
+        said: list[dict[str, Tensor]] = []
+
+        def ask(view: Tensor) -> Tensor:
+            prediction, opinions = consult(network, view)
+            said.append(opinions)
+            return prediction
+
+        prediction = super().__call__(inputs, ask, *args, **kwargs)
+        self.opinions = {key: torch.stack([one[key] for one in said]).mean(dim=0) for key in said[0]}
+        return prediction
