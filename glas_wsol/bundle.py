@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ import monai.bundle
 from monai.bundle import ConfigParser
 from monai.utils import ensure_tuple
 
+from glas_wsol.audit import audit
 from glas_wsol.errors import ConfigError, GlasWsolError, OutputError, WeightsError
 from glas_wsol.networks.ensemble import EnsembleNetwork, common_card
 from glas_wsol.networks.weights import load_strictly, read_state_dict, sha256_of
@@ -55,6 +57,7 @@ def preflight(output_dir: str) -> None:
     # MONAI tries an optional GPU decoder for DICOM whenever pydicom is installed, and says that it is not there.
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     refuse_unknown_ids(sys.argv)
+    _warn_of_strange_code(sys.argv)
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
         raise OutputError("the output folder is a file", folder, "choose another output_dir")
@@ -136,6 +139,26 @@ def refuse_unknown_ids(argv: Sequence[str]) -> None:
         near = difflib.get_close_matches(identifier, known, n=1, cutoff=0.5)
         near = near or [name for name in known if "#" not in name]
         raise ConfigError(f"no setting named {identifier!r}", "command line", f"did you mean {' or '.join(near)}")
+
+
+def _warn_of_strange_code(argv: Sequence[str]) -> None:
+    """One line of warning where a config of the command line has what is not on the lists of the audit."""
+    files = _config_files(argv)
+    found = audit(files) if files else []
+    if found:
+        more = f" (and {len(found) - 1} more places)" if len(found) > 1 else ""
+        fix = f"look through it with: python -m glas_wsol audit {shlex.join(files)}"
+        logger.warning("a config may run code that this package does not know: %s%s; %s", found[0], more, fix)
+
+
+def _config_files(argv: Sequence[str]) -> list[str]:
+    """The config files of a command line; none of any but ``python -m monai.bundle run ...``."""
+    if len(argv) < 2 or Path(argv[0]).parent.name != "bundle" or argv[1] not in ("run", "run_workflow"):
+        return []
+    files = _literal(dict(_options(argv[2:])).get("config_file"))
+    if isinstance(files, str):
+        files = [files] if Path(files).is_file() else files.split(",")
+    return [str(file) for file in files or () if Path(str(file)).is_file()]
 
 
 def unknown_ids(parser: ConfigParser, ids: Sequence[str]) -> list[str]:

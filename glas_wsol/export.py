@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import glas_wsol
+from glas_wsol.audit import plain_data_faults
 from glas_wsol.bundle import model_card
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
 
@@ -30,7 +31,7 @@ def export_bundle(bundle: str | Path, output: str | Path, model: str | Path | No
         The copy.
 
     Raises:
-        ConfigError: if ``bundle`` is not a bundle.
+        ConfigError: if ``bundle`` is not a bundle, or the model's description has what a config would execute.
         OutputError: if the target exists and is not an export.
         WeightsError: if there is no such model.
     """
@@ -61,7 +62,7 @@ def export_bundle(bundle: str | Path, output: str | Path, model: str | Path | No
             card = Path(model).with_suffix(".json")
             if card.is_file():
                 shutil.copy2(card, whole / "models" / "model.json")
-                _describe(whole / "configs" / "inference.json", model_card(str(model)))
+                _describe(whole / "configs" / "inference.json", model_card(str(model)), card)
         if target.exists():
             shutil.rmtree(target)
         whole.rename(target)
@@ -72,8 +73,12 @@ def export_bundle(bundle: str | Path, output: str | Path, model: str | Path | No
     return target
 
 
-def _describe(config: Path, card: dict[str, Any]) -> None:
+def _describe(config: Path, card: dict[str, Any], where: Path) -> None:
     """Write what the shipped model is into the inference config: MONAI's `load` reads no model.json."""
     content = json.loads(config.read_text(encoding="utf-8"))
-    content["card"].update({key: card[key] for key in content["card"].keys() & card.keys()})
+    described = {key: card[key] for key in content["card"].keys() & card.keys()}
+    faults = plain_data_faults(described, "model.json")
+    if faults:  # MONAI would execute it
+        raise ConfigError(f"the model's description is no plain data: {faults[0]}", where, "correct model.json")
+    content["card"].update(described)
     config.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
