@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 __all__ = [
+    "ArchiveError",
     "ConfigError",
     "DatalistError",
     "GlasWsolError",
@@ -35,6 +36,10 @@ class GlasWsolError(Exception):
         place = f" [{self.where}]" if self.where else ""
         remedy = f": {fix}" if fix else ""
         super().__init__(f"{what}{place}{remedy}".replace("\n", " "))
+
+
+class ArchiveError(GlasWsolError):
+    """An archive that is damaged, another one than expected, or unsafe to unpack."""
 
 
 class ConfigError(GlasWsolError):
