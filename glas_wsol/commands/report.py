@@ -1,0 +1,29 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""``python -m glas_wsol report``: one HTML page of a run, to be opened in any browser."""
+
+from __future__ import annotations
+
+import argparse
+
+__all__ = ["register"]
+
+
+def register(commands: argparse._SubParsersAction) -> None:
+    """Add the command.
+
+    Args:
+        commands: of the program's parser.
+    """
+    parser = commands.add_parser("report", help="one HTML page of a run: inference, evaluation or training")
+    parser.add_argument("folder", help="output folder of the run")
+    parser.add_argument("--output", metavar="FILE", help="page to write (default: report.html in the folder)")
+    help_text = "what the pictures of an image may take, 1000 bytes each (default: 40)"
+    parser.add_argument("--kilobytes", type=float, default=40, metavar="N", help=help_text)
+    parser.set_defaults(command=_report)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from glas_wsol.report import write_report
+
+    path = write_report(arguments.folder, arguments.output, arguments.kilobytes, progress=True)
+    print(f"open {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -1,0 +1,210 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The images of a run as a report sees them: one frozen value each, read from the tables that runs write."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from glas_wsol.cells import read_cells
+from glas_wsol.errors import OutputError
+
+__all__ = ["AGAIN", "Case", "Opinion", "number", "read_cases", "read_failures", "read_rows"]
+
+AGAIN = "run the command that wrote it again"
+
+# Who is asked in predictions.json, and of which part of the image. Not every method has them.
+_PARTS = {"localizer": "image", "decidable": "decidable", "undecidable": "undecidable"}
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What the model says of the class on seeing a part of the image.
+
+    Attributes:
+        probabilities: of every class, in label order, each in [0, 1].
+        entropy: in nats; None where it is not known.
+        share: the entropy as a share of the largest it can be, in [0, 1]; None where it is not known.
+    """
+
+    probabilities: Mapping[str, float]
+    entropy: float | None = None
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image: what was said of it, where its files are, and the truth where that is known.
+
+    Attributes:
+        name: unique in its run.
+        image: its file.
+        said: the class or classes named, or ``"no evidence"``; empty where the method names none, or nothing was found.
+        probability: of the most probable class named, in [0, 1]; None where none is.
+        probabilities: of every class; empty without evidence and where the method names no class.
+        opinions: by part of the image: ``"image"``, ``"decidable"``, ``"undecidable"``; those that are known.
+        decidable: share of the image in the mask, in [0, 1]; None of an image that failed.
+        regions: boxes of the mask; None of an image that failed.
+        evidence: False if the image shows nothing to decide on.
+        reason: why not, or why it failed; empty otherwise.
+        fix: what to do about a failure.
+        failed: whether there is no result of it.
+        size: width and height in pixels; None where unknown.
+        mask: its mask's file; None where none is there.
+        overlay: its overlay's file; None where none is there.
+        truth: its class or classes by the datalist; empty where unknown.
+        predicted: the class or classes most probable, with evidence or without; empty where there is no truth either.
+        outlines: its true mask's file; None where there is none.
+        scores: figures of this image alone, such as its F1+, by key.
+    """
+
+    name: str
+    image: str
+    said: str = ""
+    probability: float | None = None
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    opinions: Mapping[str, Opinion] = field(default_factory=dict)
+    decidable: float | None = None
+    regions: int | None = None
+    evidence: bool = True
+    reason: str = ""
+    fix: str = ""
+    failed: bool = False
+    size: tuple[int, int] | None = None
+    mask: Path | None = None
+    overlay: Path | None = None
+    truth: str = ""
+    predicted: str = ""
+    outlines: Path | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def wrong(self) -> bool | None:
+        """Whether another class was named than the true one, evidence or not; None where either is unknown."""
+        return self.truth != self.predicted if self.truth and self.predicted else None
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None of anything else.
+
+    Args:
+        value: of JSON or of a cell.
+    """
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def read_cases(entries: Sequence[Any], folder: Path, rows: Iterable[Mapping[str, str]] = ()) -> tuple[Case, ...]:
+    """The images of ``predictions.json``, each with its row of ``evaluation.csv`` if there is one.
+
+    Args:
+        entries: the content of the file.
+        folder: it lies in; masks and overlays lie below.
+        rows: of the table.
+
+    Raises:
+        OutputError: if an entry is not one that a run writes.
+    """
+    known = {row.get("name", ""): row for row in rows}
+    try:
+        return tuple(_case(entry, folder, known.get(entry["name"], {})) for entry in entries)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise OutputError("an entry is not one that a run writes", folder / "predictions.json", AGAIN) from error
+
+
+def _case(entry: Mapping[str, Any], folder: Path, row: Mapping[str, str]) -> Case:
+    name, evidence = str(entry["name"]), bool(entry.get("evidence", True))
+    probabilities = _probabilities(entry.get("probabilities")) if evidence else {}
+    said = str(entry.get("class", ""))
+    named = [probabilities[one] for one in said.split(";") if one in probabilities]
+    width, height = number(entry.get("width")), number(entry.get("height"))
+    scores = {key: number(row.get(key)) for key in ("f1_foreground", "f1_background")}
+    return Case(
+        name=name,
+        image=str(entry["path"]),
+        said=said,
+        probability=max(named, default=max(probabilities.values(), default=None)),
+        probabilities=probabilities,
+        opinions=_opinions(entry) if evidence else {},
+        decidable=number(entry["decidable_fraction"]),
+        regions=len(entry.get("boxes") or ()),
+        evidence=evidence,
+        reason=str(entry.get("reason") or ""),
+        size=(int(width), int(height)) if width and height else None,
+        mask=_inside(folder, name, "masks", (".png", ".tif")),
+        overlay=_inside(folder, name, "overlays", (".png",)),
+        truth=row.get("label", ""),
+        predicted=row.get("predicted", ""),
+        outlines=Path(row["mask"]) if row.get("mask") else None,
+        scores={key: value for key, value in scores.items() if value is not None},
+    )
+
+
+def _probabilities(values: Any) -> dict[str, float]:
+    return {str(name): float(p) for name, p in dict(values or {}).items()}
+
+
+def _opinions(entry: Mapping[str, Any]) -> dict[str, Opinion]:
+    said = dict(entry.get("opinions") or {})
+    found = {}
+    for who, part in _PARTS.items():
+        one = said.get(who)
+        if one and one.get("probabilities"):
+            entropy, share = number(one.get("entropy")), number(one.get("normalised_entropy"))
+            found[part] = Opinion(_probabilities(one["probabilities"]), entropy, share)
+    return found
+
+
+def _inside(folder: Path, name: str, kind: str, suffixes: Sequence[str]) -> Path | None:
+    """The image's file of some kind; a name that somebody edited must not reach out of the folder."""
+    if not name or name != Path(name).name:
+        return None
+    paths = (folder / kind / f"{name}{suffix}" for suffix in suffixes)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def read_failures(path: Path) -> tuple[Case, ...]:
+    """The images of ``failed.csv``; none if there is no such file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OutputError: if it cannot be read.
+    """
+    if not path.is_file():
+        return ()
+    return tuple(
+        Case(
+            name=Path(row.get("image", "")).name or row.get("image", ""),
+            image=row.get("image", ""),
+            reason=f"{row.get('stage', '')}: {row.get('what', '')}",
+            fix=row.get("fix", ""),
+            failed=True,
+            evidence=False,
+        )
+        for row in read_rows(path)
+    )
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table that a run wrote, by column.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OutputError: if it cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return read_cells(file)[1]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise OutputError("this table cannot be read", path, AGAIN) from error

@@ -1,0 +1,216 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""What a folder of results holds: an inference, an evaluation, a training, or the last two together."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from glas_wsol.errors import OutputError
+from glas_wsol.handlers.clock import read_clock
+from glas_wsol.report.cases import AGAIN, Case, number, read_cases, read_failures, read_rows
+
+__all__ = ["Contents", "Series", "read_folder"]
+
+logger = logging.getLogger(__name__)
+
+_TITLES = {
+    "loss": "Training loss, all terms",
+    "loss_relevant": "Loss of the classifier on the decidable part",
+    "loss_irrelevant": "Loss of its certainty on the rest",
+    "loss_localizer": "Loss of the localizer",
+    "classification_error": "Validation: classification error",
+    "cross_entropy": "Validation: cross-entropy of the class, nats",
+}
+_HIDDEN = ("selection_score",)  # the two validation curves in one number
+
+
+@dataclass(frozen=True)
+class Series:
+    """A figure over the epochs.
+
+    Attributes:
+        key: its name in the run's logs.
+        title: in words.
+        points: epoch and value, in the order of the epochs.
+    """
+
+    key: str
+    title: str
+    points: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What was found.
+
+    Attributes:
+        folder: that was read.
+        kinds: ``"inference"``, ``"evaluation"``, ``"training"``: those found.
+        card: ``model.json`` of a training; empty elsewhere.
+        evaluation: ``evaluation.json``; empty elsewhere.
+        made_with: what the record of an inference says it was made with; empty elsewhere.
+        entry: what ``predictions.json`` says of the first image; its provenance is that of all.
+        cases: the images, those that failed last.
+        history: curves of a training.
+        rounds: of a second stage: figures by name.
+        epochs: times of a training's epochs, see :func:`~glas_wsol.handlers.clock.read_clock`.
+        diagram: reliability diagram of an evaluation, PNG; None where there is none.
+        written: when the results were, UTC.
+    """
+
+    folder: Path
+    kinds: tuple[str, ...]
+    card: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+    made_with: Mapping[str, Any]
+    entry: Mapping[str, Any]
+    cases: tuple[Case, ...]
+    history: tuple[Series, ...]
+    rounds: tuple[Mapping[str, float], ...]
+    epochs: tuple[Mapping[str, Any], ...]
+    diagram: Path | None
+    written: datetime
+
+    @property
+    def alarm(self) -> tuple[float | None, str] | None:
+        """How far the run is to be trusted: a score in [0, 1], or None, and a verdict; None where nothing judged it."""
+        for source in (self.card, self.entry, self.evaluation):
+            alarm = source.get("alarm")
+            if isinstance(alarm, Mapping) and (alarm.get("verdict") or number(alarm.get("score")) is not None):
+                return number(alarm.get("score")), str(alarm.get("verdict") or "")
+        return None
+
+
+def read_folder(folder: str | Path) -> Contents:
+    """Find out what a folder holds, and read it.
+
+    Args:
+        folder: the output folder of ``inference.json``, ``evaluate.json`` or ``train.json``.
+
+    Raises:
+        OutputError: if it holds none of their results, or they are damaged or unfinished.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise OutputError("no such folder", root, "name the output folder of a run")
+    evaluation = _mapping(root / "evaluation.json")
+    card = _mapping(root / "models" / "model.json")
+    predictions = root / str(evaluation.get("split", "")) / "predictions.json" if evaluation else None
+    if predictions is None and (root / "predictions.json").is_file():
+        predictions = root / "predictions.json"
+    history = _history(root / "tensorboard")
+    trained = bool(card or history)
+    if predictions is None and not trained:
+        if (root / "finished.jsonl").is_file():
+            raise OutputError("this run has not ended", root, f"{AGAIN}; it goes on where it stopped")
+        fix = "name the output folder of a training, an evaluation or an inference"
+        raise OutputError("there are no results here", root, fix)
+    entries = _list(predictions) if predictions else []
+    rows = read_rows(root / "evaluation.csv") if evaluation else []
+    place = predictions.parent if predictions else root
+    cases = read_cases(entries, place, rows) + read_failures(place / "failed.csv")
+    names = (
+        ("training" if trained else ""),
+        ("evaluation" if evaluation else "inference" if predictions else ""),
+    )
+    marks = [root / "evaluation.json", predictions, root / "models" / "model.json", root / "tensorboard"]
+    newest = max(mark.stat().st_mtime for mark in marks if mark is not None and mark.exists())
+    diagram = root / "reliability.png"
+    return Contents(
+        folder=root,
+        kinds=tuple(filter(None, names)),
+        card=card,
+        evaluation=evaluation,
+        made_with=_made_with(place / "finished.jsonl"),
+        entry=entries[0] if entries else {},
+        cases=cases,
+        history=history,
+        rounds=_rounds(root / "models" / "seeds"),
+        epochs=tuple(read_clock(root / "models" / "clock.json")),
+        diagram=diagram if evaluation and diagram.is_file() else None,
+        written=datetime.fromtimestamp(newest, timezone.utc),
+    )
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError("this file is damaged", path, AGAIN) from error
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """The content of a file; empty if there is none."""
+    if not path.is_file():
+        return {}
+    content = _json(path)
+    if not isinstance(content, dict):
+        raise OutputError("this file is not one of a run", path, AGAIN)
+    return content
+
+
+def _list(path: Path) -> list[Any]:
+    if not path.is_file():
+        raise OutputError("the table of the images is not there", path, AGAIN)
+    content = _json(path)
+    if not isinstance(content, list):
+        raise OutputError("this file is not one of a run", path, AGAIN)
+    return content
+
+
+def _made_with(path: Path) -> dict[str, Any]:
+    """The first line of the record; nothing of a damaged one: the tables have all figures."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return dict(json.loads(file.readline())["made_with"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
+def _history(folder: Path) -> tuple[Series, ...]:
+    """The curves in TensorBoard's files; of an epoch that was run again, the later value."""
+    if not folder.is_dir() or not any(folder.glob("events.out.tfevents.*")):
+        return ()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of a file whose end was cut off by a kill
+    found = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    found.Reload()
+    keys = [key for key in found.Tags()["scalars"] if key not in _HIDDEN]
+    order = list(_TITLES)
+    keys.sort(key=lambda key: (order.index(key) if key in order else len(order), key))
+    series = []
+    for key in keys:
+        values: dict[int, float] = {}
+        for event in sorted(found.Scalars(key), key=lambda event: event.wall_time):
+            value = number(event.value)
+            if value is not None:
+                values[int(event.step)] = value
+        if values:
+            series.append(Series(key, _TITLES.get(key, key), tuple(sorted(values.items()))))
+    return tuple(series)
+
+
+def _rounds(folder: Path) -> tuple[dict[str, float], ...]:
+    """What each round of a second stage left beside its seeds; those that can be read."""
+    found = []
+    for path in sorted(folder.glob("round_*/seeds.json"), key=lambda path: (len(path.parent.name), path.parent.name)):
+        try:
+            record = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            logger.warning("%s cannot be read: left out", path)
+            continue
+        orientation = record.get("orientation")
+        margin = orientation.get("margin") if isinstance(orientation, Mapping) else None
+        values = {"margin": margin, **{k: record.get(k) for k in ("loss", *_AGREEMENTS)}}
+        found.append({key: value for key, one in values.items() if (value := number(one)) is not None})
+    return tuple(found)
+
+
+_AGREEMENTS = ("teachers_agree", "student_agrees", "same_as_before")

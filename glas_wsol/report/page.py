@@ -1,0 +1,163 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The page itself: one HTML file that loads nothing, runs no script but its own, and is written image by image."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from tqdm import tqdm
+
+from glas_wsol import __version__
+from glas_wsol.errors import ConfigError, OutputError
+from glas_wsol.report.curves import chart
+from glas_wsol.report.folder import Contents, read_folder
+from glas_wsol.report.pictures import LEAST_BYTES
+from glas_wsol.report.rows import STATES, Row, columns, rows
+from glas_wsol.report.summary import counts, facts, figures, rounds, shown, training_facts
+from glas_wsol.writers.atomic import atomic_write
+
+__all__ = ["write_report"]
+
+_HERE = Path(__file__).parent
+_MARK = b'<meta name="generator" content="glas_wsol report'
+_TITLES = {
+    ("training",): "Training",
+    ("training", "evaluation"): "Training and evaluation",
+    ("training", "inference"): "Training and inference",
+    ("evaluation",): "Evaluation",
+    ("inference",): "Localization",
+}
+_PNG, _LARGEST_DIAGRAM = b"\x89PNG\r\n\x1a\n", 500_000
+
+
+def write_report(
+    folder: str | Path, output: str | Path | None = None, kilobytes: float = 40, progress: bool = False
+) -> Path:
+    """Write one self-contained HTML file of a run: of inference, of evaluation, of training, or of the last two.
+
+    Images are read and written one by one: memory does not grow with their number. The file depends on the folder
+    alone: the same folder gives the same bytes. It appears whole or not at all, and replaces an earlier report only.
+
+    Args:
+        folder: the run's output folder.
+        output: the file; defaults to ``report.html`` in the folder.
+        kilobytes: 1000 bytes; what the pictures of an image may take, at least 8.
+        progress: whether to show a bar with the time left.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: if ``kilobytes`` is too small.
+        OutputError: if the folder holds no results, or the file cannot be written or is no report.
+    """
+    limit = int(1000 * kilobytes)
+    if limit < LEAST_BYTES:
+        fix = f"give at least {LEAST_BYTES // 1000}"
+        raise ConfigError(f"{kilobytes:g} kilobytes are too few for the pictures of an image", "report", fix)
+    contents = read_folder(folder)
+    path = Path(output) if output is not None else contents.folder / "report.html"
+    _refuse_others(path)
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.filters.update(percent=shown)
+    template = environment.get_template("page.html")
+    with atomic_write(path) as file:
+        for piece in template.generate(_context(contents, limit, progress)):
+            file.write(piece.encode("utf-8", "backslashreplace"))  # of file names that are not UTF-8
+    return path
+
+
+def _refuse_others(path: Path) -> None:
+    """Replace nothing but a report."""
+    if not path.exists():
+        return
+    try:
+        with path.open("rb") as file:
+            ours = _MARK in file.read(4096)
+    except OSError:
+        ours = False
+    if not ours:
+        raise OutputError("this file is not an earlier report", path, "choose another --output")
+
+
+def _context(contents: Contents, limit: int, progress: bool) -> dict[str, Any]:
+    evaluation = contents.evaluation
+    titles = columns(contents.cases)
+    measured = figures(evaluation)
+    lines = rounds(contents)
+    epoch = contents.card.get("epoch")
+    chosen = epoch if isinstance(epoch, int) and not contents.rounds else None  # a round's epochs are not the curves'
+    done = [case for case in contents.cases if not case.failed]
+    wanted = {"all", *(["evidence", "none"] if done else []), *(["failed"] if len(done) < len(contents.cases) else [])}
+    wanted |= {"wrong"} if any(case.wrong is not None for case in done) else set()
+    sources = {name: (_HERE / name).read_text(encoding="utf-8") for name in ("style.css", "script.js", "noscript.css")}
+    return {
+        "version": __version__,
+        "name": contents.folder.resolve().name,
+        "kind": _TITLES[contents.kinds],
+        "kinds": contents.kinds,
+        "alarm": contents.alarm,
+        "counts": counts(contents.cases),
+        "facts": facts(contents),
+        "figures": measured,
+        "below": [figure.title for figure in measured if figure.below],
+        "interval": evaluation.get("interval", ""),
+        "charts": [chart(series, chosen) for series in contents.history],
+        "history": contents.history,
+        "chosen": chosen,
+        "training": training_facts(contents),
+        "round_titles": lines[0],
+        "rounds": lines[1],
+        "diagram": _diagram(contents.diagram),
+        "columns": titles,
+        "has_probability": any(title.key == "probability" for title in titles),
+        "has_decidable": any(title.key == "decidable" for title in titles),
+        "has_truth": any(case.outlines for case in contents.cases),
+        "classes": sorted({case.said for case in done if case.evidence and case.said}),
+        "states": {key: text for key, text in STATES.items() if key in wanted},
+        "number": len(contents.cases),
+        "rows": _followed(
+            rows(contents.cases, titles, evaluation.get("mask_threshold") or 0, limit), len(contents.cases), progress
+        ),
+        "style": Markup(sources["style.css"]),  # noqa: S704 this package's own files
+        "script": Markup(sources["script.js"]),  # noqa: S704
+        "noscript": Markup(sources["noscript.css"]),  # noqa: S704
+        "policy": _policy(sources),
+    }
+
+
+def _followed(made: Iterator[Row], total: int, progress: bool) -> Iterator[Row]:
+    return iter(tqdm(made, "drawing", total, unit="image", disable=not progress))
+
+
+def _policy(sources: dict[str, str]) -> str:
+    """What a browser may load and run: pictures inside the file, and these very styles and this very script."""
+    digests = {
+        name: "'sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii") + "'"
+        for name, text in sources.items()
+    }
+    return (
+        f"default-src 'none'; img-src data:; style-src {digests['style.css']} {digests['noscript.css']}; "
+        f"script-src {digests['script.js']}; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _diagram(path: Path | None) -> str:
+    """The reliability diagram as a data URI; empty where there is none, or what is there is no picture of ours."""
+    if path is None or path.stat().st_size > _LARGEST_DIAGRAM:
+        return ""
+    data = path.read_bytes()
+    return "data:image/png;base64," + base64.b64encode(data).decode("ascii") if data.startswith(_PNG) else ""
