@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Shared fixtures: small networks that run in milliseconds."""
+"""Shared fixtures: small networks that run in milliseconds; checkpoints compared."""
 
 from __future__ import annotations
 
@@ -35,6 +35,17 @@ def tiny_network(seed: int = 0, **options: Any) -> MinMaxEntropyNetwork:
                 module.running_var.uniform_(0.05, 0.2)
                 nn.init.uniform_(module.weight, 0.5, 1.5)
     return network
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two checkpoints, or what they are made of, are equal bit by bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
 
 
 @pytest.fixture

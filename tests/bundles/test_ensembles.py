@@ -17,7 +17,7 @@ from glas_wsol.errors import ConfigError
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.networks.weights import read_state_dict, sha256_of
 from glas_wsol.transforms import read_mask, read_rgb
-from tests.bundles.conftest import config, workflow
+from tests.bundles.conftest import config, own_error, workflow
 
 VIEWS: dict[str, Any] = {"flips": True, "rotations": True, "scales": [1.0, 1.5]}
 
@@ -100,7 +100,6 @@ def test_a_member_of_another_fold_is_refused(trained, tmp_path):
     files = [str(trained.model), another_seed(trained.model, tmp_path / "second", fold="stratified-1")]
     with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI wraps what a component raises
         evaluated(trained, tmp_path / "evaluated", checkpoint=files)
-    error: BaseException | None = caught.value
-    while error is not None and not isinstance(error, ConfigError):
-        error = error.__cause__ or error.__context__
+    error = own_error(caught.value)
+    assert isinstance(error, ConfigError)
     assert "fold was 'stratified-1', is 'stratified-0'" in str(error)

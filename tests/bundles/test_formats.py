@@ -12,9 +12,9 @@ import pydicom
 import pytest
 from PIL import Image
 
-from glas_wsol.errors import ConfigError, GlasWsolError, IncompleteError
+from glas_wsol.errors import ConfigError, IncompleteError
 from glas_wsol.writers.formats import FORMATS
-from tests.bundles.conftest import Run, config, workflow
+from tests.bundles.conftest import Run, config, own_error, workflow
 from tests.dicoms import dicom, save
 
 pytestmark = pytest.mark.slow
@@ -26,13 +26,6 @@ def infer(trained: Run, folder: Path, **override) -> list[dict]:
     paths = {"dataset_dir": str(folder / "tiles"), "output_dir": str(folder / "out")}
     workflow("inference", files, **settings, **paths, **override).run()
     return json.loads((folder / "out" / "predictions.json").read_text(encoding="utf-8"))
-
-
-def own(error: BaseException) -> BaseException:
-    """The project's error, which MONAI wraps."""
-    while not isinstance(error, GlasWsolError):
-        error = error.__cause__
-    return error
 
 
 def tiles(folder: Path) -> np.ndarray:
@@ -80,8 +73,9 @@ def test_an_image_that_no_segmentation_can_refer_to_fails_alone(trained, tmp_pat
     save(tmp_path / "tiles" / "c.dcm", nameless)
     with pytest.raises(RuntimeError) as caught:
         infer(trained, tmp_path, formats=["png", "dicom"])
-    assert isinstance(own(caught.value), IncompleteError)
-    assert "1 of 3 images failed" in str(own(caught.value))
+    error = own_error(caught.value)
+    assert isinstance(error, IncompleteError)
+    assert "1 of 3 images failed" in str(error)
     with (tmp_path / "out" / "failed.csv").open(encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert row["image"].endswith("c.dcm")
@@ -96,7 +90,7 @@ def test_an_unknown_format_is_refused_in_one_line_before_anything_is_written(tra
     tiles(tmp_path)
     with pytest.raises(RuntimeError) as caught:
         infer(trained, tmp_path, formats=["geojsn"])
-    error = own(caught.value)
+    error = own_error(caught.value)
     assert isinstance(error, ConfigError)
     assert "there is no format 'geojsn' [formats]: did you mean 'geojson'?" in str(error)
     assert list((tmp_path / "out").rglob("*")) == []

@@ -15,11 +15,11 @@ from ignite.engine import Events
 from glas_wsol import refine, self_training
 from glas_wsol.bundle import model_card
 from glas_wsol.data.phantom_tissue import write_tissue_phantom
-from glas_wsol.errors import GlasWsolError
 from glas_wsol.handlers import checkpoint
 from glas_wsol.handlers.clock import read_clock
 from glas_wsol.transforms import read_mask
-from tests.bundles.conftest import BUNDLES, DATA, ROOT, SMALL, config, workflow
+from tests.bundles.conftest import BUNDLES, DATA, ROOT, SMALL, config, own_error, workflow
+from tests.conftest import same
 
 GLAS = BUNDLES[0]
 FILES = [config(GLAS, "train"), config(GLAS, "refine")]
@@ -56,16 +56,6 @@ def state(output: Path) -> dict[str, Any]:
         elif path.is_file() and path.name != "clock.json":
             found[name] = path.read_bytes()
     return found
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return a == b
 
 
 def test_both_stages_leave_a_model_of_their_own(whole):
@@ -147,12 +137,7 @@ def refused(phantom: Path, output: Path, row: str | None = None, **changes: Any)
         del asked["passes"]  # the row says
     with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI wraps what a component raises
         workflow("train", files, **asked).run()
-    error: BaseException | None = caught.value
-    while error is not None and not isinstance(error, GlasWsolError):
-        error = error.__cause__ or error.__context__
-    assert error is not None, caught.value
-    assert "\n" not in str(error)
-    return str(error)
+    return str(own_error(caught.value))
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,17 @@ from ignite.engine import Events
 
 from glas_wsol.data.phantom_tissue import write_tissue_phantom
 from glas_wsol.errors import ConfigError, GlasWsolError, OutputError
-from tests.bundles.conftest import BUNDLES, DATA, SMALL, config, workflow
+from tests.bundles.conftest import BUNDLES, DATA, ROOT, SMALL, config, own_error, workflow
+from tests.conftest import same
 
 GLAS = BUNDLES[0]
+# `python -m monai.bundle` with the narrow trunk.
+LAUNCH = """
+import runpy
+from tests.bundles.conftest import NARROW, SMALL, TRUNKS
+TRUNKS[SMALL["trunk"]] = NARROW
+runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+"""
 
 
 def settings(phantom: Path, output: Path, **changes):
@@ -50,16 +58,6 @@ def undisturbed(phantom, tmp_path_factory):
 
 def files(output: Path) -> dict[str, dict]:
     return {name: torch.load(output / "models" / name, weights_only=True) for name in ("model.pt", "last.pt")}
-
-
-def same(a, b) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return a == b
 
 
 def test_the_same_seed_gives_the_same_bits_whatever_the_number_of_workers(phantom, undisturbed, tmp_path):
@@ -116,10 +114,7 @@ def test_resuming_with_other_settings_or_against_the_users_word_is_refused(phant
     def cause(**changes) -> GlasWsolError:
         with pytest.raises(RuntimeError) as caught:
             workflow("train", [config(GLAS, "train")], **settings(phantom, undisturbed, **changes)).run()
-        error: BaseException | None = caught.value
-        while error is not None and not isinstance(error, GlasWsolError):
-            error = error.__cause__
-        return error
+        return own_error(caught.value)
 
     before = {path.name: path.read_bytes() for path in (undisturbed / "models").iterdir()}
     more = write_tissue_phantom(tmp_path / "more", **{**DATA[GLAS]["phantom"], "train": 16})
@@ -134,7 +129,6 @@ def test_resuming_with_other_settings_or_against_the_users_word_is_refused(phant
         refused = cause(**changes)
         assert isinstance(refused, ConfigError), changes
         assert re.search(named, str(refused)), str(refused)
-        assert "\n" not in str(refused)
     assert isinstance(cause(resume=False), OutputError)
     assert {path.name: path.read_bytes() for path in (undisturbed / "models").iterdir()} == before
 
@@ -148,10 +142,10 @@ def test_the_same_images_in_a_moved_folder_are_the_same_data(phantom, undisturbe
 
 @pytest.mark.slow
 def test_killed_at_any_moment_and_resumed_the_bits_are_those_of_an_undisturbed_run(phantom, undisturbed, tmp_path):
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config(GLAS, "train")]
+    command = [sys.executable, "-c", LAUNCH, "run", "--config_file", config(GLAS, "train")]
     for name, value in settings(phantom, tmp_path).items():
         command += [f"--{name}", str(value)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     last, deadline = tmp_path / "models" / "last.pt", time.monotonic() + 240
     while not last.exists() and process.poll() is None and time.monotonic() < deadline:

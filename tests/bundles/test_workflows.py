@@ -39,6 +39,7 @@ def test_evaluation_writes_figures_masks_and_rows(trained, tmp_path, split):
     )
     assert evaluate.check_properties() == []
     evaluate.run()
+    assert (tmp_path / "reliability.png").is_file()
     report = json.loads((tmp_path / "evaluation.json").read_text())
     items = load_datalist(trained.output / "phantom", fold="stratified-0").select(split, masks=True)
     assert report["n"] == report["n_with_masks"] == len(items)

@@ -19,6 +19,7 @@ from torch import nn
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
 from glas_wsol.handlers import EarlyStop, RunCheckpoint, checkpoint, write_model
 from glas_wsol.networks.weights import read_state_dict, sha256_of
+from tests.conftest import same
 
 
 class Network(nn.Linear):
@@ -79,16 +80,6 @@ class Run:
 
 def contents(folder: Path) -> dict[str, Any]:
     return {name: torch.load(folder / name, weights_only=True) for name in ("model.pt", "last.pt")}
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return a == b
 
 
 def test_the_model_is_that_of_the_best_epoch_and_the_card_says_so(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 import torch
 from monai.data import decollate_batch
 from monai.engines import SupervisedEvaluator
+from torch import Tensor
 
 from glas_wsol.errors import ConfigError
 from glas_wsol.handlers import ClassOpinions, EvaluationReport
@@ -28,10 +29,14 @@ from glas_wsol.metrics import (
     share_interval,
 )
 from glas_wsol.networks import EnsembleNetwork, RefinedNetwork
+from glas_wsol.networks.base import TileNetwork
 from glas_wsol.networks.weights import sha256_of
 from tests.conftest import tiny_network, tiny_trunk
 from tests.handlers.conftest import broken_off, item, left, rows
 from tests.metrics.conftest import evaluate
+
+IMAGES = torch.rand(2, 3, 70, 101, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 2])
 
 
 def metrics() -> dict[str, Any]:
@@ -218,52 +223,44 @@ def test_the_summary_prints_percent_beside_interval_and_floor():
     assert lines[4] == [*titles[3], "(px)", "52.2", "50.0", "to", "54.0"]
 
 
-def test_the_other_opinions_are_the_localizer_s_and_the_classifier_s_of_the_whole_image():
-    network = tiny_network(num_classes=3).eval()
-    image = torch.rand(2, 3, 70, 101, generator=torch.Generator().manual_seed(0))
+def opinions(network: TileNetwork, inferer: WholeTileInferer, image: Tensor | None = None) -> dict[str, Tensor]:
+    """What an evaluation of two images has of the network besides its prediction: who says so, and ``[B, c]``."""
     evaluator = SupervisedEvaluator(
         device="cpu",
-        val_data_loader=[{"image": image, "label": torch.tensor([0, 2])}],
+        val_data_loader=[{"image": IMAGES if image is None else image, "label": LABELS}],
         network=network,
-        inferer=WholeTileInferer(0.5),
-        val_handlers=[ClassOpinions(network, WholeTileInferer(0.5))],
+        inferer=inferer,
+        val_handlers=[ClassOpinions(network, inferer)],
         decollate=False,
     )
     evaluator.run()
-    x = network.normalise(WholeTileInferer(0.5).prepare(image)[0])
+    ending = "_probabilities"
+    return {key.removesuffix(ending): p for key, p in evaluator.state.output.items() if key.endswith(ending)}
+
+
+def test_the_other_opinions_are_the_localizer_s_and_the_classifier_s_of_the_whole_image():
+    network = tiny_network(num_classes=3).eval()
+    found = opinions(network, WholeTileInferer(0.5))
+    x = network.normalise(WholeTileInferer(0.5).prepare(IMAGES)[0])
     with torch.no_grad():
         localizer, classifier = network.localize(x).logits.softmax(1), network.classify(x).softmax(1)
-    items = decollate_batch(evaluator.state.output)
-    for number, one in enumerate(items):
-        torch.testing.assert_close(one["localizer_probabilities"], localizer[number])
-        torch.testing.assert_close(one["whole_image_probabilities"], classifier[number])
+    torch.testing.assert_close(found, {"localizer": localizer, "whole_image": classifier})
     assert not torch.allclose(localizer, classifier)
+    items = decollate_batch({"localizer_probabilities": found["localizer"], "label": LABELS})
     state = evaluate({"e": ClassificationError("localizer_probabilities")}, [items])
-    assert state.metrics["e"] == pytest.approx(float((localizer.argmax(1) != torch.tensor([0, 2])).float().mean()))
+    assert state.metrics["e"] == pytest.approx(float((localizer.argmax(1) != LABELS).float().mean()))
 
 
 def test_the_other_opinions_are_means_over_the_views():
     network, inferer = tiny_network(num_classes=3).eval(), WholeTileInferer(0.5, flips="horizontal")
-    image = torch.rand(2, 3, 70, 101, generator=torch.Generator().manual_seed(0))
-    found = []
-    for one in (image, image.flip(-1)):
-        evaluator = SupervisedEvaluator(
-            device="cpu",
-            val_data_loader=[{"image": one, "label": torch.tensor([0, 2])}],
-            network=network,
-            inferer=inferer,
-            val_handlers=[ClassOpinions(network, inferer)],
-            decollate=False,
-        )
-        evaluator.run()
-        found.append([evaluator.state.output[f"{who}_probabilities"] for who in ("localizer", "whole_image")])
-    x = [network.normalise(WholeTileInferer(0.5).prepare(one)[0]) for one in (image, image.flip(-1))]
+    found, of_the_flipped = (opinions(network, inferer, one) for one in (IMAGES, IMAGES.flip(-1)))
+    x = [network.normalise(WholeTileInferer(0.5).prepare(one)[0]) for one in (IMAGES, IMAGES.flip(-1))]
     with torch.no_grad():
         localizer = [network.localize(one).logits.softmax(1) for one in x]
         classifier = [network.classify(one).softmax(1) for one in x]
     assert not torch.allclose(*localizer, atol=1e-5)
-    torch.testing.assert_close(found[0], [sum(localizer) / 2, sum(classifier) / 2])
-    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, {"localizer": sum(localizer) / 2, "whole_image": sum(classifier) / 2})
+    torch.testing.assert_close(found, of_the_flipped, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("opinion", ["localizer", "classifier"])
@@ -271,48 +268,16 @@ def test_a_refined_network_has_the_opinions_of_its_first_stage(opinion):
     first = tiny_network(num_classes=3).eval()
     network = RefinedNetwork(tiny_trunk(), 3, base=first.settings(), decoder_width=8, opinion=opinion, seed=0).eval()
     network.base.load_state_dict(first.state_dict())
-    image = torch.rand(2, 3, 70, 101, generator=torch.Generator().manual_seed(0))
-    found = []
-    for one in (first, network):
-        evaluator = SupervisedEvaluator(
-            device="cpu",
-            val_data_loader=[{"image": image, "label": torch.tensor([0, 2])}],
-            network=one,
-            inferer=WholeTileInferer(0.5),
-            val_handlers=[ClassOpinions(one, WholeTileInferer(0.5))],
-            decollate=False,
-        )
-        evaluator.run()
-        found.append([evaluator.state.output[f"{who}_probabilities"] for who in ("localizer", "whole_image")])
-    torch.testing.assert_close(found[0], found[1])
-    assert not torch.allclose(*found[1]), "M's and C's"
+    found = opinions(network, WholeTileInferer(0.5))
+    torch.testing.assert_close(found, opinions(first, WholeTileInferer(0.5)))
+    assert not torch.allclose(found["localizer"], found["whole_image"])
 
 
-def test_a_refined_network_without_a_classifier_has_one_opinion_only():
+def test_a_refined_network_without_a_classifier_and_an_ensemble_have_one_opinion_only():
     base = {"class": "ClassActivationNetwork"}
-    network = RefinedNetwork(tiny_trunk(), base=base, decoder_width=8).eval()
-    evaluator = SupervisedEvaluator(
-        device="cpu",
-        val_data_loader=[{"image": torch.rand(1, 3, 32, 64), "label": torch.tensor([0])}],
-        network=network,
-        val_handlers=[ClassOpinions(network, WholeTileInferer())],
-        decollate=False,
-    )
-    evaluator.run()
-    assert not [key for key in evaluator.state.output if str(key).endswith("_probabilities")]
-
-
-def test_an_ensemble_has_one_opinion_only():
-    network = EnsembleNetwork([tiny_network(seed=seed) for seed in (0, 1)])
-    evaluator = SupervisedEvaluator(
-        device="cpu",
-        val_data_loader=[{"image": torch.rand(1, 3, 32, 64), "label": torch.tensor([0])}],
-        network=network,
-        val_handlers=[ClassOpinions(network, WholeTileInferer())],
-        decollate=False,
-    )
-    evaluator.run()
-    assert not [key for key in evaluator.state.output if str(key).endswith("_probabilities")]
+    refined = RefinedNetwork(tiny_trunk(), base=base, decoder_width=8).eval()
+    ensemble = EnsembleNetwork([tiny_network(seed=seed) for seed in (0, 1)])
+    assert opinions(refined, WholeTileInferer()) == opinions(ensemble, WholeTileInferer()) == {}
 
 
 def test_the_report_of_an_ensemble_names_every_model_and_sums_their_times(tmp_path):
