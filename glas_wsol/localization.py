@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,13 @@ from skimage.measure import label as connected_regions
 from torch import Tensor
 
 from glas_wsol.boxes import MIN_BOX_AREA, Box, check_min_area, find_boxes
+from glas_wsol.dicom import pixel_size
 from glas_wsol.errors import ConfigError, ImageFileError, NumericalError
 from glas_wsol.evidence import STAINS, missing_evidence
 from glas_wsol.labels import LEAST_PROBABILITY, SEPARATOR, is_several
+from glas_wsol.mpp import check_mpp
+from glas_wsol.opinions import DECIDABLE, LOCALIZER, UNDECIDABLE, Opinion, Opinions
+from glas_wsol.provenance import Provenance
 from glas_wsol.transforms.regions import clean_regions
 
 __all__ = ["PRESENCE", "THRESHOLD", "Localization", "LocalizePredictiond", "separate_objects"]
@@ -36,18 +40,26 @@ PRESENCE = "presence"
 class Localization:
     """Which pixels decided, and for which class.
 
+    Its arrays cannot be written to: what was derived of them stays true.
+
     Attributes:
         name: the image's name, unique in its run.
         path: the image's file, empty if it came from memory.
         classes: class names in label order.
-        probabilities: ``p(class | X+)`` of the classifier on the decidable region, one per class, sum 1 unless
-            ``several``; empty where the method names no class (a U-Net, a stain's threshold).
+        probabilities: of the class that is named, one per class, sum 1 unless ``several``: ``p(class | X+)`` of the
+            classifier on the decidable region where the network names it so (the paper's does), else its own way of the
+            whole image; empty where the method names no class (a U-Net, a stain's threshold).
         decidable: ``[H, W]`` float32, soft decidable region ``R+`` in [0, 1], at the image's own size.
         evidence: False if the image shows nothing to decide on: its mask is empty and its class is not to be read.
         threshold: of ``decidable``, for the mask.
         min_box_area: a part of the mask below this share of the image's area gets no box.
         reason: why there is no evidence (see :func:`~glas_wsol.evidence.missing_evidence`); empty if there is.
         several: whether an image may have several classes: those at least as probable as not are named.
+        opinions: what M says of the whole image, and C of the decidable region and of the rest, with or without
+            evidence; those that the method has.
+        image: ``[H, W, 3]`` uint8 RGB, the image itself; None where it was not kept.
+        mpp: width and height of a pixel in micrometres; None where unknown.
+        provenance: what it was made with; None where nobody said.
     """
 
     name: str
@@ -60,11 +72,39 @@ class Localization:
     min_box_area: float = MIN_BOX_AREA
     reason: str = ""
     several: bool = False
+    opinions: Opinions = field(default_factory=Opinions)
+    image: np.ndarray | None = field(default=None, repr=False)
+    mpp: tuple[float, float] | None = None
+    provenance: Provenance | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("decidable", "image"):
+            array = getattr(self, name)
+            if array is not None:
+                view = np.asarray(array).view()
+                view.flags.writeable = False
+                object.__setattr__(self, name, view)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, px."""
+        height, width = self.decidable.shape
+        return height, width
 
     @property
     def mask(self) -> np.ndarray:
         """``[H, W]`` bool: the decidable region; empty without evidence."""
         return (self.decidable >= self.threshold) & self.evidence
+
+    @property
+    def undecidable(self) -> np.ndarray:
+        """``[H, W]`` float32, ``R- = 1 - R+``: how little each pixel decided, in [0, 1]."""
+        return 1 - self.decidable
+
+    @property
+    def rest(self) -> np.ndarray:
+        """``[H, W]`` bool: the undecidable region, all that is not in the mask; the whole image without evidence."""
+        return ~self.mask
 
     @property
     def label(self) -> int | None:
@@ -108,10 +148,46 @@ class Localization:
         """Share of the image in the mask, in [0, 1]."""
         return float(self.mask.mean())
 
+    @property
+    def decidable_area(self) -> int:
+        """Pixels of the mask."""
+        return int(self.mask.sum())
+
+    def square_micrometres(self, pixels: float) -> float | None:
+        """An area in square micrometres; None where the size of a pixel is unknown.
+
+        Args:
+            pixels: the area in pixels.
+        """
+        return None if self.mpp is None else pixels * self.mpp[0] * self.mpp[1]
+
     @cached_property
     def boxes(self) -> tuple[Box, ...]:
         """Boxes around the mask's connected parts, the largest first (see :func:`~glas_wsol.boxes.find_boxes`)."""
         return find_boxes(self.decidable, self.mask, self.min_box_area)
+
+    def save(
+        self, folder: str | Path, formats: str | Iterable[str] = ("png",), *, overlay: bool = True, rest: bool = False
+    ) -> list[Path]:
+        """Write it, as a run of inference does; a file of the same name is replaced.
+
+        Args:
+            folder: made if absent; files are named after :attr:`name`.
+            formats: of :data:`~glas_wsol.writers.formats.FORMATS`. Defaults to the mask as PNG.
+            overlay: whether to draw the overlay too. Defaults to True.
+            rest: whether GeoJSON outlines the undecidable region too. Defaults to False.
+
+        Returns:
+            The files written.
+
+        Raises:
+            ConfigError: on an unknown format, or one that needs a missing package.
+            ImageFileError: where a format needs what the image's file does not have.
+            OutputError: where a file cannot be written.
+        """
+        from glas_wsol.writers.formats import save_localization  # writers are made of results, not results of writers
+
+        return save_localization(folder, self, formats, overlay=overlay, rest=rest)
 
 
 def separate_objects(mask: Tensor | np.ndarray, threshold: float = 0) -> np.ndarray:
@@ -145,7 +221,8 @@ class LocalizePredictiond(Transform):
     1, 2, ... the objects, see :func:`separate_objects`) and ``truth_path``.
 
     Where an image may have several classes, it reads ``presence`` (``[c]``, each in [0, 1]) besides: channels that
-    share the decidable region hold no probabilities that need not sum to 1.
+    share the decidable region hold no probabilities that need not sum to 1. Where they are, it reads what M and C say
+    too, see :mod:`glas_wsol.opinions`.
 
     Args:
         classes: class names in label order.
@@ -162,10 +239,13 @@ class LocalizePredictiond(Transform):
         hole_area: px of the image; smaller holes of the mask are filled, see
             :func:`~glas_wsol.transforms.regions.clean_regions`. Defaults to 0, none.
         speck_area: px of the image; smaller parts of the mask are removed. Defaults to 0, none.
+        mpp: micrometres per pixel, or the width and the height of a pixel; None (default): as an image's DICOM file
+            says.
+        provenance: what results are made with; None (default) if nobody asks.
 
     Raises:
-        ConfigError: if ``min_box_area`` is not in [0, 1], an area is negative, on another stain, or another word for
-            classes per image.
+        ConfigError: if ``min_box_area`` is not in [0, 1], an area is negative, on another stain, another word for
+            classes per image, or an impossible ``mpp``.
     """
 
     def __init__(
@@ -180,6 +260,8 @@ class LocalizePredictiond(Transform):
         classes_per_image: str = "one",
         hole_area: float = 0,
         speck_area: float = 0,
+        mpp: float | Sequence[float] | None = None,
+        provenance: Provenance | None = None,
     ) -> None:
         check_min_area(min_box_area)
         clean_regions(np.zeros((3, 3), np.float32), hole_area, speck_area)  # refuses what it cannot do
@@ -194,6 +276,7 @@ class LocalizePredictiond(Transform):
         self.stain = stain
         self.several = is_several(classes_per_image, "LocalizePredictiond")
         self.hole_area, self.speck_area = hole_area, speck_area
+        self.mpp, self.provenance = check_mpp(mpp), provenance
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Localize one decollated item.
@@ -228,6 +311,10 @@ class LocalizePredictiond(Transform):
             min_box_area=self.min_box_area,
             reason=reason,
             several=self.several,
+            opinions=self._opinions(data, probabilities),
+            image=_pixels(image),
+            mpp=self.mpp or pixel_size(path),
+            provenance=self.provenance,
         )
         if "mask" in data:
             item["truth"] = self._truth(data["mask"], image)
@@ -242,6 +329,15 @@ class LocalizePredictiond(Transform):
             raise ConfigError("nothing says how probable each of several classes is", "LocalizePredictiond", fix)
         return torch.as_tensor(data[PRESENCE]).double()
 
+    def _opinions(self, data: Mapping[Hashable, Any], probabilities: tuple[float, ...]) -> Opinions:
+        if not probabilities:
+            return Opinions()
+        said = {k: tuple(torch.as_tensor(data[k]).tolist()) for k in (LOCALIZER, DECIDABLE, UNDECIDABLE) if k in data}
+        if UNDECIDABLE in said:  # C was asked, and it names the class unless it says something else of the same part
+            said.setdefault(DECIDABLE, probabilities)
+        opinions = {key: Opinion(shares, self.several) for key, shares in said.items()}
+        return Opinions(opinions.get(LOCALIZER), opinions.get(DECIDABLE), opinions.get(UNDECIDABLE))
+
     def _truth(self, mask: Tensor, image: Tensor) -> Tensor:
         values = torch.as_tensor(mask)
         path = getattr(mask, "meta", {}).get("filename_or_obj", "mask")
@@ -253,6 +349,12 @@ class LocalizePredictiond(Transform):
             what = f"no value of the mask is above mask_threshold={self.mask_threshold}, the largest is {largest:g}"
             raise ImageFileError(what, path, "set mask_threshold=0 for masks of labels or ids")
         return values > self.mask_threshold
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    """``[H, W, 3]`` uint8 of a tensor ``[3, H, W]`` in [0, 1]."""
+    values = (np.asarray(image.float().cpu()) * 255).round().clip(0, 255)
+    return np.ascontiguousarray(values.astype(np.uint8).transpose(1, 2, 0))
 
 
 def _shares(prediction: Tensor) -> Tensor:

@@ -17,13 +17,16 @@ from glas_wsol.networks.ensemble import EnsembleNetwork
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 from glas_wsol.networks.refined import RefinedNetwork
 
-__all__ = ["LOCALIZER", "UNDECIDABLE", "AskingInferer", "Opinion", "Opinions", "classifier_names", "consult"]
+__all__ = ["DECIDABLE", "LOCALIZER", "UNDECIDABLE", "AskingInferer", "Opinion", "Opinions", "consult"]
 
 LOCALIZER = "localizer_probabilities"
 """Key of an evaluated item: ``[c]``, what M says of the whole image."""
 
-UNDECIDABLE = "undecidable_probabilities"
-"""Key of an evaluated item: ``[c]``, what C says of ``X-``; only where C's answer on ``X+`` is the class named."""
+DECIDABLE = "decidable_opinion"
+"""Key of an evaluated item: ``[c]``, what C says of ``X+``; absent where that is the class named."""
+
+UNDECIDABLE = "undecidable_opinion"
+"""Key of an evaluated item: ``[c]``, what C says of ``X-``."""
 
 
 @dataclass(frozen=True)
@@ -71,50 +74,46 @@ class Opinions:
     undecidable: Opinion | None = None
 
 
-def classifier_names(network: Any) -> bool:
-    """Whether the class named is that of a classifier C on the decidable region; of an ensemble, of every member's.
-
-    Args:
-        network: any of :mod:`glas_wsol.networks`.
-    """
-    if isinstance(network, EnsembleNetwork):
-        return all(map(classifier_names, network.members))
-    refined = isinstance(network, RefinedNetwork) and network.asks_classifier
-    return refined or isinstance(network, MinMaxEntropyNetwork)
-
-
 def consult(network: Any, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """A network's prediction and, in the same forward where it can be, what M and C say besides.
+
+    A refined network that names the class by M has no more to say. One that names it by C on the first stage's own mask
+    is asked what C makes of the refined mask, and of its rest: of masks that it has not learnt on.
 
     Args:
         network: any of :mod:`glas_wsol.networks`, or another callable, which is asked for no more than its prediction.
         image: ``[B, 3, H, W]``, in [0, 1].
 
     Returns:
-        ``network(image)``, and the opinions by :data:`LOCALIZER` and :data:`UNDECIDABLE`, ``[B, c]`` each; those that
-        the network has. An ensemble's are the means over its members, where every member has one.
+        ``network(image)``, and the opinions by :data:`LOCALIZER`, :data:`DECIDABLE` and :data:`UNDECIDABLE`, ``[B, c]``
+        each; those that the network has. An ensemble's are the means over its members, where every member has one.
     """
     if isinstance(network, EnsembleNetwork):
         return _consult_members(network, image)
     if isinstance(network, MinMaxEntropyNetwork):
         prediction, logits = network.answer(image)
-    elif isinstance(network, RefinedNetwork):
+    elif isinstance(network, RefinedNetwork) and network.has_classifier:
         prediction = network(image)
-        if network.asks_localizer:  # the class named is M's: there is nothing more to ask
+        if network.opinion == "localizer":
             mass = prediction[:, 1:].double().sum(dim=(2, 3))
             return prediction, {LOCALIZER: mass / mass.sum(dim=1, keepdim=True)}
         logits = network.localize(network.normalise(image)).logits
     else:
         return network(image), {}
-    rest = network.classify(network.normalise(image) * prediction[:, :1])
-    said = {LOCALIZER: logits, UNDECIDABLE: rest}
+    x, rest = network.normalise(image), prediction[:, :1]
+    said = {LOCALIZER: logits, UNDECIDABLE: network.classify(x * rest)}
+    if isinstance(network, RefinedNetwork) and not network.asks_classifier:
+        said[DECIDABLE] = network.classify(x * (1 - rest))
     return prediction, {key: network.probabilities(scores.double()) for key, scores in said.items()}
 
 
 def _consult_members(network: EnsembleNetwork, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     answers = [consult(member, image) for member in network.members]
     prediction = network.combine([found for found, _ in answers])
-    keys = [key for key in answers[0][1] if all(key in said for _, said in answers)]
+    if len({frozenset(said) for _, said in answers}) > 1:  # members of several kinds, whose C is asked of other things
+        keys = [LOCALIZER] if all(LOCALIZER in said for _, said in answers) else []
+    else:
+        keys = list(answers[0][1])
     return prediction, {key: torch.stack([said[key] for _, said in answers]).mean(dim=0) for key in keys}
 
 

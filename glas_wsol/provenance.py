@@ -7,10 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from monai.utils import ensure_tuple
-
 from glas_wsol import __version__
-from glas_wsol.ensembles import model_digests
 from glas_wsol.errors import WeightsError
 
 __all__ = ["Provenance", "RunAlarm", "provenance_of"]
@@ -66,21 +63,21 @@ class Provenance:
 
 
 def provenance_of(
-    card: Mapping[str, Any], checkpoint: str | Sequence[str], views: Mapping[str, Any] | None = None
+    card: Mapping[str, Any], models: Sequence[str] = (), views: Mapping[str, Any] | None = None
 ) -> Provenance:
     """What results of a trained model, or of an ensemble, are made with.
 
     Args:
         card: what it is, see :func:`~glas_wsol.bundle.model_card`.
-        checkpoint: its file, or the files of an ensemble.
+        models: SHA-256 of its weights, or of every member's.
         views: over which views predictions are averaged.
 
     Raises:
         WeightsError: if the card has an alarm that is none.
     """
-    alarms = [one for one in (_alarm(part, checkpoint) for part in card.get("members") or [card]) if one is not None]
+    alarms = [one for one in map(_alarm, card.get("members") or [card]) if one is not None]
     return Provenance(
-        models=tuple(model_digests(checkpoint)),
+        models=tuple(models),
         method=str(card.get("method") or ""),
         trunk=str(card.get("trunk") or ""),
         recipe=dict(card.get("recipe") or {}),
@@ -89,7 +86,7 @@ def provenance_of(
     )
 
 
-def _alarm(card: Mapping[str, Any], checkpoint: str | Sequence[str]) -> RunAlarm | None:
+def _alarm(card: Mapping[str, Any]) -> RunAlarm | None:
     found = card.get("alarm")
     if found is None:
         return None
@@ -98,6 +95,6 @@ def _alarm(card: Mapping[str, Any], checkpoint: str | Sequence[str]) -> RunAlarm
     except (KeyError, TypeError, ValueError):
         alarm = None
     if alarm is None or not 0 <= alarm.score <= 1:
-        where = ", ".join(map(str, ensure_tuple(checkpoint)))
-        raise WeightsError("the alarm in model.json is no score in [0, 1] with a verdict", where, "train again")
+        what = f"an alarm that is no score in [0, 1] with a verdict: {found!r:.80}"
+        raise WeightsError(what, "model.json", "delete its entry 'alarm', and train again")
     return alarm

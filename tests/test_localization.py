@@ -15,6 +15,9 @@ from glas_wsol.boxes import Box
 from glas_wsol.data.phantom_tissue import tissue_tile
 from glas_wsol.errors import ConfigError, ImageFileError, NumericalError
 from glas_wsol.localization import Localization, LocalizePredictiond, separate_objects
+from glas_wsol.opinions import DECIDABLE, LOCALIZER, UNDECIDABLE, Opinion, Opinions
+from glas_wsol.provenance import Provenance
+from tests.dicoms import dicom, rgb, save
 
 SIZE = (66, 97)
 RAMP = torch.linspace(0.02, 0.98, SIZE[0] * SIZE[1]).view(SIZE)  # a mask of a confident network
@@ -35,6 +38,7 @@ def prediction(decidable: Tensor, probabilities: list[float]) -> Tensor:
 
 def localize(image: Tensor, decidable: Tensor = RAMP, p=(0.3, 0.7), **more) -> dict:
     names = ("threshold", "mask_threshold", "names_class", "min_box_area", "stain", "hole_area", "speck_area")
+    names += ("mpp", "provenance")
     options = {k: more.pop(k) for k in names if k in more}
     item = {"image": image, "pred": prediction(decidable, list(p)), **more}
     return LocalizePredictiond(["benign", "malignant"], **options)(item)
@@ -88,6 +92,58 @@ def test_boxes_are_those_of_the_mask():
 def test_a_result_cannot_be_changed():
     with pytest.raises(FrozenInstanceError):
         result().name = "b"
+
+
+def test_nothing_in_a_result_can_be_changed_behind_its_back():
+    source = np.float32([[0.2, 0.7]])
+    found = result(decidable=source, image=np.zeros((1, 2, 3), np.uint8))
+    for array in (found.decidable, found.image):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0, 0] = 1
+    source[0, 0] = 0.1  # the caller's own array stays the caller's
+
+
+def test_both_regions_make_up_the_image():
+    found = result()
+    np.testing.assert_array_equal(found.decidable + found.undecidable, np.ones((2, 3), np.float32))
+    np.testing.assert_array_equal(found.rest, ~found.mask)
+    assert result(evidence=False).rest.all()
+    assert found.size == (2, 3)
+
+
+def test_areas_are_in_pixels_and_where_their_size_is_known_in_square_micrometres():
+    assert (result().decidable_area, result().square_micrometres(3)) == (3, None)
+    assert result(mpp=(0.5, 0.25)).square_micrometres(result().decidable_area) == 0.375
+
+
+def test_what_m_and_c_say_reaches_the_result():
+    said = {LOCALIZER: torch.tensor([0.25, 0.75]), UNDECIDABLE: torch.tensor([0.5, 0.5])}
+    found = localize(tissue(), **said)["localization"]
+    assert found.opinions.localizer == Opinion((0.25, 0.75))
+    assert found.opinions.undecidable == Opinion((0.5, 0.5))
+    assert found.opinions.decidable == Opinion(found.probabilities), "the class named is what C says of X+"
+    other = localize(tissue(), **said, **{DECIDABLE: torch.tensor([0.125, 0.875])})["localization"]
+    assert other.opinions.decidable == Opinion((0.125, 0.875))
+    assert other.probabilities == found.probabilities
+    alone = localize(tissue(), **{LOCALIZER: torch.tensor([0.25, 0.75])})["localization"]
+    assert alone.opinions == Opinions(localizer=Opinion((0.25, 0.75)))
+    assert localize(tissue())["localization"].opinions == Opinions()
+    assert localize(tissue(), names_class=False, **said)["localization"].opinions == Opinions()
+
+
+def test_the_image_the_size_of_its_pixels_and_what_it_was_made_with_are_in_the_result(tmp_path):
+    image, made = tissue(), Provenance(("12ab",))
+    found = localize(image, mpp=[0.5, 0.25], provenance=made)["localization"]
+    np.testing.assert_allclose(found.image, image.permute(1, 2, 0).numpy().clip(0, 1) * 255, atol=0.51)
+    assert found.image.dtype == np.uint8
+    assert (found.mpp, found.provenance) == ((0.5, 0.25), made)
+    assert localize(image)["localization"].mpp is None
+    path = str(save(tmp_path / "a.dcm", dicom(rgb(), PixelSpacing=[0.001, 0.002])))
+    of_dicom = MetaTensor(image, meta={"filename_or_obj": path})
+    assert localize(of_dicom)["localization"].mpp == (2, 1)
+    assert localize(of_dicom, mpp=0.5)["localization"].mpp == (0.5, 0.5), "what is given counts"
+    with pytest.raises(ConfigError, match="mpp=0 is no size of a pixel"):
+        LocalizePredictiond(["a", "b"], mpp=0)
 
 
 @pytest.mark.parametrize("size", [SIZE, (5, 3), (1, 1)])

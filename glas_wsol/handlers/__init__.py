@@ -6,6 +6,7 @@ from __future__ import annotations
 from glas_wsol.handlers.checkpoint import RunCheckpoint, write_model
 from glas_wsol.handlers.clock import TrainingClock
 from glas_wsol.handlers.failures import FailureReport
+from glas_wsol.handlers.opinions import RegionOpinions
 from glas_wsol.handlers.presence import ClassPresence
 from glas_wsol.handlers.record import RunRecord
 from glas_wsol.handlers.reliability import ReliabilityDiagram
@@ -29,6 +30,7 @@ __all__ = [
     "EvaluationReport",
     "FailureReport",
     "LocalizationSaver",
+    "RegionOpinions",
     "ReliabilityDiagram",
     "RunCheckpoint",
     "RunRecord",

@@ -1,47 +1,38 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""An evaluator's localizations on disk: masks in the formats wanted, overlays, one table, and the same as JSON."""
+"""An evaluator's localizations on disk: masks in the formats wanted, overlays, their tables, and the same as JSON."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ignite.engine import Engine, Events
-from monai.utils.enums import CommonKeys as Keys
 
 from glas_wsol.cells import read_cells
 from glas_wsol.errors import ConfigError, ImageFileError, OutputError
 from glas_wsol.handlers.record import RunRecord
-from glas_wsol.labels import SEPARATOR
 from glas_wsol.localization import Localization
 from glas_wsol.tolerance import failure_of
 from glas_wsol.writers.atomic import atomic_write
-from glas_wsol.writers.formats import FORMATS, check_formats, check_mpp, pixel_size_of, write_localization
-from glas_wsol.writers.images import overlay, write_png
+from glas_wsol.writers.entries import BOX_COLUMNS, box_rows, entry_of, row_of
+from glas_wsol.writers.formats import FORMATS, OVERLAY, check_formats, write_localization
 from glas_wsol.writers.table import write_csv
 
 __all__ = ["LocalizationSaver"]
 
 logger = logging.getLogger(__name__)
 
-_OVERLAY = "overlays/{}.png"
-
 
 class LocalizationSaver:
     """Writes each image's mask and overlay at the image's own size, and one entry per image in two tables.
 
-    The CSV has the columns ``path``, ``class``, ``probability``, ``decidable_fraction``, ``boxes`` (how many),
-    ``reason`` (why there is no evidence, else empty) and ``name``; several classes of an image, and their
-    probabilities, are joined by ``;``. The JSON beside it is a list with, for each image,
-    also the probability of every class, the image's size, every box in pixels (see :class:`~glas_wsol.boxes.Box`),
-    ``mpp`` (width and height of a pixel in micrometres, null where unknown) and ``files``, what was written of it.
-    An earlier run's results in the same folder are replaced, but for those that a record says are finished; any other
-    file is never overwritten.
+    The CSV has a line for each image, see :func:`~glas_wsol.writers.entries.row_of`. The JSON beside it is a list with,
+    for each image, what :func:`~glas_wsol.writers.entries.entry_of` says, and ``files``, what was written of it. A
+    third table, ``predictions_boxes.csv`` beside ``predictions.csv``, has a line for each box. An earlier run's results
+    in the same folder are replaced, but for those that a record says are finished; any other file is never overwritten.
 
     Args:
         output_dir: receives the tables, ``overlays/NAME.png`` and the files of the formats: ``masks/NAME.png`` (0
@@ -52,12 +43,10 @@ class LocalizationSaver:
         record: remembers every finished image; the tables then have those of earlier runs too, all in the order of
             the record's images. It needs a :class:`~glas_wsol.tolerance.TolerantDataset`. None (default) for none.
         formats: names of :data:`~glas_wsol.writers.formats.FORMATS`. Defaults to ``("png",)``.
-        mpp: micrometres per pixel, or the width and the height of a pixel; None (default): as an image's DICOM file
-            says.
+        rest: whether GeoJSON outlines the undecidable region too. Defaults to False.
 
     Raises:
-        ConfigError: if ``table`` does not end in ``.csv``, on an unknown format or one that needs a missing package,
-            or on an impossible ``mpp``.
+        ConfigError: if ``table`` does not end in ``.csv``, on an unknown format or one that needs a missing package.
     """
 
     def __init__(
@@ -68,13 +57,13 @@ class LocalizationSaver:
         provenance: Mapping[str, Any] | None = None,
         record: RunRecord | None = None,
         formats: Sequence[str] = ("png",),
-        mpp: float | Sequence[float] | None = None,
+        rest: bool = False,
     ) -> None:
         if not table.endswith(".csv"):
             raise ConfigError(f"table={table!r}", "LocalizationSaver", "give a name that ends in .csv")
         self.output_dir, self.table, self.overlays = Path(output_dir), table, overlays
         self.provenance, self.record = dict(provenance or {}), record
-        self.formats, self.mpp = check_formats(formats), check_mpp(mpp)
+        self.formats, self.rest = check_formats(formats), rest
         self.rows: list[dict[str, Any]] = []
         self.details: list[dict[str, Any]] = []
 
@@ -96,6 +85,10 @@ class LocalizationSaver:
         return (self.output_dir / self.table).with_suffix(".json")
 
     @property
+    def _boxes_file(self) -> Path:
+        return (self.output_dir / self.table).with_name(f"{Path(self.table).stem}_boxes.csv")
+
+    @property
     def _journal(self) -> Path:
         """Names of an unfinished run's files: a hidden file beside the table that is not there yet."""
         return self.output_dir / f".{self.table}.unfinished"
@@ -110,9 +103,9 @@ class LocalizationSaver:
                     raise OutputError("this file is not one of earlier results", table, "choose another output_dir")
                 names |= {row["name"] for row in found if row.get("name")}
                 ours = True
-        if self._details_file.exists() and not ours:
-            what = "this file is not one of earlier results"
-            raise OutputError(what, self._details_file, "choose another output_dir")
+        for file in (self._details_file, self._boxes_file):
+            if file.exists() and not ours:
+                raise OutputError("this file is not one of earlier results", file, "choose another output_dir")
         if self._journal.is_file():
             names |= set(map(_from_line, self._journal.read_text(encoding="utf-8").splitlines()))
         names -= finished
@@ -124,13 +117,14 @@ class LocalizationSaver:
         if names:
             logger.warning("replacing %d earlier results in %s", len(names), self.output_dir)
         self._details_file.unlink(missing_ok=True)
+        self._boxes_file.unlink(missing_ok=True)
         table.unlink(missing_ok=True)
         self._journal.unlink(missing_ok=True)
 
     def _files(self, name: str) -> list[Path]:
         """Whatever a run of any settings writes of an image."""
         files = [file for one in FORMATS.values() for file in one.files]
-        return [self.output_dir / file.format(name) for file in (*files, _OVERLAY)]
+        return [self.output_dir / file.format(name) for file in (*files, OVERLAY)]
 
     def _reserve(self, name: str) -> None:
         """Refuse to overwrite what no run of this kind wrote: masks/ may hold a user's own annotation."""
@@ -144,43 +138,27 @@ class LocalizationSaver:
         for number, item in enumerate(engine.state.output):
             found: Localization = item["localization"]
             self._reserve(found.name)
-            size = pixel_size_of(found, self.mpp)
             try:
-                files = self._write_files(found, _pixels(item[Keys.IMAGE]), size)
+                files = self._write_files(found)
             except ImageFileError as error:
                 failure = failure_of(error, {"image": found.path, "name": found.name}, "write")
                 if failure is None or not getattr(engine, "tolerant", False):
                     raise
                 engine.state.failures.append(failure)
                 continue
-            self.rows.append(
-                {
-                    "path": found.path,
-                    "class": found.class_name,
-                    "probability": SEPARATOR.join(f"{p:.6f}" for p in found.named.values()),
-                    "decidable_fraction": f"{found.decidable_fraction:.6f}",
-                    "boxes": len(found.boxes),
-                    "reason": found.reason,
-                    "name": found.name,
-                }
-            )
             written = [file.relative_to(self.output_dir).as_posix() for file in files]
-            self.details.append({**_details(found), "mpp": size and list(size), "files": written, **self.provenance})
+            self.rows.append(row_of(found))
+            self.details.append({**entry_of(found), "files": written, **self.provenance})
             if self.record:
                 self.record.add(found.name, engine.state.batch[number], self.rows[-1], self.details[-1], files)
 
-    def _write_files(self, found: Localization, pixels: np.ndarray, size: tuple[float, float] | None) -> list[Path]:
+    def _write_files(self, found: Localization) -> list[Path]:
         try:
-            files = write_localization(self.output_dir, found, pixels, self.formats, size)
+            return write_localization(self.output_dir, found, self.formats, overlay=self.overlays, rest=self.rest)
         except ImageFileError:
             for file in self._files(found.name):  # reserved, so its own: an image that failed has no results
                 file.unlink(missing_ok=True)
             raise
-        if self.overlays:
-            files.append(self.output_dir / _OVERLAY.format(found.name))
-            files[-1].parent.mkdir(parents=True, exist_ok=True)
-            write_png(files[-1], _overlay(pixels, found))
-        return files
 
     def _write_tables(self, _: Engine) -> None:
         if self.record:
@@ -189,6 +167,8 @@ class LocalizationSaver:
         with atomic_write(self._details_file, "w") as file:
             json.dump(self.details, file, indent=1, ensure_ascii=False, allow_nan=False)
             file.write("\n")
+        boxes = [row for one in self.details for row in box_rows(one)]
+        write_csv(self._boxes_file, boxes, BOX_COLUMNS)
         write_csv(self.output_dir / self.table, self.rows)
         if self.record:
             self.record.complete()
@@ -201,36 +181,3 @@ def _from_line(line: str) -> str:
         return str(json.loads(line))
     except ValueError:  # a line that was being written when its run was killed: its image has no file yet
         return ""
-
-
-def _details(found: Localization) -> dict[str, Any]:
-    """What the table says of an image, and what has no room in it."""
-    height, width = found.decidable.shape
-    # without evidence there is no class, and so no probability of one
-    known = found.probabilities and found.evidence
-    probabilities = zip(found.classes, found.probabilities, strict=True) if known else ()
-    return {
-        "path": found.path,
-        "name": found.name,
-        "class": found.class_name,
-        "probabilities": {name: round(p, 6) for name, p in probabilities},
-        "decidable_fraction": round(found.decidable_fraction, 6),
-        "evidence": found.evidence,
-        "reason": found.reason,
-        "threshold": found.threshold,
-        "min_box_area": found.min_box_area,
-        "width": width,
-        "height": height,
-        "boxes": [{**asdict(box), "score": round(box.score, 6)} for box in found.boxes],
-    }
-
-
-def _pixels(image: Any) -> np.ndarray:
-    """``[H, W, 3]`` uint8 of a tensor ``[3, H, W]`` in [0, 1]."""
-    return (np.asarray(image.cpu()) * 255).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
-
-
-def _overlay(pixels: np.ndarray, found: Localization) -> np.ndarray:
-    title = ", ".join(f"{name} {100 * p:.0f} %" for name, p in found.named.items())
-    title = title or found.class_name or "no class named"
-    return overlay(pixels, found.decidable, found.mask, title, found.name, evidence=found.evidence)

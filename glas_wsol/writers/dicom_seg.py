@@ -42,13 +42,7 @@ def require_highdicom() -> None:
         raise ConfigError("the package highdicom is missing, which writes dicom", "formats", fix)
 
 
-def write_dicom_seg(
-    path: str | PathLike[str],
-    image_path: str | PathLike[str],
-    found: Localization,
-    image: np.ndarray,
-    pixel_size: tuple[float, float] | None = None,
-) -> bool:
+def write_dicom_seg(path: str | PathLike[str], image_path: str | PathLike[str], found: Localization) -> bool:
     """Write the mask as a binary DICOM Segmentation of one segment, the decidable region.
 
     Made from a DICOM file, it belongs to that file's patient and study, refers to its image and copies what it says
@@ -61,21 +55,23 @@ def write_dicom_seg(
     Args:
         path: the segmentation, whose folder exists.
         image_path: the Secondary Capture image, where one is needed.
-        found: the result; ``path`` is its image's file.
-        image: ``[H, W, 3]`` uint8, the image itself; read where its file is no DICOM file only.
-        pixel_size: width and height of a pixel of the Secondary Capture image in micrometres; None where unknown.
+        found: the result; ``path`` is its image's file. Its ``image`` and ``mpp`` are read where that is no DICOM file.
 
     Returns:
         Whether ``image_path`` was written.
 
     Raises:
         ConfigError: if highdicom is not installed.
-        ImageFileError: if the image's DICOM file lacks what a reference to it needs.
+        ImageFileError: if the image's DICOM file lacks what a reference to it needs, or there is neither such a file
+            nor the image itself.
         OutputError: where a file cannot be written.
     """
     require_highdicom()
     alone = not is_dicom(found.path)
-    source = secondary_capture(image, pixel_size) if alone else _header(found.path)
+    if alone and found.image is None:
+        fix = "keep the image in the result, or leave dicom out of formats"
+        raise ImageFileError("there is no image that a segmentation could refer to", found.path or found.name, fix)
+    source = secondary_capture(found.image, found.mpp) if alone else _header(found.path)
     try:
         with _quiet():
             segmentation = _segmentation(found, source)

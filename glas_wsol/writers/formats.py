@@ -4,28 +4,28 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from glas_wsol.dicom import pixel_size
-from glas_wsol.errors import ConfigError
+from glas_wsol.errors import ConfigError, OutputError
 from glas_wsol.localization import Localization
-from glas_wsol.writers.atomic import atomic_write
 from glas_wsol.writers.dicom_seg import require_highdicom, write_dicom_seg
+from glas_wsol.writers.entries import write_boxes, write_entry
 from glas_wsol.writers.geojson import write_geojson
 from glas_wsol.writers.images import write_png
 from glas_wsol.writers.nifti import write_nifti
+from glas_wsol.writers.overlay import write_overlay
 from glas_wsol.writers.tiff import write_tiff
 
-__all__ = ["FORMATS", "Format", "check_formats", "check_mpp", "pixel_size_of", "write_localization"]
+__all__ = ["FORMATS", "OVERLAY", "Format", "check_formats", "save_localization", "write_localization"]
 
-_MPP_RANGE = (0.001, 10_000.0)
+
+OVERLAY = "overlays/{}.png"
+"""Below the folder of results, ``{}`` standing for the image's name: what a person opens first."""
 
 
 @dataclass(frozen=True)
@@ -34,32 +34,29 @@ class Format:
 
     Attributes:
         files: below the folder of results, ``{}`` standing for the image's name.
-        write: takes those paths, the result, the image ``[H, W, 3]`` uint8 and the width and height of a pixel in
-            micrometres or None. It may leave out a file that the result does not need.
+        write: takes those paths, the result, and whether the undecidable region is to be outlined too, which formats
+            without outlines pass over. It may leave out a file that the result does not need.
     """
 
     files: tuple[str, ...]
-    write: Callable[[Sequence[Path], Localization, np.ndarray, tuple[float, float] | None], Any]
+    write: Callable[[Sequence[Path], Localization, bool], Any]
 
 
-def _write_map(path: Path, decidable: np.ndarray) -> None:
-    values = np.rint(decidable.astype(np.float64).clip(0, 1) * 65535).astype(np.uint16)
-    with atomic_write(path) as file:
-        Image.fromarray(values).save(file, format="PNG")
+def _write_map(path: Path, found: Localization) -> None:
+    write_png(path, np.rint(found.decidable.astype(np.float64).clip(0, 1) * 65535).astype(np.uint16), found.mpp)
 
 
 FORMATS: Mapping[str, Format] = {
-    "png": Format(("masks/{}.png",), lambda paths, found, image, size: write_png(*paths, found.mask)),
-    "png_map": Format(("maps/{}.png",), lambda paths, found, image, size: _write_map(*paths, found.decidable)),
-    "geojson": Format(("geojson/{}.geojson",), lambda paths, found, image, size: write_geojson(*paths, found, size)),
-    "nifti": Format(
-        ("masks/{}.nii.gz", "maps/{}.nii.gz"), lambda paths, found, image, size: write_nifti(*paths, found, size)
-    ),
-    "tiff": Format(("masks/{}.tif", "maps/{}.tif"), lambda paths, found, image, size: write_tiff(*paths, found, size)),
+    "png": Format(("masks/{}.png",), lambda paths, found, rest: write_png(*paths, found.mask, found.mpp)),
+    "png_map": Format(("maps/{}.png",), lambda paths, found, rest: _write_map(*paths, found)),
+    "geojson": Format(("geojson/{}.geojson",), lambda paths, found, rest: write_geojson(*paths, found, rest=rest)),
+    "nifti": Format(("masks/{}.nii.gz", "maps/{}.nii.gz"), lambda paths, found, rest: write_nifti(*paths, found)),
+    "tiff": Format(("masks/{}.tif", "maps/{}.tif"), lambda paths, found, rest: write_tiff(*paths, found)),
     "dicom": Format(
-        ("dicom/{}_seg.dcm", "dicom/{}_image.dcm"),
-        lambda paths, found, image, size: write_dicom_seg(*paths, found, image, size),
+        ("dicom/{}_seg.dcm", "dicom/{}_image.dcm"), lambda paths, found, rest: write_dicom_seg(*paths, found)
     ),
+    "json": Format(("json/{}.json",), lambda paths, found, rest: write_entry(*paths, found)),
+    "csv": Format(("boxes/{}.csv",), lambda paths, found, rest: write_boxes(*paths, found)),
 }
 """By the names that settings use. A new writer is an entry here."""
 
@@ -87,51 +84,17 @@ def check_formats(names: str | Iterable[str]) -> tuple[str, ...]:
     return chosen
 
 
-def check_mpp(mpp: float | Sequence[float] | None) -> tuple[float, float] | None:
-    """Check a size of pixels.
-
-    Args:
-        mpp: micrometres per pixel; or two, the width and the height of a pixel; or None where unknown.
-
-    Returns:
-        Width and height of a pixel in micrometres, or None.
-
-    Raises:
-        ConfigError: if it is not a number from 0.001 to 10000, or two of them.
-    """
-    if mpp is None:
-        return None
-    low, high = _MPP_RANGE
-    try:
-        sides = tuple(map(float, mpp if isinstance(mpp, Sequence) and not isinstance(mpp, str) else (mpp, mpp)))
-    except (TypeError, ValueError):
-        sides = ()
-    if len(sides) != 2 or not all(math.isfinite(side) and low <= side <= high for side in sides):
-        fix = f"give micrometres per pixel from {low:g} to {high:g}, such as 0.5, or null"
-        raise ConfigError(f"mpp={mpp!r} is no size of a pixel", fix=fix)
-    return sides
-
-
-def pixel_size_of(found: Localization, mpp: tuple[float, float] | None = None) -> tuple[float, float] | None:
-    """Width and height of a result's pixels in micrometres: as given, else as its DICOM file says, else None."""
-    return mpp or pixel_size(found.path)
-
-
 def write_localization(
-    folder: Path,
-    found: Localization,
-    image: np.ndarray,
-    formats: Iterable[str] = ("png",),
-    size: tuple[float, float] | None = None,
+    folder: Path, found: Localization, formats: Iterable[str] = ("png",), *, overlay: bool = False, rest: bool = False
 ) -> list[Path]:
     """Write a result in some formats; each file appears whole or not at all, and replaces one of its name.
 
     Args:
         folder: receives a folder for each kind of file.
         found: the result.
-        image: ``[H, W, 3]`` uint8, the image itself.
         formats: of :data:`FORMATS`.
-        size: width and height of a pixel in micrometres; None where unknown.
+        overlay: whether to draw the overlay too, at :data:`OVERLAY`; the result must have its image. Defaults to False.
+        rest: whether outlines are drawn of the undecidable region too. Defaults to False.
 
     Returns:
         The files written.
@@ -145,6 +108,31 @@ def write_localization(
         paths = [Path(folder, file.format(found.name)) for file in FORMATS[name].files]
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
-        FORMATS[name].write(paths, found, image, size)
+        FORMATS[name].write(paths, found, rest)
         written += [path for path in paths if path.exists()]
+    if overlay:
+        written.append(Path(folder, OVERLAY.format(found.name)))
+        written[-1].parent.mkdir(parents=True, exist_ok=True)
+        write_overlay(written[-1], found)
     return written
+
+
+def save_localization(
+    folder: str | Path,
+    found: Localization,
+    formats: str | Iterable[str] = ("png",),
+    *,
+    overlay: bool = True,
+    rest: bool = False,
+) -> list[Path]:
+    """Write one result that no run wrote, see :meth:`~glas_wsol.localization.Localization.save`."""
+    chosen, folder = check_formats(formats), Path(folder)
+    if found.name in ("", ".", "..") or set("/\\\0") & set(found.name):
+        fix = "give it the name that its files are to have"
+        raise OutputError(f"{found.name!r} is no name of a file", folder, fix)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return write_localization(folder, found, chosen, overlay=overlay and found.image is not None, rest=rest)
+    except OSError as error:
+        fix = "choose another folder"
+        raise OutputError(f"cannot be written ({error.strerror or error})", folder, fix) from error

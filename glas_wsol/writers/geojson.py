@@ -33,13 +33,7 @@ _REST_COLOR = (150, 150, 150)
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "glas_wsol/writers/geojson")
 
 
-def write_geojson(
-    path: str | PathLike[str],
-    found: Localization,
-    pixel_size: tuple[float, float] | None = None,
-    *,
-    rest: bool = False,
-) -> None:
+def write_geojson(path: str | PathLike[str], found: Localization, *, rest: bool = False) -> None:
     """Write the mask's outlines, feature by feature, as a file that QuPath opens by dragging it onto the image.
 
     A FeatureCollection of RFC 7946, except that positions are pixels and not degrees, as QuPath's are: x to the
@@ -48,7 +42,6 @@ def write_geojson(
     Args:
         path: the file, whose folder exists.
         found: the result.
-        pixel_size: width and height of a pixel in micrometres; None where unknown.
         rest: whether to outline the undecidable rest of the image too. Defaults to False.
 
     Raises:
@@ -57,15 +50,13 @@ def write_geojson(
     with atomic_write(path, "w", newline="\n") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         separator = "\n"
-        for feature in features(found, pixel_size, rest=rest):
+        for feature in features(found, rest=rest):
             file.write(separator + json.dumps(feature, ensure_ascii=False, allow_nan=False))
             separator = ",\n"
         file.write("\n]}\n")
 
 
-def features(
-    found: Localization, pixel_size: tuple[float, float] | None = None, *, rest: bool = False
-) -> Iterator[dict[str, Any]]:
+def features(found: Localization, *, rest: bool = False) -> Iterator[dict[str, Any]]:
     """The parts of the mask as GeoJSON features, those of the decidable region first.
 
     Outlines run along the edges of the pixels, so that a polygon's area is its number of pixels and filling it in
@@ -75,38 +66,40 @@ def features(
 
     Args:
         found: the result.
-        pixel_size: width and height of a pixel in micrometres; None where unknown.
         rest: whether the undecidable rest of the image is outlined too.
 
     Yields:
         Features with QuPath's ``objectType``, ``classification`` (class and colour; ``Decidable`` where no class is
         named) and ``measurements``: ``Area px``, ``Area um^2`` where pixels have a size, ``Mean R+`` (mean soft
-        decidable value, in [0, 1]) and, of the decidable region, ``Probability: CLASS`` of every class.
+        decidable value, in [0, 1]); of the decidable region ``Probability: CLASS`` of every class, and of the rest
+        ``Probability of the rest: CLASS`` where a classifier was asked.
     """
-    probabilities = zip(found.classes, found.probabilities, strict=True) if found.probabilities else ()
-    chances = {f"Probability: {name}": round(p, 6) for name, p in probabilities}
+    chances = _chances(found, "Probability", found.probabilities)
+    other = found.opinions.undecidable
+    others = _chances(found, "Probability of the rest", () if other is None else other.probabilities)
     colour = CLASS_COLORS[found.labels[0] % len(CLASS_COLORS)] if found.labels else CLASS_COLORS[0]
     decidable = {"name": found.predicted if found.named else "Decidable", "color": list(colour)}
     for part in mask_parts(found.mask):
-        yield _feature(found, part, "decidable", decidable, pixel_size, chances)
+        yield _feature(found, part, "decidable", decidable, chances)
     if rest and found.evidence:
-        for part in mask_parts(~found.mask):
-            yield _feature(found, part, "undecidable", {"name": "Undecidable", "color": list(_REST_COLOR)}, pixel_size)
+        for part in mask_parts(found.rest):
+            yield _feature(found, part, "undecidable", {"name": "Undecidable", "color": list(_REST_COLOR)}, others)
+
+
+def _chances(found: Localization, what: str, probabilities: tuple[float, ...]) -> dict[str, float]:
+    pairs = zip(found.classes, probabilities, strict=True) if probabilities else ()
+    return {f"{what}: {name}": round(p, 6) for name, p in pairs}
 
 
 def _feature(
-    found: Localization,
-    part: MaskPart,
-    kind: str,
-    classification: dict[str, Any],
-    pixel_size: tuple[float, float] | None,
-    more: dict[str, float] | None = None,
+    found: Localization, part: MaskPart, kind: str, classification: dict[str, Any], more: dict[str, float]
 ) -> dict[str, Any]:
     single = len(part.polygons) == 1
     mean = float(found.decidable[part.region][part.pixels].mean(dtype=np.float64))
     measurements: dict[str, float] = {"Area px": part.area}
-    if pixel_size is not None:
-        measurements["Area um^2"] = round(part.area * pixel_size[0] * pixel_size[1], 6)
+    area = found.square_micrometres(part.area)
+    if area is not None:
+        measurements["Area um^2"] = round(area, 6)
     return {
         "type": "Feature",
         "id": str(uuid.uuid5(_NAMESPACE, f"{kind} {part.row} {part.column} {found.name}")),
@@ -119,6 +112,6 @@ def _feature(
             "name": f"{found.name}: {kind}",
             "classification": classification,
             "isLocked": False,
-            "measurements": {**measurements, "Mean R+": round(mean, 6), **(more or {})},
+            "measurements": {**measurements, "Mean R+": round(mean, 6), **more},
         },
     }

@@ -19,15 +19,18 @@ __all__ = ["draw_mask", "overlay", "text_font", "wrap_text", "write_png"]
 _PAPER, _MARGIN, _INK, _FAINT = (255, 255, 255), (232, 232, 236), (20, 20, 30), (95, 95, 105)
 _CONTOUR, _EDGE = (255, 222, 0), (20, 20, 30)  # H&E has neither yellow nor black
 _WASHED = 225  # the grey that undecidable tissue fades towards
+_STAIN = (196.0, 120.0, 180.0)  # of the key's samples
 _NO_EVIDENCE = "no evidence: no region decided"
+_MICROMETRES_PER_INCH = 25_400
 
 
-def write_png(path: str | PathLike[str], array: np.ndarray) -> None:
+def write_png(path: str | PathLike[str], array: np.ndarray, mpp: tuple[float, float] | None = None) -> None:
     """Write an array as PNG, rows first, whole or not at all.
 
     Args:
         path: the file, whose folder exists.
-        array: ``[H, W]`` or ``[H, W, 3]`` uint8, or ``[H, W]`` bool, which becomes 0 and 255.
+        array: ``[H, W]`` or ``[H, W, 3]`` uint8, ``[H, W]`` uint16, or ``[H, W]`` bool, which becomes 0 and 255.
+        mpp: width and height of a pixel in micrometres, kept as pixels per metre (``pHYs``); None where unknown.
 
     Raises:
         OutputError: where the file cannot be written.
@@ -36,12 +39,14 @@ def write_png(path: str | PathLike[str], array: np.ndarray) -> None:
     array = np.asarray(array)
     if array.dtype == bool and array.ndim == 2:
         array = array.astype(np.uint8) * 255
-    is_picture = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
-    if array.dtype != np.uint8 or not is_picture or 0 in array.shape:
-        raise ValueError(f"uint8 [H, W] or [H, W, 3] or bool [H, W] is needed, got {array.dtype} {array.shape}")
+    is_picture = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8)
+    if array.dtype not in (np.uint8, np.uint16) or not is_picture or 0 in array.shape:
+        what = "uint8 [H, W] or [H, W, 3], uint16 [H, W] or bool [H, W] is needed"
+        raise ValueError(f"{what}, got {array.dtype} {array.shape}")
     picture = Image.fromarray(np.ascontiguousarray(array))
+    options = {} if mpp is None else {"dpi": tuple(_MICROMETRES_PER_INCH / side for side in mpp)}
     with atomic_write(path) as file:
-        picture.save(file, format="PNG")
+        picture.save(file, format="PNG", **options)
 
 
 def overlay(
@@ -52,6 +57,8 @@ def overlay(
     caption: str = "",
     *,
     evidence: bool = True,
+    threshold: float = 0.5,
+    notes: Sequence[str] = (),
 ) -> np.ndarray:
     """Draw what decided onto the tile, between a header and a colour key.
 
@@ -66,6 +73,8 @@ def overlay(
         title: the class and its probability, say.
         caption: anything to add; wrapped.
         evidence: False where no pixel of the tile is evidence for the class.
+        threshold: of the map, for the mask; marked on the colour bar. Defaults to 0.5.
+        notes: lines between title and caption, each wrapped.
 
     Returns:
         ``[h, w, 3]`` uint8 with ``h > H`` and ``w >= W``.
@@ -86,8 +95,12 @@ def overlay(
     tile = np.full((height, sheet_width, 3), _MARGIN, np.uint8)
     left = (sheet_width - width) // 2
     tile[:, left : left + width] = draw_mask(image, decidable, mask) if evidence else image
-    footer = _key(100 * float(mask.mean()), size, sheet_width) if evidence else _write_lines([], size, sheet_width)
-    return np.concatenate([_header(title, caption, evidence, size, sheet_width), tile, footer])
+    parts = [_header(title, notes, caption, evidence, size, sheet_width), tile]
+    if evidence:
+        parts += [_key(100 * float(mask.mean()), size, sheet_width), _colour_bar(threshold, size, sheet_width)]
+    else:
+        parts.append(_write_lines([], size, sheet_width))
+    return np.concatenate(parts)
 
 
 def draw_mask(image: np.ndarray, decidable: np.ndarray, mask: np.ndarray, line: int | None = None) -> np.ndarray:
@@ -97,7 +110,7 @@ def draw_mask(image: np.ndarray, decidable: np.ndarray, mask: np.ndarray, line: 
         image: ``[H, W, 3]`` uint8.
         decidable: ``[H, W]`` in 0..1: what is outside the mask fades the less, the more it decided.
         mask: ``[H, W]`` bool; its pixels keep their colours.
-        line: width of the yellow line, px; defaults to a 300th of the longer side, 2 at least.
+        line: width of the yellow line, px; 0 for none. Defaults to a 300th of the longer side, 2 at least.
 
     Returns:
         ``[H, W, 3]`` uint8.
@@ -105,8 +118,9 @@ def draw_mask(image: np.ndarray, decidable: np.ndarray, mask: np.ndarray, line: 
     fading = np.where(mask, 0, 1 - 0.5 * decidable)[..., None]
     tile = image.astype(np.float32)
     tile += fading * (_wash(tile) - tile)
-    if mask.any() and not mask.all():
-        line = line or max(2, round(max(mask.shape) / 300))
+    if line is None:
+        line = max(2, round(max(mask.shape) / 300))
+    if line and mask.any() and not mask.all():
         distance = distance_transform_edt(~mask)
         # An edge of 1 px, the line, an edge again: visible on white lumen and on dark nuclei.
         tile = _paint(tile, _between(distance, 0, line + 2), _EDGE)
@@ -129,11 +143,12 @@ def _paint(tile: np.ndarray, cover: np.ndarray, colour: tuple[int, int, int]) ->
     return tile + cover * (np.asarray(colour, np.float32) - tile)
 
 
-def _header(title: str, caption: str, evidence: bool, size: int, width: int) -> np.ndarray:
+def _header(title: str, notes: Sequence[str], caption: str, evidence: bool, size: int, width: int) -> np.ndarray:
     bold, plain = text_font(size + 2, bold=True), text_font(size)
     lines = [(line, bold, _INK) for line in wrap_text(title, bold, width - size)]
     if not evidence:
         lines += [(line, plain, _INK) for line in wrap_text(_NO_EVIDENCE, plain, width - size)]
+    lines += [(line, plain, _INK) for note in notes for line in wrap_text(note, plain, width - size)]
     lines += [(line, plain, _FAINT) for line in wrap_text(caption, plain, width - size)]
     return _write_lines(lines, size, width)
 
@@ -158,7 +173,7 @@ def _key(percent: float, size: int, width: int) -> np.ndarray:
     step = round(1.6 * size)
     sheet = Image.new("RGB", (width, step * (rows[-1] + 1) + size // 2), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    stain = np.array([[[196.0, 120.0, 180.0]]], np.float32)
+    stain = np.array([[_STAIN]], np.float32)
     for index, (decided, text) in enumerate(entries):
         left = size // 2 + (widths[0] if index and rows[1] == 0 else 0)
         middle = size // 4 + rows[index] * step + step // 2
@@ -168,6 +183,29 @@ def _key(percent: float, size: int, width: int) -> np.ndarray:
         if decided:
             draw.rectangle((box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1), outline=_CONTOUR, width=max(2, size // 7))
         draw.text((left + round(1.6 * size), middle), text, _INK, font, anchor="lm")
+    return np.asarray(sheet)
+
+
+def _colour_bar(threshold: float, size: int, width: int) -> np.ndarray:
+    """Draw what each value of the map looks like on tissue, from 0 to 1, and where the mask begins."""
+    font = text_font(size)
+    sheet = Image.new("RGB", (width, 3 * size + size // 2), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    name, low = "R+", "0"
+    left = size + int(font.getlength(name + low)) + size // 2
+    length = min(12 * size, width - left - 2 * size)
+    values = np.linspace(0, 1, length, dtype=np.float32)[None]
+    tissue = np.broadcast_to(np.asarray(_STAIN, np.float32), (size, length, 3)).round().astype(np.uint8)
+    strip = draw_mask(tissue, values.repeat(size, 0), (values >= threshold).repeat(size, 0), line=0)
+    sheet.paste(Image.fromarray(strip), (left, size // 4))
+    draw.rectangle((left - 1, size // 4 - 1, left + length, size // 4 + size), outline=_EDGE)
+    middle = size // 4 + size // 2
+    draw.text((size // 2, middle), name, _INK, font, anchor="lm")
+    draw.text((left - size // 3, middle), low, _INK, font, anchor="rm")
+    draw.text((left + length + size // 3, middle), "1", _INK, font, anchor="lm")
+    mark = left + round(min(max(threshold, 0.0), 1.0) * (length - 1))
+    draw.line((mark, size // 4, mark, 2 * size - size // 2), fill=_EDGE, width=max(1, size // 10))
+    draw.text((mark, 2 * size - size // 3), f"{threshold:g}: the mask begins", _INK, font, anchor="mt")
     return np.asarray(sheet)
 
 

@@ -15,12 +15,7 @@ from glas_wsol.writers.atomic import atomic_write
 __all__ = ["write_nifti"]
 
 
-def write_nifti(
-    mask_path: str | PathLike[str],
-    map_path: str | PathLike[str],
-    found: Localization,
-    pixel_size: tuple[float, float] | None = None,
-) -> None:
+def write_nifti(mask_path: str | PathLike[str], map_path: str | PathLike[str], found: Localization) -> None:
     """Write the mask (uint8: 0 undecidable, 1 decidable) and the soft map ``R+`` (float32), each ``[W, H, 1]``.
 
     NIfTI's first axis is x: voxel ``(x, y, 0)`` is the pixel in column x and row y. Columns run to the patient's left
@@ -32,13 +27,12 @@ def write_nifti(
         mask_path: ends in ``.nii.gz``; the folder exists.
         map_path: the same.
         found: the result.
-        pixel_size: width and height of a pixel in micrometres; None where unknown.
 
     Raises:
         OutputError: where a file cannot be written.
     """
-    _write(mask_path, found.mask.astype(np.uint8), pixel_size)
-    _write(map_path, found.decidable.astype(np.float32), pixel_size)
+    _write(mask_path, found.mask.astype(np.uint8), found.mpp)
+    _write(map_path, found.decidable.astype(np.float32), found.mpp)
 
 
 def _write(path: str | PathLike[str], array: np.ndarray, pixel_size: tuple[float, float] | None) -> None:

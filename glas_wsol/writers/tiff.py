@@ -14,12 +14,7 @@ from glas_wsol.writers.atomic import atomic_write
 __all__ = ["write_tiff"]
 
 
-def write_tiff(
-    mask_path: str | PathLike[str],
-    map_path: str | PathLike[str],
-    found: Localization,
-    pixel_size: tuple[float, float] | None = None,
-) -> None:
+def write_tiff(mask_path: str | PathLike[str], map_path: str | PathLike[str], found: Localization) -> None:
     """Write the mask (uint8: 0 undecidable, 255 decidable) and the soft map ``R+`` (float32 in [0, 1]), rows first.
 
     The resolution is in pixels per centimetre where pixels have a size; else it has no unit. Compression (Deflate)
@@ -29,13 +24,12 @@ def write_tiff(
         mask_path: the file, whose folder exists.
         map_path: the same.
         found: the result.
-        pixel_size: width and height of a pixel in micrometres; None where unknown.
 
     Raises:
         OutputError: where a file cannot be written.
     """
-    _write(mask_path, found.mask.astype(np.uint8) * 255, pixel_size)
-    _write(map_path, found.decidable.astype(np.float32), pixel_size)
+    _write(mask_path, found.mask.astype(np.uint8) * 255, found.mpp)
+    _write(map_path, found.decidable.astype(np.float32), found.mpp)
 
 
 def _write(path: str | PathLike[str], array: np.ndarray, pixel_size: tuple[float, float] | None) -> None:

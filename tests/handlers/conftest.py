@@ -24,8 +24,9 @@ def item(name: str, p: float, label: int, *, truth: bool = True, evidence: bool 
     decidable = np.full(size, 0.125, np.float32)
     decidable[: size[0] // 2, : size[1] // 2] = 0.875
     classes = more.pop("classes", CLASSES)
-    found = Localization(name, f"tiles/{name}.bmp", classes, (1 - p, p), decidable, evidence)
     image = torch.linspace(0, 1, 3 * size[0] * size[1]).view(3, *size)
+    pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
+    found = Localization(name, f"tiles/{name}.bmp", classes, (1 - p, p), decidable, evidence, image=pixels)
     made = {
         "image": image,
         "label": torch.tensor(label),

@@ -14,12 +14,16 @@ import pytest
 from glas_wsol.errors import ConfigError, ImageFileError, OutputError
 from glas_wsol.handlers import LocalizationSaver
 from glas_wsol.metrics import ClassificationError, RegionF1
+from glas_wsol.opinions import Opinion, Opinions
+from glas_wsol.provenance import Provenance, RunAlarm
 from glas_wsol.transforms import read_mask, read_rgb
 from glas_wsol.writers import dicom_seg
 from glas_wsol.writers.formats import FORMATS
 from tests.dicoms import dicom, rgb, save
 from tests.handlers.conftest import broken_off, item, left, rows
 from tests.metrics.conftest import evaluate
+
+TABLES = ("predictions.csv", "predictions_boxes.csv", "predictions.json")
 
 
 def details(path: Path) -> list[dict[str, Any]]:
@@ -100,7 +104,10 @@ def test_a_second_run_starts_the_tables_anew(tmp_path):
 def test_the_names_of_the_files_are_the_last_column(tmp_path):
     evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path, overlays=False)])
     table = rows(tmp_path / "predictions.csv")
-    assert list(table[0]) == ["path", "class", "probability", "decidable_fraction", "boxes", "reason", "name"]
+    assert list(table[0]) == [
+        *("path", "class", "probability", "decidable_fraction", "decidable_px", "decidable_um2", "boxes"),
+        *("decidable_entropy", "undecidable_probability", "undecidable_entropy", "alarm", "reason", "name"),
+    ]
     assert table[0]["name"] == "a"
 
 
@@ -108,18 +115,18 @@ def test_the_names_of_the_files_are_the_last_column(tmp_path):
 def test_of_two_runs_in_one_folder_only_the_second_one_s_files_remain(tmp_path, overlays_again):
     first = [[item("a", 0.75, 1), item("b", 0.75, 1)], [item("ä, 1", 0.75, 1)]]
     evaluate({"e": ClassificationError()}, first, [LocalizationSaver(tmp_path)])
-    assert len(left(tmp_path)) == 8
+    assert len(left(tmp_path)) == 9
     (tmp_path / "masks" / "own.png").write_bytes(b"the user's")
     saver = LocalizationSaver(tmp_path, overlays=overlays_again)
     evaluate({"e": ClassificationError()}, [[item("c", 0.75, 1)]], [saver])
-    expected = {"predictions.csv", "predictions.json", "masks/c.png", "masks/own.png"}
+    expected = {*TABLES, "masks/c.png", "masks/own.png"}
     assert left(tmp_path) == expected | ({"overlays/c.png"} if overlays_again else set())
 
 
 def test_after_a_second_run_that_broke_off_nothing_of_the_first_is_left_to_be_taken_for_a_result(tmp_path):
     (tmp_path / "model.pt").write_bytes(b"weights")
     evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path)])
-    assert {"predictions.csv", "predictions.json", "masks/a.png"} < left(tmp_path)
+    assert {*TABLES, "masks/a.png"} < left(tmp_path)
     broken_off(tmp_path, LocalizationSaver(tmp_path))
     assert left(tmp_path) == {"model.pt"}
 
@@ -154,7 +161,10 @@ def test_the_json_has_everything_of_each_image_and_the_table_the_number_of_its_b
             "name": "ä b",
             "class": "benign",
             "probabilities": {"benign": 0.75, "malignant": 0.25},
+            "opinions": {"localizer": None, "decidable": None, "undecidable": None},
             "decidable_fraction": 0.015,  # 42 of 2800 px
+            "decidable_px": 42,
+            "decidable_um2": None,
             "evidence": True,
             "reason": "",
             "threshold": 0.5,
@@ -162,8 +172,8 @@ def test_the_json_has_everything_of_each_image_and_the_table_the_number_of_its_b
             "width": 70,
             "height": 40,
             "boxes": [
-                {"x": 3, "y": 5, "width": 10, "height": 4, "area": 40, "score": 0.75},
-                {"x": 60, "y": 0, "width": 1, "height": 2, "area": 2, "score": 0.625},
+                {"x": 3, "y": 5, "width": 10, "height": 4, "area": 40, "score": 0.75, "area_um2": None},
+                {"x": 60, "y": 0, "width": 1, "height": 2, "area": 2, "score": 0.625, "area_um2": None},
             ],
             "mpp": None,
             "files": ["masks/ä b.png", "overlays/ä b.png"],
@@ -173,7 +183,10 @@ def test_the_json_has_everything_of_each_image_and_the_table_the_number_of_its_b
             "name": "none",
             "class": "no evidence",
             "probabilities": {},
+            "opinions": {"localizer": None, "decidable": None, "undecidable": None},
             "decidable_fraction": 0.0,
+            "decidable_px": 0,
+            "decidable_um2": None,
             "evidence": False,
             "reason": "blurred",
             "threshold": 0.5,
@@ -218,7 +231,12 @@ def test_the_json_has_the_table_s_name(tmp_path):
 
 @pytest.mark.parametrize(
     ("file", "content"),
-    [("predictions.json", b'{"mine": 1}'), ("predictions.csv", b"image,reader\na,me\n"), ("predictions.csv", b"")],
+    [
+        ("predictions.json", b'{"mine": 1}'),
+        ("predictions.csv", b"image,reader\na,me\n"),
+        ("predictions.csv", b""),
+        ("predictions_boxes.csv", b""),
+    ],
 )
 def test_a_users_own_table_is_neither_overwritten_nor_removed(tmp_path, file, content):
     (tmp_path / file).write_bytes(content)
@@ -237,7 +255,7 @@ def test_tables_that_cannot_be_written_leave_a_folder_that_a_later_run_replaces(
             evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path)])
     assert "predictions.csv" not in left(tmp_path)
     evaluate({"e": ClassificationError()}, [[item("c", 0.75, 1)]], [LocalizationSaver(tmp_path)])
-    assert left(tmp_path) == {"predictions.csv", "predictions.json", "masks/c.png", "overlays/c.png"}
+    assert left(tmp_path) == {*TABLES, "masks/c.png", "overlays/c.png"}
     assert [entry["name"] for entry in details(tmp_path / "predictions.json")] == ["c"]
 
 
@@ -259,18 +277,20 @@ def test_all_classes_of_an_image_are_in_the_table_with_their_probabilities(tmp_p
 
 def test_the_formats_wanted_are_written_and_listed(tmp_path):
     pytest.importorskip("highdicom")
-    saver = LocalizationSaver(tmp_path, formats=[*FORMATS], mpp=[0.5, 0.25])
-    evaluate({"e": ClassificationError()}, [[item("ä.1", 0.75, 1)]], [saver])
+    saver, one = LocalizationSaver(tmp_path, formats=[*FORMATS]), item("ä.1", 0.75, 1)
+    one["localization"] = replace(one["localization"], mpp=(0.5, 0.25))
+    evaluate({"e": ClassificationError()}, [[one]], [saver])
     (entry,) = details(tmp_path / "predictions.json")
     assert entry["mpp"] == [0.5, 0.25]
     assert entry["files"] == [
         *("masks/ä.1.png", "maps/ä.1.png", "geojson/ä.1.geojson", "masks/ä.1.nii.gz", "maps/ä.1.nii.gz"),
-        *("masks/ä.1.tif", "maps/ä.1.tif", "dicom/ä.1_seg.dcm", "dicom/ä.1_image.dcm", "overlays/ä.1.png"),
+        *("masks/ä.1.tif", "maps/ä.1.tif", "dicom/ä.1_seg.dcm", "dicom/ä.1_image.dcm"),
+        *("json/ä.1.json", "boxes/ä.1.csv", "overlays/ä.1.png"),
     ]
-    assert left(tmp_path) == {"predictions.csv", "predictions.json", *entry["files"]}
+    assert left(tmp_path) == {*TABLES, *entry["files"]}
     # the next run replaces them all, whatever it writes itself
     evaluate({"e": ClassificationError()}, [[item("b", 0.75, 1)]], [LocalizationSaver(tmp_path, formats="geojson")])
-    assert left(tmp_path) == {"predictions.csv", "predictions.json", "geojson/b.geojson", "overlays/b.png"}
+    assert left(tmp_path) == {*TABLES, "geojson/b.geojson", "overlays/b.png"}
 
 
 def test_a_users_own_file_of_any_format_is_left_alone(tmp_path):
@@ -281,30 +301,64 @@ def test_a_users_own_file_of_any_format_is_left_alone(tmp_path):
     assert (tmp_path / "geojson" / "a.geojson").read_text() == "corrected by hand"
 
 
-def test_a_dicom_file_gives_the_size_of_its_pixels_unless_another_is_given(tmp_path):
-    one = item("a", 0.75, 1)
-    path = str(save(tmp_path / "a.dcm", dicom(rgb(40, 70), PixelSpacing=[0.0005, 0.00025])))
-    one["localization"] = replace(one["localization"], path=path)
-    for mpp, expected in ((None, [0.25, 0.5]), (2, [2, 2])):
-        evaluate({"e": ClassificationError()}, [[one]], [LocalizationSaver(tmp_path / "o", formats="geojson", mpp=mpp)])
-        assert details(tmp_path / "o" / "predictions.json")[0]["mpp"] == expected
-        collection = json.loads((tmp_path / "o" / "geojson" / "a.geojson").read_text())
-        area = collection["features"][0]["properties"]["measurements"]["Area um^2"]
-        assert area == pytest.approx(20 * 35 * expected[0] * expected[1])
+def test_what_c_says_of_both_parts_and_the_alarm_of_the_run_are_in_both_tables(tmp_path):
+    asked, blank, plain = item("a", 0.75, 1), item("b", 0.75, 1, evidence=False), item("c", 0.75, 1)
+    said = Opinions(Opinion((0.5, 0.5)), Opinion((0.25, 0.75)), Opinion((0.5, 0.5)))
+    made = Provenance(("12ab",), "minmax", "resnet18", {"epochs": 3}, {"flips": True}, "7.8", RunAlarm(0.25, "look"))
+    for one in (asked, blank):
+        one["localization"] = replace(one["localization"], opinions=said, provenance=made, mpp=(0.5, 0.25))
+    evaluate({"e": ClassificationError()}, [[asked, blank], [plain]], [LocalizationSaver(tmp_path, overlays=False)])
+    columns = ("undecidable_probability", "undecidable_entropy", "decidable_entropy", "alarm", "decidable_um2")
+    entropy = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75))
+    assert [[row[key] for key in columns] for row in rows(tmp_path / "predictions.csv")] == [
+        ["0.500000", "1.000000", f"{entropy / np.log(2):.6f}", "0.250000", "87.5"],
+        ["", "", "", "0.250000", "0"],
+        ["", "", "", "", ""],
+    ]
+    first, second, third = details(tmp_path / "predictions.json")
+    assert first["opinions"]["localizer"]["probabilities"] == {"benign": 0.5, "malignant": 0.5}
+    assert first["opinions"]["undecidable"]["entropy"] == round(float(np.log(2)), 6)
+    assert first["opinions"]["decidable"] == {
+        "probabilities": {"benign": 0.25, "malignant": 0.75},
+        "entropy": round(entropy, 6),
+        "normalised_entropy": round(entropy / np.log(2), 6),
+    }
+    assert second["opinions"] == third["opinions"] == {"localizer": None, "decidable": None, "undecidable": None}
+    assert (first["decidable_px"], first["decidable_um2"], first["boxes"][0]["area_um2"]) == (700, 87.5, 87.5)
+    kept = {"models": ["12ab"], "method": "minmax", "trunk": "resnet18", "views": {"flips": True}, "version": "7.8"}
+    assert {key: first[key] for key in kept} == kept
+    assert first["alarm"] == second["alarm"] == {"score": 0.25, "verdict": "look"}
+    assert "recipe" not in first
+    assert "alarm" not in third, "nobody said what it was made with"
+
+
+def test_every_box_has_a_line_in_a_table_of_its_own(tmp_path):
+    evaluate({"e": ClassificationError()}, [[two_parts("ä b")], [item("a", 0.75, 1)]], [LocalizationSaver(tmp_path)])
+    table = rows(tmp_path / "predictions_boxes.csv")
+    assert [(row["name"], row["box"], row["x"], row["y"], row["width"], row["height"]) for row in table] == [
+        ("ä b", "1", "3", "5", "10", "4"),
+        ("ä b", "2", "60", "0", "1", "2"),
+        ("a", "1", "0", "0", "35", "20"),
+    ]
+    assert table[1] | {"area_px": "2", "area_um2": "", "score": "0.625000", "class": "benign"} == table[1]
+    assert table[1]["path"] == "tiles/ä b.bmp"
+
+
+def test_the_rest_is_outlined_where_wanted(tmp_path):
+    saver = LocalizationSaver(tmp_path, formats="geojson", rest=True)
+    evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [saver])
+    features = json.loads((tmp_path / "geojson" / "a.geojson").read_text())["features"]
+    assert [one["properties"]["classification"]["name"] for one in features] == ["malignant", "Undecidable"]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"formats": ["png", "geojsn"]}, "no format 'geojsn'.*did you mean 'geojson'"),
-        ({"formats": ["xyzzy"]}, "no format 'xyzzy'.*choose of png, png_map, geojson, nifti, tiff, dicom"),
-        ({"mpp": 0}, "mpp=0 is no size of a pixel.*micrometres"),
-        ({"mpp": float("nan")}, "mpp=nan"),
-        ({"mpp": [0.5]}, "mpp="),
-        ({"mpp": "half"}, "mpp='half'"),
+        ({"formats": ["xyzzy"]}, "no format 'xyzzy'.*choose of png, png_map, geojson, nifti, tiff, dicom, json, csv"),
     ],
 )
-def test_unknown_formats_and_impossible_pixels_are_refused_before_anything_is_written(tmp_path, options, message):
+def test_unknown_formats_are_refused_before_anything_is_written(tmp_path, options, message):
     with pytest.raises(ConfigError, match=message) as caught:
         LocalizationSaver(tmp_path / "out", **options)
     assert "\n" not in str(caught.value)

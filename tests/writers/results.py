@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from glas_wsol.localization import Localization
+from tests.dicoms import rgb
 
 H, W = 33, 58
 
@@ -24,5 +25,5 @@ def asymmetric_map(height: int = H, width: int = W) -> np.ndarray:
 
 
 def asymmetric_result(name: str = "ä 1", path: str = "", **changes) -> Localization:
-    found = Localization(name, path, ("benign", "malignant"), (0.25, 0.75), asymmetric_map(), True)
+    found = Localization(name, path, ("benign", "malignant"), (0.25, 0.75), asymmetric_map(), True, image=rgb(H, W))
     return replace(found, **changes)

@@ -42,14 +42,14 @@ def errors(path: Path) -> list[str]:
 def from_source(folder: Path, **more) -> tuple[pydicom.Dataset, Path]:
     source = dicom(rgb(H, W), **more)
     found = asymmetric_result(path=str(save(folder / "source.dcm", source)))
-    assert not write_dicom_seg(folder / "seg.dcm", folder / "image.dcm", found, rgb(H, W))
+    assert not write_dicom_seg(folder / "seg.dcm", folder / "image.dcm", found)
     assert not (folder / "image.dcm").exists()
     return source, folder / "seg.dcm"
 
 
 def test_a_tile_s_segmentation_refers_to_the_tile_and_comes_back(tmp_path):
     found = asymmetric_result()
-    assert write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", found, rgb(H, W))
+    assert write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", found)
     np.testing.assert_array_equal(mask_in(tmp_path / "seg.dcm"), found.mask)
     np.testing.assert_array_equal(read_mask(tmp_path / "seg.dcm"), found.mask)
     np.testing.assert_array_equal(read_rgb(tmp_path / "image.dcm"), rgb(H, W))
@@ -62,7 +62,7 @@ def test_a_tile_s_segmentation_refers_to_the_tile_and_comes_back(tmp_path):
 
 
 def test_nothing_is_invented_about_a_patient(tmp_path):
-    write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", asymmetric_result(), rgb(H, W))
+    write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", asymmetric_result())
     for path in (tmp_path / "seg.dcm", tmp_path / "image.dcm"):
         read = pydicom.dcmread(path)
         known = [e.keyword for e in read if e.tag.group == 0x10 and e.value]
@@ -87,7 +87,7 @@ def test_what_a_dicom_file_leaves_out_stays_unknown(tmp_path):
     source = dicom(rgb(H, W))
     del source.PatientID, source.PatientSex, source.ReferringPhysicianName, source.StudyID
     found = asymmetric_result(path=str(save(tmp_path / "source.dcm", source)))
-    write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", found, rgb(H, W))
+    write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", found)
     read = pydicom.dcmread(tmp_path / "seg.dcm")
     assert read.PatientName == "Doe^Jane"
     assert all(name in read and not read[name].value for name in ("PatientID", "PatientSex", "StudyID"))
@@ -99,7 +99,7 @@ def test_an_image_with_a_place_in_the_patient_gives_it_to_its_segmentation(tmp_p
     decidable = np.zeros((source.Rows, source.Columns), np.float32)
     decidable[3:9, 20:50] = 1
     found = asymmetric_result(path=path, decidable=decidable)
-    write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", found, rgb(1, 1))
+    write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", found)
     read = pydicom.dcmread(tmp_path / "seg.dcm")
     np.testing.assert_array_equal(mask_in(tmp_path / "seg.dcm"), found.mask)
     assert read.FrameOfReferenceUID == source.FrameOfReferenceUID
@@ -120,7 +120,7 @@ def test_the_segment_says_the_class_and_no_anatomy(tmp_path):
 
 def test_a_class_named_in_any_script_and_length_is_kept_as_far_as_a_label_is_long(tmp_path):
     found = asymmetric_result(classes=("benign", "bösartig 悪性 " + "x" * 80))
-    write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", found, rgb(H, W))
+    write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", found)
     (segment,) = pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence
     assert segment.SegmentLabel == found.predicted[:64]
 
@@ -128,12 +128,12 @@ def test_a_class_named_in_any_script_and_length_is_kept_as_far_as_a_label_is_lon
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_empty_and_full_masks_come_back(tmp_path, value):
     found = asymmetric_result(decidable=np.full((H, W), value, np.float32))
-    write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", found, rgb(H, W))
+    write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", found)
     np.testing.assert_array_equal(mask_in(tmp_path / "seg.dcm"), found.mask)
 
 
 def test_the_secondary_capture_has_the_size_of_a_pixel(tmp_path):
-    write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", asymmetric_result(), rgb(H, W), (0.5, 0.25))
+    write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", asymmetric_result(mpp=(0.5, 0.25)))
     assert pydicom.dcmread(tmp_path / "image.dcm").NominalScannedPixelSpacing == [0.00025, 0.0005]
 
 
@@ -142,16 +142,22 @@ def test_the_secondary_capture_has_the_size_of_a_pixel(tmp_path):
 def test_dciodvfy_finds_no_error(tmp_path, evidence):
     _, path = from_source(tmp_path, PixelSpacing=[0.0005, 0.00025])
     assert errors(path) == []
-    found = asymmetric_result(evidence=evidence)
-    write_dicom_seg(tmp_path / "seg2.dcm", tmp_path / "image.dcm", found, rgb(H, W), (0.5, 0.5))
+    found = asymmetric_result(evidence=evidence, mpp=(0.5, 0.5))
+    write_dicom_seg(tmp_path / "seg2.dcm", tmp_path / "image.dcm", found)
     assert errors(tmp_path / "seg2.dcm") == []
     assert errors(tmp_path / "image.dcm") == []
     for name in ("MR_small.dcm", "examples_rgb_color.dcm"):
         path = get_testdata_file(name, download=False)
         size = pydicom.dcmread(path, stop_before_pixels=True)
         found = asymmetric_result(path=path, decidable=np.eye(size.Rows, size.Columns, dtype=np.float32))
-        write_dicom_seg(tmp_path / "seg3.dcm", tmp_path / "none.dcm", found, rgb(1, 1))
+        write_dicom_seg(tmp_path / "seg3.dcm", tmp_path / "none.dcm", found)
         assert errors(tmp_path / "seg3.dcm") == []
+
+
+def test_without_its_image_a_tile_s_result_is_refused_in_one_line(tmp_path):
+    with pytest.raises(ImageFileError, match=r"no image that a segmentation could refer to.*leave dicom out"):
+        write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", asymmetric_result(image=None))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_header_that_nothing_can_refer_to_is_refused_in_one_line(tmp_path):
@@ -159,7 +165,7 @@ def test_a_header_that_nothing_can_refer_to_is_refused_in_one_line(tmp_path):
     del source.StudyInstanceUID
     found = asymmetric_result(path=str(save(tmp_path / "source.dcm", source)))
     with pytest.raises(ImageFileError, match=r"StudyInstanceUID.*source\.dcm.*leave dicom out"):
-        write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", found, rgb(H, W))
+        write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", found)
     assert [path.name for path in tmp_path.iterdir()] == ["source.dcm"]
 
 
@@ -169,5 +175,5 @@ def test_without_highdicom_it_says_how_to_get_it(monkeypatch, tmp_path):
         require_highdicom()
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match="highdicom is missing"):
-        write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", asymmetric_result(), rgb(H, W))
+        write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", asymmetric_result())
     assert list(tmp_path.iterdir()) == []

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from glas_wsol.errors import OutputError
 from glas_wsol.localization import Localization
+from glas_wsol.opinions import Opinion, Opinions
 from glas_wsol.writers.geojson import CLASS_COLORS, features, write_geojson
 from tests.test_polygons import CASES, filled, random_masks
 
@@ -79,8 +80,8 @@ def result(mask: np.ndarray, **changes) -> Localization:
     return replace(found, **changes)
 
 
-def written(path, found, *options, **more) -> dict:
-    write_geojson(path, found, *options, **more)
+def written(path, found, **more) -> dict:
+    write_geojson(path, found, **more)
     collection = json.loads(path.read_text(encoding="utf-8"))
     Draft202012Validator(SCHEMA).validate(collection)
     return collection
@@ -120,9 +121,9 @@ def test_every_ring_is_closed_and_turns_as_the_rfc_says(tmp_path):
 def test_a_feature_says_what_qupath_shows(tmp_path):
     mask = np.zeros((4, 7), bool)
     mask[1:3, 2:5] = True
-    found = result(mask)
-    found.decidable[1, 2] = 1.0  # mean (1 + 5 * 0.75) / 6
-    (feature,) = written(tmp_path / "a.geojson", found, (0.5, 0.25))["features"]
+    decidable = result(mask).decidable.copy()
+    decidable[1, 2] = 1.0  # mean (1 + 5 * 0.75) / 6
+    (feature,) = written(tmp_path / "a.geojson", result(mask, decidable=decidable, mpp=(0.5, 0.25)))["features"]
     assert feature["geometry"] == {"type": "Polygon", "coordinates": [[[2, 1], [5, 1], [5, 3], [2, 3], [2, 1]]]}
     assert feature["properties"] == {
         "objectType": "annotation",
@@ -171,6 +172,17 @@ def test_the_rest_makes_up_the_image(tmp_path):
     rest = collection["features"][1]
     assert rest["properties"]["measurements"] == {"Area px": 4, "Mean R+": 0.125}
     assert len({feature["id"] for feature in collection["features"]}) == 2
+
+
+def test_what_the_classifier_says_of_the_rest_is_with_the_rest(tmp_path):
+    asked = Opinions(undecidable=Opinion((0.625, 0.375)))
+    found = result(CASES["a ring of holes around a part"], opinions=asked)
+    decidable, rest = (one["properties"]["measurements"] for one in features(found, rest=True))
+    assert [key for key in decidable if "rest" in key] == []
+    assert {key: value for key, value in rest.items() if "rest" in key} == {
+        "Probability of the rest: benign": 0.625,
+        "Probability of the rest: malignant": 0.375,
+    }
 
 
 def test_without_evidence_there_are_no_features(tmp_path):

@@ -13,8 +13,8 @@ from glas_wsol.writers.nifti import write_nifti
 from tests.writers.results import H, W, asymmetric_result
 
 
-def written(folder, found, *pixel_size):
-    write_nifti(folder / "mask.nii.gz", folder / "map.nii.gz", found, *pixel_size)
+def written(folder, found):
+    write_nifti(folder / "mask.nii.gz", folder / "map.nii.gz", found)
     return nibabel.load(folder / "mask.nii.gz"), nibabel.load(folder / "map.nii.gz")
 
 
@@ -37,7 +37,7 @@ def test_monai_reads_them_as_they_lie(tmp_path):
 
 
 def test_the_affine_has_the_size_of_a_pixel_in_millimetres(tmp_path):
-    for image in written(tmp_path, asymmetric_result(), (0.5, 0.25)):
+    for image in written(tmp_path, asymmetric_result(mpp=(0.5, 0.25))):
         assert image.header.get_xyzt_units()[0] == "mm"
         np.testing.assert_allclose(image.header.get_zooms(), (0.0005, 0.00025, 0.0005))
         # three columns to the right are 1.5 um to the patient's left (-x), two rows down 0.5 um to the back (-y)
@@ -59,10 +59,10 @@ def test_without_evidence_the_mask_is_empty_and_the_map_is_kept(tmp_path):
 
 
 def test_the_same_result_is_the_same_file(tmp_path, monkeypatch):
-    written(tmp_path, asymmetric_result(), (0.5, 0.5))
+    written(tmp_path, asymmetric_result(mpp=(0.5, 0.5)))
     first = [(tmp_path / name).read_bytes() for name in ("mask.nii.gz", "map.nii.gz")]
     monkeypatch.setattr("time.time", lambda: 1e9)
-    written(tmp_path, asymmetric_result(), (0.5, 0.5))
+    written(tmp_path, asymmetric_result(mpp=(0.5, 0.5)))
     assert [(tmp_path / name).read_bytes() for name in ("mask.nii.gz", "map.nii.gz")] == first
 
 

@@ -14,8 +14,8 @@ from glas_wsol.writers.tiff import write_tiff
 from tests.writers.results import H, W, asymmetric_result
 
 
-def written(folder, found, *pixel_size):
-    write_tiff(folder / "mask.tif", folder / "map.tif", found, *pixel_size)
+def written(folder, found):
+    write_tiff(folder / "mask.tif", folder / "map.tif", found)
     return folder / "mask.tif", folder / "map.tif"
 
 
@@ -32,7 +32,7 @@ def test_mask_and_map_come_back(tmp_path):
 
 
 def test_the_resolution_is_in_pixels_per_centimetre(tmp_path):
-    for path in written(tmp_path, asymmetric_result(), (0.5, 0.25)):
+    for path in written(tmp_path, asymmetric_result(mpp=(0.5, 0.25))):
         with tifffile.TiffFile(path) as file:
             tags = file.pages[0].tags
             assert tags["ResolutionUnit"].value == 3
@@ -42,7 +42,7 @@ def test_the_resolution_is_in_pixels_per_centimetre(tmp_path):
 
 
 def test_a_pixel_size_survives_to_six_digits(tmp_path):
-    path, _ = written(tmp_path, asymmetric_result(), (0.620014, 0.620014))
+    path, _ = written(tmp_path, asymmetric_result(mpp=(0.620014, 0.620014)))
     with tifffile.TiffFile(path) as file:
         numerator, denominator = file.pages[0].tags["XResolution"].value
     assert 1e4 / (numerator / denominator) == pytest.approx(0.620014, abs=5e-7)
@@ -61,8 +61,8 @@ def test_without_evidence_the_mask_is_empty(tmp_path):
 
 
 def test_the_same_result_is_the_same_file(tmp_path):
-    first = [path.read_bytes() for path in written(tmp_path, asymmetric_result(), (0.5, 0.5))]
-    assert [path.read_bytes() for path in written(tmp_path, asymmetric_result(), (0.5, 0.5))] == first
+    first = [path.read_bytes() for path in written(tmp_path, asymmetric_result(mpp=(0.5, 0.5)))]
+    assert [path.read_bytes() for path in written(tmp_path, asymmetric_result(mpp=(0.5, 0.5)))] == first
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):

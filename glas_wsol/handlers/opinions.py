@@ -1,0 +1,31 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""What M and C said while they predicted, for the postprocessing."""
+
+from __future__ import annotations
+
+from ignite.engine import Engine
+from monai.engines.utils import IterationEvents
+
+from glas_wsol.opinions import AskingInferer
+
+__all__ = ["RegionOpinions"]
+
+
+class RegionOpinions:
+    """Adds what an :class:`~glas_wsol.opinions.AskingInferer` was told, ``[B, c]`` each, to an evaluator's output.
+
+    Args:
+        inferer: the evaluator's own.
+    """
+
+    def __init__(self, inferer: AskingInferer) -> None:
+        self.inferer = inferer
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator."""
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Hand over."""
+        for key, said in self.inferer.opinions.items():
+            engine.state.output.setdefault(key, said)  # another handler may have asked M too

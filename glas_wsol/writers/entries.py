@@ -1,0 +1,165 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""A result in words and figures: its line of a table, its entry of a JSON file, and a line for each of its boxes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from glas_wsol.labels import SEPARATOR
+from glas_wsol.localization import Localization
+from glas_wsol.opinions import Opinion
+from glas_wsol.writers.atomic import atomic_write
+from glas_wsol.writers.table import write_csv
+
+__all__ = ["BOX_COLUMNS", "box_rows", "entry_of", "row_of", "write_boxes", "write_entry"]
+
+BOX_COLUMNS = ("path", "box", "x", "y", "width", "height", "area_px", "area_um2", "score", "class", "name")
+"""Of a table of boxes."""
+
+
+def row_of(found: Localization) -> dict[str, Any]:
+    """What a table says of an image: one cell a column, empty where there is nothing to say.
+
+    Args:
+        found: the result.
+
+    Returns:
+        Columns ``path``, ``class``, ``probability``, ``decidable_fraction``, ``decidable_px``, ``decidable_um2`` (areas
+        of the mask), ``boxes`` (how many), ``decidable_entropy``, ``undecidable_probability`` (of C on the rest, for
+        the class named), ``undecidable_entropy`` (normalised, 1 where C knows nothing), ``alarm`` (score of the run),
+        ``reason`` (why there is no evidence) and ``name``. Several classes of an image are joined by ``;``.
+    """
+    area = found.square_micrometres(found.decidable_area)
+    kept, rest = (found.opinions.decidable, found.opinions.undecidable) if found.evidence else (None, None)
+    alarm = found.provenance.alarm if found.provenance else None
+    return {
+        "path": found.path,
+        "class": found.class_name,
+        "probability": SEPARATOR.join(f"{p:.6f}" for p in found.named.values()),
+        "decidable_fraction": f"{found.decidable_fraction:.6f}",
+        "decidable_px": found.decidable_area,
+        "decidable_um2": "" if area is None else f"{area:.6g}",
+        "boxes": len(found.boxes),
+        "decidable_entropy": "" if kept is None else f"{kept.normalised_entropy:.6f}",
+        "undecidable_probability": ""
+        if rest is None
+        else SEPARATOR.join(f"{rest.probabilities[label]:.6f}" for label in found.labels),
+        "undecidable_entropy": "" if rest is None else f"{rest.normalised_entropy:.6f}",
+        "alarm": "" if alarm is None else f"{alarm.score:.6f}",
+        "reason": found.reason,
+        "name": found.name,
+    }
+
+
+def entry_of(found: Localization) -> dict[str, Any]:
+    """What a JSON file says of an image; null, or an empty text or mapping, where there is nothing to say.
+
+    Args:
+        found: the result.
+
+    Returns:
+        What the table says, the probability of every class, all opinions with their entropies (nats, and normalised to
+        [0, 1]), every box (see :class:`~glas_wsol.boxes.Box`), ``mpp`` (width and height of a pixel in micrometres) and
+        what it was made with, if known.
+    """
+    height, width = found.size
+    # without evidence there is no class, and so no probability of one
+    known = found.probabilities and found.evidence
+    area = found.square_micrometres(found.decidable_area)
+    return {
+        "path": found.path,
+        "name": found.name,
+        "class": found.class_name,
+        "probabilities": _by_class(found, found.probabilities) if known else {},
+        "opinions": {
+            who: _opinion(found, getattr(found.opinions, who) if known else None)
+            for who in ("localizer", "decidable", "undecidable")
+        },
+        "decidable_fraction": round(found.decidable_fraction, 6),
+        "decidable_px": found.decidable_area,
+        "decidable_um2": None if area is None else round(area, 6),
+        "evidence": found.evidence,
+        "reason": found.reason,
+        "threshold": found.threshold,
+        "min_box_area": found.min_box_area,
+        "width": width,
+        "height": height,
+        "boxes": [_box(found, asdict(box)) for box in found.boxes],
+        "mpp": None if found.mpp is None else list(found.mpp),
+        **(found.provenance.entry() if found.provenance else {}),
+    }
+
+
+def box_rows(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """The boxes of an image as lines of a table, the largest first; none without any.
+
+    Args:
+        entry: of :func:`entry_of`.
+
+    Returns:
+        :data:`BOX_COLUMNS`; ``box`` counts from 1, ``area_px`` is the part's own area and not the rectangle's.
+    """
+    return [
+        {
+            "path": entry["path"],
+            "box": number,
+            **{key: box[key] for key in ("x", "y", "width", "height")},
+            "area_px": box["area"],
+            "area_um2": "" if box["area_um2"] is None else f"{box['area_um2']:.6g}",
+            "score": f"{box['score']:.6f}",
+            "class": entry["class"],
+            "name": entry["name"],
+        }
+        for number, box in enumerate(entry["boxes"], start=1)
+    ]
+
+
+def write_entry(path: str | PathLike[str], found: Localization) -> None:
+    """Write :func:`entry_of` as a JSON file.
+
+    Args:
+        path: the file, whose folder exists.
+        found: the result.
+
+    Raises:
+        OutputError: where the file cannot be written.
+    """
+    with atomic_write(path, "w", newline="\n") as file:
+        json.dump(entry_of(found), file, indent=1, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+
+
+def write_boxes(path: str | PathLike[str], found: Localization) -> None:
+    """Write :func:`box_rows` as a CSV table; only its header where there is no box.
+
+    Args:
+        path: the file, whose folder exists.
+        found: the result.
+
+    Raises:
+        OutputError: where the file cannot be written.
+    """
+    write_csv(Path(path), box_rows(entry_of(found)), BOX_COLUMNS)
+
+
+def _by_class(found: Localization, probabilities: tuple[float, ...]) -> dict[str, float]:
+    return {name: round(p, 6) for name, p in zip(found.classes, probabilities, strict=True)}
+
+
+def _opinion(found: Localization, opinion: Opinion | None) -> dict[str, Any] | None:
+    if opinion is None:
+        return None
+    return {
+        "probabilities": _by_class(found, opinion.probabilities),
+        "entropy": round(opinion.entropy, 6),
+        "normalised_entropy": round(opinion.normalised_entropy, 6),
+    }
+
+
+def _box(found: Localization, box: dict[str, Any]) -> dict[str, Any]:
+    area = found.square_micrometres(box["area"])
+    return {**box, "score": round(box["score"], 6), "area_um2": None if area is None else round(area, 6)}

@@ -1,0 +1,149 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""What M and C say beside the prediction: the same prediction, each asked of the right pixels, entropies by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from monai.engines import SupervisedEvaluator
+
+from glas_wsol.handlers import RegionOpinions
+from glas_wsol.inferers import WholeTileInferer
+from glas_wsol.networks import ClassActivationNetwork, EnsembleNetwork
+from glas_wsol.networks.refined import RefinedNetwork
+from glas_wsol.opinions import DECIDABLE, LOCALIZER, UNDECIDABLE, AskingInferer, Opinion, consult
+from tests.conftest import tiny_network, tiny_trunk
+
+IMAGE = torch.linspace(0, 1, 2 * 3 * 64 * 96).view(2, 3, 64, 96).sin().abs()
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.no_grad():
+        yield
+
+
+def refined(opinion: str) -> RefinedNetwork:
+    first = tiny_network(num_classes=3).eval()
+    network = RefinedNetwork(tiny_trunk(), 3, base=first.settings(), decoder_width=8, opinion=opinion, seed=0).eval()
+    network.base.load_state_dict(first.state_dict())
+    return network
+
+
+# ------------------------------------------------------------------ entropies
+
+
+@pytest.mark.parametrize(
+    ("opinion", "nats", "normalised"),
+    [
+        (Opinion((0.5, 0.5)), math.log(2), 1),
+        (Opinion((1.0, 0.0)), 0, 0),
+        (Opinion((0.25, 0.25, 0.25, 0.25)), math.log(4), 1),
+        (Opinion((0.25, 0.75, 0.0)), 0.5623351446188083, 0.5623351446188083 / math.log(3)),
+        (Opinion((0.5, 1.0, 0.0), several=True), math.log(2) / 3, 1 / 3),
+        (Opinion((0.5, 0.5, 0.5), several=True), math.log(2), 1),
+    ],
+)
+def test_entropies_are_those_by_hand(opinion, nats, normalised):
+    assert opinion.entropy == pytest.approx(nats, abs=1e-15)
+    assert opinion.normalised_entropy == pytest.approx(normalised, abs=1e-15)
+    assert 0 <= opinion.normalised_entropy <= 1
+
+
+# ------------------------------------------------------------------ who is asked of what
+
+
+@pytest.mark.parametrize("options", [{}, {"classes_per_image": "several"}])
+def test_c_is_asked_of_the_rest_and_m_of_the_whole(options):
+    network = tiny_network(num_classes=3, **options).eval()
+    prediction, said = consult(network, IMAGE)
+    assert torch.equal(prediction, network(IMAGE))
+    x = network.normalise(IMAGE)
+    localized = network.localize(x)
+    rest = network.probabilities(network.classify(x * (1 - network.decidable(localized))).double())
+    assert set(said) == {LOCALIZER, UNDECIDABLE}
+    torch.testing.assert_close(said[UNDECIDABLE], rest, rtol=0, atol=1e-6)
+    torch.testing.assert_close(said[LOCALIZER], network.probabilities(localized.logits.double()))
+    kept = network.probabilities(network.classify(x * network.decidable(localized)).double())
+    assert not torch.allclose(rest, kept, atol=1e-4), "the parts differ"
+
+
+def test_a_refined_network_is_asked_as_it_names_the_class():
+    assert set(consult(refined("localizer"), IMAGE)[1]) == {LOCALIZER}
+    own = refined("classifier")
+    assert set(consult(own, IMAGE)[1]) == {LOCALIZER, UNDECIDABLE}
+    for opinion in ("localizer", "classifier", "first_stage"):
+        network = refined(opinion)
+        prediction, said = consult(network, IMAGE)
+        assert torch.equal(prediction, network(IMAGE))
+        x, mask = network.normalise(IMAGE), 1 - prediction[:, :1]
+        m = network.base.localize(x).logits.double().softmax(1)
+        torch.testing.assert_close(said[LOCALIZER], m, rtol=0, atol=1e-6)
+        if opinion != "localizer":
+            expected = network.classify(x * (1 - mask)).double().softmax(1)
+            torch.testing.assert_close(said[UNDECIDABLE], expected, rtol=0, atol=1e-6)
+        if opinion == "first_stage":
+            expected = network.classify(x * mask).double().softmax(1)
+            torch.testing.assert_close(said[DECIDABLE], expected, rtol=0, atol=1e-6)
+
+
+def test_a_method_without_m_and_c_has_nothing_more_to_say():
+    network = ClassActivationNetwork(tiny_trunk(), 3, seed=0).eval()
+    prediction, said = consult(network, IMAGE)
+    assert torch.equal(prediction, network(IMAGE))
+    assert said == {}
+    base = {"class": "ClassActivationNetwork"}
+    assert consult(RefinedNetwork(tiny_trunk(), base=base, decoder_width=8).eval(), IMAGE)[1] == {}
+    assert consult(lambda image: image, IMAGE)[1] == {}
+
+
+def test_an_ensemble_says_the_mean_of_what_all_its_members_say():
+    members = [tiny_network(num_classes=3, seed=seed) for seed in (0, 1)]
+    ensemble = EnsembleNetwork(members).eval()
+    prediction, said = consult(ensemble, IMAGE)
+    assert torch.equal(prediction, ensemble(IMAGE))
+    for key in (LOCALIZER, UNDECIDABLE):
+        torch.testing.assert_close(said[key], sum(consult(one, IMAGE)[1][key] for one in members) / 2)
+    mixed = EnsembleNetwork([members[0], ClassActivationNetwork(tiny_trunk(), 3, seed=0)]).eval()
+    prediction, said = consult(mixed, IMAGE)
+    assert torch.equal(prediction, mixed(IMAGE))
+    assert said == {}
+    assert set(consult(EnsembleNetwork([members[0], refined("localizer")]).eval(), IMAGE)[1]) == {LOCALIZER}
+
+
+# ------------------------------------------------------------------ views and evaluators
+
+
+@pytest.mark.parametrize("options", [{}, {"factor": 0.6, "flips": True, "scales": [1.0, 1.5]}])
+def test_asking_changes_no_bit_of_the_prediction_and_is_the_mean_over_the_views(options):
+    network, image = tiny_network(num_classes=3).eval(), IMAGE[..., :61, :83]
+    inferer = AskingInferer(**options)
+    assert torch.equal(inferer(image, network), WholeTileInferer(**options)(image, network))
+    assert inferer.settings() == WholeTileInferer(**options).settings()
+    each = [consult(network, view)[1] for view in WholeTileInferer(**options).views(image)]
+    for key in (LOCALIZER, UNDECIDABLE):
+        torch.testing.assert_close(inferer.opinions[key], sum(one[key] for one in each) / len(each))
+    inferer(image, lambda view: view)
+    assert inferer.opinions == {}, "those of the last call"
+
+
+def test_an_evaluator_gets_what_was_said_of_each_image():
+    network, inferer = tiny_network(num_classes=3).eval(), AskingInferer()
+    data = [{"image": one[None], "label": torch.zeros(1)} for one in IMAGE]
+    seen = []
+    evaluator = SupervisedEvaluator(
+        device="cpu",
+        val_data_loader=data,
+        network=network,
+        inferer=inferer,
+        val_handlers=[RegionOpinions(inferer)],
+        postprocessing=lambda item: seen.append(item) or item,
+    )
+    evaluator.run()
+    expected = consult(network, IMAGE)[1]
+    for key in (LOCALIZER, UNDECIDABLE):
+        found = np.stack([item[key].numpy() for item in seen])
+        np.testing.assert_allclose(found, expected[key].numpy(), atol=1e-6)
