@@ -44,8 +44,13 @@ def test_a_dicom_image_and_the_same_tile_give_the_same_result_in_all_formats(tra
     first, second = infer(trained, tmp_path, formats=[*FORMATS])
     assert [first["mpp"], second["mpp"]] == [None, [0.25, 0.5]]
     assert all((tmp_path / "out" / file).is_file() for entry in (first, second) for file in entry["files"])
-    own = {"path", "name", "mpp", "files"}
+    own = {"path", "name", "mpp", "files", "decidable_um2", "boxes"}
     assert {k: v for k, v in first.items() if k not in own} == {k: v for k, v in second.items() if k not in own}
+    assert (first["decidable_um2"], second["decidable_um2"]) == (None, second["decidable_px"] / 8)
+    areas = [{k: v for k, v in box.items() if k != "area_um2"} for box in second["boxes"]]
+    assert [{k: v for k, v in box.items() if k != "area_um2"} for box in first["boxes"]] == areas
+    assert first["opinions"]["decidable"]["probabilities"] == first["probabilities"]
+    assert 0 <= first["opinions"]["undecidable"]["normalised_entropy"] <= 1
     masks = [(tmp_path / "out" / "masks" / f"{name}.png").read_bytes() for name in "ab"]
     assert masks[0] == masks[1]
     read = pydicom.dcmread(tmp_path / "out" / "dicom" / "b_seg.dcm")
