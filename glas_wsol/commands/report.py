@@ -17,8 +17,8 @@ def register(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("report", help="one HTML page of a run: inference, evaluation or training")
     parser.add_argument("folder", help="output folder of the run")
     parser.add_argument("--output", metavar="FILE", help="page to write (default: report.html in the folder)")
-    help_text = "what the pictures of an image may take, 1000 bytes each (default: 40)"
-    parser.add_argument("--kilobytes", type=float, default=40, metavar="N", help=help_text)
+    help_text = "what the pictures of an image may take, 1000 bytes each (default: 60)"
+    parser.add_argument("--kilobytes", type=float, default=60, metavar="N", help=help_text)
     parser.set_defaults(command=_report)
 
 

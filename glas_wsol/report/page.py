@@ -37,7 +37,7 @@ _PNG, _LARGEST_DIAGRAM = b"\x89PNG\r\n\x1a\n", 500_000
 
 
 def write_report(
-    folder: str | Path, output: str | Path | None = None, kilobytes: float = 40, progress: bool = False
+    folder: str | Path, output: str | Path | None = None, kilobytes: float = 60, progress: bool = False
 ) -> Path:
     """Write one self-contained HTML file of a run: of inference, of evaluation, of training, or of the last two.
 

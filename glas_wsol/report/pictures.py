@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import label as connected_parts
+from scipy.ndimage import uniform_filter
 from skimage.measure import approximate_polygon
 
 from glas_wsol.polygons import Ring, trace_polygons
-from glas_wsol.transforms.regions import clean_regions
 from glas_wsol.writers.images import draw_mask
 
 __all__ = ["LEAST_BYTES", "Pictures", "draw_pictures", "outline", "to_jpeg"]
@@ -21,9 +23,13 @@ LEAST_BYTES = 8_000
 """Fewest bytes an image may be given: below, a tile shows nothing."""
 
 _URI = "data:image/jpeg;base64,"
-_SIDES = ((720, 82), (640, 80), (640, 70), (560, 68), (480, 66), (400, 64), (320, 60), (240, 55), (160, 45), (96, 35))
+_SIDES = (  # longer side in px, quality
+    *((720, 82), (720, 70), (640, 70), (640, 60), (560, 60), (560, 50), (480, 60), (480, 50), (400, 55)),
+    *((320, 55), (240, 50), (160, 45), (96, 35), (48, 30)),
+)
 _THUMBS = ((128, 72), (112, 64), (96, 55), (72, 45), (48, 40), (32, 30))
 _SPECK = 9  # px of the picture: smaller parts and holes are not outlined
+_MOST_CORNERS, _COARSER = 12_000, (3, 7, 15, 31)  # of all outlines; px over which one with more is smoothed
 _TOLERANCES = (1.0, 1.5, 3.0, 6.0, 12.0, 24.0)
 
 
@@ -32,7 +38,7 @@ class Pictures:
     """What is drawn of one image.
 
     Attributes:
-        width: of the tile as drawn, px; the outlines' unit.
+        width: of the drawing: the outlines' unit. The tile may be smaller.
         height: the same.
         tile: data URI, JPEG.
         thumbnail: data URI, JPEG: the tile, faded where undecidable.
@@ -63,38 +69,39 @@ def draw_pictures(tile: np.ndarray, mask: np.ndarray | None, truth: np.ndarray |
         truth: the true mask, ``[H, W]`` bool; None where unknown.
         limit: bytes for everything together, at least :data:`LEAST_BYTES`.
     """
-    # Of the bytes, outlines may take a fifth and the thumbnail a tenth; base64 makes 4 of 3.
-    picture = to_jpeg(tile, int(0.7 * (limit - 2 * len(_URI)) * 3 / 4), _SIDES)
-    found, true = (None if region is None else _reduced(region, picture.size) for region in (mask, truth))
-    thumbnail = _thumbnail(tile, found, int(0.1 * limit * 3 / 4))
+    # Outlines may take a fifth of the bytes and the thumbnail a tenth; the tile has what is left. base64 makes 4 of 3.
+    size = _within(tile.shape[1], tile.shape[0], _SIDES[0][0])
+    found, true = (None if region is None else _reduced(region, size) for region in (mask, truth))
     outlines = [None if region is None else outline(region, limit // 10) for region in (found, true)]
-    return Pictures(*picture.size, _URI + picture.base64, thumbnail, *outlines)
+    thumbnail = _thumbnail(tile, found, int(0.1 * limit * 3 / 4))
+    left = limit - len(thumbnail) - len(_URI) - sum(len(one or "") for one in outlines)
+    return Pictures(*size, _URI + to_jpeg(tile, int(left * 3 / 4) - 3, _SIDES), thumbnail, *outlines)
 
 
-@dataclass(frozen=True)
-class _Jpeg:
-    size: tuple[int, int]
-    base64: str
-
-
-def to_jpeg(pixels: np.ndarray, limit: int, ladder: tuple[tuple[int, int], ...] = _SIDES) -> _Jpeg:
-    """The largest and best JPEG of a ladder that fits; the smallest if none does.
+def to_jpeg(pixels: np.ndarray, limit: int, ladder: Sequence[tuple[int, int]]) -> str:
+    """The largest and best JPEG of a ladder that fits, in base64; the smallest if none does.
 
     Args:
         pixels: ``[H, W, 3]`` uint8.
         limit: bytes of the file.
         ladder: longer side in px, and quality; nothing is enlarged.
     """
-    whole = Image.fromarray(pixels)
+    whole = reduced = Image.fromarray(pixels)
     for side, quality in ladder:
-        factor = min(1.0, side / max(whole.size))
-        size = tuple(max(1, round(factor * length)) for length in whole.size)
-        reduced = whole if size == whole.size else whole.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
+        size = _within(*whole.size, side)
+        if size != reduced.size:
+            reduced = whole.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
         file = io.BytesIO()
         reduced.save(file, format="JPEG", quality=quality, optimize=True)
         if file.tell() <= limit:
             break
-    return _Jpeg(reduced.size, base64.b64encode(file.getvalue()).decode("ascii"))
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def _within(width: int, height: int, side: int) -> tuple[int, int]:
+    """The size of an image whose longer side is at most ``side``."""
+    factor = min(1.0, side / max(width, height))
+    return max(1, round(factor * width)), max(1, round(factor * height))
 
 
 def _reduced(region: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -111,7 +118,7 @@ def _thumbnail(tile: np.ndarray, found: np.ndarray | None, limit: int) -> str:
         tile = np.asarray(Image.fromarray(tile).resize(size, Image.Resampling.LANCZOS, reducing_gap=3))
         if found.any():
             tile = draw_mask(tile, found.astype(np.float32), found, line=max(1, max(size) // 180))
-    return _URI + to_jpeg(tile, limit, _THUMBS).base64
+    return _URI + to_jpeg(tile, limit, _THUMBS)
 
 
 def outline(mask: np.ndarray, limit: int) -> str:
@@ -124,8 +131,11 @@ def outline(mask: np.ndarray, limit: int) -> str:
     Returns:
         Closed rings in pixels, (0, 0) the upper left corner, to be filled by the rule ``evenodd``.
     """
-    cleaned = clean_regions(mask.astype(np.float32), _SPECK, _SPECK) >= 0.5
-    rings = [np.asarray(ring) for polygon in trace_polygons(cleaned) for ring in polygon]
+    rings = _rings(mask)
+    for side in _COARSER:
+        if sum(map(len, rings)) <= _MOST_CORNERS:
+            break
+        rings = _rings(uniform_filter(mask.astype(np.float32), side) >= 0.5)
     text = ""
     for tolerance in _TOLERANCES:
         rings = [ring for ring in rings if _area(ring) >= tolerance**2]
@@ -141,6 +151,16 @@ def outline(mask: np.ndarray, limit: int) -> str:
             break
         kept.append(f"{piece}z")
     return "".join(kept)
+
+
+def _rings(mask: np.ndarray) -> list[np.ndarray]:
+    cleaned = ~_without_specks(~_without_specks(mask))
+    return [np.asarray(ring) for polygon in trace_polygons(cleaned) for ring in polygon]
+
+
+def _without_specks(mask: np.ndarray) -> np.ndarray:
+    parts, _ = connected_parts(mask)
+    return mask & (np.bincount(parts.ravel())[parts] >= _SPECK)
 
 
 def _area(ring: np.ndarray) -> float:
