@@ -1,0 +1,231 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""A trained model in three lines of Python: load it, give it an image, use the result."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import ScaleIntensityRange
+from monai.utils import ensure_tuple
+from torch import Tensor
+
+from glas_wsol.bundle import load_checkpoint, model_card
+from glas_wsol.ensembles import model_digests
+from glas_wsol.errors import ConfigError, ImageFileError, WeightsError
+from glas_wsol.localization import PRESENCE, THRESHOLD, Localization, LocalizePredictiond
+from glas_wsol.mpp import check_mpp
+from glas_wsol.networks import build_network
+from glas_wsol.opinions import AskingInferer
+from glas_wsol.provenance import provenance_of
+from glas_wsol.transforms import MAX_PIXELS, read_rgb
+
+__all__ = ["Localizer", "load_localizer"]
+
+_DEFAULTS: Mapping[str, Any] = {  # of what neither a bundle nor the caller says
+    "stain": None,
+    "flips": False,
+    "rotations": False,
+    "scales": (1.0,),
+    "threshold": THRESHOLD,
+    "min_box_area": None,
+    "fill_holes": None,
+    "drop_specks": None,
+    "mpp": None,
+    "max_pixels": MAX_PIXELS,
+}
+_OF_POSTPROCESSING = ("threshold", "min_box_area")
+_FORMS = "give a file, a uint8 array [H, W, 3], or a tensor [3, H, W] in [0, 1]"
+
+
+class Localizer:
+    """A trained model that takes an image and gives a :class:`~glas_wsol.localization.Localization`.
+
+    It does what a run of ``inference.json`` does, in the same order and with the same numbers. Made by
+    :func:`glas_wsol.load`. One call at a time.
+
+    Args:
+        checkpoint: the weights' file, or the files of an ensemble.
+        card: what they are, see :func:`~glas_wsol.bundle.model_card`.
+        settings: all of those that :func:`glas_wsol.load` takes.
+        device: where to compute.
+
+    Attributes:
+        network: in evaluation mode.
+        classes: class names in label order.
+        device: where it computes.
+    """
+
+    def __init__(
+        self, checkpoint: Sequence[str], card: Mapping[str, Any], settings: Mapping[str, Any], device: torch.device
+    ) -> None:
+        self.classes: tuple[str, ...] = tuple(card["classes"])
+        self.device = device
+        self.network = build_network(
+            card["network"], trunk=card["trunk"], weights="none", num_classes=len(self.classes), seed=0
+        )
+        load_checkpoint(self.network, checkpoint)
+        self.network = self.network.to(device).eval()
+        views = {name: settings[name] for name in ("flips", "rotations", "scales")}
+        views["scales"] = list(views["scales"])
+        scale = card.get("scale", 1.0)
+        self._inferer = AskingInferer(scale, card.get("short_side"), **views)
+        areas = {
+            name: card.get(name, 0) if settings[name] is None else settings[name]
+            for name in ("fill_holes", "drop_specks")
+        }
+        least = {} if settings["min_box_area"] is None else {"min_box_area": settings["min_box_area"]}
+        self._several = getattr(self.network, "classes_per_image", "one") == "several"
+        self._postprocessing = LocalizePredictiond(
+            self.classes,
+            threshold=settings["threshold"],
+            names_class=getattr(self.network, "names_class", True),
+            classes_per_image="several" if self._several else "one",
+            judge_evidence=getattr(self.network, "supervision", "image labels") == "image labels",
+            stain=settings["stain"],
+            hole_area=areas["fill_holes"] / scale**2,
+            speck_area=areas["drop_specks"] / scale**2,
+            mpp=settings["mpp"],
+            provenance=provenance_of(card, model_digests(checkpoint), views),
+            **least,
+        )
+        self._to_unit = ScaleIntensityRange(a_min=0, a_max=255, b_min=0.0, b_max=1.0)
+        self._max_pixels = settings["max_pixels"]
+
+    def __call__(
+        self,
+        image: str | PathLike[str] | np.ndarray | Tensor,
+        name: str = "",
+        mpp: float | Sequence[float] | None = None,
+    ) -> Localization:
+        """Localize one image.
+
+        Args:
+            image: a file (PNG, JPEG, TIFF, BMP or DICOM); ``[H, W, 3]`` uint8 RGB; or a tensor ``[3, H, W]`` of floats
+                in [0, 1], on any device.
+            name: of the result and its files. Defaults to the file's name without suffix, or ``"image"``.
+            mpp: micrometres per pixel of this image, or the width and the height of a pixel; None (default): as the
+                model was loaded with, else as the image's DICOM file says.
+
+        Raises:
+            ConfigError: on an impossible ``mpp``.
+            ImageFileError: if the file cannot be read, or an array or tensor is of another kind.
+            NumericalError: if the network's output is not finite.
+        """
+        size = check_mpp(mpp)
+        values, path = self._read(image)
+        item: dict[str, Any] = {"name": name or (Path(path).stem if path else "image")}
+        batch = values[None].to(self.device)
+        with torch.no_grad():
+            item["pred"] = self._inferer(batch, self.network)[0]
+            item.update({key: said[0] for key, said in self._inferer.opinions.items()})
+            if self._several:
+                views = [self.network.presence(view)[0] for view in self._inferer.views(batch)]
+                item[PRESENCE] = torch.stack(views).mean(dim=0)
+        item["image"] = MetaTensor(values, meta={"filename_or_obj": path})
+        found: Localization = self._postprocessing(item)["localization"]
+        return found if size is None else replace(found, mpp=size)
+
+    def _read(self, image: Any) -> tuple[Tensor, str]:
+        """``[3, H, W]`` float32 in [0, 1], and the file it came from."""
+        if isinstance(image, Tensor):
+            return _checked(image), ""
+        path = ""
+        if isinstance(image, (str, PathLike)):
+            path = str(image)
+            image = read_rgb(image, self._max_pixels)
+        if not isinstance(image, np.ndarray):
+            raise ImageFileError(f"a {type(image).__name__} is no image", "in memory", _FORMS)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ImageFileError(f"an array of {image.dtype} {list(image.shape)}", "in memory", _FORMS)
+        scaled = self._to_unit(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        return scaled.as_tensor() if isinstance(scaled, MetaTensor) else torch.as_tensor(scaled), path
+
+
+def load_localizer(
+    model: str | PathLike[str] | Sequence[str | PathLike[str]],
+    *,
+    device: str | torch.device | None = None,
+    **settings: Any,
+) -> Localizer:
+    """Load a trained model; see :func:`glas_wsol.load`."""
+    for name in settings:
+        if name not in _DEFAULTS:
+            near = difflib.get_close_matches(name, _DEFAULTS, n=1, cutoff=0.5) or list(_DEFAULTS)
+            raise ConfigError(f"no setting named {name!r}", "glas_wsol.load", f"did you mean {' or '.join(near)}")
+    places = [_Place(Path(one)) for one in ensure_tuple(model)]
+    if not places:
+        raise ConfigError("no model", "glas_wsol.load", "name at least one trained model")
+    checkpoint = [str(place.checkpoint) for place in places]
+    found = {name: _agreed(name, places) for name in _DEFAULTS if name not in settings}
+    card = model_card(checkpoint, **places[0].card_defaults())
+    if not {"network", "trunk", "classes"} <= card.keys():
+        what = "no model.json beside this model says its network, trunk and classes"
+        raise WeightsError(what, checkpoint[0], "put the model.json that training wrote beside it")
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Localizer(checkpoint, card, {**found, **settings}, torch.device(chosen))
+
+
+class _Place:
+    """Where a model lies, and what the bundle around it sets; nothing of a bundle's config is executed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.config = path, {}
+        self.checkpoint = path
+        if path.is_dir():
+            self.checkpoint = next(
+                (file for file in (path / "models" / "model.pt", path / "model.pt") if file.is_file()), path
+            )
+        if not self.checkpoint.is_file():
+            fix = "name an exported bundle with its model, the output folder of a training, or a model.pt"
+            raise WeightsError("no trained model", path, fix)
+        self.config_file = path / "configs" / "inference.json"
+        if self.config_file.is_file():
+            try:
+                self.config = dict(json.loads(self.config_file.read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError) as error:
+                raise ConfigError("cannot be read", self.config_file, "export the bundle again") from error
+
+    def setting(self, name: str) -> Any:
+        """What the bundle sets; the default where there is no bundle, or it leaves it to the model's card."""
+        where = self.config.get("postprocessing", {}) if name in _OF_POSTPROCESSING else self.config
+        value = where.get(name, _DEFAULTS[name])
+        if isinstance(value, str) and value.startswith(("$", "@", "%")):
+            if "card" in value:  # fill_holes and drop_specks of model.json
+                return _DEFAULTS[name]
+            fix = f"give glas_wsol.load({name}=...)"
+            raise ConfigError(f"{name!r} is an expression, which is not run here", self.config_file, fix)
+        return value
+
+    def card_defaults(self) -> dict[str, Any]:
+        """What the bundle assumes of a model that no ``model.json`` describes."""
+        card = self.config.get("card")
+        own = card if isinstance(card, Mapping) else {}
+        return {name: value for name, value in own.items() if name not in ("_target_", "checkpoint")}
+
+
+def _agreed(name: str, places: Sequence[_Place]) -> Any:
+    values = [place.setting(name) for place in places]
+    if any(value != values[0] for value in values):
+        said = " and ".join(repr(value) for value in values)
+        raise ConfigError(f"the bundles set {name!r} to {said}", "glas_wsol.load", f"give {name}=...")
+    return values[0]
+
+
+def _checked(image: Tensor) -> Tensor:
+    values = image.as_tensor() if isinstance(image, MetaTensor) else image
+    if not values.is_floating_point() or values.ndim != 3 or values.shape[0] != 3 or 0 in values.shape:
+        raise ImageFileError(f"a tensor of {values.dtype} {list(values.shape)}", "in memory", _FORMS)
+    values = values.detach().float()
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):  # not a number too
+        raise ImageFileError(f"a tensor of values from {low:g} to {high:g}", "in memory", _FORMS)
+    return values

@@ -1,0 +1,114 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""``glas_wsol.load`` in Python and ``inference.json`` on the command line are one: the same numbers, bit for bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import glas_wsol
+from glas_wsol.data import load_datalist
+from glas_wsol.errors import ConfigError
+from glas_wsol.export import export_bundle
+from glas_wsol.localization import Localization
+from glas_wsol.transforms import read_rgb
+from glas_wsol.writers.entries import entry_of
+from tests.bundles.conftest import BUNDLES, ROOT, Run, config, workflow
+from tests.bundles.test_ensembles import another_seed
+
+VIEWS: dict[str, Any] = {"flips": "horizontal", "scales": [1.0, 1.5]}
+
+
+@pytest.fixture
+def tiles(trained: Run, tmp_path: Path) -> Path:
+    """A folder of a tile of the phantom, cut so that its sides are no multiples of anything, and a blank one."""
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    item = load_datalist(trained.output / "phantom", fold="stratified-0").select("test")[0]
+    Image.fromarray(read_rgb(item["image"])[:91, :143]).save(folder / "a.png")
+    Image.new("RGB", (71, 40), (240, 239, 241)).save(folder / "blank.png")
+    return folder
+
+
+def inferred(bundle: str, tiles: Path, output: Path, **settings: Any) -> tuple[list[Localization], list[dict]]:
+    """What a run of the bundle finds, and what it writes of that."""
+    found: list[Localization] = []
+    files = [config(bundle, "inference")]
+    paths = {"dataset_dir": str(tiles), "output_dir": str(output), "bundle_root": str(ROOT / "bundles" / bundle)}
+    run = workflow("inference", files, device="cpu", **paths, **settings)
+    run.evaluator.add_event_handler(
+        "ITERATION_COMPLETED", lambda engine: found.extend(item["localization"] for item in engine.state.output)
+    )
+    run.run()
+    return found, json.loads((output / "predictions.json").read_text(encoding="utf-8"))
+
+
+def equal(one: Localization, other: Localization) -> bool:
+    arrays = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("decidable", "mask", "image"))
+    values = ("name", "path", "classes", "probabilities", "opinions", "evidence", "reason", "threshold", "provenance")
+    return arrays and all(getattr(one, name) == getattr(other, name) for name in (*values, "boxes", "mpp", "several"))
+
+
+@pytest.mark.parametrize("several_models", [False, True], ids=["bundle", "models and views"])
+def test_the_same_numbers_as_a_run_of_inference(trained, tiles, tmp_path, several_models):
+    if several_models:
+        model = [str(trained.model), another_seed(trained.model, tmp_path / "second")]
+        stain = "H&E" if trained.bundle == BUNDLES[0] else None
+        settings, localize = VIEWS, glas_wsol.load(model, device="cpu", stain=stain, **VIEWS)
+    else:
+        model, settings = str(trained.model), {}
+        bundle = export_bundle(ROOT / "bundles" / trained.bundle, tmp_path / "dist", model)
+        localize = glas_wsol.load(bundle, device="cpu")
+    run, entries = inferred(trained.bundle, tiles, tmp_path / "out", checkpoint=model, **settings)
+    assert [one.name for one in run] == ["a", "blank"]
+    assert [one.evidence for one in run] == [True, False]
+    assert 0 < run[0].decidable_fraction < 1
+    assert run[0].opinions.undecidable is not None
+    for expected, entry in zip(run, entries, strict=True):
+        found = localize(expected.path)
+        assert equal(found, expected)
+        assert {**entry_of(found), "files": entry["files"]} == entry
+        pixels = read_rgb(expected.path)
+        for image in (pixels, torch.from_numpy(pixels).permute(2, 0, 1) / 255):
+            again = localize(image, name=expected.name)
+            assert np.array_equal(again.decidable, expected.decidable)
+            assert (again.probabilities, again.opinions) == (expected.probabilities, expected.opinions)
+            assert again.path == ""
+    for file in localize(run[0].path).save(tmp_path / "saved", ["png", "geojson"], overlay=True):
+        name = file.relative_to(tmp_path / "saved")
+        if name.parts[0] != "geojson":  # the run wrote no other format
+            assert file.read_bytes() == (tmp_path / "out" / name).read_bytes()
+
+
+def test_what_the_card_and_the_bundle_say_is_done(trained, tiles, tmp_path):
+    # holes and specks from model.json, threshold and stain from the bundle's inference.json
+    again = another_seed(trained.model, tmp_path / "second", fill_holes=300, drop_specks=900)
+    bundle = export_bundle(ROOT / "bundles" / trained.bundle, tmp_path / "dist", again)
+    config_file = bundle / "configs" / "inference.json"
+    content = json.loads(config_file.read_text())
+    content["postprocessing"]["threshold"] = 0.4375
+    config_file.write_text(json.dumps(content))
+    localize = glas_wsol.load(bundle, device="cpu")
+    run, _ = inferred(trained.bundle, tiles, tmp_path / "out", checkpoint=again, **{"postprocessing#threshold": 0.4375})
+    assert all(equal(localize(one.path), one) for one in run)
+    plain = glas_wsol.load(bundle, device="cpu", fill_holes=0, drop_specks=0, threshold=0.5)(run[0].path)
+    assert plain.threshold == 0.5
+    assert not np.array_equal(plain.decidable, run[0].decidable), "something was cleaned away"
+
+
+def test_an_expression_of_a_bundle_is_not_run(trained, tmp_path):
+    bundle = export_bundle(ROOT / "bundles" / trained.bundle, tmp_path / "dist", trained.model)
+    config_file = bundle / "configs" / "inference.json"
+    content = json.loads(config_file.read_text())
+    content["flips"] = f"$__import__('pathlib').Path({str(tmp_path / 'ran')!r}).touch()"
+    config_file.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"'flips' is an expression, which is not run here"):
+        glas_wsol.load(bundle)
+    glas_wsol.load(bundle, flips=False)
+    assert not (tmp_path / "ran").exists()
