@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glas_wsol import __version__
-from glas_wsol.commands import audit, figure, report, study, table
+from glas_wsol.commands import audit, figure, launch, report, study, table
 from glas_wsol.errors import GlasWsolError, OutputError
 
 __all__ = ["main"]
@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("output", help="folder that receives the copy")
     export.add_argument("--model", help="trained model.pt to ship")
     export.set_defaults(command=_export)
-    for command in (study, table, figure, report, audit):
+    for command in (study, table, figure, report, launch, audit):
         command.register(commands)
     return parser
 
@@ -131,14 +131,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments; defaults to the process's own.
 
     Returns:
-        Exit status: 0, or 1 after a failure told in one line.
+        Exit status: 0, or 1 after a failure told in one line, 3 where results of some images are missing.
     """
     arguments = _parser().parse_args(argv)
     try:
         arguments.command(arguments)
     except GlasWsolError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code
     return 0
 
 

@@ -11,11 +11,13 @@ import logging
 import os
 import re
 import shlex
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import monai.bundle
@@ -28,7 +30,16 @@ from glas_wsol.networks.ensemble import EnsembleNetwork, common_card
 from glas_wsol.networks.weights import load_strictly, read_state_dict, sha256_of
 from glas_wsol.settings import as_json, changes, settings_of
 
-__all__ = ["load_checkpoint", "model_card", "preflight", "refuse_unknown_ids", "resolve_dataset", "unknown_ids"]
+__all__ = [
+    "load_checkpoint",
+    "look_at_configs",
+    "model_card",
+    "preflight",
+    "refuse_unknown_ids",
+    "resolve_dataset",
+    "tell_in_one_line",
+    "unknown_ids",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +51,7 @@ _CONFIG_FAULTS = (
     re.compile(r"circular references '[^']*' for id='(?P<where>[^']*)'"),
     re.compile(r"referring item `@?(?P<where>[^`]*)` is not defined"),
 )
+_KILLED_WORKER = re.compile(r"DataLoader worker \(pid[^)]*\) is killed by signal: (?P<signal>\w+)")
 _FROM_WORKER = re.compile(r"^glas_wsol\.errors\.\w+: (.+)$", re.MULTILINE)
 
 
@@ -53,11 +65,11 @@ def preflight(output_dir: str) -> None:
         ConfigError: if the command line overrides an id that the config does not have.
         OutputError: if the folder cannot be written.
     """
-    sys.excepthook = _say_in_one_line
+    tell_in_one_line()
     # MONAI tries an optional GPU decoder for DICOM whenever pydicom is installed, and says that it is not there.
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     refuse_unknown_ids(sys.argv)
-    _warn_of_strange_code(sys.argv)
+    look_at_configs(sys.argv)
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
         raise OutputError("the output folder is a file", folder, "choose another output_dir")
@@ -71,6 +83,29 @@ def preflight(output_dir: str) -> None:
         raise OutputError("the output folder is read-only", folder, "choose another output_dir")
 
 
+def tell_in_one_line() -> None:
+    """From now on a failure, an interruption and the system's wish that the process end are told in one line."""
+    sys.excepthook = _say_in_one_line
+    _end_cleanly_when_told_to()
+
+
+def _end_cleanly_when_told_to() -> None:
+    """On SIGTERM, which clusters send before they kill: remove what is half written, say so, end with status 143."""
+    told, owner = getattr(signal, "SIGTERM", None), os.getpid()
+    if told is None or threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(told) is not signal.SIG_DFL:
+        return
+
+    def end(number: int, _: FrameType | None) -> None:
+        if os.getpid() != owner:  # a worker that is just being started
+            os._exit(128 + number)
+        print(f"\nterminated: {_GO_ON}", file=sys.stderr, flush=True)  # below a progress bar
+        raise SystemExit(128 + number)
+
+    signal.signal(told, end)
+
+
 def _say_in_one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if isinstance(error, KeyboardInterrupt):
         print(f"interrupted: {_GO_ON}", file=sys.stderr)
@@ -80,6 +115,12 @@ def _say_in_one_line(kind: type[BaseException], error: BaseException, trace: Tra
         told = _FROM_WORKER.findall(getattr(cause, "what", str(cause)))
         if told:  # a loader's worker hands over a traceback as text
             print(f"error: {told[-1]}", file=sys.stderr)
+            return
+        killed = _KILLED_WORKER.search(str(cause))
+        if killed:
+            what = f"a loader's worker was killed (signal {killed['signal']}), perhaps for want of memory"
+            fix = f"use fewer num_workers, or 0; {_GO_ON}"
+            print(f"error: {GlasWsolError(what, 'num_workers', fix)}", file=sys.stderr)
             return
         if isinstance(cause, GlasWsolError):
             print(f"error: {cause}", file=sys.stderr)
@@ -141,10 +182,30 @@ def refuse_unknown_ids(argv: Sequence[str]) -> None:
         raise ConfigError(f"no setting named {identifier!r}", "command line", f"did you mean {' or '.join(near)}")
 
 
-def _warn_of_strange_code(argv: Sequence[str]) -> None:
-    """One line of warning where a config of the command line has what is not on the lists of the audit."""
+_LOOKED_AT: set[tuple[str, ...]] = set()
+
+
+def look_at_configs(argv: Sequence[str]) -> None:
+    """Refuse configs that cannot be read; warn, once, where one could run what this package does not know.
+
+    Args:
+        argv: a command line, as in ``sys.argv``; any but ``python -m monai.bundle run ...`` passes.
+
+    Raises:
+        ConfigError: if a config is missing or damaged.
+    """
     files = _config_files(argv)
-    found = audit(files) if files else []
+    if tuple(files) in _LOOKED_AT:
+        return
+    _LOOKED_AT.add(tuple(files))
+    for file in files:
+        if not Path(file).is_file():
+            raise ConfigError("no such config", file, "give the path of a .json or .yaml file")
+        try:
+            ConfigParser.load_config_file(file)
+        except Exception as error:  # whatever the readers of JSON and YAML raise
+            raise ConfigError(f"not a config ({' '.join(str(error).split())[:200]})", file, "correct it") from error
+    found = audit(files)
     if found:
         more = f" (and {len(found) - 1} more places)" if len(found) > 1 else ""
         fix = f"look through it with: python -m glas_wsol audit {shlex.join(files)}"
@@ -158,7 +219,7 @@ def _config_files(argv: Sequence[str]) -> list[str]:
     files = _literal(dict(_options(argv[2:])).get("config_file"))
     if isinstance(files, str):
         files = [files] if Path(files).is_file() else files.split(",")
-    return [str(file) for file in files or () if Path(str(file)).is_file()]
+    return [str(file) for file in files or ()]
 
 
 def unknown_ids(parser: ConfigParser, ids: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from ignite.engine import Engine, Events
 
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
@@ -20,6 +21,7 @@ from glas_wsol.handlers.training import EarlyStop
 from glas_wsol.networks.weights import sha256_of
 from glas_wsol.settings import as_json, changes, settings_of
 from glas_wsol.writers.atomic import atomic_write
+from glas_wsol.writers.lock import claim, release
 
 __all__ = ["RunCheckpoint", "write_model"]
 
@@ -84,11 +86,12 @@ class RunCheckpoint:
         engine.add_event_handler(Events.COMPLETED, self.require_best)
 
     def require_best(self, _: Engine) -> None:
-        """Refuse to end a training that no validation has chosen a model of.
+        """Refuse to end a training that no validation has chosen a model of; let others write here again.
 
         Raises:
             ConfigError: if there is no best model.
         """
+        release(self.last_file)
         if not self.best_file.is_file():
             raise ConfigError("no epoch was validated, so there is no model", self.directory, "lower val_interval")
 
@@ -115,10 +118,11 @@ class RunCheckpoint:
 
         Raises:
             ConfigError: if that run was made with other settings.
-            OutputError: if there is one and it is not to be resumed.
+            OutputError: if there is one and it is not to be resumed, or it is going on in another process.
             WeightsError: if its file is damaged.
         """
         self._trained_with = {**self._settings(trainer), "epochs": trainer.state.max_epochs}
+        self._claim()
         if not self.last_file.is_file():
             return
         if not self.resume:
@@ -144,6 +148,17 @@ class RunCheckpoint:
             logger.info("%s holds a finished run of %d epochs: nothing left to train", self.directory, done)
         else:
             logger.info("resuming %s after epoch %d of %d", self.directory, done, wanted)
+
+    def _claim(self) -> None:
+        """Keep others from writing here; of several processes of one run the first does."""
+        if dist.is_available() and dist.is_initialized() and dist.get_rank() > 0:
+            return
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            what = f"cannot make the folder of checkpoints ({error.strerror})"
+            raise OutputError(what, self.directory, "choose another output_dir") from error
+        claim(self.last_file)
 
     def _settings(self, trainer: Engine) -> dict[str, Any]:
         """The recipe, with what the trainer, the network and the optimiser were really made with."""

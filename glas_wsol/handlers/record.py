@@ -19,6 +19,7 @@ from glas_wsol.errors import OutputError
 from glas_wsol.networks.weights import sha256_of
 from glas_wsol.settings import changes, describe
 from glas_wsol.writers.atomic import atomic_write
+from glas_wsol.writers.lock import claim, release
 
 __all__ = ["Entry", "RunRecord"]
 
@@ -89,8 +90,12 @@ class RunRecord:
             Names of all results that an earlier run recorded, finished or not any more.
 
         Raises:
-            OutputError: if a file of the record's name is not a record, or it cannot be written.
+            OutputError: if a file of the record's name is not a record, or it cannot be written, or another run is at
+                work in the folder.
         """
+        self._read()  # a user's own file of this name is left alone, and nothing is put beside it
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        claim(self.file)
         then, found = self._read()
         self.entries.clear()
         self.finished.clear()
@@ -117,7 +122,6 @@ class RunRecord:
             for path in folder.glob(".*.part"):  # what was being written when an earlier run was killed
                 if _PART.fullmatch(path.name):
                     path.unlink(missing_ok=True)
-        self.output_dir.mkdir(parents=True, exist_ok=True)
         self._write(self.entries.values())
         return set(found)
 
@@ -153,6 +157,7 @@ class RunRecord:
     def complete(self) -> None:
         """End a run: the same record, in the order of the images."""
         self._write(self.ordered())
+        release(self.file)
 
     def _write(self, entries: Iterable[Entry]) -> None:
         with atomic_write(self.file, "w", newline="\n") as file:

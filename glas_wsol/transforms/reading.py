@@ -8,6 +8,7 @@ leaves the number of channels to the file. Here a file becomes what a viewer sho
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -20,7 +21,7 @@ from monai.utils import MetaKeys, ensure_tuple
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from glas_wsol.dicom import is_dicom, read_dicom_labels, read_dicom_rgb
-from glas_wsol.errors import ConfigError, ImageFileError
+from glas_wsol.errors import ConfigError, GlasWsolError, ImageFileError
 from glas_wsol.transforms._pixels import to_labels, to_rgb
 
 __all__ = ["MAX_PIXELS", "TileReader", "read_mask", "read_rgb"]
@@ -70,6 +71,7 @@ def read_rgb(path: str | PathLike[str], max_pixels: int = MAX_PIXELS) -> np.ndar
     Raises:
         ImageFileError: where the file is missing, damaged, of another format, multi-page, too large, or has no defined
             brightness (NaN, a float or 32-bit integer range of its own).
+        GlasWsolError: where the system lets no more files be opened.
     """
     return _decode(path, max_pixels, to_rgb)
 
@@ -180,6 +182,11 @@ def _decode(
         raise
     except PermissionError as error:
         raise ImageFileError("no permission to read the file", path, "make it readable") from error
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):  # no fault of the file
+            fix = "raise the limit (ulimit -n), or use fewer workers"
+            raise GlasWsolError("too many open files", path, fix) from error
+        raise ImageFileError(f"cannot be decoded ({error})", path, "export or copy the file again") from error
     except Exception as error:  # a damaged file can raise nearly anything inside a decoder
         raise ImageFileError(f"cannot be decoded ({error})", path, "export or copy the file again") from error
 

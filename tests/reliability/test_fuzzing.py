@@ -145,7 +145,8 @@ def test_names_of_results_are_different_and_are_names(parts):
 @given(st.lists(texts, min_size=1))
 def test_natural_order_is_an_order(names):
     ordered = sorted(names, key=natural_key)
-    assert sorted(names[::-1], key=natural_key) == ordered
+    turned = names[::-1]
+    assert sorted(turned, key=natural_key) == ordered
     assert sorted(ordered) == sorted(names)
 
 

@@ -1,0 +1,228 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""What happens to a run from outside: told in one line, nothing half there, and the next run goes on.
+
+benchmarks/reliability.py lets the same happen to whole processes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from glas_wsol import bundle
+from glas_wsol.__main__ import main
+from glas_wsol.bundle import _end_cleanly_when_told_to, _say_in_one_line
+from glas_wsol.errors import OutputError
+from glas_wsol.writers.atomic import atomic_write
+from glas_wsol.writers.lock import claim, release
+from tests.reliability.conftest import CONFIGS, ROOT, Ended, everything, one_line, rows
+from tests.reliability.files import encoded, picture
+
+HOLD = """
+import sys
+from glas_wsol.writers.lock import claim
+claim(sys.argv[1])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    (tmp_path / "in").mkdir()
+    for n in range(3):
+        (tmp_path / "in" / f"{n}.png").write_bytes(encoded(picture(n, (40 + n, 64)), "PNG"))
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def other():
+    """Start a process that claims a file, and end it."""
+    started = []
+
+    def hold(file: Path) -> subprocess.Popen:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        started.append(subprocess.Popen([sys.executable, "-c", HOLD, str(file)], cwd=ROOT, text=True, **pipes))
+        assert started[-1].stdout.readline() == "held\n"
+        return started[-1]
+
+    yield hold
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_file_is_claimed_by_one_process_until_it_ends_in_whatever_way(tmp_path, other):
+    file = tmp_path / "results.csv"
+    holder = other(file)
+    with pytest.raises(OutputError, match=rf"another run is at work here \(process {holder.pid} on .*\)") as caught:
+        claim(file)
+    assert "\n" not in str(caught.value)
+    claim(tmp_path / "others.csv")
+    release(tmp_path / "others.csv")
+    holder.kill()
+    holder.wait()
+    assert (tmp_path / ".results.csv.lock").exists(), "what a killed process leaves locks nothing"
+    claim(file)
+    claim(file)
+    with pytest.raises(AssertionError):
+        other(file)
+    release(file)
+    release(file)
+    ended = other(file)
+    ended.communicate()
+    assert ended.returncode == 0
+    assert everything(tmp_path) == {}, "nothing is left behind"
+    with pytest.raises(OutputError, match="cannot be written"):
+        claim(tmp_path / "nowhere" / "a")
+
+
+def test_a_second_run_of_inference_in_the_same_folder_is_refused(infer, folder, tmp_path, other):
+    out = tmp_path / "out"
+    assert infer(folder, out).status == 0
+    before = everything(out)
+    holder = other(out / "finished.jsonl")
+    one_line(infer(folder, out), "another run is at work here", str(holder.pid), "another output_dir")
+    holder.communicate()
+    assert everything(out) == before
+    assert infer(folder, out).status == 0
+
+
+def test_too_many_open_files_stop_the_run_and_are_no_fault_of_an_image(infer, folder, tmp_path, monkeypatch):
+    opened = Path.open
+
+    def refuse(path, *args, **kwargs):
+        if path.name == "1.png" and path.parent == folder:
+            raise OSError(24, os.strerror(24), str(path))
+        return opened(path, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refuse)
+        one_line(infer(folder, tmp_path / "out"), "too many open files", "1.png", "ulimit")
+    assert not (tmp_path / "out" / "failed.csv").exists()
+    assert not (tmp_path / "out" / "predictions.csv").exists()
+    assert infer(folder, tmp_path / "out").status == 0
+    assert len(rows(tmp_path / "out" / "predictions.csv")) == 3
+
+
+def told(error: BaseException, capsys) -> Ended:
+    _say_in_one_line(type(error), error, error.__traceback__)
+    return Ended(1, capsys.readouterr().err)
+
+
+def test_a_killed_worker_is_told_in_one_line(capsys):
+    words = "DataLoader worker (pid 4711) is killed by signal: Killed. It is possible that dataloader's workers are out"
+    error = RuntimeError("Failed to evaluate ConfigExpression:\n '$@evaluator.run()'")
+    error.__cause__ = RuntimeError(f"{words} of shared memory.")
+    one_line(told(error, capsys), "worker was killed (signal Killed)", "num_workers", "run the same command again")
+
+
+def test_ctrl_c_is_told_in_one_line(capsys):
+    said = told(KeyboardInterrupt(), capsys).said
+    assert said.startswith("interrupted: run the same command again; it goes on")
+    assert said.count("\n") == 1
+
+
+def _write_and_be_told(path: Path) -> None:
+    with atomic_write(path, "w") as file:
+        file.write("half")
+        file.flush()
+        os.kill(os.getpid(), signal.SIGTERM)
+        file.write("more")
+
+
+def test_the_systems_wish_to_end_is_followed_cleanly(tmp_path, capsys):
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        thread = threading.Thread(target=_end_cleanly_when_told_to)
+        thread.start()
+        thread.join()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "only a main thread may ask"
+        _end_cleanly_when_told_to()
+        with pytest.raises(SystemExit) as left:
+            _write_and_be_told(tmp_path / "a.txt")
+        assert left.value.code == 143
+        assert list(tmp_path.iterdir()) == []
+        assert capsys.readouterr().err.startswith("\nterminated: run the same command again")
+        own = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _end_cleanly_when_told_to()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN, "a handler of somebody else's stays"
+        assert own is not signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("nowhere.json", None, "no such config"),
+        ("cut.json", '{"a": 1,\n "b', "line 2"),
+        ("cut.yaml", "a: [1,\n", "not a config"),
+        ("a.txt", "{}", "unknown file input"),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_one_line_of_the_projects_own_run(
+    tmp_path, capsys, monkeypatch, name, content, word
+):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(bundle, "_LOOKED_AT", set())
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    before = signal.getsignal(signal.SIGTERM)
+    files = str([str(CONFIGS / "inference.json"), str(tmp_path / name)])
+    try:
+        status = main(["run", "--config_file", files, "--output_dir", str(tmp_path / "out")])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    one_line(Ended(status, capsys.readouterr().err), word, name)
+
+
+def test_the_projects_own_run_is_monais(tmp_path, capsys, monkeypatch):
+    given = []
+    monkeypatch.setattr("runpy.run_module", lambda name, **more: given.append((name, list(sys.argv))))
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    before = signal.getsignal(signal.SIGTERM)
+    words = ["--config_file", str(CONFIGS / "inference.json"), "--dataset_dir=-x", "--scale", "-1", "+overlays", "True"]
+    try:
+        assert main(["run", *words]) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert given == [("monai.bundle", ["monai.bundle", "run", *words])]
+
+
+# The same bytes in give the same bytes out
+
+
+def test_neither_workers_nor_the_order_of_files_nor_of_hashes_changes_a_byte(infer, folder, tmp_path):
+    assert infer(folder, tmp_path / "expected", overlays=True).status == 0
+    expected = everything(tmp_path / "expected")
+    kept = everything(folder)
+    for path in list(folder.iterdir()):
+        path.unlink()
+    for name in sorted(kept, reverse=True):
+        (folder / name).write_bytes(kept[name])
+    for workers in (1, 2):
+        out = tmp_path / f"out_{workers}"
+        assert infer(folder, out, overlays=True, num_workers=workers).status == 0
+        assert everything(out) == expected
+
+
+def test_an_image_is_what_it_is_alone_whatever_else_is_in_the_table(infer, folder, tmp_path):
+    (tmp_path / "list.csv").write_text("image\n" + "".join(f"in/{n}.png\n" for n in (2, 0, 1)))
+    assert infer(folder, tmp_path / "folder").status == 0
+    assert infer(tmp_path / "list.csv", tmp_path / "list").status == 0
+    found = everything(tmp_path / "list" / "masks")
+    assert {name.removeprefix("in__"): data for name, data in found.items()} == everything(
+        tmp_path / "folder" / "masks"
+    )
+    order = [Path(row["path"]).name for row in rows(tmp_path / "list" / "predictions.csv")]
+    assert order == ["2.png", "0.png", "1.png"]
+    assert np.unique([len(data) for data in found.values()]).size > 1, "masks to compare"
