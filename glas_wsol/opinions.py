@@ -19,7 +19,7 @@ from glas_wsol.networks.refined import RefinedNetwork
 
 __all__ = ["DECIDABLE", "LOCALIZER", "UNDECIDABLE", "AskingInferer", "Opinion", "Opinions", "consult"]
 
-LOCALIZER = "localizer_probabilities"
+LOCALIZER = "localizer_opinion"
 """Key of an evaluated item: ``[c]``, what M says of the whole image."""
 
 DECIDABLE = "decidable_opinion"

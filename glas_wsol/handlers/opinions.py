@@ -27,5 +27,4 @@ class RegionOpinions:
 
     def __call__(self, engine: Engine) -> None:
         """Hand over."""
-        for key, said in self.inferer.opinions.items():
-            engine.state.output.setdefault(key, said)  # another handler may have asked M too
+        engine.state.output.update(self.inferer.opinions)
