@@ -29,7 +29,7 @@ _SIDES = (  # longer side in px, quality
 )
 _THUMBS = ((128, 72), (112, 64), (96, 55), (72, 45), (48, 40), (32, 30))
 _SPECK = 9  # px of the picture: smaller parts and holes are not outlined
-_MOST_CORNERS, _COARSER = 12_000, (3, 7, 15, 31)  # of all outlines; px over which one with more is smoothed
+_MOST_CORNERS, _COARSER = 5_000, (3, 7, 15, 31)  # of all outlines; px over which one with more is smoothed
 _TOLERANCES = (1.0, 1.5, 3.0, 6.0, 12.0, 24.0)
 
 

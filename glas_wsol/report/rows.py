@@ -122,7 +122,7 @@ def columns(cases: Sequence[Case]) -> tuple[Column, ...]:
             where = "the decidable part alone" if part == "decidable" else "the rest alone"
             hint = f"how unsure the classifier is on {where}: 0 % sure, 100 % knows nothing"
             found.append(_share(f"entropy_{part}", title, lambda c, p=part: _entropy(c, p), minor=True, hint=hint))
-    for key, title in (("f1_foreground", "F1+"), ("f1_background", "F1\N{MINUS SIGN}")):
+    for key, title in (("f1_foreground", "F1+"), ("f1_background", "F1-")):
         if any(key in case.scores for case in cases):
             hint = f"agreement with the true {'outlines' if key == 'f1_foreground' else 'background'}"
             found.append(_share(key, title, lambda c, k=key: c.scores.get(k), minor=True, hint=hint))

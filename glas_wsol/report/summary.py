@@ -196,7 +196,7 @@ def shown(value: Any, unit: str = "%") -> str:
         unit: ``"%"`` or ``"px"``.
     """
     found = number(value)
-    return "–" if found is None else f"{100 * found if unit == '%' else found:.1f}"  # noqa: RUF001 a dash is meant
+    return "-" if found is None else f"{100 * found if unit == '%' else found:.1f}"
 
 
 def training_facts(contents: Contents) -> list[Fact]:
