@@ -27,15 +27,20 @@ from glas_wsol.networks.maps import resize
 
 __all__ = [
     "Orientation",
+    "Transform",
     "compactness",
     "cross_validated",
     "fit_components",
     "fit_probe",
     "fitted_card",
+    "prepared",
     "principal_directions",
 ]
 
 logger = logging.getLogger(__name__)
+
+Transform = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Reads an item of a data set."""
 
 # Of the squared weights, with features divided by their standard deviation and sqrt(n): as one observation's worth.
 _STRENGTH = 1e-3
@@ -48,22 +53,18 @@ class Orientation:
     """What was found of the features' structure, without a pixel label.
 
     Attributes:
-        explained: share of the features' variance along each candidate direction.
-        compactness: of each candidate, see :func:`compactness`; positive: the positive side is the more compact.
-        margins: of each candidate: cross-validated cross-entropy of the class from the negative side alone minus that
-            from the positive side alone, in nats, a mean over images; positive: the positive side tells more.
-        chosen: which candidate, from 0: that of the largest product of compactness and margin.
+        explained: share of the features' variance along each component.
+        compactness: of each component, see :func:`compactness`; positive: the positive side is the more compact.
         loss_kept: cross-validated cross-entropy of the class, in nats, from the side that is kept, alone.
         loss_erased: the same from the other side.
-        margin: the second minus the first, a mean over images; at least 0.
+        margin: the second minus the first, a mean over images; negative where the labels speak for the other side, but
+            not clearly.
         standard_error: of the margin over images.
-        shape_agrees: whether the kept side is also the more compact one.
+        shape_agrees: whether the kept side is the more compact one; False where the labels clearly spoke against it.
     """
 
     explained: tuple[float, ...]
     compactness: tuple[float, ...]
-    margins: tuple[float, ...]
-    chosen: int
     loss_kept: float
     loss_erased: float
     margin: float
@@ -187,19 +188,20 @@ def compactness(scores: np.ndarray) -> float:
 def fit_components(
     network: FeatureComponentNetwork,
     data: Sequence[Mapping[str, Any]],
-    transform: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    transform: Transform,
     inferer: WholeTileInferer,
     device: str | torch.device = "cpu",
     candidates: int = 4,
 ) -> Orientation:
     """Fit the direction, its orientation and the probe, from images and image labels; nothing is drawn.
 
-    The first principal components of the features over all images are candidates. Two witnesses judge the two sides of
-    each, and neither knows an outline: the shape (:func:`compactness`: which side is bodies, which their ground) and
-    the labels (the margin: which side tells the class better when the other is erased, by :func:`cross_validated` on
-    the mean features of the masked images). The candidate of the largest product is taken: on which both say much, and
-    the same. Its decidable side is the one the labels name. Where the witnesses agree on no candidate, the one of the
-    largest compactness is taken, the labels name its side, and ``shape_agrees`` is False.
+    Two witnesses are heard, and neither knows an outline. The *shape* makes the direction: each of the first principal
+    components of the features over all images has one side that is more compact than the other (:func:`compactness`:
+    bodies in a ground), and the direction is the sum of the components, each turned to its compact side and weighted by
+    the square of its compactness. A sum does not hang on which component is taken: where two explain nearly the same,
+    a few images more or less turn them in their plane, and the sum hardly moves. The *labels* say which side tells the
+    class better when the other is erased, by :func:`cross_validated` on the mean features of the masked images. The
+    compact side is kept, unless the labels clearly (beyond two standard errors) speak for the other.
 
     Args:
         network: fitted in place.
@@ -207,7 +209,7 @@ def fit_components(
         transform: reads an item: ``image`` to ``[3, H, W]`` in [0, 1].
         inferer: brings it to the training resolution.
         device: where to run.
-        candidates: how many components are looked at. Defaults to 4.
+        candidates: how many components are summed. Defaults to 4.
 
     Raises:
         ConfigError: if ``candidates`` is below 1.
@@ -221,43 +223,39 @@ def fit_components(
     labels = torch.tensor([int(item["label"]) for item in data])
     groups = [item.get("group", index) for index, item in enumerate(data)]
     with eval_mode(network):
-        images = [_prepared(network, item, transform, inferer, device) for item in tqdm(data, "reading tiles")]
+        images = [prepared(network, _read(item, transform, device), inferer) for item in tqdm(data, "reading tiles")]
         features = [network.stride_16(x).cpu() for x in tqdm(images, "features")]
         centre, covariance = _moments(features)
         directions, variances = principal_directions(covariance, candidates)
-        contrasts = [_contrast(features, centre, one) for one in directions]
+        contrasts = torch.tensor([_contrast(features, centre, one) for one in tqdm(directions, "compactness")])
+        weights = (contrasts * contrasts.abs()).double()
+        if not weights.any():  # nothing is more compact than anything else: the labels decide alone
+            weights[0] = 1
+        spread = (weights.square() * variances).sum().clamp(min=1e-24).sqrt()
         network.centre.copy_(centre)
-        scaled = directions / variances.clamp(min=1e-12).sqrt().unsqueeze(1)
-        judged = []
-        for direction in scaled:
-            network.direction.copy_(direction)
-            positive, negative = _both_sides(network, images, labels, groups)
-            judged.append((positive, negative))
-        margins = [float((negative - positive).mean()) for positive, negative in judged]
-        together = np.multiply(contrasts, margins)
-        agree = bool(together.max() > 0)
-        chosen = int(np.argmax(together if agree else np.abs(contrasts)))
-        kept, erased = judged[chosen] if margins[chosen] >= 0 else judged[chosen][::-1]
-        network.direction.copy_(scaled[chosen] if margins[chosen] >= 0 else -scaled[chosen])
+        network.direction.copy_(weights @ directions / spread)
+        kept, erased = _both_sides(network, images, labels, groups)
+        clearly = 2 * _standard_error(erased - kept)
+        turned = bool((erased - kept).mean() < -clearly)
+        if turned:
+            network.direction.neg_()
+            kept, erased = erased, kept
         regions = torch.cat([network.region_features(x, network.mask(x)) for x in tqdm(images, "regions")]).cpu()
         weight, bias = fit_probe(regions, labels, network.num_classes)
         network.probe_weight.copy_(weight)
         network.probe_bias.copy_(bias)
     found = Orientation(
         explained=tuple((variances / covariance.trace()).tolist()),
-        compactness=tuple(contrasts),
-        margins=tuple(margins),
-        chosen=chosen,
+        compactness=tuple(contrasts.tolist()),
         loss_kept=float(kept.mean()),
         loss_erased=float(erased.mean()),
         margin=float((erased - kept).mean()),
-        standard_error=float((erased - kept).std(unbiased=True) / len(kept) ** 0.5),
-        shape_agrees=agree,
+        standard_error=_standard_error(erased - kept),
+        shape_agrees=not turned,
     )
     logger.info(
-        "component %d (%.0f %% of the variance): the kept side tells the class with %.3f nats, the other with %.3f; "
-        "the kept side is %s compact one", chosen + 1, 100 * found.explained[chosen], found.loss_kept,
-        found.loss_erased, "the more" if found.shape_agrees else "NOT the more",
+        "components: the kept side tells the class with %.3f nats, the other with %.3f; it is %s compact one",
+        found.loss_kept, found.loss_erased, "NOT the more" if turned else "the more",
     )  # fmt: skip
     return found
 
@@ -276,15 +274,22 @@ def fitted_card(card: Mapping[str, Any], network: FeatureComponentNetwork, **arg
     return {**card, "orientation": asdict(fit_components(network, **arguments))}
 
 
-def _prepared(
-    network: FeatureComponentNetwork,
-    item: Mapping[str, Any],
-    transform: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-    inferer: WholeTileInferer,
-    device: str | torch.device,
-) -> Tensor:
-    image = torch.as_tensor(transform(item)["image"]).unsqueeze(0).to(device)
+def prepared(network: FeatureComponentNetwork, image: Tensor, inferer: WholeTileInferer) -> Tensor:
+    """An image as the trunk takes it, at the training resolution.
+
+    Args:
+        network: whose normalisation.
+        image: ``[B, 3, H, W]``, in [0, 1].
+        inferer: brings it to the training resolution.
+
+    Returns:
+        ``[B, 3, H', W']``, sides multiples of the stride.
+    """
     return network.normalise(inferer.prepare(image)[0])
+
+
+def _read(item: Mapping[str, Any], transform: Transform, device: str | torch.device) -> Tensor:
+    return torch.as_tensor(transform(item)["image"]).unsqueeze(0).to(device)
 
 
 def _moments(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -304,6 +309,10 @@ def _contrast(features: Sequence[Tensor], centre: Tensor, direction: Tensor) -> 
         height, width = _FINER * z.shape[1], _FINER * z.shape[2]
         contrasts.append(compactness(resize(z, height, width, False)[0].numpy()))
     return float(np.mean(contrasts))
+
+
+def _standard_error(differences: Tensor) -> float:
+    return float(differences.std(unbiased=True) / len(differences) ** 0.5)
 
 
 def _both_sides(

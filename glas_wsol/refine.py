@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import nn
 from tqdm import tqdm
 
 from glas_wsol.bundle import load_checkpoint
-from glas_wsol.components import fit_components
+from glas_wsol.components import Transform, fit_components
 from glas_wsol.errors import ConfigError
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.networks.components import FeatureComponentNetwork
@@ -27,11 +27,9 @@ from glas_wsol.seed_files import MADE_WITH, digest_of_items, read_record, requir
 from glas_wsol.seeds import agreement, pick_seeds
 from glas_wsol.settings import as_json
 
-__all__ = ["COMPONENTS", "STAGE_ONE", "STAIN", "Transform", "check_seeds", "evidence_scores", "first_seeds"]
+__all__ = ["COMPONENTS", "STAGE_ONE", "STAIN", "check_seeds", "evidence_scores", "first_seeds"]
 
 logger = logging.getLogger(__name__)
-
-Transform = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 COMPONENTS, STAGE_ONE, STAIN = "components", "stage_one", "stain"
 """Names of the teachers."""

@@ -13,10 +13,11 @@ import numpy as np
 from ignite.engine import Engine, Events
 from torch import nn
 
+from glas_wsol.components import Transform
 from glas_wsol.data.seeded import SeededCacheDataset
 from glas_wsol.errors import ConfigError, OutputError
 from glas_wsol.inferers import WholeTileInferer
-from glas_wsol.refine import Transform, evidence_scores
+from glas_wsol.refine import evidence_scores
 from glas_wsol.seed_files import MADE_WITH, read_record, require_same, with_seeds, write_record, write_seeds
 from glas_wsol.seeds import SEEDS, UNSURE, agreement, pick_seeds
 from glas_wsol.transforms.reading import read_mask

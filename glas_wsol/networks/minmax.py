@@ -141,20 +141,19 @@ class MinMaxEntropyNetwork(TileNetwork):
             x: ``[B, 3, H, W]``, normalised.
             dropout: the pattern of an earlier call on the same samples; None draws one (in training).
         """
-        return self.localize_from(self.features(x), x.shape[2], x.shape[3], dropout)
+        return self._localized(self.class_maps(x), x.shape[2], x.shape[3], dropout)
 
-    def localize_from(
-        self, features: list[Tensor], height: int, width: int, dropout: Tensor | None = None
-    ) -> Localized:
-        """What :meth:`localize` says, from the features of an image.
+    def localize_from(self, features: list[Tensor], height: int, width: int) -> Localized:
+        """What :meth:`localize` says, where the trunk has run already.
 
         Args:
             features: as :meth:`features` gives them.
             height: of the image, in px.
             width: of the image, in px.
-            dropout: as for :meth:`localize`.
         """
-        maps = self.localizer.class_maps(features)
+        return self._localized(self.localizer.class_maps(features), height, width, None)
+
+    def _localized(self, maps: Tensor, height: int, width: int, dropout: Tensor | None) -> Localized:
         if dropout is None:
             dropout = self.localizer.pooling.draw_dropout(maps)
         logits = self.localizer.pooling(maps, dropout)

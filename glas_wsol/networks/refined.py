@@ -24,9 +24,10 @@ __all__ = ["RefinedNetwork"]
 class RefinedNetwork(TileNetwork):
     """A first-stage network, frozen, and a decoder on its trunk that draws the mask at stride 4 (method.md, 10).
 
-    The class stays the first stage's. By default it is that of the whole image, of the localizer M where there is one:
-    its trunk has run for the mask already. The classifier C may be asked instead, on what the decoder kept, ``X R+``;
-    but C has learnt on the first stage's masks, and of other masks it is less sure and more often wrong.
+    The class stays the first stage's, by default as it would name it alone: where there is a classifier C, C on the
+    first stage's own ``X R+``, on which it has learnt and by whose errors its model was chosen. Instead M may be asked,
+    on the whole image; or C on what the decoder kept: but of other masks than those that it has learnt on it is less
+    sure and more often wrong.
 
     Args:
         trunk: name of the trunk (see :data:`~glas_wsol.networks.trunks.TRUNKS`) or a trunk, of the first stage.
@@ -35,8 +36,8 @@ class RefinedNetwork(TileNetwork):
         base: ``settings()`` of the first stage's network; defaults to those of a
             :class:`~glas_wsol.networks.minmax.MinMaxEntropyNetwork`.
         decoder_width: feature channels of the decoder. Defaults to 64.
-        opinion: whose the class is: ``"localizer"`` (default) of the first stage's whole image, ``"classifier"`` of C
-            on ``X R+``.
+        opinion: whose the class is: ``"first_stage"`` (default) the first stage's own; ``"localizer"`` M's of the whole
+            image; ``"classifier"`` C's of the decoder's ``X R+``. Without a C the first two are the same.
         batch_norm: has no effect: the trunk is frozen. Kept so that every network takes it.
         pixel_mean: mean subtracted from images in [0, 1]; defaults to what the trunk's weights expect.
         pixel_std: divisor after that; defaults to what the trunk's weights expect.
@@ -47,7 +48,7 @@ class RefinedNetwork(TileNetwork):
             per image, or there is no classifier to ask.
     """
 
-    __constants__ = ("asks_classifier",)  # TorchScript compiles only the branch that is taken
+    __constants__ = ("asks_classifier", "asks_localizer")  # TorchScript compiles only the branch that is taken
     __jit_unused_properties__ = ("trunk",)
 
     def __init__(
@@ -57,13 +58,13 @@ class RefinedNetwork(TileNetwork):
         weights: str = "auto",
         base: Mapping[str, Any] | None = None,
         decoder_width: int = 64,
-        opinion: str = "localizer",
+        opinion: str = "first_stage",
         batch_norm: str = "frozen",
         pixel_mean: Sequence[float] | None = None,
         pixel_std: Sequence[float] | None = None,
         seed: int | None = None,
     ) -> None:
-        choose("opinion", opinion, ("localizer", "classifier"))
+        choose("opinion", opinion, ("first_stage", "localizer", "classifier"))
         choose("batch_norm", batch_norm, ("batch", "frozen"))
         arguments = {"trunk": trunk, "num_classes": num_classes, "weights": weights, "seed": seed}
         with seeded(seed):
@@ -78,6 +79,7 @@ class RefinedNetwork(TileNetwork):
         self.supervision = network.supervision
         self.has_classifier = isinstance(network, MinMaxEntropyNetwork)
         self.asks_classifier = opinion == "classifier"
+        self.asks_localizer = opinion == "localizer" or not self.has_classifier
         if self.asks_classifier and not self.has_classifier:
             what = f"{type(network).__name__} has no classifier of masked images"
             raise ConfigError(what, "opinion=classifier", "say opinion=localizer")
@@ -177,10 +179,13 @@ class RefinedNetwork(TileNetwork):
             stages = self.base.trunk.stages_of(x)
         # A class can be read from the channels of an empty mask too: float32 holds 1e-6 p as exactly as p.
         mask = torch.sigmoid(self._drawn(stages, x.shape[2], x.shape[3])).clamp(min=1e-6)
+        features = self.base.features_of(stages)
         if self.asks_classifier:
             logits = self.base.classify(x * mask)
+        elif self.asks_localizer:
+            logits = self.base.logits_of(features)
         else:
-            logits = self.base.logits_of(self.base.features_of(stages))
+            logits = self.base.classify(x * self.base.localize_from(features, x.shape[2], x.shape[3]).mask)
         return distribution(mask, logits.softmax(dim=1))
 
     @torch.jit.unused

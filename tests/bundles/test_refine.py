@@ -148,7 +148,7 @@ def refused(phantom: Path, output: Path, row: str | None = None, **changes: Any)
         ({"refine_epochs": 1}, "epochs_per_round was 2, is 1"),
         ({"refine_lr": 0.5}, "lr of group 0 was 0.001, is 0.5"),
         ({"decoder_width": 16}, "decoder_width was 8, is 16"),
-        ({"refine#network_def#opinion": "classifier"}, "opinion was 'localizer', is 'classifier'"),
+        ({"refine#network_def#opinion": "classifier"}, "opinion was 'first_stage', is 'classifier'"),
         ({"passes": 1}, "passes was 2, is 1"),
     ],
 )

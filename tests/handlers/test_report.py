@@ -263,7 +263,7 @@ def test_the_other_opinions_are_means_over_the_views():
     torch.testing.assert_close(found, of_the_flipped, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("opinion", ["localizer", "classifier"])
+@pytest.mark.parametrize("opinion", ["first_stage", "localizer", "classifier"])
 def test_a_refined_network_has_the_opinions_of_its_first_stage(opinion):
     first = tiny_network(num_classes=3).eval()
     network = RefinedNetwork(tiny_trunk(), 3, base=first.settings(), decoder_width=8, opinion=opinion, seed=0).eval()

@@ -85,8 +85,8 @@ def test_the_weights_of_the_trunk_are_in_the_state_once(base):
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_the_class_is_the_first_stage_s_of_the_whole_image(base):
-    network, x = refined(base).eval(), image()
+def test_the_localizer_is_asked_of_the_whole_image(base):
+    network, x = refined(base, opinion="localizer").eval(), image()
     prediction = network(x)
     torch.testing.assert_close(prediction.sum(dim=1), torch.ones(2, 64, 96), rtol=0, atol=1e-6)
     p = prediction[:, 1:].sum(dim=(2, 3)) / prediction[:, 1:].sum(dim=(1, 2, 3)).unsqueeze(1)
@@ -99,8 +99,8 @@ def test_the_class_is_the_first_stage_s_of_the_whole_image(base):
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_one_forward_of_the_trunk_gives_mask_and_class(base):
-    network, calls = refined(base).eval(), []
+def test_one_forward_of_the_trunk_gives_mask_and_localizer_s_class(base):
+    network, calls = refined(base, opinion="localizer").eval(), []
     network.trunk.stages[0].register_forward_hook(lambda *_: calls.append(1))
     network(image())
     assert len(calls) == 1
@@ -116,13 +116,25 @@ def test_the_classifier_is_asked_of_what_the_decoder_kept():
     expected = network.base.classify(network.normalise(x) * mask).softmax(dim=1)
     torch.testing.assert_close(p, expected, rtol=1e-4, atol=1e-5)
     other = copy.deepcopy(network)
-    other.asks_classifier = False
+    other.asks_classifier, other.asks_localizer = False, True
     assert torch.equal(other(x)[:, 0], prediction[:, 0]), "the mask does not depend on whose the class is"
     assert not torch.allclose(other(x), prediction)
     assert network.settings()["opinion"] == "classifier"
 
 
-@pytest.mark.parametrize("opinion", ["localizer", "classifier"])
+def test_the_class_is_named_as_the_first_stage_alone_would():
+    network, x = refined(opinion="first_stage").eval(), image()
+    with torch.no_grad():
+        prediction, alone = network(x), network.base(x)
+    p, expected = (
+        one[:, 1:].sum(dim=(2, 3)) / one[:, 1:].sum(dim=(1, 2, 3)).unsqueeze(1) for one in (prediction, alone)
+    )
+    torch.testing.assert_close(p, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(prediction[:, 0], alone[:, 0], atol=1e-3), "the mask is the decoder's"
+    assert network.settings()["opinion"] == "first_stage"
+
+
+@pytest.mark.parametrize("opinion", ["first_stage", "localizer", "classifier"])
 @pytest.mark.parametrize("base", BASES)
 def test_scripted_equals_eager(base, opinion, tmp_path):
     if opinion == "classifier" and base != "minmax":
