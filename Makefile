@@ -5,6 +5,9 @@ PY := $(VENV)/bin/python
 RUN := $(PY) -m monai.bundle run
 BUNDLE := bundles/glas_minmax_entropy/configs
 RECIPE := 'configs/data/light.json','configs/data/demo.json','configs/trunks/efficientnet_lite0.json'
+# Two processes, each of one thread; a file's tests stay together, so that they share what they train.
+JOBS ?= 2
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadfile
 # Threads that spin while waiting take the other core from those that work.
 export OMP_WAIT_POLICY = PASSIVE
 
@@ -28,10 +31,10 @@ demo: $(VENV)/installed ## train on synthetic tissue, evaluate and localize held
 	$(RUN) --config_file $(BUNDLE)/inference.json --checkpoint demo/models/model.pt --dataset_dir demo/held_out.csv --output_dir demo/predictions
 	$(PY) -m glas_wsol show demo --beat-floor 0.15
 
-test: $(VENV)/installed ## run the whole test suite
+test: $(VENV)/installed ## run the whole test suite (JOBS=2 processes)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m pytest
+	$(PYTEST)
 
 table: $(VENV)/installed ## run every row of the tables on synthetic tissue, three seeds (under 45 minutes on 2 cores; goes on where it was interrupted)
 	$(PY) -m glas_wsol study comparison --bundle bundles/glas_minmax_entropy --rows all --seeds 0 1 2 --split test --jobs 2 \
@@ -40,7 +43,7 @@ table: $(VENV)/installed ## run every row of the tables on synthetic tissue, thr
 	$(PY) -m glas_wsol figure comparison --output comparison/figure.png
 
 check: $(VENV)/installed ## run the quick tests only
-	$(PY) -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 format: $(VENV)/installed ## format the code
 	$(PY) -m ruff check --fix .
