@@ -124,21 +124,19 @@ class FeatureComponentNetwork(TileNetwork):
         """
         return pooled(self.stride_16(x * mask), mask)
 
-    def logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Class scores of the region.
 
         Args:
             x: ``[B, 3, H, W]``, normalised.
+            mask: :meth:`mask` of ``x``, where it is known already.
 
         Returns:
             ``[B, c]``.
         """
-        return self._probe(self.region_features(x, self.mask(x)))
-
-    def _probe(self, features: Tensor) -> Tensor:
-        return (features.unsqueeze(1) * self.probe_weight).sum(
-            dim=2
-        ) + self.probe_bias  # no product that autocast rounds
+        features = self.region_features(x, self.mask(x) if mask is None else mask)
+        weighted = features.unsqueeze(1) * self.probe_weight  # no product of matrices, which autocast would round
+        return weighted.sum(dim=2) + self.probe_bias
 
     @torch.jit.unused
     def undecidable(self, image: Tensor) -> Tensor:
@@ -163,9 +161,8 @@ class FeatureComponentNetwork(TileNetwork):
         """
         x = self.normalise(image)
         mask = self.mask(x)
-        logits = self._probe(self.region_features(x, mask))
         # A class can be read from the channels of an empty mask too: float32 holds 1e-6 p as exactly as p.
-        return distribution(mask.clamp(min=1e-6), logits.softmax(dim=1))
+        return distribution(mask.clamp(min=1e-6), self.logits(x, mask).softmax(dim=1))
 
     @torch.jit.unused
     def settings(self) -> dict[str, Any]:
