@@ -90,20 +90,16 @@ def consult(network: Any, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """
     if isinstance(network, EnsembleNetwork):
         return _consult_members(network, image)
-    if isinstance(network, MinMaxEntropyNetwork):
-        prediction, logits = network.answer(image)
-    elif isinstance(network, RefinedNetwork) and network.has_classifier:
-        prediction = network(image)
-        if network.opinion == "localizer":
-            mass = prediction[:, 1:].double().sum(dim=(2, 3))
-            return prediction, {LOCALIZER: mass / mass.sum(dim=1, keepdim=True)}
-        logits = network.localize(network.normalise(image)).logits
-    else:
+    refined = isinstance(network, RefinedNetwork) and network.has_classifier
+    if not refined and not isinstance(network, MinMaxEntropyNetwork):
         return network(image), {}
-    x, rest = network.normalise(image), prediction[:, :1]
-    said = {LOCALIZER: logits, UNDECIDABLE: network.classify(x * rest)}
-    if isinstance(network, RefinedNetwork) and not network.asks_classifier:
-        said[DECIDABLE] = network.classify(x * (1 - rest))
+    prediction, logits = network.answer(image)
+    said = {LOCALIZER: logits}
+    if not refined or not network.asks_localizer:
+        x, rest = network.normalise(image), prediction[:, :1]
+        said[UNDECIDABLE] = network.classify(x * rest)
+        if refined and not network.asks_classifier:
+            said[DECIDABLE] = network.classify(x * (1 - rest))
     return prediction, {key: network.probabilities(scores.double()) for key, scores in said.items()}
 
 

@@ -174,6 +174,23 @@ class RefinedNetwork(TileNetwork):
         Returns:
             ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k)``; the channels sum to 1.
         """
+        return self._answer(image)[0]
+
+    @torch.jit.unused
+    def answer(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """What :meth:`forward` says, and what the first stage (M, where there is one) says of the whole image.
+
+        Args:
+            image: ``[B, 3, H, W]``, in [0, 1].
+
+        Returns:
+            ``[B, 1 + c, H, W]``, the prediction, and ``[B, c]``, class scores.
+        """
+        prediction, features = self._answer(image)
+        return prediction, self.base.logits_of(features)
+
+    def _answer(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The prediction, and the features it was made of."""
         x = self.normalise(image)
         with torch.no_grad():
             stages = self.base.trunk.stages_of(x)
@@ -186,7 +203,7 @@ class RefinedNetwork(TileNetwork):
             logits = self.base.logits_of(features)
         else:
             logits = self.base.classify(x * self.base.localize_from(features, x.shape[2], x.shape[3]).mask)
-        return distribution(mask, logits.softmax(dim=1))
+        return distribution(mask, logits.softmax(dim=1)), features
 
     @torch.jit.unused
     def parameter_groups(self, trunk_lr: float, head_lr: float) -> list[dict[str, Any]]:
