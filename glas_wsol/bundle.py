@@ -51,7 +51,7 @@ _CONFIG_FAULTS = (
     re.compile(r"circular references '[^']*' for id='(?P<where>[^']*)'"),
     re.compile(r"referring item `@?(?P<where>[^`]*)` is not defined"),
 )
-_KILLED_WORKER = re.compile(r"DataLoader worker \(pid[^)]*\) is killed by signal: (?P<signal>\w+)")
+_KILLED_WORKER = re.compile(r"DataLoader worker \(pid.*\) (?P<how>is killed by signal: \w+|exited unexpectedly)")
 _FROM_WORKER = re.compile(r"^glas_wsol\.errors\.\w+: (.+)$", re.MULTILINE)
 
 
@@ -118,7 +118,7 @@ def _say_in_one_line(kind: type[BaseException], error: BaseException, trace: Tra
             return
         killed = _KILLED_WORKER.search(str(cause))
         if killed:
-            what = f"a loader's worker was killed (signal {killed['signal']}), perhaps for want of memory"
+            what = f"a loader's worker was killed ({killed['how'].removeprefix('is ')}), perhaps for want of memory"
             fix = f"use fewer num_workers, or 0; {_GO_ON}"
             print(f"error: {GlasWsolError(what, 'num_workers', fix)}", file=sys.stderr)
             return

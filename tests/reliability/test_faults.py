@@ -117,11 +117,21 @@ def told(error: BaseException, capsys) -> Ended:
     return Ended(1, capsys.readouterr().err)
 
 
-def test_a_killed_worker_is_told_in_one_line(capsys):
-    words = "DataLoader worker (pid 4711) is killed by signal: Killed. It is possible that dataloader's workers are out"
+@pytest.mark.parametrize(
+    ("words", "how"),
+    [
+        (
+            "(pid 47) is killed by signal: Killed. It is possible that dataloader's workers are out of shared memory.",
+            "Killed",
+        ),
+        ("(pid(s) 19372) exited unexpectedly", "exited unexpectedly"),
+    ],
+)
+def test_a_killed_worker_is_told_in_one_line(capsys, words, how):
     error = RuntimeError("Failed to evaluate ConfigExpression:\n '$@evaluator.run()'")
-    error.__cause__ = RuntimeError(f"{words} of shared memory.")
-    one_line(told(error, capsys), "worker was killed (signal Killed)", "num_workers", "run the same command again")
+    error.__cause__ = RuntimeError(f"DataLoader worker {words}")
+    error.__cause__.__cause__ = FileNotFoundError(2, "No such file or directory")
+    one_line(told(error, capsys), "worker was killed", how, "num_workers", "run the same command again")
 
 
 def test_ctrl_c_is_told_in_one_line(capsys):
