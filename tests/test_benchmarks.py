@@ -49,3 +49,20 @@ def test_the_judge_of_evidence_is_measured(tiles, capsys, monkeypatch):
     assert rows["`page`", "as it is", "H&E"] == ["1", "0", "no H&E tissue 1"]
     assert rows["empty glass", "-", "H&E"] == ["1", "0", "blank 1"]
     assert rows["blue ink on glass", "-", "H&E"] == ["1", "0", "no H&E tissue 1"]
+
+
+def test_memory_that_grows_is_told_by_the_status(monkeypatch, capsys):
+    memory = script("memory")
+    grown = [90.0, 95, 98, 99, 100, 100, 100, 100, 100, 106]
+    monkeypatch.setattr(memory, "measure", lambda count, size, trunk: grown[:count])
+    assert memory.main(["--images", "10"]) == 1
+    assert "From image 5 to image 10: +6.0 %" in capsys.readouterr().out
+    assert memory.main(["--images", "9"]) == 0
+    assert memory.main(["--images", "11"]) == 1, "an image has no result"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="the system does not say how much memory is in use")
+def test_memory_of_inference_is_flat(capsys):
+    pytest.importorskip("highdicom")
+    assert script("memory").main(["--images", "12", "--size", "66", "97"]) == 0, capsys.readouterr().out
