@@ -117,7 +117,7 @@ def columns(cases: Sequence[Case]) -> tuple[Column, ...]:
             hint="connected parts of the mask, without specks",
         )
         found.append(regions)
-    for part, title in (("decidable", "entropy on it"), ("undecidable", "on the rest")):
+    for part, title in (("decidable", "entropy, decidable"), ("undecidable", "entropy, rest")):
         if any(_entropy(case, part) is not None for case in cases):
             where = "the decidable part alone" if part == "decidable" else "the rest alone"
             hint = f"how unsure the classifier is on {where}: 0 % sure, 100 % knows nothing"
