@@ -100,7 +100,7 @@ def _run(run: Run) -> None:
     torch.set_num_threads(1)
     _make_trouble(run.trouble)
     try:
-        config = str(CONFIGS / f"{run.kind}.json")
+        config = str(CONFIGS / f"{'paper' if run.kind == 'train' else run.kind}.json")
         monai.bundle.run(config_file=config, output_dir=str(run.output), **run.settings)
     except Exception:
         sys.excepthook(*sys.exc_info())  # leaves with its own status

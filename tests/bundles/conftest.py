@@ -90,7 +90,7 @@ def trained(request, tmp_path_factory) -> Run:
     bundle = request.param
     output = tmp_path_factory.mktemp("trained") / bundle
     settings = {**SMALL, **DATA[bundle], "trunk": "resnet18", "bundle_root": str(ROOT / "bundles" / bundle)}
-    train = workflow("train", [config(bundle, "train")], output_dir=str(output), **settings)
+    train = workflow("train", [config(bundle, "paper")], output_dir=str(output), **settings)
     assert train.check_properties() == []
     train.run()
     train.finalize()

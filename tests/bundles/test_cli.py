@@ -66,7 +66,7 @@ def test_an_exported_bundle_runs_without_the_package_installed(trained, tmp_path
     assert not list(elsewhere.iterdir()), "nothing is written into the working directory"
 
 
-TRAIN = config(BUNDLES[0], "train")
+TRAIN = config(BUNDLES[0], "paper")
 SMALL_RUN = {"epochs": 1, "weights": "none", "crop_size": 64, "device": "cpu", "trunk": "resnet18"}
 PHANTOM = {
     "fold": "stratified-0",

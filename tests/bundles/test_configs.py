@@ -12,6 +12,7 @@ import pytest
 from monai.bundle import ConfigParser
 
 from glas_wsol.networks import TRUNKS
+from glas_wsol.study.config import merged
 from tests.bundles.conftest import BUNDLES, ROOT, SMALL, config
 
 FLAT = {
@@ -39,11 +40,11 @@ def read(bundle: str, name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_the_flat_ids_exist_in_both_bundles(bundle):
-    assert set(read(bundle, "train")) >= FLAT
+    assert set(read(bundle, "paper")) >= FLAT
 
 
 def test_the_bundles_differ_in_the_data_and_its_recipe_only():
-    glas, cub5 = (dict(leaves(read(bundle, "train"))) for bundle in BUNDLES)
+    glas, cub5 = (dict(leaves(read(bundle, "paper"))) for bundle in BUNDLES)
     changed = {key for key in glas.keys() | cub5.keys() if glas.get(key) != cub5.get(key)}
     assert changed == {
         *("_desc_", "short_side", "stain", "dropout", "reflect_fraction", "vertical_flip", "color_jitter"),
@@ -55,8 +56,8 @@ def test_the_bundles_differ_in_the_data_and_its_recipe_only():
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
-def test_the_default_is_the_papers_recipe(bundle):
-    train = read(bundle, "train")
+def test_paper_json_is_the_papers_recipe(bundle):
+    train = read(bundle, "paper")
     assert [train[k] for k in ("trunk", "crop_size", "epochs", "batch_size", "passes")] == ["resnet101", 480, 400, 8, 4]
     assert train["pixel_mean"] == train["pixel_std"] == [0.5] * 3
     assert train["dropout"] == {"glas_minmax_entropy": 0.75, "cub5_minmax_entropy": 0.85}[bundle]
@@ -72,11 +73,21 @@ def test_the_default_is_the_papers_recipe(bundle):
     assert [schedule(e) * 1e-3 for e in (0, 39, 40, 80, 399)] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5, 1e-7])
 
 
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_train_json_is_the_recommended_recipe_written_out(bundle):
+    overlays = ("data/light", "trunks/efficientnet_lite0", "methods/refined_0")
+    light, trunk, row = (ROOT / "configs" / f"{name}.json" for name in overlays)
+    parts = [Path(config(bundle, "paper")), light, trunk, Path(config(bundle, "refine")), row]
+    whole, expected = (merged(files, {}).config for files in ([Path(config(bundle, "train"))], parts))
+    assert whole.pop("_desc_") != expected.pop("_desc_")
+    assert whole == expected
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda p: p.stem)
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_overlays_override_ids_that_exist(overlay, bundle):
     parser = ConfigParser()
-    parser.read_config(config(bundle, "train"))
+    parser.read_config(config(bundle, "paper"))
     assert all(key == "_desc_" or key in parser for key in json.loads(overlay.read_text()))
 
 

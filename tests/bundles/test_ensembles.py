@@ -34,7 +34,7 @@ def another_seed(model: Path, folder: Path, **changes: Any) -> str:
 
 
 def evaluated(trained, output: Path, **settings: Any) -> dict[str, Any]:
-    files = [config(trained.bundle, "train"), config(trained.bundle, "evaluate")]
+    files = [config(trained.bundle, "paper"), config(trained.bundle, "evaluate")]
     settings = {**trained.settings, "dataset_dir": str(trained.output / "phantom"), "split": "test", **settings}
     workflow("train", files, **settings, output_dir=str(output)).run()
     return json.loads((output / "evaluation.json").read_text())
@@ -89,7 +89,7 @@ def test_evaluation_and_inference_give_the_mask_of_the_ensemble_and_say_of_what(
 
 def test_validation_sees_the_views_too(trained, tmp_path):
     train = workflow(
-        "train", [config(trained.bundle, "train")], **trained.settings, output_dir=str(tmp_path), flips="horizontal"
+        "train", [config(trained.bundle, "paper")], **trained.settings, output_dir=str(tmp_path), flips="horizontal"
     )
     inferer = train.parser.get_parsed_content("validate#inferer")
     assert len(list(inferer.views(torch.rand(1, 3, 70, 90)))) == 2

@@ -39,7 +39,7 @@ def method_of(overlay: Path) -> str:
 def run_method(overlay: Path, bundle: str, output: Path, phantom: str, **more: Any) -> Path:
     """Train and evaluate one row; the folder it is in."""
     own = json.loads(overlay.read_text())
-    files = [config(bundle, "train"), *([config(bundle, "refine")] if "stage" in own else []), str(overlay)]
+    files = [config(bundle, "paper"), *([config(bundle, "refine")] if "stage" in own else []), str(overlay)]
     if "stage" in own:
         more = {"refine_epochs": 1, "refine_batch_size": 4, "decoder_width": 8, **more}
     settings = {**SMALL, **DATA[bundle], "epochs": 1, "output_dir": str(output), "dataset_dir": phantom, **more}
@@ -151,7 +151,7 @@ def test_a_mask_handed_to_validation_is_refused_too(phantoms, tmp_path):
     settings |= {"validate#dataset#data": "$@datalist.select('valid', masks=True)", "epochs": 1}
     settings["validate#preprocessing#transforms"] = [*HAND_OUT_MASKS["read_training"]["transforms"], "@to_unit"]
     settings["bundle_root"] = str(ROOT / "bundles" / bundle)
-    made = workflow("train", [config(bundle, "train")], **settings)
+    made = workflow("train", [config(bundle, "paper")], **settings)
     with refused():
         made.run()
 
@@ -159,7 +159,7 @@ def test_a_mask_handed_to_validation_is_refused_too(phantoms, tmp_path):
 def test_only_the_unet_s_overlay_asks_for_masks():
     asking = [path.stem for path in OVERLAYS if "masks=True" in path.read_text() or "ImageMasks" in path.read_text()]
     assert asking == ["unet"]
-    for path in ROOT.glob("bundles/*/configs/train.json"):
+    for path in ROOT.glob("bundles/*/configs/paper.json"):
         assert "masks=True" not in path.read_text()
 
 
@@ -179,7 +179,7 @@ def test_grad_cam_explains_the_network_of_cam_avg(phantoms, row, tmp_path):
         settings = {**SMALL, **DATA[bundle], "bundle_root": str(ROOT / "bundles" / bundle), "epochs": 1}
         settings |= {"output_dir": str(tmp_path / name), "dataset_dir": phantoms[bundle], "checkpoint": str(model)}
         del settings["passes"]
-        files = [config(bundle, "train"), str(folder / f"{name}.json"), config(bundle, "evaluate")]
+        files = [config(bundle, "paper"), str(folder / f"{name}.json"), config(bundle, "evaluate")]
         workflow("train", files, **settings, **NO_DIAGRAM).run()
         report = report_of(tmp_path / name)
         assert report["method"] == name
@@ -200,7 +200,7 @@ def test_grad_cam_explains_the_network_of_cam_avg(phantoms, row, tmp_path):
     ],
 )
 def test_the_other_rows_recipes_are_the_papers(name, bundle, wanted, phantoms, tmp_path):
-    files = [config(bundle, "train"), str(ROOT / "configs" / "data" / f"{name}.json")]
+    files = [config(bundle, "paper"), str(ROOT / "configs" / "data" / f"{name}.json")]
     files.append(str(ROOT / "configs" / "methods" / "wildcat.json"))
     settings = {**DATA[bundle], "output_dir": str(tmp_path), "dataset_dir": phantoms[bundle], "weights": "none"}
     settings |= {"bundle_root": str(ROOT / "bundles" / bundle), "device": "cpu"}

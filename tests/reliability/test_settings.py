@@ -295,7 +295,7 @@ def evaluated(tmp_path_factory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("evaluated")
     phantom = write_tissue_phantom(folder / "phantom", seed=0, train=12, test=3, size=(64, 96), scale=0.1)
     settings = {"dataset_dir": str(phantom), "fold": "stratified-0", "device": "cpu", "output_dir": str(folder / "run")}
-    files = [str(CONFIGS / "train.json"), str(ROOT / "configs" / "methods" / "stain.json")]
+    files = [str(CONFIGS / "paper.json"), str(ROOT / "configs" / "methods" / "stain.json")]
     assert run("train", files, **settings).status == 0
     return {**settings, "split": "test", "checkpoint": str(folder / "run" / "models" / "model.pt"), "files": files}
 

@@ -27,7 +27,7 @@ def test_the_commands_are_the_documented_ones(request_of, tissue):
     (run,) = plan(request)
     folder = request.output / "cam_max" / "stratified-0_seed_3"
     bundle = ROOT / "bundles" / "glas_minmax_entropy" / "configs"
-    files = [bundle / "train.json", *(ROOT / name for name in OVERLAYS), ROOT / "configs" / "methods" / "cam_max.json"]
+    files = [bundle / "paper.json", *(ROOT / name for name in OVERLAYS), ROOT / "configs" / "methods" / "cam_max.json"]
     start = (sys.executable, "-m", "monai.bundle", "run", "--config_file")
     given = ("--weights=none", "--epochs=7", "--dataset_dir", str(tissue), "--output_dir", str(folder))
     given += ("--seed", "3", "--fold", "stratified-0")
@@ -56,7 +56,7 @@ def test_a_refined_row_is_laid_on_the_bundle_s_own_second_stage(request_of, tmp_
     (run,) = plan(request_of(rows=["refined_4"], seeds=[1]))
     train, evaluate = (json.loads(command[5]) for command in run.commands)
     names = [file.rpartition("/")[2] for file in train]
-    assert names == ["train.json", *(name.rpartition("/")[2] for name in OVERLAYS), "refine.json", "refined_4.json"]
+    assert names == ["paper.json", *(name.rpartition("/")[2] for name in OVERLAYS), "refine.json", "refined_4.json"]
     assert [file.rpartition("/")[2] for file in evaluate] == [*names, "evaluate.json"]
     assert (run.training["method"], run.training["stage"], run.training["passes"]) == ("minmax", "_refined", 4)
     assert run.training["run#4"] == "$@refine#trainer.run()"

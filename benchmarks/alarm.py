@@ -1,0 +1,249 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Runs that should be trusted and runs that should not, and what their label-free signals say of them.
+
+    python benchmarks/alarm.py run OUT --table NAME=CSV ... [--phantom 2] [--jobs 2]
+    python benchmarks/alarm.py calibrate OUT [--write]
+    python benchmarks/alarm.py test FOLDER
+
+``run`` trains both stages on tables of tiles with masks (``image,label,mask,group``; of two classes) and on phantoms
+whose stroma is neutral or confounded, in the ways of :data:`VARIANTS`: as recommended; with the labels of the training
+images permuted; with hardly any training; and with the first stage alone as teacher, trained as usual and hardly. The
+masks are read by the evaluation alone. ``calibrate`` prints, for every run, its signals, its F1 and the score it gets
+from an alarm calibrated on all other *sets*; ``--write`` puts the alarm calibrated on all of them into the package.
+``test`` prints how the package's alarm does on the runs below a folder.
+
+A run has failed if the mean F1 of its foreground or of its background is below 0.65. How often the class is wrong is
+told by the image labels themselves, and is no matter of this alarm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.metrics import compute_roc_auc
+from tqdm import tqdm
+
+from glas_wsol import alarm
+from glas_wsol.alarm import ALARM, Alarm, shipped_alarm
+from glas_wsol.bundle import resolve_dataset
+from glas_wsol.data import load_datalist
+from glas_wsol.signals import MaskSignals
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "bundles" / "glas_minmax_entropy" / "configs"
+USUAL = {"scale": 1.0, "crop_size": 192, "epochs": 3}
+HARDLY = {"scale": 1.0, "crop_size": 192, "epochs": 1}
+FIRST_STAGE = {"teachers#components": 0.0, "teachers#stain": 0.0, "teachers#stage_one": 1.0}
+VARIANTS = {
+    "good": USUAL,
+    "shuffled": USUAL,
+    "short": HARDLY | {"refine_epochs": 1, "refine_rounds": 1},
+    "firststage": USUAL | FIRST_STAGE,
+    "firstshort": HARDLY | FIRST_STAGE,
+}
+FAILED_F1 = 0.65
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run: where it stood, its signals, and what its masks were worth."""
+
+    name: str
+    signals: MaskSignals
+    f1_foreground: float
+    f1_background: float
+    error: float
+
+    @property
+    def dataset(self) -> str:
+        """The set it was trained on."""
+        return self.name.split("/")[0]
+
+    @property
+    def failed(self) -> bool:
+        """Whether its masks are not to be used."""
+        return min(self.f1_foreground, self.f1_background) < FAILED_F1
+
+
+def write_table(path: Path, rows: Sequence[dict[str, str]], shuffled: bool) -> None:
+    """A datalist; the labels of its training images permuted or not."""
+    rows = [dict(row) for row in rows]
+    if shuffled:
+        training = [row for row in rows if row["split"] == "train"]
+        labels = [row["label"] for row in training]
+        random.Random(1).shuffle(labels)  # noqa: S311 - no secret
+        for row, label in zip(training, labels, strict=True):
+            row |= {"label": label, "group": row["image"]}
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["image", "label", "mask", "group", "split"])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def split_table(source: Path) -> list[dict[str, str]]:
+    """Rows of a table with a fifth of its groups held out."""
+    with source.open(newline="", encoding="utf-8") as file:
+        rows = [{key: row[key] for key in ("image", "label", "mask", "group")} for row in csv.DictReader(file)]
+    groups = sorted({row["group"] for row in rows})
+    random.Random(0).shuffle(groups)  # noqa: S311 - no secret
+    held_out = set(groups[: len(groups) // 5])
+    return [{**row, "split": "valid" if row["group"] in held_out else "train"} for row in rows]
+
+
+def phantom_rows(folder: Path, seed: int, confounded: bool) -> list[dict[str, str]]:
+    """Rows of a phantom, drawn where it is not."""
+    options = {"seed": seed, "train": 40, "test": 12, "size": [272, 400], "scale": 1.0, "confounded": confounded}
+    datalist = load_datalist(resolve_dataset("phantom", str(folder), "tissue", options), fold="stratified-0")
+    return [
+        {
+            "image": item["image"],
+            "label": datalist.classes[item["label"]],
+            "mask": item["mask"],
+            "group": Path(item["image"]).stem,
+            "split": split,
+        }
+        for split in ("train", "valid", "test")
+        for item in datalist.select(split, masks=True)
+    ]
+
+
+def train_and_evaluate(output: Path, table: Path, variant: str, split: str) -> int:
+    """Both stages and their evaluation, by the bundle; the exit status of the first command that fails, else 0."""
+    train = f"'{CONFIGS}/train.json'"
+    flags = [f"--{name}={value}" for name, value in VARIANTS[variant].items()]
+    common = ["--dataset_dir", str(table), "--output_dir", str(output), *flags]
+    output.mkdir(parents=True, exist_ok=True)
+    for log, files, more in (
+        ("train.log", f"[{train}]", []),
+        ("eval.log", f"[{train},'{CONFIGS}/evaluate.json']", ["--split", split]),
+    ):
+        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", files, *common, *more]
+        with (output / log).open("w", encoding="utf-8") as file:
+            environment = {"OMP_NUM_THREADS": "1", **os.environ}
+            status = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file, env=environment).returncode
+        if status:
+            return status
+    return 0
+
+
+def run(output: Path, tables: dict[str, Path], phantoms: int, jobs: int) -> None:
+    """Train every variant on every set; what is finished is left as it is."""
+    output.mkdir(parents=True, exist_ok=True)
+    rows = {name: split_table(path) for name, path in tables.items()}
+    for seed in range(1, phantoms + 1):
+        for kind in ("neutral", "confounded"):
+            folder = output / "phantoms" / f"{kind}_{seed}"
+            rows[f"phantom_{kind}_{seed}"] = phantom_rows(folder, seed, kind == "confounded")
+    todo = []
+    for name, some in rows.items():
+        for shuffled in (False, True):
+            write_table(output / f"{name}{'_shuffled' * shuffled}.csv", some, shuffled)
+        split = "test" if name.startswith("phantom") else "valid"
+        for variant in VARIANTS:
+            table = output / f"{name}{'_shuffled' * (variant == 'shuffled')}.csv"
+            todo.append((output / "runs" / name / variant, table, variant, split))
+    with ThreadPoolExecutor(jobs) as pool:
+        ended = pool.map(lambda one: train_and_evaluate(*one), todo)
+        for (folder, *_), status in tqdm(zip(todo, ended, strict=True), "runs", len(todo)):
+            if status:
+                print(f"{folder}: status {status}, see its logs")
+
+
+def outcomes(folder: Path) -> Iterator[Outcome]:
+    """Every run below a folder that has both a model with signals and an evaluation."""
+    for card in sorted(folder.rglob("models/model.json")):
+        place = card.parent.parent
+        found, evaluation = json.loads(card.read_text(encoding="utf-8")).get(ALARM), place / "evaluation.json"
+        if found and evaluation.is_file():
+            measures = json.loads(evaluation.read_text(encoding="utf-8"))["measures"]
+            f1 = [measures[f"f1_{region}"]["value"] for region in ("foreground", "background")]
+            name = place.relative_to(folder).as_posix()
+            yield Outcome(name, MaskSignals(**found["signals"]), *f1, measures["classification_error"]["value"])
+
+
+def table_of(runs: Sequence[Outcome], scores: Sequence[float], judge: Alarm) -> str:
+    """A Markdown table of runs, and how the scores part failed from good ones."""
+    lines = ["| run | information | margin | +- | compactness | F1+ | F1- | error | failed | score | verdict |"]
+    lines.append("|---" * 11 + "|")
+    for one, score in zip(runs, scores, strict=True):
+        s = one.signals
+        figures = f"{s.information:.2f} | {s.margin:.3f} | {s.margin_error:.3f} | {s.compactness:.3f}"
+        masks = f"{100 * one.f1_foreground:.1f} | {100 * one.f1_background:.1f} | {100 * one.error:.1f}"
+        said = judge.verdict(score).split(":")[0]
+        lines.append(f"| {one.name} | {figures} | {masks} | {'yes' if one.failed else ''} | {score:.2f} | {said} |")
+    failed = [one.failed for one in runs]
+    if 0 < sum(failed) < len(failed):
+        truth = torch.tensor(failed)
+        area = compute_roc_auc(torch.tensor(scores), truth)
+        lines.append(f"\n{sum(failed)} of {len(runs)} runs failed. Area under the ROC curve of the score: {area:.3f}.")
+        for name in ("information", "margin", "compactness"):
+            alone = compute_roc_auc(torch.tensor([-getattr(one.signals, name) for one in runs]), truth)
+            lines.append(f"Of {name} alone: {alone:.3f}.")
+    return "\n".join(lines)
+
+
+def calibrate(folder: Path, write: bool) -> None:
+    """Print every run with its score by an alarm that has not seen its set."""
+    runs = list(outcomes(folder))
+    scores = np.empty(len(runs))
+    for name in sorted({one.dataset for one in runs}):
+        others = [one for one in runs if one.dataset != name]
+        judge = Alarm.calibrated([one.signals for one in others], [one.failed for one in others], "all other sets")
+        for index, one in enumerate(runs):
+            if one.dataset == name:
+                scores[index] = judge.score(one.signals)
+    sets = sorted({one.dataset for one in runs})
+    failed = [one.failed for one in runs]
+    on = f"{len(runs)} runs on {', '.join(sets)}; {sum(failed)} of them failed"
+    judge = Alarm.calibrated([one.signals for one in runs], failed, on)
+    print(table_of(runs, scores.tolist(), judge))
+    print(f"\nWeights on all of them: {[round(one, 3) for one in judge.weights]}, bias {judge.bias:.3f}")
+    if write:
+        path = Path(alarm.__file__).with_name("alarm.json")
+        path.write_text(json.dumps(asdict(judge), indent=4) + "\n", encoding="utf-8")
+        print(f"written to {path}")
+
+
+def named(text: str) -> tuple[str, Path]:
+    """``NAME=PATH``."""
+    name, _, path = text.partition("=")
+    return name, Path(path)
+
+
+def main() -> None:
+    """Run a command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("run")
+    one.add_argument("output", type=Path)
+    one.add_argument("--table", type=named, action="append", default=[], metavar="NAME=CSV")
+    one.add_argument("--phantom", type=int, default=2, help="neutral and confounded phantoms, each; default 2")
+    one.add_argument("--jobs", type=int, default=2)
+    two = commands.add_parser("calibrate")
+    two.add_argument("output", type=Path)
+    two.add_argument("--write", action="store_true")
+    commands.add_parser("test").add_argument("output", type=Path)
+    given = parser.parse_args()
+    if given.command == "run":
+        run(given.output, dict(given.table), given.phantom, given.jobs)
+    elif given.command == "calibrate":
+        calibrate(given.output, given.write)
+    else:
+        runs, judge = list(outcomes(given.output)), shipped_alarm()
+        print(table_of(runs, [judge.score(one.signals) for one in runs], judge))
+
+
+if __name__ == "__main__":
+    main()
