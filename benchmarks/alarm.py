@@ -213,7 +213,7 @@ def calibrate(folder: Path, write: bool) -> None:
     if write:
         path = Path(alarm.__file__).with_name("alarm.json")
         path.write_text(json.dumps(asdict(judge), indent=4) + "\n", encoding="utf-8")
-        print(f"written to {path}")
+        print(f"written to {path.name}")
 
 
 def named(text: str) -> tuple[str, Path]:
