@@ -121,7 +121,7 @@ def test_the_teachers_seeds_are_those_of_their_weighted_ranks(stage_one, tmp_pat
         for a, b in zip(scores["components"], scores["stage_one"], strict=True)
     ]
     assert record["teachers_agree"] == pytest.approx(np.mean(halves))
-    assert record["orientation"]["margin"] >= 0
+    assert record["orientation"]["margin"] >= -2 * record["orientation"]["standard_error"]
 
 
 def test_seeds_that_are_there_are_taken_up_and_nothing_is_written(stage_one, tmp_path):

@@ -168,7 +168,7 @@ def test_without_a_word_the_first_stage_is_min_max_entropy():
 
 
 def test_a_blank_mask_still_names_the_class():
-    network, x = refined().eval().requires_grad_(False), image()
+    network, x = refined(opinion="localizer").eval().requires_grad_(False), image()
     torch.nn.init.zeros_(network.decoder.score.weight)
     torch.nn.init.constant_(network.decoder.score.bias, -80.0)
     prediction = network(x)

@@ -142,17 +142,18 @@ def test_an_output_that_is_no_number_is_a_row_and_a_want_of_memory_too(infer, tm
     (tmp_path / "in").mkdir()
     for n in range(3):
         (tmp_path / "in" / f"{n}.png").write_bytes(encoded(picture(n), "PNG"))
-    forward, calls = MinMaxEntropyNetwork.forward, []
+    answer, calls = MinMaxEntropyNetwork.answer, []
 
     def fails(self, image):
         calls.append(1)
         if len(calls) == 1:
-            return forward(self, image) * float("nan")
+            prediction, scores = answer(self, image)
+            return prediction * float("nan"), scores
         if len(calls) == 2:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
-        return forward(self, image)
+        return answer(self, image)
 
-    monkeypatch.setattr(MinMaxEntropyNetwork, "forward", fails)
+    monkeypatch.setattr(MinMaxEntropyNetwork, "answer", fails)
     assert infer(tmp_path / "in", tmp_path / "out").status == 3
     found = rows(tmp_path / "out" / "failed.csv")
     assert [(Path(row["image"]).name, row["stage"]) for row in found] == [("0.png", "localize"), ("1.png", "localize")]
@@ -170,7 +171,7 @@ def test_a_fault_of_the_program_is_not_taken_for_one_of_an_image(infer, tmp_path
     def fails(self, image):
         raise RuntimeError("an unforeseen fault")
 
-    monkeypatch.setattr(MinMaxEntropyNetwork, "forward", fails)
+    monkeypatch.setattr(MinMaxEntropyNetwork, "answer", fails)
     ended = infer(tmp_path / "in", tmp_path / "out")
     assert ended.status == 1
     assert "an unforeseen fault" in ended.said

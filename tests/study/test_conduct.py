@@ -53,7 +53,7 @@ def test_what_a_run_says_of_itself(request_of):
     (run,) = plan(request)
     made = manifest_of(request, run.name)
     assert (made["row"], made["fold"], made["seed"], made["finished"]) == ("cam_max", "stratified-0", 4, True)
-    assert made["config"]["training"]["epochs"] == 10
+    assert made["config"]["training"]["epochs"] == 12
     assert made["config"] == {"training": dict(run.training), "evaluation": dict(run.evaluation)}
     assert made["commands"] == [list(command) for command in run.commands]
     files = ("evaluation.json", "evaluation.npz")
@@ -177,8 +177,8 @@ def test_a_damaged_manifest(request_of):
     manifest.write_text(whole[: len(whole) // 2])
     with pytest.raises(OutputError, match=r"manifest is damaged .*run\.json"):
         pretend(request)
-    manifest.write_text(whole.replace('"epochs": 10', '"epochs": 11'))
-    assert inspect(run).changed == ("epochs was 11, is 10",)
+    manifest.write_text(whole.replace('"epochs": 12', '"epochs": 11'))
+    assert inspect(run).changed == ("epochs was 11, is 12",)
     manifest.write_text(whole.replace('"config_sha256": "', '"config_sha256": "0'))
     assert inspect(run).state is State.OTHER_EVALUATION
     assert inspect(run).changed == ("its manifest was changed",)
