@@ -56,14 +56,11 @@ def lay_out(folder: Path, count: int, size: tuple[int, int]) -> None:
     for place in range(count):
         name, which = f"tile_{place}", place % _DIFFERENT
         (folder / "masks" / f"{name}.png").symlink_to(folder / f"mask_{which}.png")
-        said = {
-            "probabilities": {"benign": 0.25, "malignant": 0.75},
-            "entropy": 0.562335,
-            "normalised_entropy": 0.811278,
-        }
+        chances = {"benign": 0.25, "malignant": 0.75}
+        said = {"probabilities": chances, "entropy": 0.562335, "normalised_entropy": 0.811278}
         entry = {"path": str(folder / f"{which}.png"), "name": name, "class": "malignant", "decidable_fraction": 0.5}
         opinions = dict.fromkeys(("localizer", "decidable", "undecidable"), said)
-        entries.append({**entry, "probabilities": said["probabilities"], "opinions": opinions, "boxes": []})
+        entries.append({**entry, "probabilities": chances, "opinions": opinions, "boxes": []})
     (folder / "predictions.json").write_text(json.dumps(entries), encoding="utf-8")
 
 

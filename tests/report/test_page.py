@@ -24,6 +24,7 @@ from glas_wsol.report.pictures import draw_pictures
 from glas_wsol.writers.images import write_png
 from glas_wsol.writers.table import write_csv
 from tests.report.conftest import Page, case, evaluation, inference, tile, training
+from tests.test_benchmarks import script
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>",
@@ -254,6 +255,20 @@ def test_memory_does_not_grow_with_the_images(tmp_path, monkeypatch):
     assert min(taken) > 12_000
     assert path.stat().st_size > sum(taken)
     assert held[-1] - held[4] < sum(taken[5:]) / 20, "what is written is not kept"
+
+
+def test_the_benchmark_counts_every_image_and_fails_on_memory_that_grows(monkeypatch, capsys):
+    benchmark = script("report")
+    arguments = ["--images", "12", "--size", "120", "180", "--kilobytes", "20"]
+    memory = iter(range(1000, 1100))
+    monkeypatch.setattr(benchmark, "resident", lambda: 500.0)
+    assert benchmark.main(arguments) == 0
+    row = capsys.readouterr().out.splitlines()[-1].split(" | ")
+    assert row[0] == "| 12"
+    assert row[-1] == "500.0, 500.0, 500.0 |"
+    assert float(row[2].split(", ")[1]) <= 20
+    monkeypatch.setattr(benchmark, "resident", lambda: 20.0 * next(memory))
+    assert benchmark.main([*arguments, "--tolerance", "0.001"]) == 1
 
 
 def test_folders_that_hold_no_results_are_refused(tmp_path):
