@@ -144,7 +144,7 @@ def test_images_that_are_no_longer_wanted_leave_nothing(infer, folder, tmp_path,
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_interrupted_run_goes_on(infer, folder, tmp_path, forwards, monkeypatch, workers):
-    forward = MinMaxEntropyNetwork.forward
+    forward = MinMaxEntropyNetwork.answer
 
     def interrupt(self, image):
         if len(forwards) == 1:
@@ -152,7 +152,7 @@ def test_an_interrupted_run_goes_on(infer, folder, tmp_path, forwards, monkeypat
         return forward(self, image)
 
     with monkeypatch.context() as patched:
-        patched.setattr(MinMaxEntropyNetwork, "forward", interrupt)
+        patched.setattr(MinMaxEntropyNetwork, "answer", interrupt)
         with pytest.raises(KeyboardInterrupt):
             infer(folder, tmp_path / "out", num_workers=workers)
     assert not (tmp_path / "out" / "predictions.csv").exists()
