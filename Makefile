@@ -24,7 +24,7 @@ $(VENV)/installed: requirements.txt requirements-dev.txt pyproject.toml
 	$(PY) -m pip install --quiet --no-deps --editable .
 	touch $@
 
-demo: $(VENV)/installed ## train on synthetic tissue, evaluate and localize held-out tiles (at most 8 minutes on 2 cores)
+demo: $(VENV)/installed ## train on synthetic tissue, evaluate and localize held-out tiles (minutes on 2 cores)
 	$(RUN) --config_file "[$(TRAIN)]" --output_dir demo
 	$(RUN) --config_file "[$(TRAIN),'$(BUNDLE)/evaluate.json']" --output_dir demo --split test
 	$(PY) -m glas_wsol images demo/phantom --split test --output demo/held_out.csv
