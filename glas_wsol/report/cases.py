@@ -83,6 +83,12 @@ class Case:
     scores: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def named(self) -> Mapping[str, float]:
+        """:attr:`probabilities`; empty where they are those of one of the opinions."""
+        opinions = [one.probabilities for one in self.opinions.values()]
+        return {} if self.probabilities in opinions else self.probabilities
+
+    @property
     def wrong(self) -> bool | None:
         """Whether another class was named than the true one, evidence or not; None where either is unknown."""
         return self.truth != self.predicted if self.truth and self.predicted else None

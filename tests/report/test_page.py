@@ -179,6 +179,20 @@ def test_what_cannot_be_shown_is_said_and_the_rest_is_shown(tmp_path):
     assert len(page.all("figure")) == 1 + 2 + 2 + 3 + 4
 
 
+def test_every_opinion_is_said_once_with_a_mask_and_without(tmp_path):
+    out = inference(tmp_path, [case(tmp_path, "a", 0.875, opinions=True)])
+    words = "the class, as the model names it", "on this part alone", "decidable part alone", "undecidable part alone"
+    text = Page(write_report(out)).text
+    assert [text.count(one) for one in words] == [0, 2, 0, 0]
+    (out / "masks" / "a.png").unlink()
+    entries = json.loads((out / "predictions.json").read_text())
+    entries[0]["probabilities"] = {"benign": 0.25, "malignant": 0.75}  # a class named by another than C
+    (out / "predictions.json").write_text(json.dumps(entries))
+    text = Page(write_report(out)).text
+    assert [text.count(one) for one in words] == [1, 0, 2, 1]
+    assert "the classifier, on the decidable part alone benign 12.5 %" in text
+
+
 def test_the_pictures_of_an_image_take_no_more_than_asked_for(tmp_path):
     sizes = {"wide": (90, 400), "tall": (500, 60), "large": (400, 620), "dot": (1, 1), "line": (1, 300)}
     items = [case(tmp_path, name, size=size, truth=False) for name, size in sizes.items()]
