@@ -111,8 +111,8 @@ class Datalist:
         content = json.dumps([[item.name, item.label] for item in self._items(split)])
         return hashlib.sha256(content.encode()).hexdigest()
 
-    def summary(self) -> str:
-        """A short table: images, images of each class, groups and masks of every split."""
+    def rows(self) -> list[list[str]]:
+        """Titles, then a row per split: its name, images, images of each class, groups and masks."""
         every_class = len(self.classes) <= _COLUMNS_SHOWN
         rows = [["split", "n", *(self.classes if every_class else ["per class"]), "groups", "masks"]]
         for split, items in self.splits.items():
@@ -123,6 +123,11 @@ class Datalist:
             cells = map(str, counts) if every_class else [f"{min(counts)}-{max(counts)}"]
             kept = {0: "no", len(items): "yes"}.get(masks, f"{masks} of {len(items)}")
             rows.append([split, str(len(items)), *cells, str(groups or "-"), kept])
+        return rows
+
+    def summary(self) -> str:
+        """:meth:`rows` as a short table."""
+        rows = self.rows()
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         return "\n".join([f"{self.name}, {len(self.classes)} classes, {self.source}", *lines])

@@ -1,0 +1,181 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""What is worked with: a bundle and its model, a data set, images to localize, a place to write."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from glas_wsol import __version__
+from glas_wsol.doctor.check import FAULT, OK, WARNING, Check, faults_of
+from glas_wsol.doctor.installation import compare
+from glas_wsol.errors import GlasWsolError
+
+__all__ = ["check_bundle", "check_data", "check_images", "check_output"]
+
+_NAMED = {"monai": "monai", "torch": "pytorch", "numpy": "numpy"}
+_LITTLE_ROOM = 2e9  # bytes: the models of a run of ResNet-101 take one
+_DOUBTFUL = 0.2  # the least score at which an alarm is raised, see docs/masks.md
+
+
+def check_bundle(folder: str | Path) -> list[Check]:
+    """A bundle's configs, what it needs, and its model, loaded as :func:`glas_wsol.load` does.
+
+    Args:
+        folder: of the bundle; nothing in its configs is executed.
+    """
+    folder = Path(folder)
+    return [*_configs(folder), *_metadata(folder), *_model(folder)]
+
+
+def _configs(folder: Path) -> list[Check]:
+    from glas_wsol.audit import audit
+
+    try:
+        found = audit([folder])
+    except GlasWsolError as error:
+        return faults_of("bundle", error)
+    fix = "read it, and run this bundle only if you trust its author"
+    checks = [Check("bundle", FAULT, f"it could run what this package does not know: {one}", fix) for one in found]
+    return checks or [Check("bundle", OK, "nothing in its configs but known components and harmless expressions")]
+
+
+def _metadata(folder: Path) -> list[Check]:
+    path = folder / "configs" / "metadata.json"
+    try:
+        content: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+        exact = dict(content["required_packages_version"])
+        exact |= {name: content[f"{word}_version"] for name, word in _NAMED.items()}
+        needed = [Requirement(f"{name}=={version}") for name, version in sorted(exact.items())]
+    except (OSError, ValueError, TypeError, KeyError, InvalidRequirement) as error:
+        what = f"its metadata cannot be read ({type(error).__name__}) [{path}]"
+        return [Check("bundle", FAULT, what, "export the bundle again")]
+    checks = []
+    if content.get("version") != __version__:
+        what = f"it is of version {content.get('version')}, and this package of {__version__}"
+        checks.append(Check("bundle", WARNING, what, "export it anew with this package"))
+    found = [one for one in map(compare, needed) if one is not None]
+    checks += [Check("bundle", FAULT, one.what, one.fix) for one in found if one.status == FAULT]
+    others = [one.what for one in found if one.status != FAULT]
+    if others:
+        what = f"it was tested with other versions of {len(others)} of its {len(needed)} packages: {'; '.join(others)}"
+        checks.append(Check("bundle", WARNING, what, "install those if results must be the same to the last bit"))
+    return checks or [
+        Check("bundle", OK, f"version {__version__}; its {len(needed)} packages are those it was tested with")
+    ]
+
+
+def _model(folder: Path) -> list[Check]:
+    from glas_wsol.bundle import model_card
+    from glas_wsol.loading import load_localizer
+    from glas_wsol.networks.weights import sha256_of
+    from glas_wsol.provenance import provenance_of
+
+    path = next((one for one in (folder / "models" / "model.pt", folder / "model.pt") if one.is_file()), None)
+    if path is None:
+        fix = "train one, then: python -m glas_wsol export BUNDLE OUTPUT --model OUT/models/model.pt"
+        return [Check("model", WARNING, f"the bundle has no trained model [{folder / 'models'}]", fix)]
+    try:
+        localizer = load_localizer(folder, device="cpu")
+        alarm = provenance_of(model_card(str(path))).alarm
+    except GlasWsolError as error:
+        return faults_of("model", error)
+    what = f"it loads; classes {', '.join(localizer.classes)}; SHA-256 {sha256_of(path)}"
+    checks = [Check("model", OK, what)]
+    if alarm is not None and alarm.score >= _DOUBTFUL:
+        what = f"its training judged that its masks may not be trusted: {alarm.verdict} ({alarm.score:.2f})"
+        checks.append(Check("model", WARNING, what, "look at its masks, or train with another seed"))
+    return checks
+
+
+def check_data(
+    source: str | Path, fold: str = "paper", seed: int = 0, pixels: bool = True, progress: bool = False
+) -> list[Check]:
+    """A labelled data set: every fault of its lists at once, how many images each class has in each split, its files.
+
+    Args:
+        source: as the setting ``dataset_dir``.
+        fold: as the setting of that name.
+        seed: of drawn folds.
+        pixels: whether to read every image and mask.
+        progress: show a bar with the time left.
+    """
+    from glas_wsol.data import load_datalist
+    from glas_wsol.data.damage import damaged
+
+    try:
+        datalist = load_datalist(source, fold=fold, seed=seed)
+    except GlasWsolError as error:
+        return faults_of("data", error)
+    checks = [Check("data", OK, f"{datalist.name}, {len(datalist.classes)} classes, {datalist.source}")]
+    header, *rows = datalist.rows()
+    for split, *cells in rows:
+        counts = ", ".join(f"{title} {cell}" for title, cell in zip(header[1:], cells, strict=True))
+        checks.append(Check("data", OK, f"{split}: {counts}"))
+    groups = {split: {item.group for item in items} - {None} for split, items in datalist.splits.items()}
+    both = groups.get("train", set()) & groups.get("valid", set())
+    if both:
+        which = f"fold {fold}: {len(both)} groups have images in both train and valid, so its figures are too good"
+        checks.append(Check("data", WARNING, which, "use the fold patient-0 to patient-4 where groups are patients"))
+    if pixels:
+        items = [item for split in datalist.splits.values() for item in split]
+        faults = damaged([(item.image, item.mask) for item in items], progress)
+        checks += _read("data", len(items), faults)
+    return checks
+
+
+def check_images(
+    source: str | Path, recursive: bool = False, pixels: bool = True, progress: bool = False
+) -> list[Check]:
+    """Images to localize.
+
+    Args:
+        source: as the setting ``dataset_dir`` of inference.
+        recursive: whether to look into the folders below too.
+        pixels: whether to read every image.
+        progress: show a bar with the time left.
+    """
+    from glas_wsol.data import images_datalist
+    from glas_wsol.data.damage import damaged
+
+    try:
+        items = images_datalist(source, recursive=recursive)
+    except GlasWsolError as error:
+        return faults_of("images", error)
+    if not pixels:
+        return [Check("images", OK, f"{len(items)} images")]
+    return _read("images", len(items), damaged([(item["image"], None) for item in items], progress))
+
+
+def _read(name: str, count: int, faults: list[str]) -> list[Check]:
+    if not faults:
+        return [Check(name, OK, f"all {count} images can be read")]
+    return [Check(name, FAULT, fault, "mend or replace this file") for fault in faults]
+
+
+def check_output(folder: str | Path) -> list[Check]:
+    """Whether a run can write there: a file is written and removed in it, or in the folder that it would be made in.
+
+    Args:
+        folder: as the setting ``output_dir``; it is not made.
+    """
+    folder = Path(folder).expanduser().absolute()
+    place = next((one for one in (folder, *folder.parents) if one.exists()), folder)
+    elsewhere = "choose another folder"
+    if not place.is_dir():
+        return [Check("output", FAULT, f"a file is in its way [{place}]", elsewhere)]
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"\0" * 4096)
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        return [Check("output", FAULT, f"cannot be written ({error.strerror or error}) [{place}]", elsewhere)]
+    said = f"{folder}: can be written{'' if folder == place else ', once it is made'}; {free / 1e9:.1f} GB free"
+    if free < _LITTLE_ROOM:
+        return [Check("output", WARNING, said, "free some room: a run may need more")]
+    return [Check("output", OK, said)]
