@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from glas_wsol.inferers import WholeTileInferer
+from glas_wsol.networks.base import choose
 from glas_wsol.networks.ensemble import EnsembleNetwork
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 from glas_wsol.networks.refined import RefinedNetwork
@@ -74,7 +75,7 @@ class Opinions:
     undecidable: Opinion | None = None
 
 
-def consult(network: Any, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def consult(network: Any, image: Tensor, opinions: str = "all") -> tuple[Tensor, dict[str, Tensor]]:
     """A network's prediction and, in the same forward where it can be, what M and C say besides.
 
     A refined network that names the class by M has no more to say. One that names it by C on the first stage's own mask
@@ -83,19 +84,21 @@ def consult(network: Any, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     Args:
         network: any of :mod:`glas_wsol.networks`, or another callable, which is asked for no more than its prediction.
         image: ``[B, 3, H, W]``, in [0, 1].
+        opinions: see :class:`AskingInferer`.
 
     Returns:
-        ``network(image)``, and the opinions by :data:`LOCALIZER`, :data:`DECIDABLE` and :data:`UNDECIDABLE`, ``[B, c]``
-        each; those that the network has. An ensemble's are the means over its members, where every member has one.
+        ``network(image)``, or with ``opinions="localizer"`` the same with M's class; and the opinions by
+        :data:`LOCALIZER`, :data:`DECIDABLE` and :data:`UNDECIDABLE`, ``[B, c]`` each; those that the network has. An
+        ensemble's are the means over its members, where every member has one.
     """
     if isinstance(network, EnsembleNetwork):
-        return _consult_members(network, image)
+        return _consult_members(network, image, opinions)
     refined = isinstance(network, RefinedNetwork) and network.has_classifier
     if not refined and not isinstance(network, MinMaxEntropyNetwork):
         return network(image), {}
-    prediction, logits = network.answer(image)
+    prediction, logits = network.answer(image) if opinions != "localizer" else network.localizer_answer(image)
     said = {LOCALIZER: logits}
-    if not refined or not network.asks_localizer:
+    if opinions == "all" and not (refined and network.asks_localizer):
         x, rest = network.normalise(image), prediction[:, :1]
         said[UNDECIDABLE] = network.classify(x * rest)
         if refined and not network.asks_classifier:
@@ -103,8 +106,8 @@ def consult(network: Any, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     return prediction, {key: network.probabilities(scores.double()) for key, scores in said.items()}
 
 
-def _consult_members(network: EnsembleNetwork, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    answers = [consult(member, image) for member in network.members]
+def _consult_members(network: EnsembleNetwork, image: Tensor, opinions: str) -> tuple[Tensor, dict[str, Tensor]]:
+    answers = [consult(member, image, opinions) for member in network.members]
     prediction = network.combine([found for found, _ in answers])
     if len({frozenset(said) for _, said in answers}) > 1:  # members of several kinds, whose C is asked of other things
         keys = [LOCALIZER] if all(LOCALIZER in said for _, said in answers) else []
@@ -119,13 +122,29 @@ class AskingInferer(WholeTileInferer):
     The prediction is the same to the last bit. C on the rest is one more forward of C, of its input's resolution; M has
     spoken already. Of several views it is the mean of what is said of each.
 
+    Args:
+        args: of :class:`~glas_wsol.inferers.WholeTileInferer`.
+        opinions: ``"all"`` (default) asks M, C on what was kept and C on the rest; ``"class"`` only for the class:
+            C is not run on the rest; ``"localizer"`` does not run C at all: the mask is the same, the class is M's of
+            the whole image. Each is quicker than the one before.
+        kwargs: of :class:`~glas_wsol.inferers.WholeTileInferer`.
+
     Attributes:
         opinions: of the last call, as :func:`consult` gives them.
+
+    Raises:
+        ConfigError: if a value is out of range.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, opinions: str = "all", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        choose("opinions", opinions, ("all", "class", "localizer"))
+        self._asked = opinions
         self.opinions: dict[str, Tensor] = {}
+
+    def settings(self) -> dict[str, Any]:
+        """What a result depends on besides the network, as JSON values."""
+        return {**super().settings(), "opinions": self._asked}
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Predict, and ask.
@@ -142,7 +161,7 @@ class AskingInferer(WholeTileInferer):
         said: list[dict[str, Tensor]] = []
 
         def ask(view: Tensor) -> Tensor:
-            prediction, opinions = consult(network, view)
+            prediction, opinions = consult(network, view, self._asked)
             said.append(opinions)
             return prediction
 

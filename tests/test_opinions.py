@@ -10,6 +10,7 @@ import pytest
 import torch
 from monai.engines import SupervisedEvaluator
 
+from glas_wsol.errors import ConfigError
 from glas_wsol.handlers import RegionOpinions
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.networks import ClassActivationNetwork, EnsembleNetwork
@@ -122,7 +123,7 @@ def test_asking_changes_no_bit_of_the_prediction_and_is_the_mean_over_the_views(
     network, image = tiny_network(num_classes=3).eval(), IMAGE[..., :61, :83]
     inferer = AskingInferer(**options)
     assert torch.equal(inferer(image, network), WholeTileInferer(**options)(image, network))
-    assert inferer.settings() == WholeTileInferer(**options).settings()
+    assert inferer.settings() == {**WholeTileInferer(**options).settings(), "opinions": "all"}
     each = [consult(network, view)[1] for view in WholeTileInferer(**options).views(image)]
     for key in (LOCALIZER, UNDECIDABLE):
         torch.testing.assert_close(inferer.opinions[key], sum(one[key] for one in each) / len(each))
@@ -147,3 +148,42 @@ def test_an_evaluator_gets_what_was_said_of_each_image():
     for key in (LOCALIZER, UNDECIDABLE):
         found = np.stack([item[key].numpy() for item in seen])
         np.testing.assert_allclose(found, expected[key].numpy(), atol=1e-6)
+
+
+# ------------------------------------------------------------------ asking less
+
+
+@pytest.mark.parametrize("options", [{}, {"classes_per_image": "several"}])
+def test_asking_for_the_class_alone_changes_nothing_that_is_left(options):
+    network = tiny_network(num_classes=3, **options).eval()
+    whole, every = consult(network, IMAGE)
+    prediction, said = consult(network, IMAGE, "class")
+    assert torch.equal(prediction, whole)
+    assert set(every) == {LOCALIZER, UNDECIDABLE}
+    assert set(said) == {LOCALIZER}
+
+
+@pytest.mark.parametrize(
+    "network",
+    [tiny_network(num_classes=3), tiny_network(num_classes=3, classes_per_image="several"), refined("first_stage")],
+    ids=["one", "several", "refined"],
+)
+def test_the_mask_alone_is_the_same_mask_and_does_not_run_the_classifier(network, monkeypatch):
+    network.eval()
+    whole, _ = consult(network, IMAGE)
+    monkeypatch.setattr(type(network), "classify", lambda *_: pytest.fail("C was run"))
+    if isinstance(network, RefinedNetwork):
+        monkeypatch.setattr(type(network.base), "classify", lambda *_: pytest.fail("C was run"))
+    prediction, said = consult(network, IMAGE, "localizer")
+    torch.testing.assert_close(prediction[:, 0], whole[:, 0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(prediction.sum(1), torch.ones_like(whole[:, 0]))
+    assert set(said) == {LOCALIZER}
+    if not getattr(network, "several", False):
+        named = prediction[:, 1:].sum((2, 3)) / (1 - prediction[:, 0]).sum((1, 2))[:, None]
+        torch.testing.assert_close(named.double(), said[LOCALIZER], rtol=1e-5, atol=1e-6)
+
+
+def test_an_impossible_wish_is_refused():
+    with pytest.raises(ConfigError, match="all, class, localizer"):
+        AskingInferer(opinions="some")
+    assert AskingInferer(opinions="class").settings()["opinions"] == "class"

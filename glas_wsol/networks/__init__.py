@@ -9,6 +9,7 @@ from glas_wsol.networks.cam import ClassActivationNetwork
 from glas_wsol.networks.components import FeatureComponentNetwork
 from glas_wsol.networks.ensemble import EnsembleNetwork
 from glas_wsol.networks.fixed import FixedMaskNetwork
+from glas_wsol.networks.folding import fold_batch_norm
 from glas_wsol.networks.head import Head
 from glas_wsol.networks.minmax import Localized, MinMaxEntropyNetwork
 from glas_wsol.networks.refined import RefinedNetwork
@@ -34,4 +35,5 @@ __all__ = [
     "TrunkSpec",
     "build_network",
     "build_trunk",
+    "fold_batch_norm",
 ]

@@ -247,13 +247,26 @@ class MinMaxEntropyNetwork(TileNetwork):
         x = self.normalise(image)
         localized = self.localize(x)
         mask = self.decidable(localized)
-        logits = self.classify(x * mask)
+        return self._prediction(localized, mask, self.classify(x * mask)), localized.logits
+
+    @torch.jit.unused
+    def localizer_answer(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`answer`, with the class of M instead of C, which is not run: the mask at the price of a forward.
+
+        Args:
+            image: ``[B, 3, H, W]``, in [0, 1].
+        """
+        localized = self.localize(self.normalise(image))
+        return self._prediction(localized, self.decidable(localized), localized.logits), localized.logits
+
+    def _prediction(self, localized: Localized, mask: Tensor, logits: Tensor) -> Tensor:
+        """``[B, 1 + c, H, W]`` of a mask and class scores."""
         if not self.several:
-            return distribution(mask, logits.softmax(dim=1)), localized.logits
+            return distribution(mask, logits.softmax(dim=1))
         # As a softmax of logarithms, finite also where all p(k) or all regions are too small for float32.
         weights = F.logsigmoid(logits).unsqueeze(2).unsqueeze(3) + localized.mask.clamp(min=1e-30).log()
         shares = weights.masked_fill(~self._named(localized), -torch.inf).softmax(dim=1)
-        return torch.cat([1 - mask, mask * shares], dim=1), localized.logits
+        return torch.cat([1 - mask, mask * shares], dim=1)
 
     @torch.jit.unused
     def presence(self, image: Tensor) -> Tensor:

@@ -76,6 +76,8 @@ class RefinedNetwork(TileNetwork):
         self.base_settings = network.settings()
         self.decoder_width = decoder_width
         self.opinion = opinion
+        # A class can be read from the channels of an empty mask too: float32 holds 1e-6 p as exactly as p.
+        self.least_kept = 1e-6
         self.supervision = network.supervision
         self.has_classifier = isinstance(network, MinMaxEntropyNetwork)
         self.asks_classifier = opinion == "classifier"
@@ -189,13 +191,24 @@ class RefinedNetwork(TileNetwork):
         prediction, features = self._answer(image)
         return prediction, self.base.logits_of(features)
 
+    @torch.jit.unused
+    def localizer_answer(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`answer`, with the class that the first stage (M, where there is one) names of the whole image.
+
+        Args:
+            image: ``[B, 3, H, W]``, in [0, 1].
+        """
+        localized = self.localize(self.normalise(image))
+        return distribution(
+            localized.mask.clamp(min=self.least_kept), localized.logits.softmax(dim=1)
+        ), localized.logits
+
     def _answer(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The prediction, and the features it was made of."""
         x = self.normalise(image)
         with torch.no_grad():
             stages = self.base.trunk.stages_of(x)
-        # A class can be read from the channels of an empty mask too: float32 holds 1e-6 p as exactly as p.
-        mask = torch.sigmoid(self._drawn(stages, x.shape[2], x.shape[3])).clamp(min=1e-6)
+        mask = torch.sigmoid(self._drawn(stages, x.shape[2], x.shape[3])).clamp(min=self.least_kept)
         features = self.base.features_of(stages)
         if self.asks_classifier:
             logits = self.base.classify(x * mask)
