@@ -23,18 +23,19 @@ from glas_wsol.ensembles import model_digests
 from glas_wsol.errors import ConfigError, ImageFileError, WeightsError
 from glas_wsol.localization import PRESENCE, THRESHOLD, Localization, LocalizePredictiond
 from glas_wsol.mpp import check_mpp
-from glas_wsol.networks import build_network
+from glas_wsol.networks import build_network, fold_batch_norm
 from glas_wsol.opinions import AskingInferer
 from glas_wsol.provenance import provenance_of
 from glas_wsol.transforms import MAX_PIXELS, read_rgb
 
-__all__ = ["Localizer", "load_localizer"]
+__all__ = ["Localizer", "Place", "load_localizer"]
 
 _DEFAULTS: Mapping[str, Any] = {  # of what neither a bundle nor the caller says
     "stain": None,
     "flips": False,
     "rotations": False,
     "scales": (1.0,),
+    "opinions": "all",
     "threshold": THRESHOLD,
     "min_box_area": None,
     "fill_holes": None,
@@ -73,11 +74,11 @@ class Localizer:
             card["network"], trunk=card["trunk"], weights="none", num_classes=len(self.classes), seed=0
         )
         load_checkpoint(self.network, checkpoint)
-        self.network = self.network.to(device).eval()
+        self.network = fold_batch_norm(self.network.to(device))
         views = {name: settings[name] for name in ("flips", "rotations", "scales")}
         views["scales"] = list(views["scales"])
         scale = card.get("scale", 1.0)
-        self._inferer = AskingInferer(scale, card.get("short_side"), **views)
+        self._inferer = AskingInferer(scale, card.get("short_side"), **views, opinions=settings["opinions"])
         areas = {
             name: card.get(name, 0) if settings[name] is None else settings[name]
             for name in ("fill_holes", "drop_specks")
@@ -161,7 +162,7 @@ def load_localizer(
         if name not in _DEFAULTS:
             near = difflib.get_close_matches(name, _DEFAULTS, n=1, cutoff=0.5) or list(_DEFAULTS)
             raise ConfigError(f"no setting named {name!r}", "glas_wsol.load", f"did you mean {' or '.join(near)}")
-    places = [_Place(Path(one)) for one in ensure_tuple(model)]
+    places = [Place(Path(one)) for one in ensure_tuple(model)]
     if not places:
         raise ConfigError("no model", "glas_wsol.load", "name at least one trained model")
     checkpoint = [str(place.checkpoint) for place in places]
@@ -174,8 +175,20 @@ def load_localizer(
     return Localizer(checkpoint, card, {**found, **settings}, torch.device(chosen))
 
 
-class _Place:
-    """Where a model lies, and what the bundle around it sets; nothing of a bundle's config is executed."""
+class Place:
+    """Where a model lies, and what the bundle around it sets; nothing of a bundle's config is executed.
+
+    Args:
+        path: an exported bundle with its model, the output folder of a training, or the weights' file.
+
+    Attributes:
+        checkpoint: the weights' file.
+        config_file: the bundle's ``inference.json``; it is not there where there is no bundle around the model.
+
+    Raises:
+        ConfigError: if that config cannot be read.
+        WeightsError: if there is no model.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self.config = path, {}
@@ -212,7 +225,7 @@ class _Place:
         return {name: value for name, value in own.items() if name not in ("_target_", "checkpoint")}
 
 
-def _agreed(name: str, places: Sequence[_Place]) -> Any:
+def _agreed(name: str, places: Sequence[Place]) -> Any:
     values = [place.setting(name) for place in places]
     if any(value != values[0] for value in values):
         said = " and ".join(repr(value) for value in values)

@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
 from yaml import YAMLError
 
-from glas_wsol.errors import ConfigError, GlasWsolError
+from glas_wsol.errors import ConfigError, own_error
 
 __all__ = ["behind", "flatten", "load", "merged", "parse_overrides", "parsed"]
 
@@ -32,14 +32,15 @@ _INSTEAD = {
 _NO_SETTINGS = ("args_file", "final_id", "init_id", "logging_file", "meta_file", "run_id", "tracking", "workflow_type")
 
 
-def parse_overrides(arguments: Sequence[str]) -> dict[str, str]:
+def parse_overrides(arguments: Sequence[str], instead: Mapping[str, str] = _INSTEAD) -> dict[str, str]:
     """Settings given after ``--``, as text.
 
     Args:
         arguments: ``--id value`` or ``--id=value``, any number of times.
+        instead: ids that may not be given so, and what to do instead. Defaults to what a study gives to its runs.
 
     Raises:
-        ConfigError: if they are of another form, or name what the study itself gives to its runs.
+        ConfigError: if they are of another form, or are given otherwise.
     """
     overrides: dict[str, str] = {}
     rest = list(arguments)
@@ -52,8 +53,8 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, str]:
                 raise ConfigError(f"{name} has no value", "after --", f"give {name} VALUE")
             value = rest.pop(0)
         identifier = name.lstrip("-").replace("-", "_").replace("::", "#")
-        if identifier in _INSTEAD:
-            raise ConfigError(f"--{identifier} is given to each run by the study", "after --", _INSTEAD[identifier])
+        if identifier in instead:
+            raise ConfigError(f"--{identifier} is not given here", "after --", instead[identifier])
         if identifier in _NO_SETTINGS:
             raise ConfigError(f"--{identifier} is no setting of the bundle", "after --", "leave it out")
         overrides[identifier] = value
@@ -114,12 +115,10 @@ def parsed(parser: ConfigParser, identifier: str) -> Any:
     try:
         return parser.get_parsed_content(identifier)
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, GlasWsolError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
+        own = own_error(error)
+        if own is None:
             raise
-        raise cause from None
+        raise own from None
 
 
 def behind(parser: ConfigParser, identifier: str) -> dict[str, Any]:

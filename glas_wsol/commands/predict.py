@@ -1,0 +1,94 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""``predict``: a trained model on one's own images; a run of the bundle's ``inference.json`` with fewer words."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+__all__ = ["register"]
+
+_HELP = "localize your own images with a trained model"
+_INSTEAD = {
+    "checkpoint": "use --model before --",
+    "dataset_dir": "name the images before --",
+    "output_dir": "use --output before --",
+    "bundle_root": "use --bundle before --",
+    "config_file": "use --bundle before --",
+}
+
+
+def register(commands: argparse._SubParsersAction) -> None:
+    """Add the command.
+
+    Args:
+        commands: of the program's parser.
+    """
+    # Everything is left to a parser of its own: the settings after "--" would be taken for images.
+    predict = commands.add_parser("predict", help=_HELP, prefix_chars="\0", add_help=False)
+    predict.add_argument("arguments", nargs=argparse.REMAINDER)
+    predict.set_defaults(command=lambda arguments: _predict(arguments.arguments, predict.prog))
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=_HELP.capitalize() + ".",
+        usage="%(prog)s IMAGES... --model MODEL --output DIR [options] [-- --id value ...]",
+        epilog="What follows -- are settings of inference.json, such as: -- --stain H&E --seed 1",
+    )
+    add = parser.add_argument
+    add("images", nargs="+", metavar="IMAGES", help="images, folders of them, or CSV tables with a column image")
+    text = "model.pt with its model.json, output folder of a training, or exported bundle; several are an ensemble"
+    add("--model", nargs="+", required=True, metavar="MODEL", help=text)
+    add("--output", required=True, metavar="DIR", help="receives the results; run it again to go on where it stopped")
+    text = "bundle that the model belongs to (default: the exported one, else that of bundles/ with its classes)"
+    add("--bundle", metavar="BUNDLE", help=text)
+    add("--formats", nargs="+", metavar="FORMAT", help="png, geojson, dicom, nifti, tiff, ... (default: png)")
+    add("--report", action="store_true", help="write report.html at the end")
+    add("--device", help="cpu, cuda, cuda:1 (default: CUDA where there is one)")
+    text = "average over mirror images: 4 forwards an image, with 'horizontal' 2"
+    add("--flips", nargs="?", const=True, choices=["horizontal"], help=text)
+    add("--rotations", action="store_true", default=None, help="average over quarter turns: 4 forwards an image")
+    add("--scales", nargs="+", type=float, metavar="X", help="average over these resolutions")
+    add("--mpp", nargs="+", type=float, metavar="UM", help="micrometres of a pixel, or of its width and its height")
+    add("--recursive", action="store_true", default=None, help="look for images in the folders below too")
+    add("--no-overlays", dest="overlays", action="store_false", default=None, help="draw no overlays")
+    add("--rest", action="store_true", default=None, help="outline the undecidable rest in GeoJSON too")
+    add("--anew", dest="resume", action="store_false", default=None, help="do finished images again")
+    return parser
+
+
+def _settings(given: argparse.Namespace) -> dict[str, Any]:
+    names = ("formats", "device", "flips", "rotations", "scales", "mpp", "recursive", "overlays", "rest", "resume")
+    found = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+    if len(found.get("mpp", ())) == 1:
+        (found["mpp"],) = found["mpp"]
+    return found
+
+
+def _predict(arguments: list[str], prog: str) -> None:
+    cut = arguments.index("--") if "--" in arguments else len(arguments)
+    given = _parser(prog).parse_args(arguments[:cut])
+    from fire.parser import DefaultParseValue
+
+    from glas_wsol.bundle import tell_in_one_line
+    from glas_wsol.errors import IncompleteError
+    from glas_wsol.inference import infer, plan_inference
+    from glas_wsol.report import write_report
+    from glas_wsol.study.config import parse_overrides
+
+    tell_in_one_line()
+    more = parse_overrides(arguments[cut + 1 :], _INSTEAD)
+    settings = _settings(given) | {name: DefaultParseValue(text) for name, text in more.items()}
+    run = plan_inference(given.images, given.model, given.output, given.bundle, settings)
+    print(f"this is: {run.command}", flush=True)
+    found = infer(run)
+    if given.report and found.done:
+        page = write_report(run.output, progress=True)
+        print(f"open {page}")
+    asked, blank = found.done + found.failures, found.done - found.evidence
+    print(f"{found.done} of {asked} images are done ({blank} show no evidence), in {run.output}")
+    if found.failed is not None:
+        what = f"{found.failures} of {asked} images failed, the others are done"
+        raise IncompleteError(what, found.failed, "mend these images, or leave them out, and run again")
