@@ -16,7 +16,6 @@ __all__ = [
     "OutputError",
     "SplitError",
     "WeightsError",
-    "own_error",
 ]
 
 
@@ -37,6 +36,18 @@ class GlasWsolError(Exception):
         place = f" [{self.where}]" if self.where else ""
         remedy = f": {fix}" if fix else ""
         super().__init__(f"{what}{place}{remedy}".replace("\n", " "))
+
+    @staticmethod
+    def behind(error: BaseException) -> GlasWsolError | None:
+        """The failure behind what MONAI raises, which wraps it once per level; None where it is none of a user's.
+
+        Args:
+            error: as caught.
+        """
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, GlasWsolError):
+            cause = cause.__cause__ or cause.__context__
+        return cause
 
 
 class ArchiveError(GlasWsolError):
@@ -86,15 +97,3 @@ class DatalistError(GlasWsolError):
         self.faults = tuple(faults)
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
         super().__init__(f"{count} in the datalist: " + "; ".join(self.faults), where, fix)
-
-
-def own_error(error: BaseException) -> GlasWsolError | None:
-    """The failure behind what MONAI raises, which wraps it once per level; None where it is none of a user's.
-
-    Args:
-        error: as caught.
-    """
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, GlasWsolError):
-        cause = cause.__cause__ or cause.__context__
-    return cause

@@ -18,7 +18,7 @@ from monai.bundle import ConfigParser
 from glas_wsol.bundle import look_at_configs, model_card, unknown_ids
 from glas_wsol.cells import read_cells
 from glas_wsol.data import images_datalist
-from glas_wsol.errors import ConfigError, IncompleteError, OutputError, own_error
+from glas_wsol.errors import ConfigError, GlasWsolError, IncompleteError, OutputError
 from glas_wsol.loading import Place
 from glas_wsol.writers.table import write_csv
 
@@ -165,7 +165,7 @@ def infer(inference: Inference) -> Results:
         try:
             monai.bundle.run(config_file=str(inference.config), **inference.settings)
         except Exception as error:
-            own = own_error(error)
+            own = GlasWsolError.behind(error)
             if own is None:
                 raise
             if not isinstance(own, IncompleteError):

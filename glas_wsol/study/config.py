@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
 from yaml import YAMLError
 
-from glas_wsol.errors import ConfigError, own_error
+from glas_wsol.errors import ConfigError, GlasWsolError
 
 __all__ = ["behind", "flatten", "load", "merged", "parse_overrides", "parsed"]
 
@@ -115,7 +115,7 @@ def parsed(parser: ConfigParser, identifier: str) -> Any:
     try:
         return parser.get_parsed_content(identifier)
     except Exception as error:
-        own = own_error(error)
+        own = GlasWsolError.behind(error)
         if own is None:
             raise
         raise own from None
