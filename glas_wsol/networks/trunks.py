@@ -141,14 +141,24 @@ def _resnet(make: Callable[..., nn.Module], channels: int) -> TrunkSpec:
     return TrunkSpec(build, split, channels, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
+def _pad_within(module: nn.Module, name: str) -> None:
+    """Let a convolution add the zeros that a layer before it adds, where they are the same on all sides: less work."""
+    convolution, layer = getattr(module, name), getattr(module, f"{name}_padding")
+    if isinstance(layer, nn.ConstantPad2d) and len(set(layer.padding)) == 1 and layer.value == 0:
+        convolution.padding = layer.padding[:2]
+        setattr(module, f"{name}_padding", nn.Identity())
+
+
 def _lite0() -> TrunkSpec:
     def build() -> nn.Module:
         # drop_connect would make the loss of an erased image a coin toss (the trust test compares losses).
         net = EfficientNet(_LITE0_STAGES, spatial_dims=2, drop_connect_rate=0.0, dropout_rate=0.0)
         net._swish = nn.ReLU6(inplace=True)
+        _pad_within(net, "_conv_stem")
         for stack in net._blocks:
             for block in stack:
                 block._swish = nn.ReLU6(inplace=True)
+                _pad_within(block, "_depthwise_conv")
                 # TorchScript compiles the branch of squeeze-and-excitation although it is never taken.
                 for absent in ("adaptpool", "reduce", "reduce_padding", "expand", "expand_padding"):
                     setattr(block, f"_se_{absent}", nn.Identity())
