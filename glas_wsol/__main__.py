@@ -10,23 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glas_wsol import __version__
-from glas_wsol.commands import audit, doctor, figure, launch, predict, report, study, table
+from glas_wsol.commands import audit, doctor, figure, launch, phantom, predict, prepare, report, study, table
 from glas_wsol.errors import GlasWsolError, OutputError
 
 __all__ = ["main"]
-
-
-def _phantom(arguments: argparse.Namespace) -> None:
-    from glas_wsol.data.phantom_birds import write_bird_phantom
-    from glas_wsol.data.phantom_tissue import write_tissue_phantom
-
-    if arguments.birds:
-        folder = write_bird_phantom(arguments.directory, seed=arguments.seed, progress=True)
-    else:
-        folder = write_tissue_phantom(
-            arguments.directory, seed=arguments.seed, confounded=arguments.confounded, progress=True
-        )
-    print(f"the phantom is in {folder}")
 
 
 def _data(arguments: argparse.Namespace) -> None:
@@ -89,13 +76,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    phantom = commands.add_parser("phantom", help="write synthetic tissue (GlaS layout) or birds (CUB layout)")
-    phantom.add_argument("directory", help="folder to make")
-    phantom.add_argument("--birds", action="store_true", help="birds instead of tissue")
-    phantom.add_argument("--confounded", action="store_true", help="let the stroma carry the class too")
-    phantom.add_argument("--seed", type=int, default=0)
-    phantom.set_defaults(command=_phantom)
-
     def reads_data(name: str, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text)
         command.add_argument("dataset", help="GlaS or CUB folder, folder of class folders, or CSV table")
@@ -119,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("output", help="folder that receives the copy")
     export.add_argument("--model", help="trained model.pt to ship")
     export.set_defaults(command=_export)
-    for command in (doctor, predict, study, table, figure, report, launch, audit):
+    for command in (doctor, phantom, prepare, predict, study, table, figure, report, launch, audit):
         command.register(commands)
     return parser
 

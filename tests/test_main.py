@@ -43,7 +43,7 @@ def test_phantom_writes_what_was_asked_for(tmp_path, monkeypatch, capsys, birds)
     small = {**SMALL, "scale": 0.15} if not birds else {"train": 10, "test": 5, "size": (48, 64)}
     module, name = (phantom_birds, "write_bird_phantom") if birds else (phantom_tissue, "write_tissue_phantom")
     monkeypatch.setattr(module, name, partial(getattr(module, name), **small))
-    options = ["--birds"] if birds else ["--confounded"]
+    options = ["--kind", "birds"] if birds else ["--confounded"]
     assert main(["phantom", str(tmp_path / "p"), "--seed", "3", *options]) == 0
     assert str(tmp_path / "p") in capsys.readouterr().out
     manifest = json.loads((tmp_path / "p" / "phantom.json").read_text())

@@ -12,7 +12,7 @@ from glas_wsol.data.splits import Datalist, Item, folds_said, parse_fold, split_
 from glas_wsol.data.table import Row, read_rows
 from glas_wsol.errors import DatalistError, SplitError
 
-__all__ = ["GLAS_CLASSES", "GLAS_VALID", "find_glas", "glas_datalist"]
+__all__ = ["GLAS_CLASSES", "GLAS_VALID", "find_glas", "glas_datalist", "glas_files"]
 
 GLAS_CLASSES = ("benign", "malignant")
 _NAME = re.compile(r"(train|testA|testB)_[0-9]+")
@@ -57,7 +57,7 @@ def glas_datalist(dataset_dir: str | Path, fold: str = "paper", seed: int = 0) -
         raise DatalistError(dataset_dir, ["no Grade.csv here or in one folder below"], "point at the GlaS folder")
     scheme, _ = parse_fold(fold)
     faults: list[str] = []
-    images, masks = _images(root, faults)
+    images, masks = glas_files(root, faults)
     grades = _grades(root / "Grade.csv", faults)
     # Test grades without any test image are how the data looks before the test part is fetched.
     tested = any(name.startswith("test") for name in images)
@@ -93,8 +93,13 @@ def glas_datalist(dataset_dir: str | Path, fold: str = "paper", seed: int = 0) -
     return Datalist("GlaS", GLAS_CLASSES, splits, str(root))
 
 
-def _images(root: Path, faults: list[str]) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Images and masks by image name, in the order of their numbers."""
+def glas_files(root: Path, faults: list[str]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Images and masks by image name, in the order of their numbers.
+
+    Args:
+        root: the folder with ``Grade.csv``.
+        faults: receives a clause for every image that is there twice.
+    """
     images: dict[str, Path] = {}
     masks: dict[str, Path] = {}
     for path in sorted(root.iterdir(), key=lambda path: natural_key(path.name)):
