@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from glas_wsol import distributed
 from glas_wsol.bundle import load_checkpoint, model_card
 from glas_wsol.components import Transform, fit_probe
 from glas_wsol.inferers import WholeTileInferer
@@ -118,6 +119,8 @@ def judge_run(
 ) -> dict[str, Any] | None:
     """Say whether a trained model's masks can be trusted, and write it into its ``model.json``.
 
+    Of several processes the first does so, and the others wait.
+
     Args:
         network: of the model; its weights are loaded.
         checkpoint: ``model.pt``, its ``model.json`` beside it.
@@ -131,6 +134,18 @@ def judge_run(
         ``score`` (how probable it is that the run failed, in (0, 1)), ``verdict`` (in words) and ``signals``. None
         where it cannot be judged: several classes per image, a trunk that is not pretrained, images of one patient.
     """
+    return distributed.on_main(lambda: _judged(network, checkpoint, features, data, transform, inferer, device))
+
+
+def _judged(
+    network: nn.Module,
+    checkpoint: str | Path,
+    features: FeatureComponentNetwork,
+    data: Sequence[Mapping[str, Any]],
+    transform: Transform,
+    inferer: WholeTileInferer,
+    device: str | torch.device,
+) -> dict[str, Any] | None:
     card = model_card(str(checkpoint))
     if ALARM in card:
         return card[ALARM]

@@ -24,6 +24,7 @@ import monai.bundle
 from monai.bundle import ConfigParser
 from monai.utils import ensure_tuple
 
+from glas_wsol import distributed
 from glas_wsol.audit import audit
 from glas_wsol.errors import ConfigError, GlasWsolError, OutputError, WeightsError
 from glas_wsol.networks.ensemble import EnsembleNetwork, common_card
@@ -285,7 +286,8 @@ def resolve_dataset(
         from glas_wsol.data.phantom_tissue import write_tissue_phantom
 
         write = {"tissue": write_tissue_phantom, "birds": write_bird_phantom}[kind]
-        return str(Path(write(phantom_dir, progress=True, **(options or {}))) / below)
+        made = distributed.on_main(lambda: write(phantom_dir, progress=True, **(options or {})))
+        return str(Path(made) / below)
     try:
         found = Path(dataset_dir).exists()
     except (OSError, ValueError):  # a name that no file can have

@@ -17,7 +17,7 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
-from glas_wsol import erasing
+from glas_wsol import distributed, erasing
 from glas_wsol.batches import ImageLabels
 from glas_wsol.errors import ConfigError
 from glas_wsol.losses import LossKeys, MinMaxEntropyLoss, cross_entropy
@@ -272,18 +272,23 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
                 break
             # The one wait for the device per step; the backward above is already queued behind it.
             survivors = state.samples.nonzero().squeeze(1)
-            if survivors.shape[0] == 0:
+            if not self._goes_on(survivors.shape[0] > 0):
                 break
             index = survivors if self.alive_only and survivors.shape[0] < x.shape[0] else None
         if self.step_reduction == "mean":
-            total = total / state.step
+            steps = distributed.largest(state.step)
+            total = total / steps
             if not self.network.differentiable_mask:
                 for parameter in self.network.parameters():
                     if parameter.grad is not None:
-                        parameter.grad /= state.step
+                        parameter.grad /= steps
         if erase:
             return erasing.keep(state, self.untrusted, self.rescale_trust), total, first_region
         return erasing.KeptRegion(first_region, torch.ones_like(state.alive)), total, first_region
+
+    def _goes_on(self, alive: bool) -> bool:
+        """Whether another step is run: by all samples while any of the mini-batch is alive, in whatever process."""
+        return alive if self.alive_only else distributed.anywhere(alive)
 
     def _classify(
         self, x: Tensor, label: Tensor, kept: erasing.KeptRegion, held: Tensor

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glas_wsol import distributed
 from glas_wsol.constraints import size_band, total_variation
 from glas_wsol.errors import ConfigError
 
@@ -205,7 +206,9 @@ class MinMaxEntropyLoss(nn.Module):
 
 
 def _mean(values: Tensor, counted: Tensor) -> Tensor:
-    return torch.where(counted, values, 0.0).sum() / counted.sum().clamp(min=1)
+    # Of several processes that share a mini-batch, the mean of this is the mean over the whole.
+    number = distributed.mean(counted.sum()).clamp(min=1 / distributed.world())
+    return torch.where(counted, values, 0.0).sum() / number
 
 
 def _is_band(band: Sequence[float | None]) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glas_wsol import distributed
 from glas_wsol.batches import TargetBatch, refuse_masks
 from glas_wsol.errors import ConfigError
 
@@ -170,8 +171,8 @@ class PartialCrossEntropy(nn.Module):
         terms, present = scores.new_zeros(()), scores.new_zeros(())
         for wanted in (1, -1):
             chosen = (side == wanted).to(scores.dtype)
-            count = chosen.sum()
-            terms = terms + (losses * chosen).sum() / count.clamp(min=1)
+            count = distributed.mean(chosen.sum())  # also where several processes share the mini-batch
+            terms = terms + (losses * chosen).sum() / count.clamp(min=1 / distributed.world())
             present = present + (count > 0).to(scores.dtype)
         return terms / present.clamp(min=1)
 

@@ -13,6 +13,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from torch import nn
 
+from glas_wsol import distributed
 from glas_wsol.components import Transform
 from glas_wsol.data.seeded import SeededCacheDataset
 from glas_wsol.errors import ConfigError, OutputError
@@ -40,6 +41,8 @@ class SelfTraining:
     * ``loss``: of the last epoch;
     * ``student_agrees``: kappa of the network's mask and the seeds it learnt from, over all seeds of all images;
     * ``same_as_before``: kappa of its mask and that after the round before, over all pixels; null after the first.
+
+    Of several processes the first does all this between two rounds, and the others wait.
 
     Give it to :class:`~glas_wsol.handlers.RunCheckpoint` as ``early_stop``: a run that has ended stays ended.
 
@@ -119,6 +122,12 @@ class SelfTraining:
         self._round = number
 
     def _teach(self, engine: Engine) -> None:
+        self.reached = distributed.on_main(lambda: self._seeds_of_next(engine))
+        if self.reached:
+            engine.terminate()
+
+    def _seeds_of_next(self, engine: Engine) -> bool:
+        """Look at the training images, and write what the next round learns; True where there is nothing more to."""
         done = engine.state.epoch // self.epochs
         device, loss = engine.state.device, float(engine.state.metrics.get("loss", math.nan))
         what = f"what round {done} sees"
@@ -133,14 +142,13 @@ class SelfTraining:
         found["student_agrees"] = self._agrees(masks, folder)
         write_record(folder, {**(read_record(folder) or {MADE_WITH: {}}), **found})
         if done == self.rounds:
-            return
+            return False
         if same is not None and same > 1 - self.tolerance:
             logger.info("the masks of rounds %d and %d are nearly the same (kappa %.3f): done", done - 1, done, same)
-            self.reached = True
-            engine.terminate()
-            return
+            return True
         seeds = pick_seeds({"student": scores}, self.share, self.over)
         write_seeds(self._folder(done + 1), self.items, seeds, {MADE_WITH: self._made_with(done + 1)})
+        return False
 
     def _same(self, masks: Sequence[np.ndarray], folder: Path) -> float:
         """Over the pixels of all images: of an image that is decided as a whole, kappa knows nothing."""

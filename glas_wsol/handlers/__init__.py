@@ -12,6 +12,7 @@ from glas_wsol.handlers.record import RunRecord
 from glas_wsol.handlers.reliability import ReliabilityDiagram
 from glas_wsol.handlers.report import ClassOpinions, EvaluationReport
 from glas_wsol.handlers.saver import LocalizationSaver
+from glas_wsol.handlers.shared import SharedTraining
 from glas_wsol.handlers.training import (
     EarlyStop,
     EpochProgress,
@@ -34,6 +35,7 @@ __all__ = [
     "ReliabilityDiagram",
     "RunCheckpoint",
     "RunRecord",
+    "SharedTraining",
     "StopOnNonFiniteLoss",
     "TrainingClock",
     "write_model",

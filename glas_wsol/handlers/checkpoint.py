@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 
+from glas_wsol import distributed
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
 from glas_wsol.handlers.training import EarlyStop
 from glas_wsol.networks.weights import sha256_of
@@ -32,6 +32,8 @@ _OWN_NAMES = {"initial_lr": "lr"}  # the schedule keeps the rate the user set un
 
 class RunCheckpoint:
     """Writes ``model.pt`` (the best model's plain state dict), ``model.json`` (what it is), ``last.pt`` (to resume).
+
+    Of several processes of one training the first writes, and all take up what it wrote.
 
     MONAI's ``CheckpointSaver`` forgets the best metric on resuming, removes the old best model before the new one is
     whole, and makes a circle of references in a config when the trainer is saved too: hence this one.
@@ -91,6 +93,7 @@ class RunCheckpoint:
         Raises:
             ConfigError: if there is no best model.
         """
+        distributed.wait()  # for the one that writes
         release(self.last_file)
         if not self.best_file.is_file():
             raise ConfigError("no epoch was validated, so there is no model", self.directory, "lower val_interval")
@@ -105,6 +108,8 @@ class RunCheckpoint:
 
     def keep_last(self, trainer: Engine) -> None:
         """Save the state after a whole epoch."""
+        if distributed.not_main():
+            return
         state: dict[str, Any] = {name: one.state_dict() for name, one in self.stateful.items()}
         state["trainer"] = {"epoch": trainer.state.epoch, "iteration": trainer.state.iteration}
         best = self.evaluator.state
@@ -151,7 +156,7 @@ class RunCheckpoint:
 
     def _claim(self) -> None:
         """Keep others from writing here; of several processes of one run the first does."""
-        if dist.is_available() and dist.is_initialized() and dist.get_rank() > 0:
+        if distributed.not_main():
             return
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -192,6 +197,8 @@ class RunCheckpoint:
 def write_model(network: torch.nn.Module, directory: str | Path, card: Mapping[str, Any]) -> None:
     """Write ``model.pt``, a plain state dict, and ``model.json``, which says what it is.
 
+    Of several processes the first does.
+
     Args:
         network: the plain network, without any wrapper.
         directory: made if absent.
@@ -200,6 +207,8 @@ def write_model(network: torch.nn.Module, directory: str | Path, card: Mapping[s
     Raises:
         OutputError: if another method was trained there.
     """
+    if distributed.not_main():
+        return
     folder = Path(directory)
     if (folder / "last.pt").is_file() and (folder / "model.json").is_file():
         with suppress(ValueError, AttributeError):  # a damaged card protects nothing

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
+from glas_wsol import distributed
 from glas_wsol.writers.atomic import atomic_write
 
 __all__ = ["TrainingClock", "read_clock"]
@@ -22,7 +23,8 @@ class TrainingClock:
     """Writes how long every epoch's optimiser steps took, without validation, so that methods' times can be compared.
 
     The file holds a list of ``{"epoch", "seconds", "cpu_seconds", "device", "threads"}``, one per epoch, also over
-    interruptions: seconds of wall time, and of the processor time of all threads.
+    interruptions: seconds of wall time, and of the processor time of all threads. Of several processes the first
+    writes; processor time is then that of all, and the device says how many they were.
 
     Args:
         path: the JSON file.
@@ -47,6 +49,11 @@ class TrainingClock:
         device = engine.state.device
         if device.type == "cuda":  # the steps were only queued
             torch.cuda.synchronize(device)
+        seconds, used = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
+        processes, used = distributed.world(), sum(distributed.gathered([used]))
+        if distributed.not_main():
+            return
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         earlier = [] if self.after is None else read_clock(self.after)
         number = engine.state.epoch if self.after is None else engine.state.epoch + max(len(earlier), 1)
         own = [one for one in read_clock(self.path) if len(earlier) < one["epoch"] < number]
@@ -54,9 +61,9 @@ class TrainingClock:
         epochs.append(
             {
                 "epoch": number,
-                "seconds": time.perf_counter() - self._start[0],
-                "cpu_seconds": time.process_time() - self._start[1],
-                "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+                "seconds": seconds,
+                "cpu_seconds": used,
+                "device": name if processes == 1 else f"{processes} x {name}",
                 "threads": torch.get_num_threads(),
             }
         )

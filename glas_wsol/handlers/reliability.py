@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ignite.engine import Engine, Events
 
+from glas_wsol import distributed
 from glas_wsol.metrics import class_reliability, mask_reliability
 from glas_wsol.writers.reliability import draw_reliability
 
@@ -19,7 +20,8 @@ class ReliabilityDiagram:
     """Writes ``reliability.png`` from the evaluator's metrics ``calibration_error`` and ``mask_calibration_error``.
 
     A panel says so where the method names no class, or no image has a true mask. Nothing is written where neither was
-    measured. Attach it before :class:`~glas_wsol.handlers.EvaluationReport`, whose report is the last file of all.
+    measured; of several processes the first writes. Attach it before :class:`~glas_wsol.handlers.EvaluationReport`,
+    whose report is the last file of all.
 
     Args:
         output_dir: where to write.
@@ -36,6 +38,8 @@ class ReliabilityDiagram:
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator, after its metrics."""
+        if distributed.not_main():
+            return
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.COMPLETED, self._write)
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
@@ -19,7 +18,7 @@ from monai.networks.utils import eval_mode
 from monai.utils import ensure_tuple
 from monai.utils.enums import CommonKeys as Keys
 
-from glas_wsol.errors import ConfigError
+from glas_wsol import distributed
 from glas_wsol.handlers.clock import read_clock
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.labels import SEPARATOR, present_classes
@@ -78,7 +77,8 @@ class EvaluationReport:
     each with its interval; the floors ``floor_f1_foreground`` and ``floor_f1_background``; and, where they are,
     ``classification_error_localizer`` (of M) and ``classification_error_whole_image`` (of C on the unmasked image).
     ``evaluation.npz`` holds what each measure took from each image (``[N, k]``, not a number where it could take
-    nothing) beside the images' ``names``, so that runs can be compared image by image.
+    nothing) beside the images' ``names``, so that runs can be compared image by image. Several processes report what
+    one would, and the first writes it.
 
     Args:
         output_dir: where to write.
@@ -97,15 +97,7 @@ class EvaluationReport:
         self.threshold, self.without_evidence = 0.0, 0
 
     def attach(self, engine: Engine) -> None:
-        """Attach to an evaluator, after its metrics.
-
-        Raises:
-            ConfigError: in a distributed run: metrics are gathered over its processes, the images' names are not.
-        """
-        if idist.get_world_size() > 1:
-            raise ConfigError(
-                "an evaluation is reported by one process", "EvaluationReport", "evaluate without torchrun"
-            )
+        """Attach to an evaluator, after its metrics."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.COMPLETED, self._write)
@@ -113,6 +105,8 @@ class EvaluationReport:
     def _start(self, _: Engine) -> None:
         self.rows.clear()
         self.without_evidence = 0
+        if distributed.not_main():
+            return
         for name in ("evaluation.json", "evaluation.csv", "evaluation.npz"):  # older ones are not this one's
             (self.output_dir / name).unlink(missing_ok=True)
 
@@ -138,6 +132,10 @@ class EvaluationReport:
             self.without_evidence += not found.evidence
 
     def _write(self, engine: Engine) -> None:
+        self.rows = distributed.gathered(self.rows)
+        self.without_evidence = sum(distributed.gathered([self.without_evidence]))
+        if distributed.not_main():
+            return
         arrays = self._per_image(engine.state.metric_details)
         report = {
             "n": len(self.rows),

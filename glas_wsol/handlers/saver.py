@@ -6,11 +6,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
 
+from glas_wsol import distributed
 from glas_wsol.cells import read_cells
 from glas_wsol.errors import ConfigError, ImageFileError, OutputError
 from glas_wsol.handlers.record import RunRecord
@@ -33,6 +35,7 @@ class LocalizationSaver:
     for each image, what :func:`~glas_wsol.writers.entries.entry_of` says, and ``files``, what was written of it. A
     third table, ``predictions_boxes.csv`` beside ``predictions.csv``, has a line for each box. An earlier run's results
     in the same folder are replaced, but for those that a record says are finished; any other file is never overwritten.
+    Of several processes each writes the files of its images, and the first the tables of all.
 
     Args:
         output_dir: receives the tables, ``overlays/NAME.png`` and the files of the formats: ``masks/NAME.png`` (0
@@ -46,7 +49,8 @@ class LocalizationSaver:
         rest: whether GeoJSON outlines the undecidable region too. Defaults to False.
 
     Raises:
-        ConfigError: if ``table`` does not end in ``.csv``, on an unknown format or one that needs a missing package.
+        ConfigError: if ``table`` does not end in ``.csv``, on an unknown format or one that needs a missing package, or
+            on a record in several processes.
     """
 
     def __init__(
@@ -61,6 +65,8 @@ class LocalizationSaver:
     ) -> None:
         if not table.endswith(".csv"):
             raise ConfigError(f"table={table!r}", "LocalizationSaver", "give a name that ends in .csv")
+        if record is not None and distributed.world() > 1:
+            raise ConfigError("a record is kept by one process", "LocalizationSaver", "run without torchrun")
         self.output_dir, self.table, self.overlays = Path(output_dir), table, overlays
         self.provenance, self.record = dict(provenance or {}), record
         self.formats, self.rest = check_formats(formats), rest
@@ -76,6 +82,9 @@ class LocalizationSaver:
     def _start(self, _: Engine) -> None:
         self.rows.clear()
         self.details.clear()
+        distributed.on_main(self._make_room)
+
+    def _make_room(self) -> None:
         recorded = self.record.begin() if self.record else set()
         self._remove_earlier(recorded, self.record.finished if self.record else set())
         self.output_dir.mkdir(parents=True, exist_ok=True)
@@ -91,11 +100,17 @@ class LocalizationSaver:
     @property
     def _journal(self) -> Path:
         """Names of an unfinished run's files: a hidden file beside the table that is not there yet."""
-        return self.output_dir / f".{self.table}.unfinished"
+        number = f".{distributed.rank()}" if distributed.not_main() else ""
+        return self.output_dir / f".{self.table}.unfinished{number}"
+
+    @property
+    def _journals(self) -> list[Path]:
+        """Those of all processes of an unfinished run."""
+        return sorted(self.output_dir.glob(f".{escape(self.table)}.unfinished*"))
 
     def _remove_earlier(self, recorded: set[str], finished: set[str]) -> None:
         """Take away what an earlier run wrote, table last: nothing of it can be taken for a result of this one."""
-        table, names, ours = self.output_dir / self.table, set(recorded), bool(recorded) or self._journal.is_file()
+        table, names, ours = self.output_dir / self.table, set(recorded), bool(recorded) or bool(self._journals)
         if table.is_file():
             with table.open(encoding="utf-8", errors="replace", newline="") as file:
                 columns, found = read_cells(file)
@@ -106,8 +121,8 @@ class LocalizationSaver:
         for file in (self._details_file, self._boxes_file):
             if file.exists() and not ours:
                 raise OutputError("this file is not one of earlier results", file, "choose another output_dir")
-        if self._journal.is_file():
-            names |= set(map(_from_line, self._journal.read_text(encoding="utf-8").splitlines()))
+        for journal in self._journals:
+            names |= set(map(_from_line, journal.read_text(encoding="utf-8").splitlines()))
         names -= finished
         for name in names:
             if name != Path(name).name:  # a table that somebody edited must not reach out of its folder
@@ -119,7 +134,8 @@ class LocalizationSaver:
         self._details_file.unlink(missing_ok=True)
         self._boxes_file.unlink(missing_ok=True)
         table.unlink(missing_ok=True)
-        self._journal.unlink(missing_ok=True)
+        for journal in self._journals:
+            journal.unlink()
 
     def _files(self, name: str) -> list[Path]:
         """Whatever a run of any settings writes of an image."""
@@ -161,6 +177,9 @@ class LocalizationSaver:
             raise
 
     def _write_tables(self, _: Engine) -> None:
+        self.rows, self.details = distributed.gathered(self.rows), distributed.gathered(self.details)
+        if distributed.not_main():
+            return
         if self.record:
             done = self.record.ordered()
             self.rows, self.details = [dict(one.row) for one in done], [dict(one.details) for one in done]
@@ -172,7 +191,8 @@ class LocalizationSaver:
         write_csv(self.output_dir / self.table, self.rows)
         if self.record:
             self.record.complete()
-        self._journal.unlink(missing_ok=True)
+        for journal in self._journals:
+            journal.unlink()
         logger.info("%d localizations in %s", len(self.rows), self.output_dir)
 
 

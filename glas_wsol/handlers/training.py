@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping, ProgressBar
 from monai.utils.enums import CommonKeys as Keys
 
+from glas_wsol import distributed
 from glas_wsol.data.seeded import mix_seeds
 from glas_wsol.errors import ConfigError, NumericalError
 
@@ -49,7 +50,7 @@ class EpochSeed:
     def __call__(self, engine: Engine) -> None:
         """Seed torch (dropout) and the datasets and samplers (augmentation, order) for the epoch that begins."""
         epoch = engine.state.epoch - 1
-        torch.manual_seed(mix_seeds(self.seed, epoch))
+        torch.manual_seed(mix_seeds(self.seed, epoch, distributed.rank()))  # the first draws as one alone would
         for one in self.seeded:
             one.set_epoch(epoch)
 
@@ -134,7 +135,8 @@ def _line(metrics: dict[str, float]) -> str:
 class StopOnNonFiniteLoss:
     """Raises when the loss is not finite, before any checkpoint of that epoch is written.
 
-    A loss that was not finite once leaves weights that are not, so the last one of the epoch tells.
+    A loss that was not finite once leaves weights that are not, so the last one of the epoch tells. Of several
+    processes all stop together.
 
     Args:
         every: look after every so many iterations too; each look waits for the device. Defaults to 0, never.
@@ -155,7 +157,7 @@ class StopOnNonFiniteLoss:
         Raises:
             NumericalError: if it is not a finite number.
         """
-        loss = float(engine.state.output[Keys.LOSS].detach())
+        loss = float(distributed.mean(engine.state.output[Keys.LOSS].detach()))
         if not math.isfinite(loss):
             raise NumericalError(
                 f"the loss is {loss}",
@@ -165,7 +167,7 @@ class StopOnNonFiniteLoss:
 
 
 class EpochProgress:
-    """A progress bar per epoch, with an estimate of the time left.
+    """A progress bar per epoch, with an estimate of the time left; of several processes the first shows its own.
 
     Args:
         description: what the bar says; the epoch is added where there are several.
@@ -181,4 +183,6 @@ class EpochProgress:
 
     def attach(self, engine: Engine) -> None:
         """Attach to any engine."""
+        if distributed.not_main():
+            return
         self.bar.attach(engine, output_transform=self.output_transform)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ignite.distributed as idist
 import numpy as np
 import pytest
 import torch
@@ -16,7 +15,6 @@ from monai.data import decollate_batch
 from monai.engines import SupervisedEvaluator
 from torch import Tensor
 
-from glas_wsol.errors import ConfigError
 from glas_wsol.handlers import ClassOpinions, EvaluationReport
 from glas_wsol.handlers.report import summary
 from glas_wsol.inferers import WholeTileInferer
@@ -317,12 +315,6 @@ def test_the_report_names_the_other_classification_errors(tmp_path):
     report = json.loads((tmp_path / "evaluation.json").read_text())
     assert report["other_classification_errors"] == {"localizer": 0, "whole_image": 1}
     assert value(report, "classification_error") == 0.5
-
-
-def test_several_processes_are_refused_because_names_are_not_gathered(tmp_path, monkeypatch):
-    monkeypatch.setattr(idist, "get_world_size", lambda: 2)
-    with pytest.raises(ConfigError, match="one process"):
-        report_of(tmp_path, [[item("a", 0.75, 1)]])
 
 
 def test_images_of_several_classes_are_reported_with_all_of_them(tmp_path):

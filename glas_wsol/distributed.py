@@ -1,0 +1,279 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Several processes that train or evaluate as one; everything here does nothing where there is one process.
+
+A process is a rank, numbered from 0; the first is the main one, and the only one that writes what belongs to no single
+image. The processes are started by ``torchrun``, and tensors are exchanged by NCCL on CUDA and by Gloo elsewhere.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sized
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from glas_wsol.errors import ConfigError
+
+__all__ = [
+    "anywhere",
+    "average_gradients",
+    "begin",
+    "end",
+    "gathered",
+    "is_main",
+    "largest",
+    "local_share",
+    "mean",
+    "not_main",
+    "on_main",
+    "portion",
+    "rank",
+    "same_everywhere",
+    "wait",
+    "world",
+]
+
+_T = TypeVar("_T")
+_BUCKET = 2**23  # numbers reduced together: 32 MiB of float32, so that little memory is needed beside the gradients
+
+
+def world() -> int:
+    """Number of processes; 1 where no group has begun."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process, from 0; 0 where no group has begun."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def is_main() -> bool:
+    """Whether this process is the first, or the only one."""
+    return rank() == 0
+
+
+def not_main() -> bool:
+    """The opposite of :func:`is_main`, for ``_disabled_`` in a config."""
+    return rank() > 0
+
+
+def begin(device: str | torch.device, backend: str | None = None, minutes: float = 60.0) -> None:
+    """Join the processes that ``torchrun`` has started; nothing if this one has joined already.
+
+    On CUDA each process of a machine takes the device of its number there. All but the main process keep silent, but
+    for errors.
+
+    Args:
+        device: where to compute: ``"cuda"``, or anything else for Gloo.
+        backend: ``"gloo"`` to exchange by Gloo on CUDA too, where processes may share a device. Defaults to NCCL there.
+        minutes: how long a process waits for others before it gives up.
+
+    Raises:
+        ConfigError: if the process was not started by ``torchrun``, or there is no CUDA device for it.
+    """
+    if dist.is_initialized():
+        return
+    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        fix = "start it with: torchrun --standalone --nproc_per_node=2 -m monai.bundle run ..."
+        raise ConfigError("this config is for several processes, and nothing has started them", "distributed", fix)
+    if backend not in (None, "gloo"):
+        raise ConfigError(f"backend={backend!r}", "distributed", "say gloo, or leave it out")
+    where, exchange = torch.device(device), "gloo"
+    if where.type == "cuda":
+        _take_device(where, shared=backend == "gloo")
+        exchange = backend or "cpu:gloo,cuda:nccl"
+    dist.init_process_group(exchange, timeout=timedelta(minutes=minutes))
+    atexit.register(_leave)
+    if not_main():
+        logging.disable(logging.WARNING)
+        warnings.simplefilter("ignore")
+
+
+def _take_device(device: torch.device, shared: bool) -> None:
+    local, there = int(os.environ.get("LOCAL_RANK", os.environ["RANK"])), torch.cuda.device_count()
+    if device.index is not None and int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])) > 1:
+        fix = "say device=cuda: each takes its own"
+        raise ConfigError(f"device={device} for several processes", "distributed", fix)
+    if not there or (local >= there and not shared):
+        fix = "start fewer processes, share a device with backend=gloo, or set device=cpu"
+        raise ConfigError(f"process {local} of this machine, and {there} CUDA devices", "distributed", fix)
+    if device.index is None:
+        torch.cuda.set_device(local % there)
+
+
+def end() -> None:
+    """Wait for the others, and leave the group; nothing where there is none. After an error it is left without."""
+    wait()
+    _leave()
+
+
+def _leave() -> None:
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def wait() -> None:
+    """Go on when all processes have come here."""
+    if world() > 1:
+        dist.all_reduce(torch.zeros(1))  # on the CPU: what waits may wait for long, and must not keep a device
+
+
+def on_main(work: Callable[[], _T]) -> _T:
+    """Have the main process do something, while the others wait.
+
+    Args:
+        work: done by the main process only; it must not exchange anything. Its result must be picklable.
+
+    Returns:
+        The result, to all processes.
+    """
+    if world() == 1:
+        return work()
+    result = [work() if is_main() else None]
+    dist.broadcast_object_list(result, src=0)
+    return result[0]  # type: ignore[return-value]
+
+
+def gathered(items: Iterable[_T]) -> list[_T]:
+    """The items of all processes, in the order of the processes.
+
+    Args:
+        items: picklable ones, any number of them.
+    """
+    items = list(items)
+    if world() == 1:
+        return items
+    found: list[Any] = [None] * world()
+    dist.all_gather_object(found, items)
+    return [one for part in found for one in part]
+
+
+def mean(value: Tensor) -> Tensor:
+    """The mean over the processes, without gradient; the value itself where there is one process.
+
+    Args:
+        value: of any floating-point or whole-number type, on the device of the computation.
+
+    Returns:
+        Of the same shape; floating-point where there are several processes.
+    """
+    if world() == 1:
+        return value
+    total = value.detach().clone() if value.is_floating_point() else value.detach().float()
+    dist.all_reduce(total)
+    return total / world()
+
+
+def anywhere(condition: bool) -> bool:
+    """Whether it holds in any process.
+
+    Args:
+        condition: whether it holds in this one.
+    """
+    return bool(largest(int(condition)))
+
+
+def largest(number: int) -> int:
+    """The largest of the processes' numbers.
+
+    Args:
+        number: of this one.
+    """
+    if world() == 1:
+        return number
+    found = torch.tensor([number])
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
+
+
+def local_share(whole: int, name: str = "batch_size") -> int:
+    """What one process has to do of a mini-batch.
+
+    Args:
+        whole: size of the mini-batch over all processes.
+        name: of that setting.
+
+    Raises:
+        ConfigError: if it cannot be shared out evenly.
+    """
+    if whole % world() or whole < world():
+        fix = f"give a multiple of {world()}: it counts the images of all processes together"
+        raise ConfigError(f"{name}={whole} cannot be shared by {world()} processes", name, fix)
+    return whole // world()
+
+
+def portion(dataset: Sized) -> range:
+    """Which items are this process's to evaluate: a run of neighbours, so that all in turn are the data set in order.
+
+    Args:
+        dataset: the same for every process.
+
+    Raises:
+        ConfigError: if a process has none.
+    """
+    number = len(dataset)
+    if world() > 1 and number < world():
+        what = f"{number} images cannot be shared by {world()} processes"
+        raise ConfigError(what, "distributed", "start fewer processes")
+    return range(rank() * number // world(), (rank() + 1) * number // world())
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace gradients by their means over the processes.
+
+    Those that are None stay so; they must be None in all processes.
+
+    Args:
+        parameters: the same in every process, in the same order.
+    """
+    if world() == 1:
+        return
+    kinds: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for parameter in parameters:
+        if parameter.grad is not None:
+            kinds.setdefault((parameter.grad.dtype, parameter.grad.device), []).append(parameter.grad)
+    for gradients in kinds.values():
+        bucket: list[Tensor] = []
+        for gradient in gradients:
+            if bucket and sum(one.numel() for one in bucket) + gradient.numel() > _BUCKET:
+                _average(bucket)
+                bucket = []
+            bucket.append(gradient)
+        _average(bucket)
+
+
+def _average(gradients: list[Tensor]) -> None:
+    flat = torch.cat([one.reshape(-1) for one in gradients])
+    dist.all_reduce(flat)
+    flat /= world()
+    for gradient, part in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def same_everywhere(module: nn.Module) -> bool:
+    """Whether all processes hold the same parameters and buffers, bit by bit (but for a coincidence in 2^64).
+
+    Args:
+        module: the same in every process.
+    """
+    if world() == 1:
+        return True
+    found = torch.stack([_digest(one) for one in module.state_dict().values()]).cpu()
+    low, high = found.clone(), found.clone()
+    dist.all_reduce(low, dist.ReduceOp.MIN)
+    dist.all_reduce(high, dist.ReduceOp.MAX)
+    return torch.equal(low, high)
+
+
+def _digest(values: Tensor) -> Tensor:
+    """A whole number that another bit anywhere changes: the bits, weighted by their places, modulo 2^64."""
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()]
+    bits = values.detach().contiguous().reshape(-1).view(whole).long()
+    return (bits * (2 * torch.arange(len(bits), device=bits.device) + 1)).sum()
