@@ -1,0 +1,92 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The notebooks run from their first cell to their last, show what they promise, and are kept without outputs."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.notebooks.execute import FOLDER, execute, pictures, printed
+
+NAMES = ("01_train_and_watch", "02_read_one_result", "03_compare_methods")
+
+
+def drawn(notebook: nbformat.NotebookNode) -> list[np.ndarray]:
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(one))).convert("RGB")) for one in pictures(notebook)]
+
+
+def is_a_picture(array: np.ndarray) -> bool:
+    """Neither empty nor of one colour."""
+    return min(array.shape[:2]) > 100 and array.std() > 10
+
+
+def test_all_are_looked_at():
+    assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == list(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_is_kept_without_what_a_run_left(name):
+    path = FOLDER / f"{name}.ipynb"
+    assert path.stat().st_size < 30_000
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, nbformat.NotebookNode]:
+    work = tmp_path_factory.mktemp("notebooks")
+    small = {"tiles": 20, "size": (104, 152), "crop_size": 96, "epochs": 1, "refine_epochs": 1}
+    return work, execute(NAMES[0], work=str(work), **small)
+
+
+@pytest.mark.slow
+def test_train_and_watch(trained):
+    work, notebook = trained
+    said = printed(notebook)
+    assert "GlaS, 2 classes" in said
+    assert "the probability that the run failed is 0." in said
+    assert (work / "run" / "models" / "model.pt").is_file()
+    tiles, curves, masks = drawn(notebook)
+    assert is_a_picture(tiles)
+    assert is_a_picture(masks)
+    assert curves.std() > 5, "lines on white"
+
+
+@pytest.mark.slow
+def test_read_one_result(trained):
+    work, _ = trained
+    notebook = execute(NAMES[1], work=str(work))
+    said = printed(notebook)
+    assert "the PNG is the mask: True" in said
+    assert "no evidence: blank; 0 pixels in the mask, probability None" in said
+    assert "square micrometres" in said
+    assert len(drawn(notebook)) == 3
+    assert all(is_a_picture(one) for one in drawn(notebook)[:2])
+    model = json.loads((work / "run" / "models" / "model.json").read_text())
+    assert f"alarm: {model['alarm']['verdict']} ({model['alarm']['score']:.2f})" in said
+    outlines = json.loads((work / "one_result" / "geojson" / "testA_1.geojson").read_text())
+    assert f"{len(outlines['features'])} annotations" in said
+
+
+@pytest.mark.slow
+def test_compare_methods(tmp_path):
+    # nothing is trained: tests/study does so; every run starts an interpreter
+    rows = ["all_ones", "stain"]
+    notebook = execute(NAMES[2], work=str(tmp_path), rows=rows, epochs=1, tiles=10, size=(104, 152))
+    said = printed(notebook)
+    assert (tmp_path / "study" / "tables" / "tables.md").read_text() in said
+    assert "| Haematoxylin stain" in said
+    assert "| All-ones" in said
+    (figure,) = drawn(notebook)
+    assert is_a_picture(figure)
