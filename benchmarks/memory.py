@@ -1,104 +1,123 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Memory of a run of inference, image by image.
+"""Peak memory of a training step, exactly: every tensor's bytes while it lives, of any size, in seconds.
 
-    python benchmarks/memory.py [--images 50] [--from 5] [--size 522 775] [--trunk resnet18] [--tolerance 0.05]
+    python benchmarks/memory.py [--trunk resnet101] [--size 480] [--batch 8] [--passes 0 1 2 4 8]
 
-Runs ``inference.json``, with all formats and overlays, on synthetic tissue with a network whose heads nobody trained,
-in this process, and takes the memory in use (resident set, MiB) after every image. Prints a Markdown table; the status
-is 1 where it has grown, from the first image that counts to the last, by more than the tolerance.
+Nothing is computed: tensors have shapes and no values (PyTorch's FakeTensor), and the bytes of storages are added as
+they are made and subtracted as they are freed. Counted is what a step needs beside the weights and the images. All
+samples stay trusted, so that every pass is run.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
+import warnings
+import weakref
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
+from unittest import mock
 
-ROOT = Path(__file__).resolve().parents[1]
-BUNDLE = ROOT / "bundles" / "glas_minmax_entropy"
-
-
-def resident() -> float:
-    """Memory in use by this process, MiB.
-
-    Raises:
-        OSError: where the system has no ``/proc``.
-    """
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+import torch
+from steps import Step, make_network, plain_step, training_step
+from timing import print_table
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from tqdm import tqdm
 
 
-def measure(count: int, size: tuple[int, int], trunk: str) -> list[float]:
-    """Run inference, and take the memory after each image.
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all storages made inside, while they live.
 
     Args:
-        count: how many tiles; as many different ones as ten, written under other names.
-        size: their height and width, px.
-        trunk: of the network.
+        known: tensors that were there before, whose storages do not count.
+
+    Attributes:
+        peak: the largest sum so far.
     """
-    import numpy as np
-    from monai.bundle import ConfigWorkflow
-    from PIL import Image
 
-    from glas_wsol.data.phantom_tissue import tissue_tile
-    from glas_wsol.handlers import write_model
-    from glas_wsol.networks import build_network
-    from glas_wsol.writers.formats import FORMATS
+    def __init__(self, known: Sequence[Tensor]) -> None:
+        super().__init__()
+        self._seen = {tensor.untyped_storage()._cdata for tensor in known}
+        self._kept = list(known)
+        self.live = self.peak = 0
 
-    used: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        tiles = Path(folder, "tiles")
-        tiles.mkdir()
-        random = np.random.default_rng(0)
-        for number in range(min(count, 10)):
-            tile, _ = tissue_tile(random, bool(number % 2), size, scale=min(size) / 522)
-            for copy in range(number, count, 10):
-                Image.fromarray(tile).save(tiles / f"{copy:04d}.png", compress_level=1)
-        network = build_network({"modalities": 5, "map_stride": 32}, trunk=trunk, weights="none", num_classes=2, seed=0)
-        card = {"method": "minmax", "trunk": trunk, "classes": ["benign", "malignant"], "scale": 1.0}
-        write_model(network, Path(folder, "models"), {**card, "short_side": None})
-        run = ConfigWorkflow(
-            config_file=[str(BUNDLE / "configs" / "inference.json")],
-            workflow_type="inference",
-            bundle_root=str(BUNDLE),
-            dataset_dir=str(tiles),
-            output_dir=str(Path(folder, "out")),
-            checkpoint=str(Path(folder, "models", "model.pt")),
-            device="cpu",
-            formats=list(FORMATS),
-            rest=True,
-            mpp=0.62,
-        )
-        run.initialize()
-        run.evaluator.add_event_handler("ITERATION_COMPLETED", lambda _: used.append(resident()))
-        run.run()
-    return used
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation and look at what it made."""
+        out = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._note(tensor.untyped_storage())
+        return out
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self._seen:
+            return
+        size = storage.nbytes()
+        self._seen.add(key)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._free, key, size)
+
+    def _free(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.live -= size
+
+
+def _all_indices(values: Tensor) -> Tensor:
+    """Stands for ``nonzero`` of "who is alive", all of them: a shape without values cannot tell."""
+    return torch.empty(len(values), 1)
+
+
+def peak(step: Step, network: torch.nn.Module, batch: dict[str, Tensor]) -> float:
+    """GiB that one step needs at most, beside weights, gradients and images.
+
+    Gradients stand throughout: they do so from the second backward of a step on, whoever frees them between steps.
+
+    Args:
+        step: to be run.
+        network: that it trains.
+        batch: that it trains on.
+    """
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    before = [*network.parameters(), *(p.grad for p in network.parameters()), *network.buffers(), *batch.values()]
+    with LiveBytes(before) as counter:
+        step.run()
+    return counter.peak / 2**30
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=50)
-    parser.add_argument("--from", type=int, default=5, dest="first", metavar="N", help="the first image that counts")
-    parser.add_argument("--size", type=int, nargs=2, default=(522, 775), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--trunk", default="resnet18")
-    parser.add_argument("--tolerance", type=float, default=0.05, help="growth allowed, as a share")
+    parser.add_argument("--trunk", default="resnet101")
+    parser.add_argument("--size", type=int, default=480, help="of the square images, px")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--passes", type=int, nargs="+", default=[0, 1, 2, 4, 8])
     arguments = parser.parse_args(argv)
-    if not 1 <= arguments.first < arguments.images:
-        parser.error("--from must lie before the last of --images")
-    used = measure(arguments.images, tuple(arguments.size), arguments.trunk)
-    if len(used) != arguments.images:
-        print(f"{len(used)} of {arguments.images} images have a result")
-        return 1
-    print("\n| after image | MiB |\n|---|---|")
-    for number in sorted({1, arguments.first, *range(10, arguments.images, 10), arguments.images}):
-        print(f"| {number} | {used[number - 1]:.0f} |")
-    growth = used[-1] / used[arguments.first - 1] - 1
-    print(f"\nFrom image {arguments.first} to image {arguments.images}: {100 * growth:+.1f} %")
-    return int(growth > arguments.tolerance)
+    warnings.simplefilter("ignore")
+    rows = []
+    count = arguments.batch
+    everyone = mock.patch.object(Tensor, "nonzero", _all_indices)
+    with FakeTensorMode(allow_non_fake_inputs=True), everyone:
+        network = make_network(arguments.trunk, "cpu")
+        batch = {
+            "image": torch.empty(count, 3, arguments.size, arguments.size),
+            "label": torch.zeros(count, dtype=torch.int64),
+        }
+        plain = peak(plain_step("", network, batch), network, batch)
+        for passes in tqdm(arguments.passes, "passes"):
+            found = [
+                peak(training_step("", network, batch, passes, None, naive, alive_only=False), network, batch)
+                for naive in (False, True)
+            ]
+            rows.append([passes, *(f"{one:.3f}" for one in found), *(f"{one / plain:.3f}" for one in found)])
+    print(f"{arguments.trunk}, {arguments.size} px, batch {count}, float32; plain classification: {plain:.3f} GiB")
+    print_table(["passes", "ours, GiB", "one graph, GiB", "ours / plain", "one graph / plain"], rows)
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Measuring things side by side: in turn, in one process, by processor time on a CPU and by events on a GPU."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+import torch
+from tqdm import tqdm
+
+__all__ = ["machine", "print_table", "round_robin"]
+
+
+def round_robin(runs: Sequence[Callable[[], object]], rounds: int, device: str, warm_up: int = 1) -> list[list[float]]:
+    """Call each in turn, again and again: what disturbs the machine disturbs all of them.
+
+    Args:
+        runs: what to measure.
+        rounds: how often each, after the warm-up.
+        device: ``"cpu"``: seconds of processor time of this process; ``"cuda"``: seconds between two events.
+        warm_up: rounds before those that count.
+
+    Returns:
+        Seconds: for each of ``runs``, one per round.
+    """
+    taken: list[list[float]] = [[] for _ in runs]
+    for number in tqdm(range(warm_up + rounds), "rounds"):
+        for times, run in zip(taken, runs, strict=True):
+            seconds = _on_gpu(run) if device == "cuda" else _on_cpu(run)
+            if number >= warm_up:
+                times.append(seconds)
+    return taken
+
+
+def _on_cpu(run: Callable[[], object]) -> float:
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def _on_gpu(run: Callable[[], object]) -> float:
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    start.record()
+    run()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1000
+
+
+def spread(times: Sequence[float]) -> str:
+    """Median of seconds in ms, and the range about it in per cent."""
+    middle = median(times)
+    return f"{1000 * middle:.1f} ({100 * (min(times) / middle - 1):+.0f} to {100 * (max(times) / middle - 1):+.0f} %)"
+
+
+def machine(device: str) -> str:
+    """What it was measured on, in one line."""
+    if device == "cuda":
+        name = torch.cuda.get_device_name()
+    else:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if platform.system() == "Linux" else []
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        name = f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} thread(s)"
+    return f"{name}; torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print Markdown.
+
+    Args:
+        columns: their titles.
+        rows: as many cells each.
+    """
+    print("\n| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
+    for row in rows:
+        print("| " + " | ".join(str(cell) for cell in row) + " |")
+    print(flush=True)
