@@ -35,6 +35,8 @@ __all__ = [
     "fitted_card",
     "prepared",
     "principal_directions",
+    "read_image",
+    "standard_error",
 ]
 
 logger = logging.getLogger(__name__)
@@ -223,7 +225,9 @@ def fit_components(
     labels = torch.tensor([int(item["label"]) for item in data])
     groups = [item.get("group", index) for index, item in enumerate(data)]
     with eval_mode(network):
-        images = [prepared(network, _read(item, transform, device), inferer) for item in tqdm(data, "reading tiles")]
+        images = [
+            prepared(network, read_image(item, transform, device), inferer) for item in tqdm(data, "reading tiles")
+        ]
         features = [network.stride_16(x).cpu() for x in tqdm(images, "features")]
         centre, covariance = _moments(features)
         directions, variances = principal_directions(covariance, candidates)
@@ -235,7 +239,7 @@ def fit_components(
         network.centre.copy_(centre)
         network.direction.copy_(weights @ directions / spread)
         kept, erased = _both_sides(network, images, labels, groups)
-        clearly = 2 * _standard_error(erased - kept)
+        clearly = 2 * standard_error(erased - kept)
         turned = bool((erased - kept).mean() < -clearly)
         if turned:
             network.direction.neg_()
@@ -250,7 +254,7 @@ def fit_components(
         loss_kept=float(kept.mean()),
         loss_erased=float(erased.mean()),
         margin=float((erased - kept).mean()),
-        standard_error=_standard_error(erased - kept),
+        standard_error=standard_error(erased - kept),
         shape_agrees=not turned,
     )
     logger.info(
@@ -288,7 +292,14 @@ def prepared(network: FeatureComponentNetwork, image: Tensor, inferer: WholeTile
     return network.normalise(inferer.prepare(image)[0])
 
 
-def _read(item: Mapping[str, Any], transform: Transform, device: str | torch.device) -> Tensor:
+def read_image(item: Mapping[str, Any], transform: Transform, device: str | torch.device) -> Tensor:
+    """``[1, 3, H, W]``, in [0, 1]: one item, read.
+
+    Args:
+        item: as ``transform`` takes it.
+        transform: gives it an ``image`` ``[3, H, W]``, in [0, 1].
+        device: where to put it.
+    """
     return torch.as_tensor(transform(item)["image"]).unsqueeze(0).to(device)
 
 
@@ -311,7 +322,8 @@ def _contrast(features: Sequence[Tensor], centre: Tensor, direction: Tensor) -> 
     return float(np.mean(contrasts))
 
 
-def _standard_error(differences: Tensor) -> float:
+def standard_error(differences: Tensor) -> float:
+    """Of the mean of independent values ``[n]``, ``n`` at least 2."""
     return float(differences.std(unbiased=True) / len(differences) ** 0.5)
 
 

@@ -16,12 +16,15 @@ from monai.networks.utils import eval_mode
 from torch import nn
 from tqdm import tqdm
 
+from glas_wsol import distributed
 from glas_wsol.bundle import load_checkpoint
-from glas_wsol.components import Transform, fit_components
+from glas_wsol.components import Transform, fit_components, read_image
 from glas_wsol.errors import ConfigError
 from glas_wsol.inferers import WholeTileInferer
+from glas_wsol.networks.base import undecidable_part
 from glas_wsol.networks.components import FeatureComponentNetwork
 from glas_wsol.networks.fixed import FixedMaskNetwork
+from glas_wsol.networks.folding import fold_batch_norm
 from glas_wsol.networks.refined import RefinedNetwork
 from glas_wsol.seed_files import MADE_WITH, digest_of_items, read_record, require_same, with_seeds, write_seeds
 from glas_wsol.seeds import agreement, pick_seeds
@@ -61,10 +64,10 @@ def evidence_scores(
     """
     scores = []
     network.to(device)
-    answer = getattr(network, "undecidable", network)  # without the forward that only names the class
+    answer = undecidable_part(network)
     with eval_mode(network):
         for item in tqdm(data, description):
-            image = torch.as_tensor(transform(item)["image"]).unsqueeze(0).to(device)
+            image = read_image(item, transform, device)
             rest = inferer(image, answer)[0, 0].clamp(_LEAST, 1 - _LEAST)
             scores.append(torch.log((1 - rest) / rest).cpu().numpy())
     return scores
@@ -86,10 +89,12 @@ def first_seeds(
 ) -> list[dict[str, Any]]:
     """Load the first stage into the network to refine; let the teachers mark every training image, and write it down.
 
+    Of several processes the first does so, and the others wait.
+
     Args:
         network: whose ``base`` is loaded.
         checkpoint: ``model.pt`` of the first stage, its ``model.json`` beside it.
-        components: the teacher of evidence-oriented features; fitted here if its weight is positive.
+        components: the teacher of evidence-oriented features; fitted here, its trunk folded, if its weight is positive.
         data: training items: images and image labels, no mask.
         transform: reads an item: ``image`` to ``[3, H, W]`` in [0, 1].
         inferer: brings it to the training resolution.
@@ -126,27 +131,31 @@ def first_seeds(
         digest = {"trunk_weights_sha256": components.trunk.weights_sha256}
         made_with |= {COMPONENTS: {**components.settings(), **digest}, "component_inferer": views.settings()}
     made_with = as_json(made_with)
-    record = read_record(folder)
-    if record is not None:
-        require_same(folder, record, made_with)
-        logger.info("%s holds the seeds already", folder)
-        return with_seeds(data, folder)
-    teachers, facts = {}, {}
-    if weights.get(COMPONENTS, 0) > 0:
-        found = fit_components(components, data, transform, inferer, device)
-        facts["orientation"] = asdict(found)
-        teachers[COMPONENTS] = evidence_scores(components, data, transform, views, device, "seeds from components")
-    # Also when it teaches nothing: how far it agrees tells a good run from a failed one.
-    seen = evidence_scores(network.base, data, transform, inferer, device, "seeds from the first stage")
-    if COMPONENTS in teachers:
-        masks = [(a > np.median(a), b > np.median(b)) for a, b in zip(teachers[COMPONENTS], seen, strict=True)]
-        facts["teachers_agree"] = float(np.mean([agreement(a, b) for a, b in masks]))
-    if weights.get(STAGE_ONE, 0) > 0:
-        teachers[STAGE_ONE] = seen
-    if weights.get(STAIN, 0) > 0:
-        haematoxylin = FixedMaskNetwork("stain")
-        teachers[STAIN] = evidence_scores(haematoxylin, data, transform, inferer, device, "seeds from the stain")
-    write_seeds(folder, data, pick_seeds(teachers, share, over, weights), {MADE_WITH: made_with, **facts})
+
+    def make() -> None:
+        record = read_record(folder)
+        if record is not None:
+            require_same(folder, record, made_with)
+            logger.info("%s holds the seeds already", folder)
+            return
+        teachers, facts = {}, {}
+        if weights.get(COMPONENTS, 0) > 0:
+            found = fit_components(fold_batch_norm(components), data, transform, inferer, device)
+            facts["orientation"] = asdict(found)
+            teachers[COMPONENTS] = evidence_scores(components, data, transform, views, device, "seeds from components")
+        # Also when it teaches nothing: how far it agrees tells a good run from a failed one.
+        seen = evidence_scores(network.base, data, transform, inferer, device, "seeds from the first stage")
+        if COMPONENTS in teachers:
+            masks = [(a > np.median(a), b > np.median(b)) for a, b in zip(teachers[COMPONENTS], seen, strict=True)]
+            facts["teachers_agree"] = float(np.mean([agreement(a, b) for a, b in masks]))
+        if weights.get(STAGE_ONE, 0) > 0:
+            teachers[STAGE_ONE] = seen
+        if weights.get(STAIN, 0) > 0:
+            haematoxylin = FixedMaskNetwork("stain")
+            teachers[STAIN] = evidence_scores(haematoxylin, data, transform, inferer, device, "seeds from the stain")
+        write_seeds(folder, data, pick_seeds(teachers, share, over, weights), {MADE_WITH: made_with, **facts})
+
+    distributed.on_main(make)
     return with_seeds(data, folder)
 
 

@@ -20,11 +20,15 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from glas_wsol.components import Transform, compactness, cross_validated, prepared
+from glas_wsol.components import Transform, compactness, cross_validated, prepared, read_image, standard_error
 from glas_wsol.inferers import WholeTileInferer
+from glas_wsol.networks.base import undecidable_part
 from glas_wsol.networks.components import FeatureComponentNetwork
+from glas_wsol.networks.folding import fold_batch_norm
 
 __all__ = ["MaskSignals", "mask_signals"]
+
+_COARSER = 4  # px of the training resolution per point on which shapes are judged: as fine as the components are
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def mask_signals(
     Args:
         network: images in [0, 1] to ``[B, 1 + c, H, W]``, channel 0 ``R-``; its method ``undecidable``, where it has
             one, to that channel alone.
-        features: a pretrained trunk; it need not be fitted.
+        features: a pretrained trunk; it need not be fitted. It is made ready for inference in place.
         data: items with ``image``, one ``label`` and, where known, ``group``: the training images, of which there are
             most. No mask.
         transform: reads an item: ``image`` to ``[3, H, W]`` in [0, 1].
@@ -72,13 +76,13 @@ def mask_signals(
         ConfigError: if all images are of one group.
     """
     network.to(device)
-    features.to(device)
-    answer = getattr(network, "undecidable", network)
+    fold_batch_norm(features.to(device))
+    answer = undecidable_part(network)
     sides: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
     shapes, kept = [], []
     with eval_mode(network, features):
         for item in tqdm(data, "judging the masks"):
-            image = torch.as_tensor(transform(item)["image"]).unsqueeze(0).to(device)
+            image = read_image(item, transform, device)
             mask = (inferer(image, answer)[:, :1] <= 0.5).to(torch.float32)
             kept.append(float(mask.mean()))
             x = prepared(features, image, inferer)
@@ -98,10 +102,7 @@ def mask_signals(
     return MaskSignals(
         information=float(1 - told.mean() / entropy),
         margin=float(differences.mean()),
-        margin_error=float(differences.std(unbiased=True) / len(differences) ** 0.5),
+        margin_error=standard_error(differences),
         compactness=float(np.mean(shapes)),
         kept=float(np.mean(kept)),
     )
-
-
-_COARSER = 4  # px of the training resolution per point on which shapes are judged: as fine as the components are
