@@ -123,6 +123,10 @@ def _say_in_one_line(kind: type[BaseException], error: BaseException, trace: Tra
             fix = f"use fewer num_workers, or 0; {_GO_ON}"
             print(f"error: {GlasWsolError(what, 'num_workers', fix)}", file=sys.stderr)
             return
+        if distributed.is_lost(cause):
+            fix = f"see what it said, here or above; then {_GO_ON}"
+            print(f"error: {GlasWsolError('another process of this run has ended', fix=fix)}", file=sys.stderr)
+            return
         if isinstance(cause, GlasWsolError):
             print(f"error: {cause}", file=sys.stderr)
             if cause.exit_code != 1:  # what Python ends with after any hook but one that leaves so

@@ -27,6 +27,7 @@ __all__ = [
     "begin",
     "end",
     "gathered",
+    "is_lost",
     "is_main",
     "largest",
     "local_share",
@@ -117,6 +118,15 @@ def end() -> None:
 def _leave() -> None:
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an exchange failed because another process has ended or no longer answers.
+
+    Args:
+        error: what was raised.
+    """
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
 
 
 def wait() -> None:
