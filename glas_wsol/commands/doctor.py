@@ -62,6 +62,6 @@ def _doctor(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps({"counts": counts, "checks": [one.entry() for one in found]}, indent=1, ensure_ascii=False))
     else:
-        print(f"{counts[FAULT]} faults, {counts[WARNING]} warnings")
+        print(f"faults: {counts[FAULT]}, warnings: {counts[WARNING]}")
     if counts[FAULT]:
         raise SystemExit(1)

@@ -57,7 +57,7 @@ def check_packages() -> list[Check]:
             checks.append(Check("packages", OK, f"{found.what}; it is optional", found.fix))
         else:
             checks.append(found)
-    return [Check("packages", OK, f"{_NAME} {__version__}; {fine} packages are as it asks for"), *checks]
+    return [Check("packages", OK, f"{_NAME} {__version__}; packages as it asks for: {fine}"), *checks]
 
 
 def compare(requirement: Requirement) -> Check | None:

@@ -120,7 +120,7 @@ def check_data(
     groups = {split: {item.group for item in items} - {None} for split, items in datalist.splits.items()}
     both = groups.get("train", set()) & groups.get("valid", set())
     if both:
-        which = f"fold {fold}: {len(both)} groups have images in both train and valid, so its figures are too good"
+        which = f"fold {fold}: groups with images in both train and valid: {len(both)}; figures are too good"
         checks.append(Check("data", WARNING, which, "use the fold patient-0 to patient-4 where groups are patients"))
     if pixels:
         items = [item for split in datalist.splits.values() for item in split]
