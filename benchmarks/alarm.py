@@ -1,7 +1,7 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
 """Runs that should be trusted and runs that should not, and what their label-free signals say of them.
 
-    python benchmarks/alarm.py run OUT --table NAME=CSV ... [--phantom 2] [--jobs 2]
+    python benchmarks/alarm.py run OUT --table NAME=CSV [--table NAME=CSV ...] [--phantom 2] [--jobs 2]
     python benchmarks/alarm.py calibrate OUT [--write]
     python benchmarks/alarm.py test FOLDER
 

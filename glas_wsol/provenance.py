@@ -75,7 +75,7 @@ def provenance_of(
     Raises:
         WeightsError: if the card has an alarm that is none.
     """
-    alarms = [one for one in map(_alarm, card.get("members") or [card]) if one is not None]
+    alarms = [one for one in map(_alarm_of, card.get("members") or [card]) if one is not None]
     return Provenance(
         models=tuple(models),
         method=str(card.get("method") or ""),
@@ -86,7 +86,7 @@ def provenance_of(
     )
 
 
-def _alarm(card: Mapping[str, Any]) -> RunAlarm | None:
+def _alarm_of(card: Mapping[str, Any]) -> RunAlarm | None:
     found = card.get("alarm")
     if found is None:
         return None

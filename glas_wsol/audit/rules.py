@@ -105,11 +105,7 @@ def target_fault(target: str) -> str:
             return "is none of MONAI's components"
         faults = [fault for module in modules if (fault := target_fault(f"{module}.{target}"))]
         return faults[0] if faults else ""
-    if any(part.startswith("_") for part in target.split(".")):
-        return "is a private name"
-    if not _allowed(target):
-        return "is outside the list of known components"
-    found, fault = _found(target)
+    found, fault = _found(target, "components")
     if fault:
         return fault
     if not (inspect.isclass(found) or inspect.isroutine(found)):
@@ -117,8 +113,12 @@ def target_fault(target: str) -> str:
     return _home_fault(found)
 
 
-def _found(name: str) -> tuple[Any, str]:
-    """What a name that begins like one of the list leads to, and why it leads nowhere."""
+def _found(name: str, known: str) -> tuple[Any, str]:
+    """What a public name that begins like one of the list leads to, and why it leads nowhere."""
+    if any(part.startswith("_") for part in name.split(".")):
+        return None, "is a private name"
+    if not _allowed(name):
+        return None, f"is outside the list of known {known}"
     try:
         found = pydoc.locate(name)
     except Exception as error:  # whatever an import raises
@@ -140,11 +140,7 @@ def name_fault(name: str) -> str:
     """
     if name in _NAMES:
         return ""
-    if any(part.startswith("_") for part in name.split(".")):
-        return "is a private name"
-    if not _allowed(name):
-        return "is outside the list of known names"
-    found, fault = _found(name)
+    found, fault = _found(name, "names")
     if fault:
         return fault
     if isinstance(found, ModuleType):

@@ -111,7 +111,7 @@ def _typed(archive: Path, target: Path) -> Iterator[None]:
             raise ArchiveError(f"a damaged archive ({error})", archive, fix) from error
         what = f"the archive cannot be unpacked here ({error.strerror or error})"
         raise OutputError(what, target, "choose a folder that can be written and has room") from error
-    except (ValueError, NotImplementedError, RuntimeError, OverflowError) as error:
+    except (ValueError, NotImplementedError, RuntimeError, OverflowError) as error:  # zipfile: unknown method, password
         raise ArchiveError(f"a damaged or unusual archive ({error})", archive, fix) from error
 
 

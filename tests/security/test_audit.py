@@ -124,7 +124,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "no expression": ({"x": "$import os; os.system('id') if"}, "no expression"),
     # other files
     "another file": ({"x": "%evil.json#y"}, "another file"),
-    "another file, YAML": ({"x": {"y": ["%/tmp/evil.yaml"]}}, "another file"),
+    "another file, YAML": ({"x": {"y": ["%/elsewhere/evil.yaml"]}}, "another file"),
     "a module by a macro": ({"imports": ["$import torch"], "x": "%imports#0"}, "whole modules"),
 }
 
