@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).parents[2] / "notebooks"
 
 
-def execute(name: str, timeout: int = 300, **parameters: Any) -> nbformat.NotebookNode:
+def execute(name: str, timeout: int = 900, **parameters: Any) -> nbformat.NotebookNode:
     """Run a notebook; a cell that fails raises.
 
     Args:
