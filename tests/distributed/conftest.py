@@ -58,7 +58,7 @@ class Pair:
 @pytest.fixture(scope="session")
 def pair(folder, alone) -> Pair:
     command = [*TORCHRUN, "-m", "tests.distributed.ranks", str(folder)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, env=ENVIRONMENT, cwd=ROOT)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=900, env=ENVIRONMENT, cwd=ROOT)
     assert ended.returncode == 0, ended.stderr[-5000:]
     first, second = (torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2))
     return Pair(folder / "two", (first, second))

@@ -215,7 +215,9 @@ def bundle_runs(folder: Path, shared: bool) -> None:
     run(GLAS, ["train", *train], where / "stages", **STAGES)
     early = {"epochs": 4, "patience": 1, "optimizer#lr": 0.0}  # nothing rises
     run(CUB5, ["paper", *train], where / "early", **early)
-    run(CUB5, ["paper", *train, "evaluate", *evaluate], where / "early", **early)
+    if shared:  # of all recipes, that none is left that has not run
+        model = str(where / "early" / "models" / "model.pt")
+        run(CUB5, ["paper", *train, "evaluate", *evaluate], where / "birds", checkpoint=model)
 
 
 @contextmanager
