@@ -7,11 +7,12 @@ BUNDLE := bundles/glas_minmax_entropy/configs
 TRAIN := '$(BUNDLE)/train.json','configs/data/demo.json'
 # Two processes, each of one thread; a file's tests stay together, so that they share what they train.
 JOBS ?= 2
+DEVICE ?= cpu
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadfile
 # Threads that spin while waiting take the other core from those that work.
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: help demo test table check format bundle clean
+.PHONY: help demo test table benchmark check format bundle clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -41,6 +42,12 @@ table: $(VENV)/installed ## run every row of the tables on synthetic tissue, thr
 	    --overlays configs/data/light.json configs/data/demo.json configs/data/table.json configs/trunks/efficientnet_lite0.json
 	$(PY) -m glas_wsol table comparison --output comparison/tables --oracle
 	$(PY) -m glas_wsol figure comparison --output comparison/figure.png
+
+benchmark: $(VENV)/installed ## time and memory of a step, of a prediction and of loading, beside plain classification (DEVICE=cuda on a GPU)
+	$(PY) benchmarks/step.py --device $(DEVICE)
+	$(PY) benchmarks/memory.py
+	$(PY) benchmarks/infer.py --device $(DEVICE)
+	$(PY) benchmarks/data.py --device $(DEVICE)
 
 check: $(VENV)/installed ## run the quick tests only
 	$(PYTEST) -m "not slow"

@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             bundle_root=str(CONFIGS.parent),
             output_dir=folder,
             device=arguments.device,
+            fold="stratified-0",
             phantom={"seed": 0, "train": arguments.images, "test": 2, "size": [522, 775], "scale": 1.0},
             **{name: int(value) if value.isdigit() else value for name, value in given.items()},
         )

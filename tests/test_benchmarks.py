@@ -52,7 +52,7 @@ def test_the_judge_of_evidence_is_measured(tiles, capsys, monkeypatch):
 
 
 def test_memory_that_grows_is_told_by_the_status(monkeypatch, capsys):
-    memory = script("memory")
+    memory = script("infer_memory")
     grown = [90.0, 95, 98, 99, 100, 100, 100, 100, 100, 106]
     monkeypatch.setattr(memory, "measure", lambda count, size, trunk: grown[:count])
     assert memory.main(["--images", "10"]) == 1
@@ -65,4 +65,4 @@ def test_memory_that_grows_is_told_by_the_status(monkeypatch, capsys):
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="the system does not say how much memory is in use")
 def test_memory_of_inference_is_flat(capsys):
     pytest.importorskip("highdicom")
-    assert script("memory").main(["--images", "12", "--size", "66", "97"]) == 0, capsys.readouterr().out
+    assert script("infer_memory").main(["--images", "12", "--size", "66", "97"]) == 0, capsys.readouterr().out
