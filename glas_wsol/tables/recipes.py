@@ -15,7 +15,16 @@ __all__ = ["check_recipe", "unshared_settings"]
 
 # Settings that seed and fold decide, under any prefix: they differ between the runs of one row.
 _OF_THE_RUN = frozenset(
-    {"seed", "fold", "fold_seed", "training_images", "validation_images", "best_epoch", "steps of the schedule"}
+    {
+        "seed",
+        "fold",
+        "fold_seed",
+        "training_images",
+        "validation_images",
+        "best_epoch",
+        "steps of the schedule",
+        "first_stage",  # the digest of the model that a second stage went on from
+    }
 )
 # What makes a row the row it is, and every table says of it.
 _OF_THE_ROW = frozenset({"method", "passes", "class", "supervision", "names_class"})

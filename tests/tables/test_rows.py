@@ -119,8 +119,10 @@ def test_between_rows_other_views_are_told(write):
 
 
 def test_what_seed_and_fold_decide_may_differ_within_a_row(write):
-    write("a", seed=0, recipe={"training_images": "x", "network_def#seed": 0, "steps of the schedule": 80})
-    write("b", seed=1, recipe={"training_images": "y", "network_def#seed": 1, "steps of the schedule": 90})
+    one = {"training_images": "x", "network_def#seed": 0, "steps of the schedule": 80, "first_stage": "digest of one"}
+    two = {"training_images": "y", "network_def#seed": 1, "steps of the schedule": 90, "first_stage": "of another"}
+    write("a", seed=0, recipe=one)
+    write("b", seed=1, recipe=two)
     assert len(write.groups()[0].rows) == 1
 
 
