@@ -175,11 +175,13 @@ def outcomes(folder: Path) -> Iterator[Outcome]:
 
 def table_of(runs: Sequence[Outcome], scores: Sequence[float], judge: Alarm) -> str:
     """A Markdown table of runs, and how the scores part failed from good ones."""
-    lines = ["| run | information | margin | +- | compactness | F1+ | F1- | error | failed | score | verdict |"]
-    lines.append("|---" * 11 + "|")
+    columns = ["run", "information", "margin", "+-", "compactness", "agreement"]
+    columns += ["F1+", "F1-", "error", "failed", "score", "verdict"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for one, score in zip(runs, scores, strict=True):
         s = one.signals
-        figures = f"{s.information:.2f} | {s.margin:.3f} | {s.margin_error:.3f} | {s.compactness:.3f}"
+        figures = f"{s.information:.2f} | {s.margin:.3f} | {s.margin_error:.3f}"
+        figures += f" | {s.compactness:.3f} | {s.agreement:.2f}"
         masks = f"{100 * one.f1_foreground:.1f} | {100 * one.f1_background:.1f} | {100 * one.error:.1f}"
         said = judge.verdict(score).split(":")[0]
         lines.append(f"| {one.name} | {figures} | {masks} | {'yes' if one.failed else ''} | {score:.2f} | {said} |")
@@ -188,7 +190,7 @@ def table_of(runs: Sequence[Outcome], scores: Sequence[float], judge: Alarm) -> 
         truth = torch.tensor(failed)
         area = compute_roc_auc(torch.tensor(scores), truth)
         lines.append(f"\n{sum(failed)} of {len(runs)} runs failed. Area under the ROC curve of the score: {area:.3f}.")
-        for name in ("information", "margin", "compactness"):
+        for name in ("information", "margin", "compactness", "agreement"):
             alone = compute_roc_auc(torch.tensor([-getattr(one.signals, name) for one in runs]), truth)
             lines.append(f"Of {name} alone: {alone:.3f}.")
     return "\n".join(lines)

@@ -18,9 +18,10 @@ from torch import nn
 
 from glas_wsol import distributed
 from glas_wsol.bundle import load_checkpoint, model_card
-from glas_wsol.components import Transform, fit_probe
+from glas_wsol.components import Transform, fit_components, fit_probe
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.networks.components import FeatureComponentNetwork
+from glas_wsol.networks.folding import fold_batch_norm
 from glas_wsol.signals import MaskSignals, mask_signals
 from glas_wsol.writers.atomic import atomic_write
 
@@ -57,10 +58,10 @@ class Alarm:
             signals: of a run.
 
         Returns:
-            The compactness, in tenths. Of the runs it was calibrated on, neither margin nor information told good masks
-            from failed ones beyond it: what can be told of the class can be told of many regions. They are recorded.
+            The compactness, in tenths, and the agreement, in quarters. Margin and information are recorded only: what
+            can be told of the class can be told of many regions.
         """
-        return (10 * signals.compactness,)
+        return 10 * signals.compactness, 4 * signals.agreement
 
     @classmethod
     def calibrated(cls, runs: Sequence[MaskSignals], failed: Sequence[bool], on: str, strength: float = 0.01) -> Alarm:
@@ -154,6 +155,7 @@ def _judged(
         logger.info("whether the masks can be trusted is not judged: %s", why)
         return None
     load_checkpoint(network, checkpoint)
+    fit_components(fold_batch_norm(features), data, transform, inferer, device)
     signals = mask_signals(network, features, data, transform, inferer, device)
     alarm = shipped_alarm()
     score = alarm.score(signals)

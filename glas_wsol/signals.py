@@ -1,10 +1,11 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
 """What images, their class labels and a model's masks say of how far the masks can be trusted; no outline is needed.
 
-Two witnesses that a mask was not made from. The class: it should be told by what the mask keeps and not by what it
-leaves (equations 3 and 6 of the paper, as a test). The shape: bodies are kept and the ground between them is left. The
-class is judged on features of the *pretrained* trunk, by a probe that has not seen the patient: a trained network tells
-its training images' classes from anything.
+Three witnesses. The class: it should be told by what the mask keeps and not by what it leaves (equations 3 and 6 of the
+paper, as a test). The shape: bodies are kept and the ground between them is left. The structure of the tissue, as the
+features' oriented component sees it, which no training had a part in. The class is judged on features of the
+*pretrained* trunk, by a probe that has not seen the patient: a trained network tells its training images' classes from
+anything.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from glas_wsol.components import Transform, compactness, cross_validated, prepar
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.networks.base import undecidable_part
 from glas_wsol.networks.components import FeatureComponentNetwork
-from glas_wsol.networks.folding import fold_batch_norm
+from glas_wsol.seeds import agreement
 
 __all__ = ["MaskSignals", "mask_signals"]
 
@@ -42,6 +43,8 @@ class MaskSignals:
         margin_error: its standard error over images.
         compactness: of the kept regions minus of the rest, a mean over images, see
             :func:`~glas_wsol.components.compactness`.
+        agreement: Cohen's kappa of the masks and those of the features' oriented component, a mean over images: a mask
+            that the class alone has made, of whatever parts happen to tell it, agrees with no structure of the tissue.
         kept: share of the pixels.
     """
 
@@ -49,6 +52,7 @@ class MaskSignals:
     margin: float
     margin_error: float
     compactness: float
+    agreement: float
     kept: float
 
 
@@ -65,7 +69,7 @@ def mask_signals(
     Args:
         network: images in [0, 1] to ``[B, 1 + c, H, W]``, channel 0 ``R-``; its method ``undecidable``, where it has
             one, to that channel alone.
-        features: a pretrained trunk; it need not be fitted. It is made ready for inference in place.
+        features: a pretrained trunk, fitted to the same data (:func:`~glas_wsol.components.fit_components`).
         data: items with ``image``, one ``label`` and, where known, ``group``: the training images, of which there are
             most. No mask.
         transform: reads an item: ``image`` to ``[3, H, W]`` in [0, 1].
@@ -76,10 +80,10 @@ def mask_signals(
         ConfigError: if all images are of one group.
     """
     network.to(device)
-    fold_batch_norm(features.to(device))
+    features.to(device)
     answer = undecidable_part(network)
     sides: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
-    shapes, kept = [], []
+    shapes, agreements, kept = [], [], []
     with eval_mode(network, features):
         for item in tqdm(data, "judging the masks"):
             image = read_image(item, transform, device)
@@ -90,6 +94,8 @@ def mask_signals(
             small = F.interpolate(mask, size=size, mode="area")[0, 0].cpu().numpy()
             shapes.append(compactness(small - 0.5))
             region = (F.interpolate(mask, size=x.shape[2:], mode="area") >= 0.5).to(x.dtype)
+            component = features.mask(x) >= 0.5
+            agreements.append(agreement(region.bool().cpu().numpy(), component.cpu().numpy()))
             for side, one in zip(sides, (region, 1 - region), strict=True):
                 side.append(features.region_features(x, one).cpu())
     labels = torch.tensor([int(item["label"]) for item in data])
@@ -104,5 +110,6 @@ def mask_signals(
         margin=float(differences.mean()),
         margin_error=standard_error(differences),
         compactness=float(np.mean(shapes)),
+        agreement=float(np.mean(agreements)),
         kept=float(np.mean(kept)),
     )

@@ -16,14 +16,14 @@ from torch import nn
 
 from glas_wsol import alarm
 from glas_wsol.alarm import ALARM, Alarm, judge_run, shipped_alarm
-from glas_wsol.components import compactness
+from glas_wsol.components import compactness, fit_components
 from glas_wsol.handlers import write_model
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.signals import MaskSignals, mask_signals
 from tests.test_components import colour_network, tissue
 
-GOOD = MaskSignals(information=0.8, margin=0.4, margin_error=0.1, compactness=0.2, kept=0.5)
-BAD = MaskSignals(information=0.1, margin=-0.3, margin_error=0.1, compactness=-0.1, kept=0.5)
+GOOD = MaskSignals(information=0.8, margin=0.4, margin_error=0.1, compactness=0.2, agreement=0.7, kept=0.5)
+BAD = MaskSignals(information=0.1, margin=-0.3, margin_error=0.1, compactness=-0.1, agreement=0.0, kept=0.5)
 
 
 class Says(nn.Module):
@@ -39,7 +39,9 @@ class Says(nn.Module):
 
 
 def signals(items: list[dict], masks: list[np.ndarray]) -> MaskSignals:
-    return mask_signals(Says(items, masks), colour_network(), items, lambda item: item, WholeTileInferer())
+    features, reads = colour_network(), (items, lambda item: item, WholeTileInferer())
+    fit_components(features, *reads)
+    return mask_signals(Says(items, masks), features, *reads)
 
 
 def test_a_mask_of_what_tells_the_class_has_all_signals_for_it_and_its_reverse_against_it():
@@ -54,6 +56,17 @@ def test_a_mask_of_what_tells_the_class_has_all_signals_for_it_and_its_reverse_a
     assert reverse.margin_error == pytest.approx(good.margin_error)
     assert reverse.compactness == pytest.approx(-good.compactness, abs=0.01)
     assert reverse.information < 0.3
+    assert good.agreement > 0.8, "the component of these colours is what is inside"
+    assert reverse.agreement < -0.7
+
+
+def test_a_mask_of_anything_else_agrees_with_no_structure():
+    items = tissue("discs", swapped=False)
+    halves = [np.arange(item["inside"].shape[1]) < item["inside"].shape[1] // 2 for item in items]
+    found = signals(
+        items, [np.broadcast_to(half, item["inside"].shape) for half, item in zip(halves, items, strict=True)]
+    )
+    assert abs(found.agreement) < 0.15
 
 
 def test_the_compactness_is_that_of_the_masks():
@@ -82,20 +95,22 @@ def test_an_empty_mask_is_judged_too():
 
 def test_calibration_is_the_minimum_of_the_penalised_likelihood():
     draw = np.random.default_rng(0)
-    runs = [MaskSignals(*draw.uniform([0, -0.3, 0.05, -0.1, 0.4], [1, 0.3, 0.1, 0.2, 0.6])) for _ in range(40)]
-    failed = [one.compactness + draw.normal(scale=0.05) < 0.05 for one in runs]
+    runs = [
+        MaskSignals(*draw.uniform([0, -0.3, 0.05, -0.1, -0.1, 0.4], [1, 0.3, 0.1, 0.2, 0.8, 0.6])) for _ in range(40)
+    ]
+    failed = [one.compactness + 0.2 * one.agreement + draw.normal(scale=0.05) < 0.1 for one in runs]
     judge = Alarm.calibrated(runs, failed, "what was drawn", strength=0.05)
     x = np.array([Alarm.evidence_of(one) for one in runs])
-    scale = x.std(axis=0)
+    scale = x.std(axis=0) * x.shape[1] ** 0.5
     z = (x - x.mean(axis=0)) / scale
 
     def objective(w: np.ndarray) -> float:  # two classes of opposite weights, as the probe's penalty shares them
-        score = np.where(failed, 1, -1) * (z @ w[:1] + w[1])
-        return np.logaddexp(0, -score).mean() + 0.05 / 2 * (w[:1] ** 2).sum() / 2
+        score = np.where(failed, 1, -1) * (z @ w[:2] + w[2])
+        return np.logaddexp(0, -score).mean() + 0.05 / 2 * (w[:2] ** 2).sum() / 2
 
-    best = minimize(objective, np.zeros(2), method="BFGS", options={"gtol": 1e-9}).x
-    np.testing.assert_allclose(judge.weights, best[:1] / scale, rtol=1e-3)
-    expected = 1 / (1 + np.exp(-(z @ best[:1] + best[1])))
+    best = minimize(objective, np.zeros(3), method="BFGS", options={"gtol": 1e-9}).x
+    np.testing.assert_allclose(judge.weights, best[:2] / scale, rtol=1e-3)
+    expected = 1 / (1 + np.exp(-(z @ best[:2] + best[2])))
     np.testing.assert_allclose([judge.score(one) for one in runs], expected, atol=1e-4)
 
 
@@ -115,7 +130,7 @@ def test_more_compact_masks_are_less_alarming():
 
 
 def test_extreme_signals_give_a_probability():
-    judge = Alarm((1e6,), 0.0, "")
+    judge = Alarm((1e6, 0.0), 0.0, "")
     for value in (-1e9, 1e9):
         assert 0 < judge.score(replace(GOOD, compactness=value, margin_error=0.0)) < 1
 

@@ -235,7 +235,7 @@ def fit(items: list[dict], network: FeatureComponentNetwork | None = None, **opt
 @pytest.mark.parametrize("swapped", [False, True])
 @pytest.mark.parametrize("speaking", ["discs", "ground"])
 def test_the_side_that_tells_the_class_is_kept_whatever_the_sign_of_the_component(speaking, swapped):
-    items = tissue(speaking, swapped)
+    items = tissue(speaking, swapped, n=96)
     network, found = fit(items, candidates=1)
     assert (found.compactness[0] > 0) is not swapped, "in one of both cases the component must be turned round"
     with torch.no_grad():
