@@ -112,6 +112,9 @@ def half_floats() -> dict[str, Any]:
     batch["image"] = batch["image"].float()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     half = {"amp": True, "amp_kwargs": {"dtype": torch.float16}}
+    half["loss_function"] = MinMaxEntropyLoss(
+        0.01, 0.01, 0.01
+    )  # small: nothing else overflows at the scaler's first scale
     shared = SharedTraining(network, optimizer)
     trainer = MinMaxEntropyTrainer(
         "cpu", 1, [batch] * 3, network, optimizer, decollate=False, train_handlers=[shared], passes=1, **half

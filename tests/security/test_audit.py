@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -244,7 +245,7 @@ def test_a_run_warns_once_of_what_is_strange_and_not_of_what_is_shipped(tmp_path
     (message,) = caplog.messages
     assert "x#_target_: 'os.system'" in message
     assert "and 1 more" in message
-    assert f"audit {SHIPPED[0]} '{tmp_path}/a b.json'" in message
+    assert f"audit {shlex.quote(str(SHIPPED[0]))} '{tmp_path}/a b.json'" in message
 
 
 @pytest.mark.parametrize(
