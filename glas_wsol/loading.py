@@ -24,7 +24,7 @@ from glas_wsol.errors import ConfigError, ImageFileError, WeightsError
 from glas_wsol.localization import PRESENCE, THRESHOLD, Localization, LocalizePredictiond
 from glas_wsol.mpp import check_mpp
 from glas_wsol.networks import build_network, fold_batch_norm
-from glas_wsol.opinions import AskingInferer
+from glas_wsol.opinions import AskingInferer, presence_of
 from glas_wsol.provenance import provenance_of
 from glas_wsol.transforms import MAX_PIXELS, read_rgb
 
@@ -129,8 +129,7 @@ class Localizer:
             item["pred"] = self._inferer(batch, self.network)[0]
             item.update({key: said[0] for key, said in self._inferer.opinions.items()})
             if self._several:
-                views = [self.network.presence(view)[0] for view in self._inferer.views(batch)]
-                item[PRESENCE] = torch.stack(views).mean(dim=0)
+                item[PRESENCE] = presence_of(self.network, self._inferer, batch)[0]
         item["image"] = MetaTensor(values, meta={"filename_or_obj": path})
         found: Localization = self._postprocessing(item)["localization"]
         return found if size is None else replace(found, mpp=size)

@@ -18,7 +18,7 @@ from glas_wsol.networks.ensemble import EnsembleNetwork
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 from glas_wsol.networks.refined import RefinedNetwork
 
-__all__ = ["DECIDABLE", "LOCALIZER", "UNDECIDABLE", "AskingInferer", "Opinion", "Opinions", "consult"]
+__all__ = ["DECIDABLE", "LOCALIZER", "UNDECIDABLE", "AskingInferer", "Opinion", "Opinions", "consult", "presence_of"]
 
 LOCALIZER = "localizer_opinion"
 """Key of an evaluated item: ``[c]``, what M says of the whole image."""
@@ -130,6 +130,7 @@ class AskingInferer(WholeTileInferer):
         kwargs: of :class:`~glas_wsol.inferers.WholeTileInferer`.
 
     Attributes:
+        asked: the argument ``opinions``.
         opinions: of the last call, as :func:`consult` gives them.
 
     Raises:
@@ -139,12 +140,12 @@ class AskingInferer(WholeTileInferer):
     def __init__(self, *args: Any, opinions: str = "all", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         choose("opinions", opinions, ("all", "class", "localizer"))
-        self._asked = opinions
+        self.asked = opinions
         self.opinions: dict[str, Tensor] = {}
 
     def settings(self) -> dict[str, Any]:
         """What a result depends on besides the network, as JSON values."""
-        return {**super().settings(), "opinions": self._asked}
+        return {**super().settings(), "opinions": self.asked}
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Predict, and ask.
@@ -161,10 +162,26 @@ class AskingInferer(WholeTileInferer):
         said: list[dict[str, Tensor]] = []
 
         def ask(view: Tensor) -> Tensor:
-            prediction, opinions = consult(network, view, self._asked)
+            prediction, opinions = consult(network, view, self.asked)
             said.append(opinions)
             return prediction
 
         prediction = super().__call__(inputs, ask, *args, **kwargs)
         self.opinions = {key: torch.stack([one[key] for one in said]).mean(dim=0) for key in said[0]}
         return prediction
+
+
+def presence_of(network: Any, inferer: WholeTileInferer, image: Tensor) -> Tensor:
+    """How probable each class is of an image that may have several, after the inferer has predicted it.
+
+    Args:
+        network: has ``presence``.
+        inferer: that predicted; where it asks M only, M has said it already.
+        image: ``[B, 3, H, W]``, in [0, 1].
+
+    Returns:
+        ``[B, c]``, in [0, 1], the mean over the inferer's views.
+    """
+    if isinstance(inferer, AskingInferer) and inferer.asked == "localizer":
+        return inferer.opinions[LOCALIZER].to(image.dtype)
+    return torch.stack([network.presence(view) for view in inferer.views(image)]).mean(dim=0)

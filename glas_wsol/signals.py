@@ -1,11 +1,12 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
 """What images, their class labels and a model's masks say of how far the masks can be trusted; no outline is needed.
 
-Three witnesses. The class: it should be told by what the mask keeps and not by what it leaves (equations 3 and 6 of the
-paper, as a test). The shape: bodies are kept and the ground between them is left. The structure of the tissue, as the
-features' oriented component sees it, which no training had a part in. The class is judged on features of the
-*pretrained* trunk, by a probe that has not seen the patient: a trained network tells its training images' classes from
-anything.
+Two witnesses that a mask was not made from. The class: it should be told by what the mask keeps and not by what it
+leaves (equations 3 and 6 of the paper, as a test). The shape: bodies are kept and the ground between them is left. The
+class is judged on features of the *pretrained* trunk, by a probe that has not seen the patient: a trained network tells
+its training images' classes from anything. And one that is not independent of every mask: the structure of the tissue,
+as the features' oriented component sees it. It also teaches the second stage of the recommended recipe, whose masks
+agree with it also where it is wrong; then the shape has to speak.
 """
 
 from __future__ import annotations

@@ -172,3 +172,18 @@ def test_what_cannot_be_judged_says_why(run, tmp_path, caplog, change, why):
         assert run(items) is None
     assert why in caplog.text
     assert (tmp_path / "model.json").read_text() == card
+
+
+def test_of_many_images_enough_are_looked_at(run, monkeypatch):
+    looked_at = []
+    judged = alarm.mask_signals
+
+    def signals_of(network, features, data, *others):
+        looked_at.extend(data)
+        return judged(network, features, data, *others)
+
+    monkeypatch.setattr(alarm, "mask_signals", signals_of)
+    monkeypatch.setattr(alarm, "_ENOUGH", 3)
+    items = tissue("discs", swapped=False, n=8)
+    assert run(items) is not None
+    assert [id(one) for one in looked_at] == [id(one) for one in items[::3]]

@@ -92,6 +92,10 @@ def prepare(
     for source in map(Path, sources):
         if not source.exists():
             raise ArchiveError("nothing is here", source, f"{wanted.name} is had from: {wanted.page}")
+        if source.is_dir() and target.is_relative_to(source.absolute()):
+            raise OutputError("the new folder lies in the one it is made from", target, "name a folder outside")
+        if sha256 and (source.is_dir() or len(sources) > 1):
+            raise ArchiveError("a digest is of one archive", source, "leave --sha256 out, or name one archive")
     draft = target.parent / f".{uuid.uuid4().hex}.part"
     try:
         places = [_unpacked(Path(source), draft / str(n), sha256) for n, source in enumerate(sources)]

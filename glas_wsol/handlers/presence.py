@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
 from monai.networks.utils import eval_mode
@@ -15,6 +14,7 @@ from glas_wsol.errors import ConfigError
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.labels import is_several
 from glas_wsol.localization import PRESENCE
+from glas_wsol.opinions import presence_of
 
 __all__ = ["ClassPresence"]
 
@@ -51,5 +51,5 @@ class ClassPresence:
     def __call__(self, engine: Engine) -> None:
         """Ask the network."""
         with eval_mode(self.network):  # no gradient either
-            views = self.inferer.views(engine.state.output[Keys.IMAGE])
-            engine.state.output[PRESENCE] = torch.stack([self.network.presence(view) for view in views]).mean(dim=0)
+            image = engine.state.output[Keys.IMAGE]
+            engine.state.output[PRESENCE] = presence_of(self.network, self.inferer, image)

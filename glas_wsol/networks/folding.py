@@ -21,7 +21,7 @@ def fold_batch_norm(network: Network) -> Network:
 
     Running statistics are constants, so that a convolution and the batch normalisation after it are one convolution
     with other weights: exact but for the order in which numbers are rounded. Convolutions are laid out channels last,
-    in which both CPUs and GPUs do them faster. The network can no longer be trained, and its weights' names are
+    in which CPUs do them faster. The network can no longer be trained, and its weights' names are
     others: load weights first.
 
     Args:

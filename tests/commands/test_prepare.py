@@ -197,3 +197,13 @@ def test_counts_and_files_of_birds_are_looked_at(birds, tmp_path):
     with pytest.raises(DatalistError, match=f"segmentations: no mask of {third.stem}"):
         prepare("cub", [tmp_path / "mine"], tmp_path / "CUB", distributed=FEW)
     assert not (tmp_path / "CUB").exists()
+
+
+def test_an_output_in_its_own_source_and_a_digest_of_no_one_archive_are_refused(warwick, archive, tmp_path):
+    with pytest.raises(OutputError, match="lies in the one it is made from"):
+        prepare("glas", [warwick], warwick / "ready")
+    assert not list(warwick.glob(".*")), "nothing temporary is left"
+    for sources in ([warwick], [archive, archive]):
+        with pytest.raises(ArchiveError, match="a digest is of one archive"):
+            prepare("glas", sources, tmp_path / "out", sha256="0" * 64)
+    assert not list(tmp_path.iterdir())

@@ -11,6 +11,7 @@ from glas_wsol.errors import ConfigError
 from glas_wsol.handlers import ClassPresence
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.networks import ClassActivationNetwork, EnsembleNetwork, FixedMaskNetwork
+from glas_wsol.opinions import AskingInferer
 from tests.conftest import tiny_network, tiny_trunk
 
 IMAGE = torch.rand(2, 3, 70, 101, generator=torch.Generator().manual_seed(0))
@@ -76,3 +77,15 @@ def test_labels_of_the_other_kind_are_refused_in_one_line():
         ClassPresence(cam, inferer, "two")
     for network, word in ((cam, "one"), (several(), "several"), (FixedMaskNetwork("stain"), "several")):
         assert ClassPresence(network, inferer, word).several == (word == "several" and network.names_class)
+
+
+def test_where_m_alone_is_asked_the_presence_is_what_it_says_and_c_is_not_run(monkeypatch):
+    network = several()
+    monkeypatch.setattr(type(network), "classify", lambda *_: pytest.fail("C was run"))
+    inferer = AskingInferer(0.5, flips="horizontal", opinions="localizer")
+    found = output_of(network, inferer)["presence"]
+    expected = []
+    for image in (IMAGE, IMAGE.flip(-1)):
+        with torch.no_grad():
+            expected.append(network.localize(network.normalise(inferer.prepare(image)[0])).logits.sigmoid())
+    torch.testing.assert_close(found, sum(expected) / 2)
