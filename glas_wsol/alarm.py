@@ -136,37 +136,29 @@ def judge_run(
         ``score`` (how probable it is that the run failed, in (0, 1)), ``verdict`` (in words) and ``signals``. None
         where it cannot be judged: several classes per image, a trunk that is not pretrained, images of one patient.
     """
-    return distributed.on_main(lambda: _judged(network, checkpoint, features, data, transform, inferer, device))
 
+    def judge() -> dict[str, Any] | None:
+        card = model_card(str(checkpoint))
+        if ALARM in card:
+            return card[ALARM]
+        why = _unjudged(features, data)
+        if why:
+            logger.info("whether the masks can be trusted is not judged: %s", why)
+            return None
+        load_checkpoint(network, checkpoint)
+        some = data[:: math.ceil(len(data) / _ENOUGH)]
+        fit_components(fold_batch_norm(features), some, transform, inferer, device)
+        signals = mask_signals(network, features, some, transform, inferer, device)
+        alarm = shipped_alarm()
+        score = alarm.score(signals)
+        found = {"score": score, "verdict": alarm.verdict(score), "signals": asdict(signals)}
+        with atomic_write(Path(checkpoint).with_suffix(".json"), "w") as file:
+            file.write(json.dumps({**card, ALARM: found}, indent=4) + "\n")
+        level = logging.INFO if score < _SURE else logging.WARNING
+        logger.log(level, "%s (probability of failure %.2f, judged without any outline)", found["verdict"], score)
+        return found
 
-def _judged(
-    network: nn.Module,
-    checkpoint: str | Path,
-    features: FeatureComponentNetwork,
-    data: Sequence[Mapping[str, Any]],
-    transform: Transform,
-    inferer: WholeTileInferer,
-    device: str | torch.device,
-) -> dict[str, Any] | None:
-    card = model_card(str(checkpoint))
-    if ALARM in card:
-        return card[ALARM]
-    why = _unjudged(features, data)
-    if why:
-        logger.info("whether the masks can be trusted is not judged: %s", why)
-        return None
-    load_checkpoint(network, checkpoint)
-    data = data[:: math.ceil(len(data) / _ENOUGH)]
-    fit_components(fold_batch_norm(features), data, transform, inferer, device)
-    signals = mask_signals(network, features, data, transform, inferer, device)
-    alarm = shipped_alarm()
-    score = alarm.score(signals)
-    found = {"score": score, "verdict": alarm.verdict(score), "signals": asdict(signals)}
-    with atomic_write(Path(checkpoint).with_suffix(".json"), "w") as file:
-        file.write(json.dumps({**card, ALARM: found}, indent=4) + "\n")
-    level = logging.INFO if score < _SURE else logging.WARNING
-    logger.log(level, "%s (probability of failure %.2f, judged without any outline)", found["verdict"], score)
-    return found
+    return distributed.on_main(judge)
 
 
 def _unjudged(features: FeatureComponentNetwork, data: Sequence[Mapping[str, Any]]) -> str:

@@ -188,6 +188,8 @@ class RefinedNetwork(TileNetwork):
         Returns:
             ``[B, 1 + c, H, W]``, the prediction, and ``[B, c]``, class scores.
         """
+        if self.asks_localizer:  # whose scores named the class: not computed twice
+            return self.localizer_answer(image)
         prediction, features = self._answer(image)
         return prediction, self.base.logits_of(features)
 
@@ -199,9 +201,8 @@ class RefinedNetwork(TileNetwork):
             image: ``[B, 3, H, W]``, in [0, 1].
         """
         localized = self.localize(self.normalise(image))
-        return distribution(
-            localized.mask.clamp(min=self.least_kept), localized.logits.softmax(dim=1)
-        ), localized.logits
+        mask = localized.mask.clamp(min=self.least_kept)
+        return distribution(mask, localized.logits.softmax(dim=1)), localized.logits
 
     def _answer(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The prediction, and the features it was made of."""
