@@ -19,12 +19,7 @@ told by the image labels themselves, and is no matter of this alarm.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
-import random
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -33,16 +28,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from monai.metrics import compute_roc_auc
+from sets import CONFIGS, bundle_run, held_out, named, sets_of, write_table
 from tqdm import tqdm
 
 from glas_wsol import alarm
 from glas_wsol.alarm import ALARM, Alarm, shipped_alarm
-from glas_wsol.bundle import resolve_dataset
-from glas_wsol.data import load_datalist
 from glas_wsol.signals import MaskSignals
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = ROOT / "bundles" / "glas_minmax_entropy" / "configs"
 USUAL = {"scale": 1.0, "crop_size": 192, "epochs": 3}
 HARDLY = {"scale": 1.0, "crop_size": 192, "epochs": 1}
 FIRST_STAGE = {"teachers#components": 0.0, "teachers#stain": 0.0, "teachers#stage_one": 1.0}
@@ -77,83 +69,25 @@ class Outcome:
         return min(self.f1_foreground, self.f1_background) < FAILED_F1
 
 
-def write_table(path: Path, rows: Sequence[dict[str, str]], shuffled: bool) -> None:
-    """A datalist; the labels of its training images permuted or not."""
-    rows = [dict(row) for row in rows]
-    if shuffled:
-        training = [row for row in rows if row["split"] == "train"]
-        labels = [row["label"] for row in training]
-        random.Random(1).shuffle(labels)  # noqa: S311 - no secret
-        for row, label in zip(training, labels, strict=True):
-            row |= {"label": label, "group": row["image"]}
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["image", "label", "mask", "group", "split"])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def split_table(source: Path) -> list[dict[str, str]]:
-    """Rows of a table with a fifth of its groups held out."""
-    with source.open(newline="", encoding="utf-8") as file:
-        rows = [{key: row[key] for key in ("image", "label", "mask", "group")} for row in csv.DictReader(file)]
-    groups = sorted({row["group"] for row in rows})
-    random.Random(0).shuffle(groups)  # noqa: S311 - no secret
-    held_out = set(groups[: len(groups) // 5])
-    return [{**row, "split": "valid" if row["group"] in held_out else "train"} for row in rows]
-
-
-def phantom_rows(folder: Path, seed: int, confounded: bool) -> list[dict[str, str]]:
-    """Rows of a phantom, drawn where it is not."""
-    options = {"seed": seed, "train": 40, "test": 12, "size": [272, 400], "scale": 1.0, "confounded": confounded}
-    datalist = load_datalist(resolve_dataset("phantom", str(folder), "tissue", options), fold="stratified-0")
-    return [
-        {
-            "image": item["image"],
-            "label": datalist.classes[item["label"]],
-            "mask": item["mask"],
-            "group": Path(item["image"]).stem,
-            "split": split,
-        }
-        for split in ("train", "valid", "test")
-        for item in datalist.select(split, masks=True)
-    ]
-
-
 def train_and_evaluate(output: Path, table: Path, variant: str, split: str) -> int:
     """Both stages and their evaluation, by the bundle; the exit status of the first command that fails, else 0."""
-    train = f"'{CONFIGS}/train.json'"
-    flags = [f"--{name}={value}" for name, value in VARIANTS[variant].items()]
-    common = ["--dataset_dir", str(table), "--output_dir", str(output), *flags]
-    output.mkdir(parents=True, exist_ok=True)
-    for log, files, more in (
-        ("train.log", f"[{train}]", []),
-        ("eval.log", f"[{train},'{CONFIGS}/evaluate.json']", ["--split", split]),
-    ):
-        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", files, *common, *more]
-        with (output / log).open("w", encoding="utf-8") as file:
-            environment = {"OMP_NUM_THREADS": "1", **os.environ}
-            status = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file, env=environment).returncode
-        if status:
-            return status
-    return 0
+    settings = {"dataset_dir": table, "output_dir": output, **VARIANTS[variant]}
+    train = [CONFIGS / "train.json"]
+    return bundle_run(output / "train.log", train, settings) or bundle_run(
+        output / "eval.log", [*train, CONFIGS / "evaluate.json"], {**settings, "split": split}
+    )
 
 
 def run(output: Path, tables: dict[str, Path], phantoms: int, jobs: int) -> None:
     """Train every variant on every set; what is finished is left as it is."""
     output.mkdir(parents=True, exist_ok=True)
-    rows = {name: split_table(path) for name, path in tables.items()}
-    for seed in range(1, phantoms + 1):
-        for kind in ("neutral", "confounded"):
-            folder = output / "phantoms" / f"{kind}_{seed}"
-            rows[f"phantom_{kind}_{seed}"] = phantom_rows(folder, seed, kind == "confounded")
     todo = []
-    for name, some in rows.items():
+    for name, some in sets_of(output, tables, phantoms).items():
         for shuffled in (False, True):
             write_table(output / f"{name}{'_shuffled' * shuffled}.csv", some, shuffled)
-        split = "test" if name.startswith("phantom") else "valid"
         for variant in VARIANTS:
             table = output / f"{name}{'_shuffled' * (variant == 'shuffled')}.csv"
-            todo.append((output / "runs" / name / variant, table, variant, split))
+            todo.append((output / "runs" / name / variant, table, variant, held_out(name)))
     with ThreadPoolExecutor(jobs) as pool:
         ended = pool.map(lambda one: train_and_evaluate(*one), todo)
         for (folder, *_), status in tqdm(zip(todo, ended, strict=True), "runs", len(todo)):
@@ -216,12 +150,6 @@ def calibrate(folder: Path, write: bool) -> None:
         path = Path(alarm.__file__).with_name("alarm.json")
         path.write_text(json.dumps(asdict(judge), indent=4) + "\n", encoding="utf-8")
         print(f"written to {path.name}")
-
-
-def named(text: str) -> tuple[str, Path]:
-    """``NAME=PATH``."""
-    name, _, path = text.partition("=")
-    return name, Path(path)
 
 
 def main() -> None:
