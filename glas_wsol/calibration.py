@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""One temperature that makes class probabilities honest, from image labels alone."""
+"""One temperature that makes class probabilities no surer than the images seen allow, from image labels alone."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ _LEAST_LOG = np.log(1e-12)  # of a probability that float32 rounded to 0
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
-    """The temperature ``T`` with the least mean ``-log softmax(logits / T)[label]``, in [0.05, 20].
+    """The temperature ``T`` with the least mean cross-entropy of ``softmax(logits / T)`` and the labels, in [0.05, 20].
 
     It changes confidences only: never the class, nor any mask. Above 1 the classifier was too sure. No pixel label has
-    any part in it. The images must not be those that are evaluated, nor those that were trained on.
+    any part in it. The images must not be those that were trained on.
 
-    Where every image is classified right, the loss falls for ever as ``T`` does and says nothing of how sure to be:
-    then, and where there are fewer than ten images or labels of one class only, the temperature is 1.
+    A label is not taken for certain: of a class seen in n images it stands for a probability of ``(n + 1) / (n + c)``,
+    and every other class for ``1 / (n + c)`` (Laplace's rule of succession; for two classes Platt's targets). So few
+    images that were all classified right do not make a classifier sure without bound. Where there are fewer than ten
+    images, or labels of one class only, the temperature is 1.
 
-    Source: Guo et al., On calibration of modern neural networks, ICML 2017.
+    Sources: Guo et al., On calibration of modern neural networks, ICML 2017; Platt, Probabilistic outputs for support
+    vector machines, 1999.
 
     Args:
         logits: ``[N, c]``, or logarithms of probabilities; of a probability 0, minus infinity, as of 1e-12.
@@ -46,13 +49,12 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
         raise ValueError("logits must be finite, or minus infinity for some of an image's classes")
     if len(classes) < LEAST_IMAGES or len(np.unique(classes)) < 2:
         return 1.0
-    classes = classes.astype(int)[:, None]
-    of_label = np.take_along_axis(scores, classes, axis=1)[:, 0]
-    if (of_label >= scores.max(axis=1)).all():
-        return 1.0
+    classes = classes.astype(int)
+    seen = np.bincount(classes)[classes][:, None] + scores.shape[1]
+    targets = (1 + (seen - scores.shape[1]) * (np.arange(scores.shape[1]) == classes[:, None])) / seen
 
     def loss(log_temperature: float) -> float:
-        return -float(np.take_along_axis(log_softmax(scores / np.exp(log_temperature), axis=1), classes, axis=1).mean())
+        return -float((targets * log_softmax(scores / np.exp(log_temperature), axis=1)).sum(axis=1).mean())
 
     found = minimize_scalar(loss, bounds=(np.log(_LOWEST), np.log(_HIGHEST)), method="bounded")
     return float(np.exp(found.x))

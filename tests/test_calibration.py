@@ -20,7 +20,15 @@ def sampled(n: int, classes: int, temperature: float, seed: int = 0) -> tuple[np
 
 
 def loss(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
-    return float(torch.nn.functional.cross_entropy(torch.from_numpy(logits / temperature), torch.from_numpy(labels)))
+    """Cross-entropy with the labels by Laplace's rule, written down image by image."""
+    images, classes = logits.shape
+    target = np.full((images, classes), np.nan)
+    for i, label in enumerate(labels):
+        n = sum(labels == label)
+        target[i] = 1 / (n + classes)
+        target[i, label] = (n + 1) / (n + classes)
+    assert np.allclose(target.sum(axis=1), 1)
+    return float(torch.nn.functional.cross_entropy(torch.from_numpy(logits / temperature), torch.from_numpy(target)))
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -30,10 +38,20 @@ def test_a_known_temperature_is_found(classes, temperature):
 
 
 def test_of_two_classes_and_one_margin_it_is_known_in_closed_form():
-    # 15 of 20 right, all with a margin of 4: p = 3/4 needs 4 / T = log 3.
+    # Class 0 is said of all, with a margin of 4; 15 of 20 have it. A label of 15 images stands for 16/17, one of 5 for
+    # 6/7, so that on average class 0 has p, and log(p / (1 - p)) = 4 / T.
     logits, labels = np.tile([4.0, 0.0], (20, 1)), np.repeat([0, 1], [15, 5])
-    assert fit_temperature(logits, labels) == pytest.approx(4 / np.log(3), rel=1e-4)
-    assert fit_temperature(logits + 7, labels) == pytest.approx(4 / np.log(3), rel=1e-4)
+    p = (15 * 16 / 17 + 5 * 1 / 7) / 20
+    expected = 4 / np.log(p / (1 - p))
+    assert fit_temperature(logits, labels) == pytest.approx(expected, rel=1e-4)
+    assert fit_temperature(logits + 7, labels) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("n", [5, 50])
+def test_where_all_is_right_confidence_is_what_so_many_images_allow(n):
+    # n of each of two classes, each right by a margin of 3: sure to (n + 1) / (n + 2), so log(n + 1) = 3 / T.
+    logits = np.repeat([[3.0, 0.0], [0.0, 3.0]], n, axis=0)
+    assert fit_temperature(logits, np.repeat([0, 1], n)) == pytest.approx(3 / np.log(n + 1), rel=1e-4)
 
 
 def test_no_other_temperature_has_a_lower_loss():
@@ -64,10 +82,9 @@ def test_of_few_images_there_is_none(n):
     assert fit_temperature(logits, labels) != 1
 
 
-def test_of_one_class_or_where_all_is_right_there_is_none():
+def test_of_one_class_there_is_none():
     logits = sampled(30, 2, 5.0)[0]
     assert fit_temperature(logits, np.zeros(30, int)) == 1
-    assert fit_temperature(logits, logits.argmax(axis=1)) == 1
 
 
 def test_bounds_hold_where_the_answers_are_worse_than_chance():

@@ -7,8 +7,8 @@ import io
 import json
 import logging
 import math
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ class RunCheckpoint:
         network: the plain network, without any wrapper.
         optimizer: its optimiser.
         lr_scheduler: its schedule.
-        evaluator: the engine that validates; its ``best_metric`` decides.
+        evaluator: the engine that validates; its ``best_metric`` decides. Where it measures a ``temperature``
+            (:class:`~glas_wsol.metrics.Temperature`), the model is written with it; training goes on without.
         early_stop: saved and restored with the run; or None.
         card: what ``model.json`` says of the model, JSON values only.
         recipe: settings that must be the same when the run is taken up again, JSON values only.
@@ -104,7 +105,8 @@ class RunCheckpoint:
             return
         metrics = {k: v for k, v in evaluator.state.metrics.items() if isinstance(v, (int, float)) and math.isfinite(v)}
         card = {**self.card, "epoch": evaluator.state.epoch, "validation": metrics, "recipe": self._trained_with}
-        write_model(self.network, self.directory, card)
+        with _at_temperature(self.network, metrics.get("temperature", 1.0)):
+            write_model(self.network, self.directory, card)
 
     def keep_last(self, trainer: Engine) -> None:
         """Save the state after a whole epoch."""
@@ -220,6 +222,21 @@ def write_model(network: torch.nn.Module, directory: str | Path, card: Mapping[s
     card = {**card, "network": settings_of(network), "sha256": sha256_of(folder / "model.pt")}
     with atomic_write(folder / "model.json", "w") as file:
         file.write(json.dumps(card, indent=4) + "\n")
+
+
+@contextmanager
+def _at_temperature(network: torch.nn.Module, factor: float) -> Iterator[None]:
+    """The network whose class scores are divided by a factor more, for as long as it is written."""
+    temperature = getattr(network, "temperature", None)
+    if temperature is None:
+        yield
+        return
+    before = temperature.clone()
+    temperature.mul_(factor)
+    try:
+        yield
+    finally:
+        temperature.copy_(before)
 
 
 def _save(state: Mapping[str, Any], path: Path) -> None:

@@ -10,6 +10,7 @@ from glas_wsol.metrics.calibration import (
     CalibrationError,
     MaskCalibrationError,
     Reliability,
+    Temperature,
     class_reliability,
     mask_reliability,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "RocAuc",
     "RowMetric",
     "SelectionScore",
+    "Temperature",
     "bootstrap",
     "class_reliability",
     "interval",

@@ -10,14 +10,22 @@ from typing import Any
 import numpy as np
 import torch
 
+from glas_wsol.calibration import fit_temperature
 from glas_wsol.labels import LEAST_PROBABILITY
-from glas_wsol.metrics.base import MeasureMetric
+from glas_wsol.metrics.base import MeasureMetric, RowMetric
 from glas_wsol.metrics.bins import BINS, mass_bins, width_bins
 from glas_wsol.metrics.bootstrap import bootstrap, redraw, share_interval
 from glas_wsol.metrics.items import soft_map, true_mask
 from glas_wsol.metrics.measures import MEASURES
 
-__all__ = ["CalibrationError", "MaskCalibrationError", "Reliability", "class_reliability", "mask_reliability"]
+__all__ = [
+    "CalibrationError",
+    "MaskCalibrationError",
+    "Reliability",
+    "Temperature",
+    "class_reliability",
+    "mask_reliability",
+]
 
 
 class CalibrationError(MeasureMetric):
@@ -68,6 +76,23 @@ class MaskCalibrationError(MeasureMetric):
         soft, truth = soft_map(item).ravel(), truth.ravel()
         bins = width_bins(soft)
         return np.concatenate([np.bincount(bins, weights=w, minlength=BINS) for w in (None, soft, truth)])
+
+
+class Temperature(RowMetric):
+    """What the class scores should be divided by, see :func:`~glas_wsol.calibration.fit_temperature`.
+
+    Images without probabilities and images that may have several classes are left out; without any it is 1.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(self._row, lambda rows: fit_temperature(rows[:, 1:], rows[:, 0].astype(int)), empty=1.0)
+
+    @staticmethod
+    def _row(item: Mapping[str, Any]) -> list[float] | None:
+        if item.get("probabilities") is None or torch.as_tensor(item["label"]).numel() > 1:
+            return None
+        probabilities = torch.as_tensor(item["probabilities"]).detach().cpu().double()
+        return [float(item["label"]), *probabilities.log().tolist()]
 
 
 @dataclass(frozen=True, eq=False)

@@ -111,6 +111,9 @@ class TileNetwork(nn.Module):
         map_stride: px between two positions of the features that the heads read: 32 (default, the paper's), 16 or 8.
 
     Attributes:
+        temperature: ``[]``, above 0: class scores are divided by it to become probabilities. 1 in training; in a
+            trained model what makes its confidences honest on validation images, see
+            :func:`~glas_wsol.calibration.fit_temperature`.
         supervision: what it learns from: ``"image labels"``, ``"pixel labels"`` or ``"none"``.
         names_class: whether ``p(class k)`` is an answer; if not, it is 1 / c and no class is to be reported.
         smallest_side: least height and width in px; below it, the trunk has no feature position left.
@@ -147,6 +150,7 @@ class TileNetwork(nn.Module):
             ("pixel_std", self.trunk.pixel_std if pixel_std is None else pixel_std),
         ):
             self.register_buffer(name, torch.tensor(list(values), dtype=torch.float32).view(1, 3, 1, 1))
+        self.register_buffer("temperature", torch.ones(()))
 
     def train(self, mode: bool = True) -> TileNetwork:
         """Set training mode; the trunk's batch normalisation stays in evaluation mode where it is frozen."""
@@ -167,6 +171,23 @@ class TileNetwork(nn.Module):
             ``[B, 3, H, W]``, the ``X`` of the paper.
         """
         return (image - self.pixel_mean) / self.pixel_std
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Class scores as probabilities.
+
+        Args:
+            logits: ``[B, c]``.
+
+        Returns:
+            ``[B, c]``, in [0, 1]; each row sums to 1.
+        """
+        return (logits / self.temperature).softmax(dim=1)
+
+    @torch.jit.unused
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Models of versions without a temperature have none, which is 1."""
+        state_dict.setdefault(f"{prefix}temperature", torch.ones(()))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """The trunk's features from its last stage to that of ``map_stride``, the finer ones rescaled.

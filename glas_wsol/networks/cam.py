@@ -116,7 +116,7 @@ class ClassActivationNetwork(TileNetwork):
             evidence = maps.gather(1, index)
         else:
             evidence = self._from_gradient(join(features), predicted)
-        return distribution(score_map(evidence, image.shape[2], image.shape[3]), logits.softmax(dim=1))
+        return distribution(score_map(evidence, image.shape[2], image.shape[3]), self.probabilities(logits))
 
     @torch.jit.unused
     def _from_gradient(self, features: Tensor, predicted: Tensor) -> Tensor:

@@ -162,7 +162,7 @@ class FeatureComponentNetwork(TileNetwork):
         x = self.normalise(image)
         mask = self.mask(x)
         # A class can be read from the channels of an empty mask too: float32 holds 1e-6 p as exactly as p.
-        return distribution(mask.clamp(min=1e-6), self.logits(x, mask).softmax(dim=1))
+        return distribution(mask.clamp(min=1e-6), self.probabilities(self.logits(x, mask)))
 
     @torch.jit.unused
     def settings(self) -> dict[str, Any]:

@@ -199,9 +199,10 @@ class MinMaxEntropyNetwork(TileNetwork):
             logits: ``[B, c]``, of M or of C.
 
         Returns:
-            ``[B, c]``, in [0, 1]; each row sums to 1, unless an image may have several classes.
+            ``[B, c]``, in [0, 1]; each row sums to 1, unless an image may have several classes: those know no
+            temperature.
         """
-        return logits.sigmoid() if self.several else logits.softmax(dim=1)
+        return logits.sigmoid() if self.several else (logits / self.temperature).softmax(dim=1)
 
     def classify(self, x: Tensor) -> Tensor:
         """One forward of C.
@@ -262,7 +263,7 @@ class MinMaxEntropyNetwork(TileNetwork):
     def _prediction(self, localized: Localized, mask: Tensor, logits: Tensor) -> Tensor:
         """``[B, 1 + c, H, W]`` of a mask and class scores."""
         if not self.several:
-            return distribution(mask, logits.softmax(dim=1))
+            return distribution(mask, self.probabilities(logits))
         # As a softmax of logarithms, finite also where all p(k) or all regions are too small for float32.
         weights = F.logsigmoid(logits).unsqueeze(2).unsqueeze(3) + localized.mask.clamp(min=1e-30).log()
         shares = weights.masked_fill(~self._named(localized), -torch.inf).softmax(dim=1)

@@ -144,18 +144,6 @@ class RefinedNetwork(TileNetwork):
         return self.base.classify(x)
 
     @torch.jit.unused
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Class scores as probabilities.
-
-        Args:
-            logits: ``[B, c]``, of :meth:`localize` or :meth:`classify`.
-
-        Returns:
-            ``[B, c]``, in [0, 1]; each row sums to 1.
-        """
-        return logits.softmax(dim=1)
-
-    @torch.jit.unused
     def undecidable(self, image: Tensor) -> Tensor:
         """``R-`` alone, without naming a class.
 
@@ -202,7 +190,7 @@ class RefinedNetwork(TileNetwork):
         """
         localized = self.localize(self.normalise(image))
         mask = localized.mask.clamp(min=self.least_kept)
-        return distribution(mask, localized.logits.softmax(dim=1)), localized.logits
+        return distribution(mask, self.probabilities(localized.logits)), localized.logits
 
     def _answer(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The prediction, and the features it was made of."""
@@ -217,7 +205,7 @@ class RefinedNetwork(TileNetwork):
             logits = self.base.logits_of(features)
         else:
             logits = self.base.classify(x * self.base.localize_from(features, x.shape[2], x.shape[3]).mask)
-        return distribution(mask, logits.softmax(dim=1)), features
+        return distribution(mask, self.probabilities(logits)), features
 
     @torch.jit.unused
     def parameter_groups(self, trunk_lr: float, head_lr: float) -> list[dict[str, Any]]:

@@ -105,6 +105,10 @@ def fetch(url: str) -> Path:
     return target
 
 
+LATER = ("temperature",)
+"""Buffers that older models lack; their networks know what to put in their place."""
+
+
 def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], where: object, fix: str) -> None:
     """Load every tensor into its place, or say in one line which do not fit.
 
@@ -118,7 +122,8 @@ def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], where: o
         WeightsError: if a name is missing, unexpected or of another shape.
     """
     own = module.state_dict()
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    absent = {name for name in own.keys() - state.keys() if name.rpartition(".")[2] not in LATER}
+    missing, unexpected = sorted(absent), sorted(state.keys() - own.keys())
     reshaped = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
     if missing or unexpected or reshaped:
         faults = [

@@ -267,3 +267,14 @@ def test_a_floor_does_not_take_the_place_of_a_trained_model(tmp_path):
     write_model(Network(3, 2), tmp_path / "other", {"method": "all_ones"})
     write_model(Network(3, 2), tmp_path / "other", {"method": "stain"})  # nothing was trained there
     assert json.loads((tmp_path / "other" / "model.json").read_text())["method"] == "stain"
+
+
+def test_a_model_is_written_at_the_temperature_that_was_measured_and_trained_on_without(tmp_path):
+    run = Run(tmp_path, [0.1])
+    run.network.register_buffer("temperature", torch.tensor(1.5))
+    run.evaluator.state.metrics["temperature"] = 2.0
+    run.evaluator.state.best_metric_epoch = run.evaluator.state.epoch = 1
+    run.handler.keep_best(run.evaluator)
+    assert float(read_state_dict(tmp_path / "model.pt")["temperature"]) == 3.0
+    assert float(run.network.temperature) == 1.5
+    assert json.loads((tmp_path / "model.json").read_text())["validation"]["temperature"] == 2.0

@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 import torch
 
+from glas_wsol.calibration import fit_temperature
 from glas_wsol.metrics import (
     MEASURES,
     CalibrationError,
     MaskCalibrationError,
+    Temperature,
     bootstrap,
     class_reliability,
     mask_reliability,
 )
 from glas_wsol.metrics.bins import BINS, mass_bins, width_bins
 from tests.metrics.conftest import evaluate, item
+from tests.test_calibration import sampled
 
 # 27 images in three bins of nine: mean confidences .6, .8 and .95, and a third, all and two thirds of them right.
 ROWS = np.array(
@@ -75,6 +78,17 @@ def test_calibrated_answers_have_a_small_error_and_overconfident_ones_theirs():
     assert figure("calibration_error", np.column_stack([np.minimum(p + 0.2, 1), right])) == pytest.approx(
         (np.minimum(p + 0.2, 1) - p).mean(), abs=0.01
     )
+
+
+def test_the_temperature_of_evaluated_images_is_that_of_their_logits():
+    logits, labels = sampled(50, 3, 2.5, seed=4)
+    chances = torch.from_numpy(logits).softmax(dim=1)
+    items = [{"probabilities": p, "label": torch.tensor([y])} for p, y in zip(chances, labels.tolist(), strict=True)]
+    several = {"probabilities": chances[0], "label": torch.tensor([1, 0, 1])}
+    nothing = {"label": torch.tensor([0])}
+    found = evaluate({"temperature": Temperature()}, [[*items, several, nothing]]).metrics["temperature"]
+    assert found == pytest.approx(fit_temperature(logits, labels), rel=1e-4)
+    assert evaluate({"temperature": Temperature()}, [[several, nothing]]).metrics["temperature"] == 1
 
 
 def test_bins_of_equal_mass_hold_about_as_many_each_and_ties_stay_together():

@@ -74,6 +74,36 @@ def test_forward_is_a_distribution_at_every_pixel(row, num_classes):
         assert torch.equal(prediction[:, 1:].amax(1), prediction[:, 1:].amin(1)), "p is 1 / c"
 
 
+@pytest.mark.parametrize("row", HAVING_A_TRUNK)
+def test_a_temperature_changes_how_sure_the_class_is_and_neither_class_nor_mask(row):
+    network = HAVING_A_TRUNK[row]("resnet18", weights="none", num_classes=3, seed=1).eval()
+    if isinstance(network, FeatureComponentNetwork):  # it is fitted, and not drawn
+        network.probe_bias.copy_(torch.tensor([0.3, -0.2, 0.1]))
+    with torch.no_grad():
+        plain = network(image()).double()
+        network.temperature.fill_(0.25)
+        sharp = network(image()).double()
+    assert torch.equal(plain[:, 0], sharp[:, 0])
+    if network.names_class:
+        p, q = (one[:, 1:].sum(dim=(2, 3)) for one in (plain, sharp))
+        p, q = p / p.sum(dim=1, keepdim=True), q / q.sum(dim=1, keepdim=True)
+        torch.testing.assert_close(q, (4 * p.log()).softmax(dim=1), rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(p, q, atol=1e-4), "there was something to change"
+
+
+@pytest.mark.parametrize("row", ["minmax", "refined", "deep_mil"])
+def test_a_model_from_before_there_was_a_temperature_has_none(row):
+    network = HAVING_A_TRUNK[row]("resnet18", weights="none", num_classes=3, seed=1)
+    old = {name: one.clone() for name, one in network.state_dict().items() if "temperature" not in name}
+    assert len(network.state_dict()) - len(old) == (2 if row == "refined" else 1)
+    network.temperature.fill_(3.0)
+    load_strictly(network, old, "old.pt", "fix")
+    assert float(network.temperature) == 1
+    del old["pixel_mean"]
+    with pytest.raises(WeightsError, match=r"1 missing \(first: pixel_mean\)"):
+        load_strictly(network, old, "old.pt", "fix")
+
+
 def scores(network: TileNetwork, x: torch.Tensor) -> torch.Tensor:
     if isinstance(network, MinMaxEntropyNetwork):
         return torch.cat([network.localize(x).logits, network.classify(x)])

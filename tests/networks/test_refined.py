@@ -81,7 +81,7 @@ def test_the_weights_of_the_trunk_are_in_the_state_once(base):
     own = KINDS[base](tiny_trunk(), num_classes=3, **{k: v for k, v in BASES[base].items() if k != "class"})
     network.base.load_state_dict(own.state_dict())  # a first stage's model fits as it is
     others = len(names) - len(own.state_dict())
-    assert others == len(network.decoder.state_dict()) + 2, "pixel_mean and pixel_std"
+    assert others == len(network.decoder.state_dict()) + 3, "pixel_mean, pixel_std and temperature"
 
 
 @pytest.mark.parametrize("base", BASES)
