@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glas_wsol import __version__
-from glas_wsol.commands import audit, doctor, figure, launch, phantom, predict, prepare, report, study, table
+from glas_wsol.commands import audit, choose, doctor, figure, launch, phantom, predict, prepare, report, study, table
 from glas_wsol.errors import GlasWsolError, OutputError
 
 __all__ = ["main"]
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("output", help="folder that receives the copy")
     export.add_argument("--model", help="trained model.pt to ship")
     export.set_defaults(command=_export)
-    for command in (doctor, phantom, prepare, predict, study, table, figure, report, launch, audit):
+    for command in (doctor, phantom, prepare, predict, choose, study, table, figure, report, launch, audit):
         command.register(commands)
     return parser
 

@@ -1,0 +1,34 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""``choose``: which of several trained models to use."""
+
+from __future__ import annotations
+
+import argparse
+
+__all__ = ["register"]
+
+
+def register(commands: argparse._SubParsersAction) -> None:
+    """Add the command.
+
+    Args:
+        commands: of the program's parser.
+    """
+    parser = commands.add_parser("choose", help="of several trained models the best, without any outline")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="model.pt, or a folder that holds such")
+    parser.add_argument("--best", action="store_true", help="print nothing but the best one's path")
+    parser.set_defaults(command=_choose)
+
+
+def _choose(arguments: argparse.Namespace) -> None:
+    from glas_wsol.choice import candidates, table_of
+    from glas_wsol.errors import WeightsError
+
+    found = candidates(arguments.models)
+    if not arguments.best:
+        print(table_of(found))
+    elif found[0].alarming:
+        fix = "train with other seeds or more images, or look at the masks and name a model yourself"
+        raise WeightsError(f"none of {len(found)} models can be trusted ({found[0].verdict})", found[0].path, fix)
+    else:
+        print(found[0].path)

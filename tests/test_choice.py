@@ -1,0 +1,75 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The model to use is chosen by image labels and the alarm, and an alarming one never unasked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glas_wsol.__main__ import main
+from glas_wsol.choice import candidates
+from glas_wsol.errors import WeightsError
+
+GOOD, DOUBT, BAD = "no alarm", "doubtful: look at the masks first", "ALARM: these masks should not be trusted"
+
+
+def model(folder: Path, error: Any, score: Any, verdict: str = "") -> Path:
+    """A model of which nothing but its card is looked at."""
+    folder.mkdir(parents=True)
+    (folder / "model.pt").touch()
+    card = {"validation": {"classification_error": error}}
+    card |= {} if score is None else {"alarm": {"score": score, "verdict": verdict}}
+    (folder / "model.json").write_text(json.dumps(card))
+    return folder / "model.pt"
+
+
+def test_fewest_errors_then_the_lowest_score_and_the_alarming_last(tmp_path):
+    expected = [
+        model(tmp_path / "d", 0.0, 0.1, GOOD),
+        model(tmp_path / "a", 0.0, 0.5, DOUBT),
+        model(tmp_path / "c", 0.1, 0.05, GOOD),
+        model(tmp_path / "e", None, 0.05, GOOD),
+        model(tmp_path / "b", 0.0, 0.9, BAD),
+        model(tmp_path / "f" / "models", 0.0, None),
+    ]
+    model(tmp_path / "f" / "stage_one", 0.0, 0.01, GOOD)  # a part of the model beside it
+    found = candidates([tmp_path, expected[2]])
+    assert [one.path for one in found] == expected
+    assert [one.alarming for one in found] == [False] * 4 + [True] * 2
+    assert [one.path for one in candidates([tmp_path / "f" / "stage_one"])] == [
+        tmp_path / "f" / "stage_one" / "model.pt"
+    ]
+
+
+def test_the_command_lists_them_and_prints_the_best_alone(tmp_path, capsys):
+    best, other = model(tmp_path / "one", 0.05, 0.12, GOOD), model(tmp_path / "two", 0.0, 0.93, BAD)
+    assert main(["choose", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["5.0", "%", "0.12", "no", "alarm", str(best)]
+    assert lines[2].split() == ["0.0", "%", "0.93", "ALARM", str(other)]
+    assert main(["choose", "--best", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{best}\n"
+    assert main(["choose", "--best", str(tmp_path / "two")]) == 1
+    said = capsys.readouterr()
+    assert not said.out
+    assert "none of 1 models can be trusted" in said.err
+    assert len(said.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("card", ["no JSON", json.dumps([1]), json.dumps({"alarm": 3, "validation": "x"})])
+def test_a_card_that_says_nothing_is_refused_or_comes_last(tmp_path, card):
+    path = model(tmp_path / "odd", 0.0, 0.1, GOOD)
+    path.with_suffix(".json").write_text(card)
+    if card.startswith("{"):
+        assert candidates([tmp_path])[0].alarming
+    else:
+        with pytest.raises(WeightsError, match="cannot be read"):
+            candidates([tmp_path])
+
+
+def test_without_a_model_it_says_so(tmp_path):
+    with pytest.raises(WeightsError, match="no trained model here or below"):
+        candidates([tmp_path])
