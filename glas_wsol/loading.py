@@ -30,16 +30,15 @@ from glas_wsol.transforms import MAX_PIXELS, read_rgb
 
 __all__ = ["Localizer", "Place", "load_localizer"]
 
+_SAID_BY_CARD = "what model.json says"
+_OF_CARD: Mapping[str, Any] = {"stain": None, "fill_holes": 0, "drop_specks": 0}  # with what it means if it does not
 _DEFAULTS: Mapping[str, Any] = {  # of what neither a bundle nor the caller says
-    "stain": None,
     "flips": False,
     "rotations": False,
     "scales": (1.0,),
     "opinions": "all",
     "threshold": THRESHOLD,
     "min_box_area": None,
-    "fill_holes": None,
-    "drop_specks": None,
     "mpp": None,
     "max_pixels": MAX_PIXELS,
 }
@@ -79,10 +78,6 @@ class Localizer:
         views["scales"] = list(views["scales"])
         scale = card.get("scale", 1.0)
         self._inferer = AskingInferer(scale, card.get("short_side"), **views, opinions=settings["opinions"])
-        areas = {
-            name: card.get(name, 0) if settings[name] is None else settings[name]
-            for name in ("fill_holes", "drop_specks")
-        }
         least = {} if settings["min_box_area"] is None else {"min_box_area": settings["min_box_area"]}
         self._several = getattr(self.network, "classes_per_image", "one") == "several"
         self._postprocessing = LocalizePredictiond(
@@ -92,8 +87,8 @@ class Localizer:
             classes_per_image="several" if self._several else "one",
             judge_evidence=getattr(self.network, "supervision", "image labels") == "image labels",
             stain=settings["stain"],
-            hole_area=areas["fill_holes"] / scale**2,
-            speck_area=areas["drop_specks"] / scale**2,
+            hole_area=settings["fill_holes"] / scale**2,
+            speck_area=settings["drop_specks"] / scale**2,
             mpp=settings["mpp"],
             provenance=provenance_of(card, model_digests(checkpoint), views),
             **least,
@@ -158,15 +153,16 @@ def load_localizer(
 ) -> Localizer:
     """Load a trained model; see :func:`glas_wsol.load`."""
     for name in settings:
-        if name not in _DEFAULTS:
-            near = difflib.get_close_matches(name, _DEFAULTS, n=1, cutoff=0.5) or list(_DEFAULTS)
+        if name not in (known := [*_OF_CARD, *_DEFAULTS]):
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or known
             raise ConfigError(f"no setting named {name!r}", "glas_wsol.load", f"did you mean {' or '.join(near)}")
     places = [Place(Path(one)) for one in ensure_tuple(model)]
     if not places:
         raise ConfigError("no model", "glas_wsol.load", "name at least one trained model")
     checkpoint = [str(place.checkpoint) for place in places]
-    found = {name: _agreed(name, places) for name in _DEFAULTS if name not in settings}
+    found = {name: _agreed(name, places) for name in (*_OF_CARD, *_DEFAULTS) if name not in settings}
     card = model_card(checkpoint, **places[0].card_defaults())
+    found |= {name: card.get(name, _OF_CARD[name]) for name, value in found.items() if value == _SAID_BY_CARD}
     if not {"network", "trunk", "classes"} <= card.keys():
         what = "no model.json beside this model says its network, trunk and classes"
         raise WeightsError(what, checkpoint[0], "put the model.json that training wrote beside it")
@@ -207,12 +203,12 @@ class Place:
                 raise ConfigError("cannot be read", self.config_file, "export the bundle again") from error
 
     def setting(self, name: str) -> Any:
-        """What the bundle sets; the default where there is no bundle, or it leaves it to the model's card."""
+        """What the bundle sets, or that the model's card says it; the default where there is no bundle."""
         where = self.config.get("postprocessing", {}) if name in _OF_POSTPROCESSING else self.config
-        value = where.get(name, _DEFAULTS[name])
+        value = where.get(name, _SAID_BY_CARD if name in _OF_CARD else _DEFAULTS[name])
         if isinstance(value, str) and value.startswith(("$", "@", "%")):
-            if "card" in value:  # fill_holes and drop_specks of model.json
-                return _DEFAULTS[name]
+            if name in _OF_CARD and "card" in value:
+                return _SAID_BY_CARD
             fix = f"give glas_wsol.load({name}=...)"
             raise ConfigError(f"{name!r} is an expression, which is not run here", self.config_file, fix)
         return value

@@ -333,9 +333,8 @@ class LocalizePredictiond(Transform):
         if not probabilities:
             return Opinions()
         said = {k: tuple(torch.as_tensor(data[k]).tolist()) for k in (LOCALIZER, DECIDABLE, UNDECIDABLE) if k in data}
-        if UNDECIDABLE in said:  # C was asked, and it names the class unless it says something else of the same part
-            said.setdefault(DECIDABLE, probabilities)
-        opinions = {key: Opinion(shares, self.several) for key, shares in said.items()}
+        # C on the decidable part names the class, and has said no more of it
+        opinions = {key: Opinion(shares or probabilities, self.several) for key, shares in said.items()}
         return Opinions(opinions.get(LOCALIZER), opinions.get(DECIDABLE), opinions.get(UNDECIDABLE))
 
     def _truth(self, mask: Tensor, image: Tensor) -> Tensor:

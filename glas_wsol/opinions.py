@@ -24,7 +24,7 @@ LOCALIZER = "localizer_opinion"
 """Key of an evaluated item: ``[c]``, what M says of the whole image."""
 
 DECIDABLE = "decidable_opinion"
-"""Key of an evaluated item: ``[c]``, what C says of ``X+``; absent where that is the class named."""
+"""Key of an evaluated item: ``[c]``, what C says of ``X+``; ``[0]`` where that is the class named, said already."""
 
 UNDECIDABLE = "undecidable_opinion"
 """Key of an evaluated item: ``[c]``, what C says of ``X-``."""
@@ -88,8 +88,9 @@ def consult(network: Any, image: Tensor, opinions: str = "all") -> tuple[Tensor,
 
     Returns:
         ``network(image)``, or with ``opinions="localizer"`` the same with M's class; and the opinions by
-        :data:`LOCALIZER`, :data:`DECIDABLE` and :data:`UNDECIDABLE`, ``[B, c]`` each; those that the network has. An
-        ensemble's are the means over its members, where every member has one.
+        :data:`LOCALIZER`, :data:`DECIDABLE` and :data:`UNDECIDABLE`, ``[B, c]`` each; those that the network has.
+        ``[B, 0]`` of the decidable part where it is the class named, which the prediction holds. An ensemble's are the
+        means over its members, where every member has one.
     """
     if isinstance(network, EnsembleNetwork):
         return _consult_members(network, image, opinions)
@@ -98,10 +99,13 @@ def consult(network: Any, image: Tensor, opinions: str = "all") -> tuple[Tensor,
         return network(image), {}
     prediction, logits = network.answer(image) if opinions != "localizer" else network.localizer_answer(image)
     said = {LOCALIZER: logits}
+    c_names = opinions != "localizer" and (not refined or network.asks_classifier)
+    if c_names:
+        said[DECIDABLE] = logits[:, :0]
     if opinions == "all" and not (refined and network.asks_localizer):
         x, rest = network.normalise(image), prediction[:, :1]
         said[UNDECIDABLE] = network.classify(x * rest)
-        if refined and not network.asks_classifier:
+        if not c_names:
             said[DECIDABLE] = network.classify(x * (1 - rest))
     return prediction, {key: network.probabilities(scores.double()) for key, scores in said.items()}
 
@@ -109,7 +113,8 @@ def consult(network: Any, image: Tensor, opinions: str = "all") -> tuple[Tensor,
 def _consult_members(network: EnsembleNetwork, image: Tensor, opinions: str) -> tuple[Tensor, dict[str, Tensor]]:
     answers = [consult(member, image, opinions) for member in network.members]
     prediction = network.combine([found for found, _ in answers])
-    if len({frozenset(said) for _, said in answers}) > 1:  # members of several kinds, whose C is asked of other things
+    if len({frozenset((key, one.shape) for key, one in said.items()) for _, said in answers}) > 1:
+        # members of several kinds, whose C is asked of other things
         keys = [LOCALIZER] if all(LOCALIZER in said for _, said in answers) else []
     else:
         keys = list(answers[0][1])
@@ -124,8 +129,8 @@ class AskingInferer(WholeTileInferer):
 
     Args:
         args: of :class:`~glas_wsol.inferers.WholeTileInferer`.
-        opinions: ``"all"`` (default) asks M, C on what was kept and C on the rest; ``"class"`` only for the class:
-            C is not run on the rest; ``"localizer"`` does not run C at all: the mask is the same, the class is M's of
+        opinions: ``"all"`` (default) asks M, C on what was kept and C on the rest; ``"class"`` runs C only to name the
+            class, not on the rest; ``"localizer"`` does not run C at all: the mask is the same, the class is M's of
             the whole image. Each is quicker than the one before.
         kwargs: of :class:`~glas_wsol.inferers.WholeTileInferer`.
 

@@ -117,12 +117,12 @@ def test_areas_are_in_pixels_and_where_their_size_is_known_in_square_micrometres
 
 
 def test_what_m_and_c_say_reaches_the_result():
-    said = {LOCALIZER: torch.tensor([0.25, 0.75]), UNDECIDABLE: torch.tensor([0.5, 0.5])}
+    said = {LOCALIZER: torch.tensor([0.25, 0.75]), UNDECIDABLE: torch.tensor([0.5, 0.5]), DECIDABLE: torch.zeros(0)}
     found = localize(tissue(), **said)["localization"]
     assert found.opinions.localizer == Opinion((0.25, 0.75))
     assert found.opinions.undecidable == Opinion((0.5, 0.5))
     assert found.opinions.decidable == Opinion(found.probabilities), "the class named is what C says of X+"
-    other = localize(tissue(), **said, **{DECIDABLE: torch.tensor([0.125, 0.875])})["localization"]
+    other = localize(tissue(), **{**said, DECIDABLE: torch.tensor([0.125, 0.875])})["localization"]
     assert other.opinions.decidable == Opinion((0.125, 0.875))
     assert other.probabilities == found.probabilities
     alone = localize(tissue(), **{LOCALIZER: torch.tensor([0.25, 0.75])})["localization"]

@@ -65,7 +65,8 @@ def test_c_is_asked_of_the_rest_and_m_of_the_whole(options):
     x = network.normalise(IMAGE)
     localized = network.localize(x)
     rest = network.probabilities(network.classify(x * (1 - network.decidable(localized))).double())
-    assert set(said) == {LOCALIZER, UNDECIDABLE}
+    assert set(said) == {LOCALIZER, DECIDABLE, UNDECIDABLE}
+    assert said[DECIDABLE].shape == (2, 0), "the class named, which the prediction holds"
     torch.testing.assert_close(said[UNDECIDABLE], rest, rtol=0, atol=1e-6)
     torch.testing.assert_close(said[LOCALIZER], network.probabilities(localized.logits.double()))
     kept = network.probabilities(network.classify(x * network.decidable(localized)).double())
@@ -75,7 +76,9 @@ def test_c_is_asked_of_the_rest_and_m_of_the_whole(options):
 def test_a_refined_network_is_asked_as_it_names_the_class():
     assert set(consult(refined("localizer"), IMAGE)[1]) == {LOCALIZER}
     own = refined("classifier")
-    assert set(consult(own, IMAGE)[1]) == {LOCALIZER, UNDECIDABLE}
+    assert set(consult(own, IMAGE)[1]) == {LOCALIZER, DECIDABLE, UNDECIDABLE}
+    assert consult(own, IMAGE)[1][DECIDABLE].shape == consult(own, IMAGE, "class")[1][DECIDABLE].shape == (2, 0)
+    assert set(consult(refined("first_stage"), IMAGE, "class")[1]) == {LOCALIZER}, "the class is of another mask"
     for opinion in ("localizer", "classifier", "first_stage"):
         network = refined(opinion)
         prediction, said = consult(network, IMAGE)
@@ -108,11 +111,13 @@ def test_an_ensemble_says_the_mean_of_what_all_its_members_say():
     assert torch.equal(prediction, ensemble(IMAGE))
     for key in (LOCALIZER, UNDECIDABLE):
         torch.testing.assert_close(said[key], sum(consult(one, IMAGE)[1][key] for one in members) / 2)
+    assert said[DECIDABLE].shape == (2, 0)
     mixed = EnsembleNetwork([members[0], ClassActivationNetwork(tiny_trunk(), 3, seed=0)]).eval()
     prediction, said = consult(mixed, IMAGE)
     assert torch.equal(prediction, mixed(IMAGE))
     assert said == {}
-    assert set(consult(EnsembleNetwork([members[0], refined("localizer")]).eval(), IMAGE)[1]) == {LOCALIZER}
+    for opinion in ("localizer", "first_stage"):
+        assert set(consult(EnsembleNetwork([members[0], refined(opinion)]).eval(), IMAGE)[1]) == {LOCALIZER}
 
 
 # ------------------------------------------------------------------ views and evaluators
@@ -148,6 +153,7 @@ def test_an_evaluator_gets_what_was_said_of_each_image():
     for key in (LOCALIZER, UNDECIDABLE):
         found = np.stack([item[key].numpy() for item in seen])
         np.testing.assert_allclose(found, expected[key].numpy(), atol=1e-6)
+    assert [tuple(item[DECIDABLE].shape) for item in seen] == [(0,), (0,)]
 
 
 # ------------------------------------------------------------------ asking less
@@ -159,8 +165,9 @@ def test_asking_for_the_class_alone_changes_nothing_that_is_left(options):
     whole, every = consult(network, IMAGE)
     prediction, said = consult(network, IMAGE, "class")
     assert torch.equal(prediction, whole)
-    assert set(every) == {LOCALIZER, UNDECIDABLE}
-    assert set(said) == {LOCALIZER}
+    assert set(every) == {LOCALIZER, DECIDABLE, UNDECIDABLE}
+    assert set(said) == {LOCALIZER, DECIDABLE}
+    assert said[DECIDABLE].shape == (2, 0), "the class named, which the prediction holds"
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,12 @@ def test_other_formats_do_the_images_again_and_the_same_ones_do_not(trained, tmp
     before = written.stat().st_mtime_ns
     infer(trained, tmp_path, formats=["geojson"], overlays=False)
     assert written.stat().st_mtime_ns == before
-    entries = infer(trained, tmp_path, formats=["tiff"], mpp=0.5, overlays=False)
+    entries = infer(trained, tmp_path, formats=["tiff"], mpp=0.5, overlays=False, opinions="class")
     assert [entry["files"] for entry in entries] == [[f"masks/{n}.tif", f"maps/{n}.tif"] for n in "ab"]
     assert not written.exists()
+    for entry in entries:  # C was asked for the class only: it is what C says of the decidable part
+        assert entry["opinions"]["decidable"]["probabilities"] == entry["probabilities"]
+        assert entry["opinions"]["undecidable"] is None
 
 
 def test_an_image_that_no_segmentation_can_refer_to_fails_alone(trained, tmp_path):

@@ -36,6 +36,12 @@ def tiles(trained: Run, tmp_path: Path) -> Path:
     return folder
 
 
+def draw_leaves(path: Path) -> None:
+    """An image that shows something, and no tissue."""
+    blocks = np.random.default_rng(0).integers(0, 120, (9, 13, 1)) + np.array([20, 110, 30])
+    Image.fromarray(blocks.repeat(8, 0).repeat(8, 1).astype(np.uint8)).save(path)
+
+
 def inferred(bundle: str, tiles: Path, output: Path, **settings: Any) -> tuple[list[Localization], list[dict]]:
     """What a run of the bundle finds, and what it writes of that."""
     found: list[Localization] = []
@@ -59,8 +65,7 @@ def equal(one: Localization, other: Localization) -> bool:
 def test_the_same_numbers_as_a_run_of_inference(trained, tiles, tmp_path, several_models):
     if several_models:
         model = [str(trained.model), another_seed(trained.model, tmp_path / "second")]
-        stain = "H&E" if trained.bundle == BUNDLES[0] else None
-        settings, localize = VIEWS, glas_wsol.load(model, device="cpu", stain=stain, **VIEWS)
+        settings, localize = VIEWS, glas_wsol.load(model, device="cpu", **VIEWS)  # the stain is in model.json
     else:
         model, settings = str(trained.model), {}
         bundle = export_bundle(ROOT / "bundles" / trained.bundle, tmp_path / "dist", model)
@@ -87,8 +92,10 @@ def test_the_same_numbers_as_a_run_of_inference(trained, tiles, tmp_path, severa
 
 
 def test_what_the_card_and_the_bundle_say_is_done(trained, tiles, tmp_path):
-    # holes and specks from model.json, threshold and stain from the bundle's inference.json
-    again = another_seed(trained.model, tmp_path / "second", fill_holes=300, drop_specks=900)
+    # holes, specks and stain from model.json, the threshold from the bundle's inference.json
+    stain = None if trained.bundle == BUNDLES[0] else "H&E"  # not what the bundle would assume
+    again = another_seed(trained.model, tmp_path / "second", fill_holes=300, drop_specks=900, stain=stain)
+    draw_leaves(tiles / "leaves.png")
     bundle = export_bundle(ROOT / "bundles" / trained.bundle, tmp_path / "dist", again)
     config_file = bundle / "configs" / "inference.json"
     content = json.loads(config_file.read_text())
@@ -97,9 +104,26 @@ def test_what_the_card_and_the_bundle_say_is_done(trained, tiles, tmp_path):
     localize = glas_wsol.load(bundle, device="cpu")
     run, _ = inferred(trained.bundle, tiles, tmp_path / "out", checkpoint=again, **{"postprocessing#threshold": 0.4375})
     assert all(equal(localize(one.path), one) for one in run)
+    assert [one.evidence for one in run if one.name == "leaves"] == [stain is None], "no tissue of this stain"
+    for told in (None, "H&E"):
+        given = glas_wsol.load(bundle, device="cpu", stain=told)(tiles / "leaves.png")
+        assert given.evidence == (told is None)
     plain = glas_wsol.load(bundle, device="cpu", fill_holes=0, drop_specks=0, threshold=0.5)(run[0].path)
     assert plain.threshold == 0.5
     assert not np.array_equal(plain.decidable, run[0].decidable), "something was cleaned away"
+
+
+def test_an_older_model_that_does_not_say_its_stain_is_of_the_bundle_s(trained, tiles, tmp_path):
+    again = Path(another_seed(trained.model, tmp_path / "second"))
+    card = json.loads(again.with_suffix(".json").read_text())
+    assert card.pop("stain") == ("H&E" if trained.bundle == BUNDLES[0] else None)
+    again.with_suffix(".json").write_text(json.dumps(card))
+    draw_leaves(tiles / "a.png")
+    bundle = export_bundle(ROOT / "bundles" / trained.bundle, tmp_path / "dist", again)
+    run, _ = inferred(trained.bundle, tiles, tmp_path / "out", checkpoint=str(again))
+    assert equal(glas_wsol.load(bundle, device="cpu")(run[0].path), run[0])
+    assert run[0].evidence == (trained.bundle == BUNDLES[1])
+    assert glas_wsol.load(again, device="cpu")(run[0].path).evidence, "nobody says a stain"
 
 
 def test_an_expression_of_a_bundle_is_not_run(trained, tmp_path):
