@@ -167,7 +167,7 @@ def refuse_unknown_ids(argv: Sequence[str]) -> None:
         argv: a command line, as in ``sys.argv``; any but ``python -m monai.bundle run ...`` passes.
 
     Raises:
-        ConfigError: naming the nearest id that exists.
+        ConfigError: naming the nearest id that exists; or on a switch of MONAI's that cannot work here.
     """
     if len(argv) < 2 or Path(argv[0]).parent.name != "bundle" or argv[1] not in ("run", "run_workflow"):
         return
@@ -179,6 +179,14 @@ def refuse_unknown_ids(argv: Sequence[str]) -> None:
         return
     parser = ConfigParser()
     parser.read_config(files)
+    tracking = str(options.get("tracking", ""))
+    if (
+        tracking == "mlflow" and "train" in parser
+    ):  # it takes the loss from a list of items, which no trainer here makes
+        what = "MONAI's own settings for MLflow do not fit this training"
+        raise ConfigError(what, "--tracking mlflow", "give --tracking and the bundle's configs/mlflow.json")
+    if Path(tracking).is_file():
+        parser.update({**ConfigParser.load_config_file(tracking).get("configs", {}), **parser.get()})
     own = set(inspect.signature(monai.bundle.run).parameters)
     for identifier in unknown_ids(parser, [name for name in options if name not in own]):
         known = sorted(_ids(parser.get()))
@@ -221,10 +229,12 @@ def _config_files(argv: Sequence[str]) -> list[str]:
     """The config files of a command line; none of any but ``python -m monai.bundle run ...``."""
     if len(argv) < 2 or Path(argv[0]).parent.name != "bundle" or argv[1] not in ("run", "run_workflow"):
         return []
-    files = _literal(dict(_options(argv[2:])).get("config_file"))
+    options = dict(_options(argv[2:]))
+    files = _literal(options.get("config_file"))
     if isinstance(files, str):
         files = [files] if Path(files).is_file() else files.split(",")
-    return [str(file) for file in files or ()]
+    tracking = options.get("tracking", "")
+    return [str(file) for file in (*(files or ()), *([tracking] if Path(tracking).is_file() else ()))]
 
 
 def unknown_ids(parser: ConfigParser, ids: Sequence[str]) -> list[str]:

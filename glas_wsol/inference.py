@@ -46,7 +46,9 @@ class Inference:
     def command(self) -> str:
         """The same run as one would type it."""
         words = [word for name, value in self.settings.items() for word in (f"--{name}", str(value))]
-        return shlex.join(["python", "-m", "monai.bundle", "run", "--config_file", str(self.config), *words])
+        return " ".join(
+            map(_quoted, ["python", "-m", "monai.bundle", "run", "--config_file", str(self.config), *words])
+        )
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,11 @@ class Results:
     evidence: int
     failed: Path | None = None
     failures: int = 0
+
+
+def _quoted(word: str) -> str:
+    """A word as one would type it: a list of names in double quotes."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
 def plan_inference(

@@ -66,7 +66,7 @@ class Localization:
     path: str
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
-    decidable: np.ndarray
+    decidable: np.ndarray = field(repr=False)
     evidence: bool
     threshold: float = THRESHOLD
     min_box_area: float = MIN_BOX_AREA

@@ -44,7 +44,7 @@ class Provenance:
     models: tuple[str, ...] = ()
     method: str = ""
     trunk: str = ""
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict, repr=False)
     views: Mapping[str, Any] = field(default_factory=dict)
     version: str = __version__
     alarm: RunAlarm | None = None

@@ -141,6 +141,23 @@ def test_an_id_of_any_of_several_config_files_is_known(config, tmp_path):
         refuse_unknown_ids([*RUN, "--config_file", files, "--crop-sizes", "9"])
 
 
+def test_what_a_tracking_file_sets_is_known_too(config, tmp_path):
+    tracking = tmp_path / "tracking.json"
+    tracking.write_text(json.dumps({"handlers_id": {}, "configs": {"experiment_name": "mine", "epochs": 1}}))
+    typed = [*RUN, "--config_file", config, "--tracking", str(tracking)]
+    refuse_unknown_ids([*typed, "--experiment_name", "other"])
+    with pytest.raises(ConfigError, match="did you mean experiment_name"):
+        refuse_unknown_ids([*typed, "--experiment-nam", "other"])
+
+
+def test_monai_s_own_settings_for_mlflow_are_refused_with_those_that_fit(config, tmp_path):
+    with pytest.raises(ConfigError, match=r"do not fit this training.*configs/mlflow\.json") as caught:
+        refuse_unknown_ids([*RUN, "--config_file", config, "--tracking", "mlflow"])
+    assert "\n" not in str(caught.value)
+    (tmp_path / "inference.json").write_text(json.dumps({"evaluator": 1}))
+    refuse_unknown_ids([*RUN, "--config_file", str(tmp_path / "inference.json"), "--tracking", "mlflow"])
+
+
 def test_ids_and_the_config_may_stand_in_a_file_of_arguments(config, tmp_path):
     arguments = tmp_path / "arguments.json"
     arguments.write_text(json.dumps({"config_file": config, "epochs": 5}))

@@ -46,7 +46,7 @@ _TORCH |= {"arange", "linspace", "cuda.is_available", "cuda.device_count", "soft
 _NAMES = frozenset(
     {f"{short}.{name}" for short in ("np", "numpy") for name in _NUMPY}
     | {f"torch.{name}" for name in _TORCH}
-    | {"monai.utils.set_determinism"}
+    | {"monai.utils.set_determinism", "monai.utils.path_to_sqlite_uri"}
 )
 """Names that an expression may use beside those below the modules of the list."""
 

@@ -43,6 +43,8 @@ def register(commands: argparse._SubParsersAction) -> None:
 
 
 def _figure(arguments: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
     from glas_wsol.tables.runs import find_runs, read_run
     from glas_wsol.writers.figure import check_suffix, draw_figure
 
@@ -61,7 +63,7 @@ def _figure(arguments: argparse.Namespace) -> None:
             "The images were not chosen by results: as many of each class as of any other, or one more, evenly spaced "
             "by name."
         )
-    lines = [_line(table[name], shown) for name in names]
+    lines = [_line(table[name], shown) for name in tqdm(names, "reading masks", unit="image", leave=False)]
     columns = _columns(group)
     draw_figure(arguments.output, lines, columns, [_caption(group, shown), how])
     print(f"{len(lines)} images and {len(columns)} methods in {arguments.output}")

@@ -32,7 +32,7 @@ def _table(arguments: argparse.Namespace) -> None:
     from glas_wsol.tables.report import make_report
 
     comparison = Comparison(arguments.level)
-    report = make_report(arguments.runs, MEASURES, comparison, _line(arguments), arguments.oracle)
+    report = make_report(arguments.runs, MEASURES, comparison, _line(arguments), arguments.oracle, progress=True)
     written = [] if arguments.output is None else report.write(arguments.output)
     # A terminal without daggers shows question marks rather than a failure.
     encoding = sys.stdout.encoding or "utf-8"

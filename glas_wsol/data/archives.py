@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from tqdm import tqdm
+
 from glas_wsol.data.files import folded
 from glas_wsol.errors import ArchiveError, OutputError
 from glas_wsol.networks.weights import sha256_of
@@ -53,7 +55,9 @@ class Limits:
         return min(self.total, max(64 << 20, int(self.ratio * archive.stat().st_size)))
 
 
-def extract(archive: str | Path, target: str | Path, sha256: str = "", limits: Limits | None = None) -> Path:
+def extract(
+    archive: str | Path, target: str | Path, sha256: str = "", limits: Limits | None = None, progress: bool = False
+) -> Path:
     """Unpack a zip, tar or tar.gz file, recognised by its content.
 
     Members are files and folders with plain relative names, nothing else; they get this process's own permissions, the
@@ -65,6 +69,7 @@ def extract(archive: str | Path, target: str | Path, sha256: str = "", limits: L
         target: folder to make; one that exists must be empty.
         sha256: digest the archive must have, 64 hexadecimal digits; empty (default) for any.
         limits: what it may be unpacked to; None (default) for :class:`Limits`' own.
+        progress: show a bar with the time left. Defaults to False.
 
     Returns:
         The folder.
@@ -88,7 +93,7 @@ def extract(archive: str | Path, target: str | Path, sha256: str = "", limits: L
         whole = target.parent / f".{uuid.uuid4().hex}.part"
         try:
             whole.mkdir()
-            unpack(_Writer(archive, whole, limits))
+            unpack(_Writer(archive, whole, limits, progress))
             if hasattr(os, "sync"):
                 os.sync()  # once, instead of for each of thousands of files
             if target.exists():
@@ -128,8 +133,9 @@ def _unpacker(archive: Path) -> Callable[[_Writer], None]:
 class _Writer:
     """Judges members and writes them; counts what really comes out."""
 
-    def __init__(self, archive: Path, folder: Path, limits: Limits) -> None:
+    def __init__(self, archive: Path, folder: Path, limits: Limits, progress: bool) -> None:
         self.archive, self.folder, self.limits = archive, folder, limits
+        self.bar: dict[str, Any] = {"desc": "unpacking", "disable": not progress, "leave": False}
         self.most, self.written, self.members = limits.bytes_of(archive), 0, 0
         self.seen: dict[str, str] = {}
         self.kinds: dict[str, bool] = {}
@@ -209,7 +215,7 @@ def _unzip(writer: _Writer) -> None:
         members = archive.infolist()
         writer.budget(sum(member.file_size for member in members))
         places = [(member, _zip_place(writer, member)) for member in members]  # all are judged before one is written
-        for member, place in places:
+        for member, place in tqdm(places, unit="file", **writer.bar):
             if member.is_dir():
                 writer.folder_at(place)
                 continue
@@ -247,10 +253,11 @@ class _Counted:
 
 
 def _untar(writer: _Writer) -> None:
-    with writer.archive.open("rb") as file:
+    size = writer.archive.stat().st_size
+    with writer.archive.open("rb") as file, tqdm.wrapattr(file, "read", total=size, **writer.bar) as read:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        source: Any = gzip.GzipFile(fileobj=file) if packed else file
+        source: Any = gzip.GzipFile(fileobj=read) if packed else read
         # as a stream: each byte is unpacked once, and nothing behind a refused member
         with tarfile.open(fileobj=_Counted(source, writer), mode="r|") as archive:
             for member in archive:

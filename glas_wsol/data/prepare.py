@@ -98,7 +98,7 @@ def prepare(
             raise ArchiveError("a digest is of one archive", source, "leave --sha256 out, or name one archive")
     draft = target.parent / f".{uuid.uuid4().hex}.part"
     try:
-        places = [_unpacked(Path(source), draft / str(n), sha256) for n, source in enumerate(sources)]
+        places = [_unpacked(Path(source), draft / str(n), sha256, progress) for n, source in enumerate(sources)]
         whole = _laid_out(kind, wanted, places, draft, sources)
         _refuse(sources[0], [*check(whole, wanted), *_damaged(whole, kind, progress)], _AGAIN)
         try:
@@ -121,8 +121,8 @@ def _datalist(kind: str, root: Path) -> Datalist:
     return glas_datalist(root) if kind == "glas" else cub_datalist(root, "all")
 
 
-def _unpacked(source: Path, place: Path, sha256: str) -> Path:
-    return source if source.is_dir() else extract(source, place, sha256)
+def _unpacked(source: Path, place: Path, sha256: str, progress: bool) -> Path:
+    return source if source.is_dir() else extract(source, place, sha256, progress=progress)
 
 
 def _laid_out(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from tqdm import tqdm
 
 from glas_wsol.cells import escape_cell
 from glas_wsol.errors import OutputError
@@ -167,6 +168,7 @@ def make_report(
     comparison: Comparison,
     command: str,
     oracle: bool = False,
+    progress: bool = False,
 ) -> Report:
     """Read the runs and set up their tables.
 
@@ -176,14 +178,20 @@ def make_report(
         comparison: makes values, intervals and differences.
         command: the line that asked for it.
         oracle: show the oracle measures too.
+        progress: show a bar with the time left. Defaults to False.
 
     Raises:
         ConfigError: if the runs cannot be compared.
         OutputError: if a run is damaged or not there.
     """
     wanted = {key: measure for key, measure in measures.items() if oracle or not measure.oracle}
-    groups = group_runs([read_run(folder, wanted) for folder in find_runs(places)])
-    return Report(tuple(Desk(group, wanted, comparison) for group in groups), command, oracle)
+    folders = tqdm(find_runs(places), "reading runs", unit="run", disable=not progress, leave=False)
+    desks = tuple(Desk(group, wanted, comparison) for group in group_runs([read_run(one, wanted) for one in folders]))
+    rows = [(desk, row) for desk in desks for row in desk.group.rows]
+    for desk, row in tqdm(rows, "drawing images again", unit="row", disable=not progress, leave=False):
+        for measure in wanted.values():
+            desk.estimate(row, measure)  # what takes long is kept by the comparison
+    return Report(desks, command, oracle)
 
 
 def _contents(desk: Desk) -> str:

@@ -25,6 +25,7 @@ from glas_wsol.networks import build_network
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "bundles" / "glas_minmax_entropy"
+NAMED = {"monai": "monai", "torch": "pytorch", "numpy": "numpy"}
 
 
 def statuses(checks: list[Check]) -> set[str]:
@@ -37,7 +38,13 @@ def bundle(tmp_path_factory) -> Path:
     network = build_network({}, trunk="efficientnet_lite0", weights="none", num_classes=2, seed=0)
     card = {"trunk": "efficientnet_lite0", "classes": ["benign", "malignant"], "network": network.settings()}
     write_model(network, folder, {**card, "alarm": {"score": 0.9, "verdict": "ALARM"}})
-    return export_bundle(BUNDLE, folder / "dist", folder / "model.pt")
+    made = export_bundle(BUNDLE, folder / "dist", folder / "model.pt")
+    about = json.loads((made / "configs" / "metadata.json").read_text())
+    exact = about["required_packages_version"]  # newer ones than were tested may be installed here
+    about["required_packages_version"] = {name: metadata.version(name) for name in exact}
+    about |= {f"{word}_version": metadata.version(name) for name, word in NAMED.items()}
+    (made / "configs" / "metadata.json").write_text(json.dumps(about))
+    return made
 
 
 @pytest.fixture

@@ -169,3 +169,11 @@ def test_mistakes_are_told_before_anything_is_computed(model, tiles, tmp_path, c
         main(["predict", str(tiles), "--model", str(model)])
     assert left.value.code == 2
     assert "usage: python -m glas_wsol predict IMAGES..." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("images", ["tiles", "two words", "$HOME/it's", "a'b", 'say "it\'s"', "back\\slash's"])
+def test_the_long_command_can_be_typed(tmp_path, images):
+    settings = {"formats": ["png", "geojson"], "dataset_dir": images}
+    command = Inference(tmp_path / "inference.json", tmp_path, settings).command
+    assert """--formats "['png', 'geojson']" """ in command
+    assert shlex.split(command)[-1] == images

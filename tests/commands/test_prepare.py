@@ -65,8 +65,9 @@ def test_an_archive_becomes_a_data_set_once(archive, warwick, tmp_path, capsys):
     output = tmp_path / "data" / "GLAS"
     digest = sha256_of(archive)
     assert main(["prepare", "glas", str(archive), str(output), "--sha256", digest]) == 0
-    said = capsys.readouterr().out
-    assert f"ready: --dataset_dir {output}" in said
+    said = capsys.readouterr()
+    assert f"ready: --dataset_dir {output}" in said.out
+    assert [bar for bar in ("unpacking: ", "reading: ") if bar not in said.err] == []
     assert {path.name for path in output.iterdir()} == {path.name for path in warwick.iterdir()}
     assert (output / "testB_20_anno.bmp").read_bytes() == (warwick / "testB_20_anno.bmp").read_bytes()
     found = load_datalist(output)

@@ -30,7 +30,9 @@ def run(*words: object) -> None:
 def test_prints_what_it_writes(tmp_path, capsys):
     study = write_study(tmp_path / "my runs", n=6, seeds=(0,))
     run(study, "--output", tmp_path / "out", "--oracle", "--level", "0.9")
-    printed = capsys.readouterr().out
+    printed, bars = capsys.readouterr()
+    assert "reading runs: " in bars
+    assert "drawing images again: " in bars
     command = f"python -m glas_wsol table '{study}' --output {tmp_path / 'out'} --oracle --level 0.9"
     assert printed.startswith(f"`{command}`\n")
     assert "90 % interval" in printed

@@ -73,13 +73,16 @@ def everything(folder: Path) -> dict[str, bytes]:
     [zipped, tarred, lambda c: tarred(c, "w"), lambda c: tarred(c, "w:gz", tarfile.GNU_FORMAT)],
     ids=["zip", "tar.gz", "tar", "tar.gz, GNU"],
 )
-def test_an_archive_is_unpacked_whatever_it_is_called(tmp_path, pack):
+def test_an_archive_is_unpacked_whatever_it_is_called(tmp_path, pack, capsys):
     (tmp_path / "data.png").write_bytes(pack(CONTENT))
     (tmp_path / "made").mkdir()
     for target in (tmp_path / "made", tmp_path / "deep" / "er"):
         assert extract(tmp_path / "data.png", target, sha256=sha256_of(tmp_path / "data.png")) == target
         assert everything(target) == CONTENT, "an archive within stays a file"
     assert not list(tmp_path.rglob("*.part"))
+    assert capsys.readouterr().err == ""
+    assert everything(extract(tmp_path / "data.png", tmp_path / "shown", progress=True)) == CONTENT
+    assert "unpacking: " in capsys.readouterr().err
 
 
 def test_permissions_of_the_archive_are_ignored(tmp_path):
