@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,16 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
+from PIL import Image
 
+import glas_wsol
 from glas_wsol import refine, self_training
 from glas_wsol.bundle import model_card
+from glas_wsol.data import load_datalist
 from glas_wsol.data.phantom_tissue import write_tissue_phantom
 from glas_wsol.handlers import checkpoint
 from glas_wsol.handlers.clock import read_clock
-from glas_wsol.transforms import read_mask
+from glas_wsol.transforms import read_mask, read_rgb
 from tests.bundles.conftest import BUNDLES, DATA, ROOT, SMALL, config, own_error, workflow
 from tests.conftest import same
 
@@ -231,3 +236,25 @@ def test_other_rows_are_refined_too(row, phantom, tmp_path):
 def test_a_row_without_class_scores_of_whole_images_is_not_refined(row, network, phantom, tmp_path):
     assert f"{network} has no class scores of whole images to keep" in refused(phantom, tmp_path, row)
     assert not (tmp_path / "stage_one").exists()
+
+
+def test_the_figure_of_how_it_works_is_of_what_a_run_computes(whole, phantom, tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("how_it_works", ROOT / "docs" / "figures" / "how_it_works.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "how_it_works", module)
+    spec.loader.exec_module(module)
+    item = load_datalist(phantom, fold="stratified-0").select("test")[0]
+    story = module.tell(whole, read_rgb(item["image"]), item["label"])
+    localize = glas_wsol.load(whole, device="cpu")
+    found = localize(story.image)
+    assert story.image.shape == (96, 128, 3), "sides are multiples of 32"
+    np.testing.assert_array_equal(story.mask, found.mask)
+    grey = localize.network.pixel_mean.flatten().numpy()
+    for parts in (story.parts, story.second):  # what is wiped out is grey: the two make up the tile
+        np.testing.assert_allclose(parts[0].seen + parts[1].seen - grey, story.image / 255, atol=1e-5)
+    for part, said in zip(story.second, (found.opinions.decidable, found.opinions.undecidable), strict=True):
+        np.testing.assert_allclose(part.said, said.probabilities, atol=0.02)  # a tile alone is padded by reflection
+    assert story.steps[0].trust in (0, story.steps[0].said[story.label])
+    assert module.main([str(whole.parent / "none")]) == 1
+    module.draw(story, tmp_path / "how.png")
+    assert np.asarray(Image.open(tmp_path / "how.png")).std() > 20

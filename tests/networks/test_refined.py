@@ -7,6 +7,7 @@ import copy
 
 import pytest
 import torch
+from monai.networks import convert_to_onnx
 from torch.nn import functional as F
 
 from glas_wsol.errors import ConfigError
@@ -132,6 +133,18 @@ def test_the_class_is_named_as_the_first_stage_alone_would():
     torch.testing.assert_close(p, expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(prediction[:, 0], alone[:, 0], atol=1e-3), "the mask is the decoder's"
     assert network.settings()["opinion"] == "first_stage"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("base", ["minmax", "cam"])
+def test_the_exported_onnx_equals_the_eager_network(base, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    network, tile = refined(base).eval(), image()[:1]
+    convert_to_onnx(network, [tile], filename=str(tmp_path / "network.onnx"), use_trace=False)  # as bundles do
+    session = onnxruntime.InferenceSession(tmp_path / "network.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: tile.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(found), network(tile), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("opinion", ["first_stage", "localizer", "classifier"])
