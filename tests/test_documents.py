@@ -63,3 +63,12 @@ def test_nothing_names_the_machine_it_was_written_on():
             text = path.read_text(encoding="utf-8")
             found += [(path.relative_to(ROOT).as_posix(), word) for word in words if word in text]
     assert found == []
+
+
+def test_the_map_of_the_code_has_every_module():
+    text = documents()["CONTRIBUTING.md"]
+    named = set(
+        re.findall(r"`(?:glas_wsol/)?(\w+)(?:\.py|/)`", text[text.index("## Map") : text.index("## How to add")])
+    )
+    modules = {path.stem for path in (ROOT / "glas_wsol").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert modules - {"__init__", "__pycache__"} - named == set()
