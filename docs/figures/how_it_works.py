@@ -110,7 +110,7 @@ def tell(run: str | Path, image: np.ndarray, label: int) -> Story:
         losses = torch.nn.functional.cross_entropy(localized.logits, target, reduction="none")
         start = losses if state.first_loss is None else state.first_loss
         trust = erasing.trust(state.step, localized.logits, losses, start, target, state.alive)
-        said = tuple(first.probabilities(localized.logits)[0].tolist())
+        said = tuple(localized.logits.softmax(dim=1)[0].tolist())  # as in training, where no temperature is known
         steps.append(Step(seen(state.erased), localized.mask[0, 0].numpy(), said, float(trust)))
         state = erasing.advance(state, localized.logits, losses, localized.mask, target)
     kept = erasing.keep(state).mask
@@ -136,7 +136,7 @@ def draw(story: Story, output: str | Path) -> None:
         story: of one image.
         output: PNG to write.
     """
-    figure = Figure(figsize=(11.4, 7.0), dpi=160, facecolor="white")
+    figure = Figure(figsize=(11.4, 7.0), dpi=130, facecolor="white")
     canvas = FigureCanvasAgg(figure)
     page = _Page(figure, story)
     page.heading(

@@ -26,6 +26,7 @@ _TITLES = {
     "loss_localizer": "Loss of the localizer",
     "classification_error": "Validation: classification error",
     "cross_entropy": "Validation: cross-entropy of the class, nats",
+    "temperature": "Validation: temperature of the class, 1 as it is",
 }
 _HIDDEN = ("selection_score",)  # the two validation curves in one number
 

@@ -38,7 +38,7 @@ class Rescale(Transform):
 
     def __init__(self, factor: float = 1.0, short_side: int | None = None, mode: str = "bilinear") -> None:
         if short_side is not None and factor != 1.0:
-            raise ConfigError("both factor and short_side are set", "Rescale", "set one of them")
+            raise ConfigError("both a scale and a short_side are set", "scale, short_side", "set one; scale=1 is none")
         if not 0 < factor < float("inf"):
             raise ConfigError(f"factor is {factor}", "Rescale", "use a number above 0")
         if short_side is not None and short_side < 1:
