@@ -26,6 +26,7 @@ from monai.utils import ensure_tuple
 
 from glas_wsol import distributed
 from glas_wsol.audit import audit
+from glas_wsol.data.files import is_file
 from glas_wsol.errors import ConfigError, GlasWsolError, OutputError, WeightsError
 from glas_wsol.networks.ensemble import EnsembleNetwork, common_card
 from glas_wsol.networks.weights import load_strictly, read_state_dict, sha256_of
@@ -179,14 +180,11 @@ def refuse_unknown_ids(argv: Sequence[str]) -> None:
         return
     parser = ConfigParser()
     parser.read_config(files)
-    tracking = str(options.get("tracking", ""))
-    if (
-        tracking == "mlflow" and "train" in parser
-    ):  # it takes the loss from a list of items, which no trainer here makes
-        what = "MONAI's own settings for MLflow do not fit this training"
+    if options.get("tracking") == "mlflow" and "train" in parser:
+        what = "MONAI's own settings for MLflow read the loss from items that no training here makes"
         raise ConfigError(what, "--tracking mlflow", "give --tracking and the bundle's configs/mlflow.json")
-    if Path(tracking).is_file():
-        parser.update({**ConfigParser.load_config_file(tracking).get("configs", {}), **parser.get()})
+    for file in _tracking_files(options):
+        parser.update({**ConfigParser.load_config_file(file).get("configs", {}), **parser.get()})
     own = set(inspect.signature(monai.bundle.run).parameters)
     for identifier in unknown_ids(parser, [name for name in options if name not in own]):
         known = sorted(_ids(parser.get()))
@@ -233,8 +231,13 @@ def _config_files(argv: Sequence[str]) -> list[str]:
     files = _literal(options.get("config_file"))
     if isinstance(files, str):
         files = [files] if Path(files).is_file() else files.split(",")
-    tracking = options.get("tracking", "")
-    return [str(file) for file in (*(files or ()), *([tracking] if Path(tracking).is_file() else ()))]
+    return [str(file) for file in (*(files or ()), *_tracking_files(options))]
+
+
+def _tracking_files(options: Mapping[str, Any]) -> list[str]:
+    """The file that MONAI's switch ``tracking`` names; none where it names settings or is not given."""
+    named = options.get("tracking")
+    return [named] if isinstance(named, str) and is_file(Path(named)) else []
 
 
 def unknown_ids(parser: ConfigParser, ids: Sequence[str]) -> list[str]:

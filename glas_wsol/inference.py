@@ -45,10 +45,9 @@ class Inference:
     @property
     def command(self) -> str:
         """The same run as one would type it."""
-        words = [word for name, value in self.settings.items() for word in (f"--{name}", str(value))]
-        return " ".join(
-            map(_quoted, ["python", "-m", "monai.bundle", "run", "--config_file", str(self.config), *words])
-        )
+        words = ["python", "-m", "monai.bundle", "run", "--config_file", str(self.config)]
+        words += [word for name, value in self.settings.items() for word in (f"--{name}", str(value))]
+        return " ".join(map(_quoted, words))
 
 
 @dataclass(frozen=True)

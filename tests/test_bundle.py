@@ -146,12 +146,13 @@ def test_what_a_tracking_file_sets_is_known_too(config, tmp_path):
     tracking.write_text(json.dumps({"handlers_id": {}, "configs": {"experiment_name": "mine", "epochs": 1}}))
     typed = [*RUN, "--config_file", config, "--tracking", str(tracking)]
     refuse_unknown_ids([*typed, "--experiment_name", "other"])
+    refuse_unknown_ids([*RUN, "--config_file", config, "--tracking", str({"configs": "x" * 5000})])
     with pytest.raises(ConfigError, match="did you mean experiment_name"):
         refuse_unknown_ids([*typed, "--experiment-nam", "other"])
 
 
 def test_monai_s_own_settings_for_mlflow_are_refused_with_those_that_fit(config, tmp_path):
-    with pytest.raises(ConfigError, match=r"do not fit this training.*configs/mlflow\.json") as caught:
+    with pytest.raises(ConfigError, match=r"no training here makes.*configs/mlflow\.json") as caught:
         refuse_unknown_ids([*RUN, "--config_file", config, "--tracking", "mlflow"])
     assert "\n" not in str(caught.value)
     (tmp_path / "inference.json").write_text(json.dumps({"evaluator": 1}))

@@ -136,10 +136,9 @@ def test_the_class_is_named_as_the_first_stage_alone_would():
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("base", ["minmax", "cam"])
-def test_the_exported_onnx_equals_the_eager_network(base, tmp_path):
+def test_the_exported_onnx_equals_the_eager_network(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    network, tile = refined(base).eval(), image()[:1]
+    network, tile = refined().eval(), image()[:1]
     convert_to_onnx(network, [tile], filename=str(tmp_path / "network.onnx"), use_trace=False)  # as bundles do
     session = onnxruntime.InferenceSession(tmp_path / "network.onnx", providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {session.get_inputs()[0].name: tile.numpy()})
