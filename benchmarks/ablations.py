@@ -2,13 +2,13 @@
 """What each part of the method brings: one part changed at a time, everything else as recommended.
 
     python benchmarks/ablations.py run OUT [--table NAME=CSV ...] [--phantom 1] [--seeds 0 1] [--parts NAME ...]
-    python benchmarks/ablations.py table OUT
+    python benchmarks/ablations.py table OUT [--picture FILE.png]
 
 ``run`` trains, for every set and seed, the first stage in the ways of :data:`FIRST`, and on the plain one the second
 stage in the ways of :data:`SECOND`; it evaluates them, and the recommended model with the views of :data:`VIEWS`. Sets
 are those of ``alarm.py``. What is finished is left as it is. Masks are read by the evaluation alone. ``table`` prints
 for every variant its F1+, F1- and PxAP, a mean over sets and seeds, and the paired difference to what it is a variant
-of, with a 95 % interval over images and seeds of all sets.
+of, with a 95 % interval over images and seeds of all sets; the picture shows the differences.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sets import CONFIGS, ROOT, bundle_run, held_out, named, sets_of, write_tabl
 from tqdm import tqdm
 
 from glas_wsol.metrics.measures import MEASURES
-from glas_wsol.tables.comparison import Comparison
+from glas_wsol.tables.comparison import Comparison, Difference
 from glas_wsol.tables.rows import Row
 from glas_wsol.tables.runs import Run, find_runs, read_run
 
@@ -152,29 +152,74 @@ def gathered(output: Path, names: Sequence[str]) -> dict[str, Row]:
     return {part: Row(part, None, "", True, of_part) for part, of_part in runs.items()}
 
 
+Differences = dict[str, dict[str, Difference | None]]
+"""By part and measure."""
+
+
+def compared(rows: Mapping[str, Row], comparison: Comparison) -> Iterator[tuple[str, Row, Differences]]:
+    """Of each base that was run: its name, its row, and what changing a part does to it."""
+    for base, parts in ((PLAIN, FIRST), (RECOMMENDED, {**SECOND, **VIEWS})):
+        against = rows.get(slug(base))
+        if against is not None:
+            others = {part: rows[slug(part)] for part in parts if part != base and slug(part) in rows}
+            yield (
+                base,
+                against,
+                {
+                    part: {key: comparison.difference(row, against, MEASURES[key]) for key in _SHOWN}
+                    for part, row in others.items()
+                },
+            )
+
+
 def table_of(rows: Mapping[str, Row]) -> Iterator[str]:
-    """Lines of a Markdown table."""
+    """Lines of a Markdown table for each base."""
     comparison = Comparison()
     titles = [MEASURES[key].title for key in _SHOWN]
     head = ["part", "runs", *(cell for title in titles for cell in (title, "difference"))]
-    for base, parts in ((PLAIN, FIRST), (RECOMMENDED, SECOND), (RECOMMENDED, VIEWS)):
-        against = rows.get(slug(base))
-        if against is None:
-            continue
+    for base, _, differences in compared(rows, comparison):
         yield f"\nDifference to: {base}.\n"
         yield f"| {' | '.join(head)} |"
         yield "|---" * len(head) + "|"
-        for part in parts:
-            row = rows.get(slug(part))
-            if row is None:
-                continue
+        for part in (base, *differences):
+            row = rows[slug(part)]
             cells = [part, str(len(row.runs))]
             for key in _SHOWN:
-                value, apart = comparison.estimate(row, MEASURES[key]), ""
-                if row is not against and (found := comparison.difference(row, against, MEASURES[key])):
-                    apart = f"{100 * found.value:+.1f} ({100 * found.lo:.1f} to {100 * found.hi:.1f})"
-                cells += [f"{100 * value.value:.1f}" if value else "-", apart]
+                value, apart = comparison.estimate(row, MEASURES[key]), differences.get(part, {}).get(key)
+                cells += [f"{100 * value.value:.1f}" if value else "-", _said(apart)]
             yield f"| {' | '.join(cells)} |"
+
+
+def _said(apart: Difference | None) -> str:
+    return "" if apart is None else f"{100 * apart.value:+.1f} ({100 * apart.lo:.1f} to {100 * apart.hi:.1f})"
+
+
+def draw(rows: Mapping[str, Row], path: Path) -> None:
+    """The differences with their intervals, a panel for each measure and base."""
+    from matplotlib.figure import Figure
+
+    found = list(compared(rows, Comparison()))
+    heights = [len(differences) + 1 for *_, differences in found]
+    figure = Figure(figsize=(12, 0.34 * sum(heights) + 1.2), layout="constrained")
+    axes = figure.subplots(len(found), len(_SHOWN), sharex="col", squeeze=False, height_ratios=heights)
+    for line, (base, against, differences) in zip(axes, found, strict=True):
+        for axis, key in zip(line, _SHOWN, strict=True):
+            for place, apart in enumerate(one[key] for one in differences.values()):
+                if apart is not None:
+                    clear = apart.lo > 0 or apart.hi < 0
+                    low, high = 100 * (apart.value - apart.lo), 100 * (apart.hi - apart.value)
+                    colour = "#0072b2" if clear else "#888888"
+                    axis.errorbar(100 * apart.value, place, xerr=[[low], [high]], fmt="o", color=colour, capsize=3)
+            axis.axvline(0, color="black", linewidth=0.8)
+            first = axis is line[0]
+            axis.set_yticks(range(len(differences)), list(differences) if first else [""] * len(differences))
+            axis.set_ylim(len(differences) - 0.5, -0.5)
+            value = Comparison().estimate(against, MEASURES[key])
+            axis.set_title(f"{MEASURES[key].title}: {base} {100 * value.value:.1f} %" if value else base, fontsize=10)
+            axis.grid(axis="x", color="#dddddd")
+    for axis in axes[-1]:
+        axis.set_xlabel("difference, points (95 % interval)")
+    figure.savefig(path, dpi=110)
 
 
 def main() -> int:
@@ -190,11 +235,15 @@ def main() -> int:
     one.add_argument("--parts", nargs="+", choices=every, default=every, metavar="NAME")
     two = commands.add_parser("table")
     two.add_argument("output", type=Path)
+    two.add_argument("--picture", type=Path)
     two.add_argument("--sets", nargs="+", default=[], help="of these sets alone; default all")
     given = parser.parse_args()
     if given.command == "run":
         return run(given.output, dict(given.table), given.phantom, given.seeds, given.parts)
-    print("\n".join(table_of(gathered(given.output, given.sets))))
+    rows = gathered(given.output, given.sets)
+    print("\n".join(table_of(rows)))
+    if given.picture:
+        draw(rows, given.picture)
     return 0
 
 
