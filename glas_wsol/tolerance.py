@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.data import Dataset, list_data_collate
 from monai.engines import SupervisedEvaluator
+from monai.utils.enums import CommonKeys as Keys
 
 from glas_wsol.errors import GlasWsolError, ImageFileError, NumericalError
 from glas_wsol.networks.weights import sha256_of
@@ -18,6 +20,7 @@ from glas_wsol.networks.weights import sha256_of
 __all__ = [
     "FAILURES",
     "PATH",
+    "RUNS",
     "SHA256",
     "Failure",
     "TolerantDataset",
@@ -28,6 +31,9 @@ __all__ = [
 
 FAILURES = "failures"
 """Key of a batch: the :class:`Failure` of every image that could not be read."""
+
+RUNS = "runs"
+"""Key of a batch: the items that were read, in lists of neighbours of one size."""
 
 PATH = "path"
 """Key of an item: the image's file, as listed."""
@@ -139,29 +145,31 @@ def _digest(image: str) -> str:
 
 
 def collate_survivors(items: Sequence[Any]) -> dict[str, Any]:
-    """Collate what was read; failures are put aside under ``failures``, what was skipped is left out.
+    """Put together what was read; failures are put aside, what was skipped is left out.
 
     Args:
         items: of a :class:`TolerantDataset`.
 
     Returns:
-        A batch as MONAI's ``list_data_collate`` makes it, with ``failures``; nothing else where nothing was read.
+        ``runs``: the items that were read, in their order, in lists of neighbours whose images have one size; and
+        ``failures``.
     """
     read = [item for item in items if isinstance(item, Mapping)]
-    batch = list_data_collate(read) if read else {}
-    return {**batch, FAILURES: [item for item in items if isinstance(item, Failure)]}
+    runs = [list(run) for _, run in groupby(read, key=lambda item: tuple(item[Keys.IMAGE].shape))]
+    return {RUNS: runs, FAILURES: [item for item in items if isinstance(item, Failure)]}
 
 
 class TolerantEvaluator(SupervisedEvaluator):
     """MONAI's evaluator for the batches of :func:`collate_survivors`.
 
-    After every iteration ``state.failures`` holds its failures, and ``state.output`` the results of the others: an
-    empty list if there are none.
+    Images of one size that follow each other in a batch go through the network together. After every iteration
+    ``state.failures`` holds its failures, and ``state.output`` the results of the others, in their order: an empty
+    list if there are none.
 
     Args:
         args: as in ``SupervisedEvaluator``.
-        tolerant: whether an image whose prediction fails is a failure, too, in a batch of its own; else it is raised.
-            Defaults to True.
+        tolerant: whether an image whose prediction fails is a failure, too; images that failed together are each tried
+            alone. Else it is raised. Defaults to True.
         kwargs: as in ``SupervisedEvaluator``.
     """
 
@@ -170,20 +178,27 @@ class TolerantEvaluator(SupervisedEvaluator):
         self.tolerant = tolerant
 
     def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> Any:
-        batch = {key: value for key, value in batchdata.items() if key != FAILURES}
-        engine.state.failures = list(batchdata.get(FAILURES, ()))
-        engine.state.batch = batch
-        if batch:
-            try:
-                return super()._iteration(engine, batch)
-            except Exception as error:
-                item = {"image": batch[PATH][0], "name": batch["name"][0]}
-                alone = self.tolerant and len(batch[PATH]) == 1
-                failure = failure_of(error, item, "localize") if alone else None
-                if failure is None:
-                    raise
-                engine.state.failures.append(failure)
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-        engine.state.batch, engine.state.output = [], []
-        return []
+        engine.state.failures = list(batchdata[FAILURES])
+        found = [self._predicted(engine, items) for items in batchdata[RUNS]]
+        engine.state.batch = [item for items, _ in found for item in items]
+        engine.state.output = [result for _, results in found for result in results]
+        return engine.state.output
+
+    def _predicted(self, engine: SupervisedEvaluator, items: list[Mapping[str, Any]]) -> tuple[list, list]:
+        """Items, and as many results."""
+        try:
+            engine.state.batch = list_data_collate(items)
+            super()._iteration(engine, engine.state.batch)
+            return engine.state.batch, engine.state.output
+        except Exception as error:
+            item = {"image": items[0][PATH], "name": items[0]["name"]}
+            failure = failure_of(error, item, "localize") if self.tolerant else None
+            if failure is None:
+                raise
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(items) == 1:
+            engine.state.failures.append(failure)
+            return [], []
+        alone = [self._predicted(engine, [item]) for item in items]
+        return [item for one, _ in alone for item in one], [result for _, one in alone for result in one]

@@ -57,12 +57,16 @@ class FailureReport:
             self.file.unlink()
 
     def _collect(self, engine: Engine) -> None:
-        for failure in engine.state.failures:
+        while engine.state.failures:
+            failure = engine.state.failures.pop(0)
             self.failures.append(failure)
             logger.warning("no result of %s: %s: %s", failure.image, failure.what, failure.fix)
 
-    def _write(self, _: Engine) -> None:
+    def _write(self, engine: Engine) -> None:
+        self._collect(engine)  # what was written last may have failed after the last iteration
         if self.failures:
+            places = {item["name"]: place for place, item in enumerate(engine.state.dataloader.dataset.data)}
+            self.failures.sort(key=lambda failure: places[failure.name])
             rows = [{key: _printable(getattr(failure, key)) for key in _COLUMNS} for failure in self.failures]
             self.file.parent.mkdir(parents=True, exist_ok=True)
             write_csv(self.file, rows)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from glas_wsol.cells import read_cells
 from glas_wsol.errors import ConfigError, ImageFileError, OutputError
 from glas_wsol.handlers.record import RunRecord
 from glas_wsol.localization import Localization
-from glas_wsol.tolerance import failure_of
+from glas_wsol.overlap import Background
+from glas_wsol.tolerance import PATH, SHA256, Failure, failure_of
 from glas_wsol.writers.atomic import atomic_write
 from glas_wsol.writers.entries import BOX_COLUMNS, box_rows, entry_of, row_of
 from glas_wsol.writers.formats import FORMATS, OVERLAY, check_formats, write_localization
@@ -47,6 +49,9 @@ class LocalizationSaver:
             the record's images. It needs a :class:`~glas_wsol.tolerance.TolerantDataset`. None (default) for none.
         formats: names of :data:`~glas_wsol.writers.formats.FORMATS`. Defaults to ``("png",)``.
         rest: whether GeoJSON outlines the undecidable region too. Defaults to False.
+        waiting: images that may wait, with their masks, while one is written in a thread and the evaluator goes on.
+            Their order, and what is recorded when, stay the same; a failure is raised at a later image, or at the end.
+            0 (default): each is written before the next begins.
 
     Raises:
         ConfigError: if ``table`` does not end in ``.csv``, on an unknown format or one that needs a missing package, or
@@ -62,6 +67,7 @@ class LocalizationSaver:
         record: RunRecord | None = None,
         formats: Sequence[str] = ("png",),
         rest: bool = False,
+        waiting: int = 0,
     ) -> None:
         if not table.endswith(".csv"):
             raise ConfigError(f"table={table!r}", "LocalizationSaver", "give a name that ends in .csv")
@@ -70,6 +76,7 @@ class LocalizationSaver:
         self.output_dir, self.table, self.overlays = Path(output_dir), table, overlays
         self.provenance, self.record = dict(provenance or {}), record
         self.formats, self.rest = check_formats(formats), rest
+        self.background = Background(waiting)
         self.rows: list[dict[str, Any]] = []
         self.details: list[dict[str, Any]] = []
 
@@ -78,6 +85,7 @@ class LocalizationSaver:
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._write_images)
         engine.add_event_handler(Events.COMPLETED, self._write_tables)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._end)
 
     def _start(self, _: Engine) -> None:
         self.rows.clear()
@@ -151,22 +159,36 @@ class LocalizationSaver:
             journal.write(f"{json.dumps(name)}\n")  # a name may have line ends
 
     def _write_images(self, engine: Engine) -> None:
+        tolerant = getattr(engine, "tolerant", False)
         for number, item in enumerate(engine.state.output):
-            found: Localization = item["localization"]
-            self._reserve(found.name)
-            try:
-                files = self._write_files(found)
-            except ImageFileError as error:
-                failure = failure_of(error, {"image": found.path, "name": found.name}, "write")
-                if failure is None or not getattr(engine, "tolerant", False):
-                    raise
-                engine.state.failures.append(failure)
-                continue
-            written = [file.relative_to(self.output_dir).as_posix() for file in files]
-            self.rows.append(row_of(found))
-            self.details.append({**entry_of(found), "files": written, **self.provenance})
-            if self.record:
-                self.record.add(found.name, engine.state.batch[number], self.rows[-1], self.details[-1], files)
+            source = {key: engine.state.batch[number][key] for key in (PATH, SHA256)} if self.record else {}
+            self._tell(engine, self.background.do(partial(self._write_image, item["localization"], source, tolerant)))
+
+    @staticmethod
+    def _tell(engine: Engine, failures: list[Failure | None]) -> None:
+        if any(failures):
+            engine.state.failures += filter(None, failures)
+
+    def _write_image(self, found: Localization, item: Mapping[str, Any], tolerant: bool) -> Failure | None:
+        self._reserve(found.name)
+        try:
+            files = self._write_files(found)
+        except ImageFileError as error:
+            failure = failure_of(error, {"image": found.path, "name": found.name}, "write")
+            if failure is None or not tolerant:
+                raise
+            return failure
+        written = [file.relative_to(self.output_dir).as_posix() for file in files]
+        self.rows.append(row_of(found))
+        self.details.append({**entry_of(found), "files": written, **self.provenance})
+        if self.record:
+            self.record.add(found.name, item, self.rows[-1], self.details[-1], files)
+        return None
+
+    def _end(self, _: Engine, error: BaseException) -> None:
+        """After an exception: what was handed over is written, and nothing goes on in the background."""
+        self.background.close()
+        raise error
 
     def _write_files(self, found: Localization) -> list[Path]:
         try:
@@ -176,7 +198,8 @@ class LocalizationSaver:
                 file.unlink(missing_ok=True)
             raise
 
-    def _write_tables(self, _: Engine) -> None:
+    def _write_tables(self, engine: Engine) -> None:
+        self._tell(engine, self.background.finish())
         self.rows, self.details = distributed.gathered(self.rows), distributed.gathered(self.details)
         if distributed.not_main():
             return
