@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from monai.data import CacheDataset
 from monai.transforms import Randomizable
+from torch import Tensor
 
 __all__ = ["SeededCacheDataset", "mix_seeds"]
 
@@ -27,15 +29,31 @@ class SeededCacheDataset(CacheDataset):
 
     Everything before the first random transform is computed once and kept in memory: keep it in bytes.
 
+    With a device, what is kept is kept there while there is room, and augmented there; the rest is augmented on the CPU
+    and then moved. What is drawn is drawn on the CPU either way, from the same seeds: the same crops and colours on any
+    device, but for rounding. A process of a loader cannot share a GPU: then ``num_workers`` must be 0.
+
     Args:
         data: items, as MONAI takes them.
         transform: a ``Compose``.
         seed: of the augmentation. Defaults to 0.
+        device: where tensors are kept and augmented. Defaults to the CPU.
+        memory_share: of the memory that is free on the device when the images are read, as much may be kept there.
+            Defaults to 0.25.
         kwargs: further arguments of ``CacheDataset``; ``progress`` defaults to False.
     """
 
-    def __init__(self, data: Sequence, transform: Sequence[Callable] | Callable, seed: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        data: Sequence,
+        transform: Sequence[Callable] | Callable,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        memory_share: float = 0.25,
+        **kwargs: Any,
+    ) -> None:
         self.seed, self.epoch = seed, 0
+        self.device, self.memory_share, self._room = torch.device(device), memory_share, 0.0
         super().__init__(data, transform, **{"num_workers": 1, "progress": False, **kwargs})
 
     def set_epoch(self, epoch: int) -> None:
@@ -49,4 +67,26 @@ class SeededCacheDataset(CacheDataset):
     def _transform(self, index: int) -> Any:
         if isinstance(self.transform, Randomizable):
             self.transform.set_random_state(seed=mix_seeds(self.seed, self.epoch, index % len(self)))
-        return super()._transform(index)
+        return self._moved(super()._transform(index))
+
+    def _fill_cache(self, indices: Sequence[int] | None = None) -> list:
+        self._cache = []  # of other data, whose memory is needed now
+        self._room = self.memory_share * _free_bytes(self.device)
+        return super()._fill_cache(indices)
+
+    def _load_cache_item(self, idx: int) -> Any:
+        item = super()._load_cache_item(idx)
+        size = sum(value.nbytes for value in item.values() if isinstance(value, Tensor))
+        if size > self._room:
+            return item
+        self._room -= size
+        return self._moved(item)
+
+    def _moved(self, item: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self.device.type == "cpu":  # where everything is read
+            return item
+        return {key: value.to(self.device) if isinstance(value, Tensor) else value for key, value in item.items()}
+
+
+def _free_bytes(device: torch.device) -> float:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")

@@ -170,9 +170,9 @@ class RunCheckpoint:
     def _settings(self, trainer: Engine) -> dict[str, Any]:
         """The recipe, with what the trainer, the network and the optimiser were really made with."""
         optimizer = self.stateful["optimizer"]
-        # A schedule moves the learning rate and may move the momentum; the rest stays what the user set.
-        moved = {"params", "lr", "momentum", "betas", "max_lr", "min_lr", "max_momentum", "base_momentum"}
-        groups = [{k: v for k, v in g.items() if k not in moved} for g in optimizer.param_groups]
+        # A schedule moves the learning rate and may move the momentum; the device decides whether steps are fused.
+        free = {"params", "lr", "momentum", "betas", "max_lr", "min_lr", "max_momentum", "base_momentum", "fused"}
+        groups = [{k: v for k, v in g.items() if k not in free} for g in optimizer.param_groups]
         settings = {
             **self.recipe,
             "amp": getattr(trainer, "amp", False),  # not every Ignite engine has it

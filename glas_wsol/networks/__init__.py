@@ -12,6 +12,7 @@ from glas_wsol.networks.fixed import FixedMaskNetwork
 from glas_wsol.networks.folding import fold_batch_norm
 from glas_wsol.networks.head import Head
 from glas_wsol.networks.minmax import Localized, MinMaxEntropyNetwork
+from glas_wsol.networks.placing import placed
 from glas_wsol.networks.refined import RefinedNetwork
 from glas_wsol.networks.registry import NETWORKS, build_network
 from glas_wsol.networks.trunks import TRUNKS, Trunk, TrunkSpec, build_trunk
@@ -36,4 +37,5 @@ __all__ = [
     "build_network",
     "build_trunk",
     "fold_batch_norm",
+    "placed",
 ]

@@ -19,12 +19,17 @@ def to_tensor(img: NdarrayOrTensor) -> torch.Tensor:
 
 
 def require_unit_rgb(image: torch.Tensor, where: str) -> None:
-    """Raise ConfigError unless ``image`` is a float ``[3, H, W]`` in 0..1; ``where`` names who needs it."""
+    """Raise ConfigError unless ``image`` is a float ``[3, H, W]`` in 0..1; ``where`` names who needs it.
+
+    Values are looked at on the CPU only: elsewhere it would mean to wait for the device.
+    """
     if image.ndim != 3 or image.shape[0] != 3:
         raise ConfigError(f"an image of shape {tuple(image.shape)}", where, "give RGB images [3, H, W]")
     fix = "put ScaleIntensityRanged(a_min=0, a_max=255, b_min=0, b_max=1) before it and normalisation after it"
     if not image.is_floating_point():
         raise ConfigError(f"an image of type {image.dtype}", where, fix)
+    if image.device.type != "cpu":
+        return
     low, high = (float(v) for v in image.aminmax())
     if not (low >= -1e-6 and high <= 1 + 1e-6):  # so written, NaN fails too
         raise ConfigError(f"pixels from {low:g} to {high:g}, not from 0 to 1", where, fix)

@@ -104,7 +104,8 @@ def _hue(image: torch.Tensor, turn: float) -> torch.Tensor:
     r, g, b = (image - low) / torch.where(chroma > 0, chroma, 1)
     # Hue in sixths of a turn, from the channel that is the largest; greys get 0, and no chroma to show it.
     sixths = torch.where(value == image[0], g - b, torch.where(value == image[1], 2 + b - r, 4 + r - g))
-    phase = sixths + 6 * turn + image.new_tensor((5, 3, 1)).view(3, 1, 1)
+    # 5, 3, 1, made where the image is: a copy to a GPU would wait for it.
+    phase = sixths + 6 * turn + torch.arange(5, 0, -2, dtype=image.dtype, device=image.device).view(3, 1, 1)
     phase = phase.remainder(6)
     return (value - chroma * torch.minimum(phase, 4 - phase).clamp_(0, 1)).clamp_(0, 1)
 

@@ -68,6 +68,7 @@ def test_paper_json_is_the_papers_recipe(bundle):
         "momentum": 0.9,
         "nesterov": True,
         "weight_decay": 1e-5,
+        "fused": "@fused",
     }
     schedule = eval(train["lr_scheduler"]["lr_lambda"].removeprefix("$"))  # noqa: S307 - our own config
     assert [schedule(e) * 1e-3 for e in (0, 39, 40, 80, 399)] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5, 1e-7])

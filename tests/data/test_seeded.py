@@ -3,16 +3,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.data import DataLoader
 from monai.transforms import Compose, Lambdad, RandFlipd, RandSpatialCropd, ScaleIntensityRanged
+from PIL import Image
 
+from glas_wsol.data import seeded
 from glas_wsol.data.seeded import SeededCacheDataset, mix_seeds
+from glas_wsol.overlap import AheadDataLoader
 from glas_wsol.transforms import RandColorJitterd
 
 SIZE = 6
+PAPER = Path(__file__).parents[2] / "bundles" / "glas_minmax_entropy" / "configs" / "paper.json"
 
 
 def read(key: int) -> torch.Tensor:
@@ -105,3 +113,64 @@ def test_mixed_seeds_are_distinct_and_fixed():
     assert len(values) == 900, "neighbours, and (a, b) against (b, a), must not meet"
     assert mix_seeds(0, 1) == mix_seeds(0, 1)
     assert all(0 <= value < 2**32 for value in values)
+
+
+@pytest.fixture
+def tiles(tmp_path) -> list[dict[str, Any]]:
+    """Three tiles of one size."""
+    random = np.random.default_rng(0)
+    for number in range(3):
+        Image.fromarray(random.integers(0, 256, (50, 70, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+    return [{"image": str(tmp_path / f"{number}.png"), "label": number % 2} for number in range(3)]
+
+
+def pipeline(**settings: Any) -> Compose:
+    """The augmentation of the paper's recipe for GlaS, with turns."""
+    parser = ConfigParser()
+    parser.read_config(str(PAPER))
+    parser.update({"crop_size": 32, "rotation": 0.75, **settings})
+    return parser.get_parsed_content("train#preprocessing")
+
+
+def drawn(transform: Compose) -> list[Any]:
+    """All that the random transforms have drawn, and how far their generators went."""
+    crop, flip, mirror, turn, _, jitter, stain, affine = transform.transforms[3:]
+    numbers = [one.R.get_state()[1:3] for one in (crop, flip, mirror, turn, jitter, stain, affine)]
+    made = [crop.cropper._slices, flip._do_transform, mirror._do_transform, turn._rand_k, jitter.jitter.steps]
+    return [made, [(state.tolist(), place) for state, place in numbers]]
+
+
+# "meta" stands for a GPU: an operation on the CPU, or one that has to wait for a value, is an error there.
+def test_on_another_device_the_same_is_drawn_and_nothing_waits_for_it(tiles):
+    here, there = pipeline(), pipeline()
+    on_cpu, on_device = SeededCacheDataset(tiles, here, 5), SeededCacheDataset(tiles, there, 5, device="meta")
+    assert all(item["image"].device.type == "meta" and item["image"].dtype == torch.uint8 for item in on_device._cache)
+    seen = []
+    for epoch in (0, 3):
+        for one in (on_cpu, on_device):
+            one.set_epoch(epoch)
+        for index in range(3):
+            image, other = on_cpu[index]["image"], on_device[index]["image"]
+            assert drawn(here) == drawn(there)
+            assert (image.shape, image.dtype) == (other.shape, other.dtype)
+            assert (image.device.type, other.device.type) == ("cpu", "meta")
+            seen.append(drawn(here)[0])
+    assert any(one != seen[0] for one in seen[1:]), "something is drawn"
+
+
+def test_what_has_no_room_on_the_device_stays_in_memory_and_comes_there_at_last(tiles, monkeypatch):
+    padded = 3 * 100 * 140
+    monkeypatch.setattr(seeded, "_free_bytes", lambda device: 5 * padded)
+    data = SeededCacheDataset(tiles, pipeline(), device="meta", memory_share=0.45)
+    assert [item["image"].device.type for item in data._cache] == ["meta", "meta", "cpu"]
+    assert [data[index]["image"].device.type for index in range(3)] == ["meta"] * 3
+    data.set_data(tiles[:2])
+    assert [item["image"].device.type for item in data._cache] == ["meta"] * 2, "the room of other data is free again"
+
+
+def test_mini_batches_are_made_on_the_device(tiles):
+    loader = AheadDataLoader(SeededCacheDataset(tiles, pipeline(), device="meta"), ahead=1, batch_size=3)
+    (batch,) = loader
+    assert batch["image"].device.type == "meta"
+    assert batch["image"].shape == (3, 3, 32, 32)
+    assert batch["label"].tolist() == [0, 1, 0]

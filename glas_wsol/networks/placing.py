@@ -1,0 +1,49 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Where a network computes, how its weights are laid out, and whether its trunk is compiled."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from glas_wsol.errors import ConfigError
+from glas_wsol.networks.trunks import Trunk
+
+__all__ = ["placed"]
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def placed(
+    network: Network, device: str | torch.device, channels_last: bool = False, compiler: str | None = None
+) -> Network:
+    """Make a network ready to compute, in place: the same function but for rounding, and the same names of weights.
+
+    Args:
+        network: any of :mod:`glas_wsol.networks`.
+        device: where to.
+        channels_last: whether convolutions are laid out with their channels last, which tensor cores want and CPUs
+            are quicker with at inference. Defaults to False.
+        compiler: a backend of ``torch.compile`` for the stages of the trunk, which compile when they first run, and
+            again for other sizes: ``"inductor"`` needs a C++ compiler on a CPU. None (default) for none.
+
+    Returns:
+        The same object.
+
+    Raises:
+        ConfigError: if there is no such backend.
+    """
+    layout = torch.channels_last if channels_last else torch.preserve_format
+    network = network.to(device=torch.device(device), memory_format=layout)
+    if compiler is None:
+        return network
+    known = torch.compiler.list_backends(exclude_tags=None)
+    if compiler not in known:
+        raise ConfigError(f"there is no compiler {compiler!r}", "compiler", f"choose of {', '.join(sorted(known))}")
+    for module in network.modules():
+        if isinstance(module, Trunk):
+            for stage in module.stages:
+                stage.compile(backend=compiler)
+    return network
