@@ -16,11 +16,10 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 
 import torch
 from monai.bundle import ConfigWorkflow
-from timing import machine, print_table, round_robin, spread
+from timing import Goal, machine, print_goals, print_table, ratio, round_robin, spread
 
 CONFIGS = Path(__file__).resolve().parents[1] / "bundles" / "glas_minmax_entropy" / "configs"
 
@@ -66,11 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = round_robin(
             [load, lambda: trainer._iteration(trainer, fixed)], arguments.rounds, arguments.device, warm_up=2
         )
-    share = median(one / step for one, step in zip(*rows, strict=True))
+    share = ratio(*rows)
     print(f"{arguments.config} {' '.join(arguments.set)}; median of {arguments.rounds}")
     print(machine(arguments.device))
     print_table(["of a mini-batch", "ms (range)"], [["loading", spread(rows[0])], ["training step", spread(rows[1])]])
     print(f"loading / step: {100 * share:.1f} %")
+    print_goals([Goal("loading / training step", share, 0.03)])
     return 0
 
 

@@ -15,11 +15,10 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Sequence
-from statistics import median
 
 import torch
 from steps import make_network
-from timing import machine, print_table, round_robin, spread
+from timing import Goal, machine, print_goals, print_table, ratio, round_robin, spread
 from torch import Tensor, nn
 
 from glas_wsol.networks import RefinedNetwork, fold_batch_norm
@@ -76,6 +75,9 @@ def grad_cam(model: Scores, x: Tensor) -> Run | None:
     return lambda: GradCAM(model=model, target_layers=[model.trunk.stages[-1]])(input_tensor=x, targets=None)
 
 
+_FOLDED = "trunk, folded, channels last"
+
+
 def runs(trunk: str, size: Sequence[int], batch: int, device: str) -> dict[str, Run | None]:
     """What is measured, by name; the first is the trunk's forward."""
     network = make_network(trunk, device).eval()
@@ -104,16 +106,18 @@ def runs(trunk: str, size: Sequence[int], batch: int, device: str) -> dict[str, 
 
     return {
         "trunk": plain(network.trunk, x),
-        "trunk, folded, channels last": plain(folded.trunk, laid_out),
+        _FOLDED: plain(folded.trunk, laid_out),
         "mask": asked(network, "localizer"),
         "mask and class": asked(network, "class"),
         "mask, class, and what C says of the rest": asked(network, "all"),
         "mask, folded": asked(folded, "localizer"),
         "mask and class, folded": asked(folded, "class"),
+        "mask, class, and what C says of the rest, folded": asked(folded, "all"),
         "refined mask": asked(refined, "localizer"),
         "refined mask and class": asked(refined, "class"),
         "refined mask, folded": asked(quick, "localizer"),
         "refined mask and class, folded": asked(quick, "class"),
+        "refined mask, class, and what C says of both parts, folded": asked(quick, "all"),
         "torch-cam, Grad-CAM": torch_cam(model, x),
         "grad-cam, Grad-CAM": grad_cam(model, x),
     }
@@ -131,23 +135,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     every = runs(arguments.trunk, arguments.size, arguments.batch, arguments.device)
+    scale = make_network(arguments.trunk, "cpu").classifier_scale
     known = {name: run for name, run in every.items() if run is not None}
     times = dict(
         zip(known, round_robin(list(known.values()), arguments.rounds, arguments.device, warm_up=2), strict=True)
     )
 
-    def ratio(name: str, to: str) -> str:
-        if name not in times or to not in times:
-            return "not installed"
-        return f"{median(a / b for a, b in zip(times[name], times[to], strict=True)):.2f}"
+    def beside(name: str, to: str) -> float | None:
+        return ratio(times[name], times[to]) if name in times and to in times else None
+
+    def cell(name: str, to: str) -> str:
+        found = beside(name, to)
+        return "not installed" if found is None else f"{found:.2f}"
 
     height, width = arguments.size
     print(f"{arguments.trunk}, {height} x {width} px, batch {arguments.batch}; median of {arguments.rounds}")
     print(machine(arguments.device))
-    cam = "torch-cam, Grad-CAM"
+    cam, other = "torch-cam, Grad-CAM", "grad-cam, Grad-CAM"
     print_table(
         ["prediction", "ms (range)", "ratio to trunk", "ratio to torch-cam"],
-        [[n, spread(times[n]) if n in times else "not installed", ratio(n, "trunk"), ratio(n, cam)] for n in every],
+        [[n, spread(times[n]) if n in times else "not installed", cell(n, "trunk"), cell(n, cam)] for n in every],
+    )
+    both = 1.05 * (1 + scale**2)
+    print_goals(
+        [
+            Goal("mask / trunk", beside("mask", "trunk"), 1.03),
+            Goal("mask, folded / trunk, folded", beside("mask, folded", _FOLDED), 1.03),
+            Goal("mask / torch-cam", beside("mask", cam), 1.05),
+            Goal("mask and class / trunk", beside("mask and class", "trunk"), both),
+            Goal("mask, class, folded / trunk, folded", beside("mask and class, folded", _FOLDED), both),
+            Goal("grad-cam / mask and class", beside(other, "mask and class"), 2.0, at_least=True),
+        ]
     )
     return 0
 

@@ -51,12 +51,16 @@ class Step:
         run: does one step.
         forwards: forwards of M per sample, as measured by the last call; None for plain classification.
         scale: of C's input; 0 without C.
+        again: makes the same step of another network and mini-batch, every sample trusted and so every pass run.
+        batch_norm: of the network.
     """
 
     name: str
     run: Callable[[], object]
     forwards: Callable[[], float]
     scale: float
+    again: Callable[[MinMaxEntropyNetwork, dict[str, Tensor]], Step]
+    batch_norm: str
 
     @property
     def model(self) -> float:
@@ -142,7 +146,10 @@ def training_step(
         with controlled_trust(shares), mock.patch.object(network, "localize", counting):
             trainer._iteration(trainer, batch)
 
-    return Step(name, run, lambda: counted[0], network.classifier_scale)
+    def again(network: MinMaxEntropyNetwork, batch: dict[str, Tensor]) -> Step:
+        return training_step(name, network, batch, passes, None, naive, **{**options, "alive_only": False})
+
+    return Step(name, run, lambda: counted[0], network.classifier_scale, again, network.batch_norm)
 
 
 def plain_step(name: str, network: MinMaxEntropyNetwork, batch: dict[str, Tensor], amp: bool = False) -> Step:
@@ -166,4 +173,7 @@ def plain_step(name: str, network: MinMaxEntropyNetwork, batch: dict[str, Tensor
             loss.backward()
         optimizer.step()
 
-    return Step(name, run, lambda: 1.0, 0.0)
+    def again(network: MinMaxEntropyNetwork, batch: dict[str, Tensor]) -> Step:
+        return plain_step(name, network, batch, amp)
+
+    return Step(name, run, lambda: 1.0, 0.0, again, network.batch_norm)

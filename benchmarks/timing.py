@@ -6,13 +6,14 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import torch
 from tqdm import tqdm
 
-__all__ = ["machine", "print_table", "round_robin"]
+__all__ = ["Goal", "machine", "print_goals", "print_table", "ratio", "round_robin", "spread"]
 
 
 def round_robin(runs: Sequence[Callable[[], object]], rounds: int, device: str, warm_up: int = 1) -> list[list[float]]:
@@ -56,6 +57,49 @@ def spread(times: Sequence[float]) -> str:
     """Median of seconds in ms, and the range about it in per cent."""
     middle = median(times)
     return f"{1000 * middle:.1f} ({100 * (min(times) / middle - 1):+.0f} to {100 * (max(times) / middle - 1):+.0f} %)"
+
+
+def ratio(times: Sequence[float], others: Sequence[float]) -> float:
+    """Median over the rounds of the ratio within each: neighbours in time are disturbed alike."""
+    return median(one / other for one, other in zip(times, others, strict=True))
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a figure should be.
+
+    Attributes:
+        name: of the figure.
+        found: the figure; None where it could not be measured.
+        limit: what it should be at most.
+        at_least: whether it should be at least that instead.
+    """
+
+    name: str
+    found: float | None
+    limit: float
+    at_least: bool = False
+
+    @property
+    def met(self) -> bool | None:
+        """Whether it is; None where it was not measured."""
+        if self.found is None:
+            return None
+        return self.found >= self.limit if self.at_least else self.found <= self.limit
+
+
+def print_goals(goals: Sequence[Goal]) -> None:
+    """Print Markdown: each goal beside its figure, and whether it was met."""
+    words = {None: "not measured", True: "yes", False: "NO"}
+    rows = [
+        [g.name, f"{'at least' if g.at_least else 'at most'} {g.limit:g}", _figure(g.found), words[g.met]]
+        for g in goals
+    ]
+    print_table(["goal", "asked", "found", "met"], rows)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def machine(device: str) -> str:

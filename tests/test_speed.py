@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import sys
 from itertools import pairwise
@@ -19,7 +20,7 @@ from tests.test_benchmarks import ROOT, script
 def steps(monkeypatch) -> ModuleType:
     """The module of steps, its networks tiny."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    for name in ("steps", "timing"):
+    for name in ("memory", "steps", "timing"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     import steps
 
@@ -75,7 +76,12 @@ def test_the_table_of_steps(steps, capsys):
     assert rows["5 passes, trust decays, alive only"][2:4] == [" 3.50 ", " 4.00 "]
     assert rows["5 passes, trust decays, full batch"][2:4] == [" 5.00 ", " 5.50 "]
     assert rows["no erasing"][2:4] == [" 1.00 ", " 1.50 "]
-    assert "alive only / full batch: " in printed
+    assert "| trust decays: time on alive samples only / on all | at most 0.75 |" in printed
+    floor, _, ratio, peak, more, share = (c.strip() for c in rows["5 passes, trust decays, alive only"][3:9])
+    assert float(share.removesuffix(" %")) == pytest.approx(100 * float(floor) / float(ratio), abs=1)
+    assert float(more) == pytest.approx(float(peak) / float(rows["plain classification, frozen"][6]), rel=0.1)
+    naive = float(rows["naive (one graph, two C), all trusted"][7])
+    assert naive > 2 * float(rows["5 passes, all trusted"][7]), "one graph holds all passes"
     with pytest.raises(SystemExit):
         step.main(["--batch", "6"])
 
@@ -121,6 +127,8 @@ def test_the_table_of_predictions(steps, capsys):
     assert "| trunk | " in printed
     assert "| refined mask and class, folded | " in printed
     assert "| torch-cam, Grad-CAM | not installed | not installed | not installed |" in printed
+    assert "| mask / torch-cam | at most 1.05 | - | not measured |" in printed
+    assert "| mask and class / trunk | at most 1.3125 | " in printed
 
 
 def _refined(*args, **kwargs):
@@ -128,6 +136,54 @@ def _refined(*args, **kwargs):
     from tests.conftest import tiny_trunk
 
     return RefinedNetwork(tiny_trunk(), *args, decoder_width=8, **kwargs)
+
+
+def test_goals_are_told_beside_the_figures(steps, capsys):
+    import timing
+
+    goal = timing.Goal
+    timing.print_goals(
+        [goal("a", 1.05, 1.05), goal("b", 1.051, 1.05), goal("c", 1.9, 2, at_least=True), goal("d", None, 1)]
+    )
+    cells = [line.split("|")[1:5] for line in capsys.readouterr().out.splitlines() if line.startswith("|")][2:]
+    assert [[cell.strip() for cell in row] for row in cells] == [
+        ["a", "at most 1.05", "1.050", "yes"],
+        ["b", "at most 1.05", "1.051", "NO"],
+        ["c", "at least 2", "1.900", "NO"],
+        ["d", "at most 1", "-", "not measured"],
+    ]
+    assert timing.ratio([1.0, 4.0, 9.0], [1.0, 2.0, 3.0]) == 2.0
+
+
+def test_the_script_for_a_gpu_runs_on_a_cpu(steps, capsys, monkeypatch):
+    gpu = script("gpu")
+    gpu.make_network = steps.make_network
+    with pytest.raises(SystemExit):
+        gpu.main([])
+    monkeypatch.setattr(gpu, "schedule", lambda arguments: [])
+    assert gpu.main(["--device", "cpu", "--size", "64", "--batch", "4", "--passes", "3", "--rounds", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "a step of 3 passes waits for values 2 times" in printed, "once after each pass but the last"
+    assert "| waits of a step | at most 2 | 2.000 | yes |" in printed
+    assert "| one pass of M with its mask | " in printed
+    rows = {line.split("|")[1].strip(): line.split("|") for line in printed.splitlines() if line.startswith("| ")}
+    counted = {name: rows[f"ours, {name}, bf16"][2].strip() for name in ("all trusted", "trust decays")}
+    assert counted == {"all trusted": "3.00", "trust decays": "2.75"}
+
+
+def test_the_schedule_for_a_gpu_runs_on_a_cpu(steps, capsys, monkeypatch):
+    gpu = script("gpu")
+    monkeypatch.setattr(gpu, "TILE", (70, 90))
+    names = argparse.Namespace(device="cpu", trunk="resnet18", size=64, batch=4, passes=2, images=10, budget=0.0)
+    whole, loading = gpu.schedule(names)
+    printed = capsys.readouterr().out
+    assert "1 of 400 epochs of 2 steps measured, after 2 to warm up" in printed
+    table = printed[printed.index("| of an epoch |") :].splitlines()[2:6]
+    parts = [float(line.split("|")[2]) for line in table]
+    assert parts[3] == pytest.approx(sum(parts[:3]), abs=0.03)
+    assert min(parts) >= 0
+    assert whole.found == pytest.approx(400 * parts[3] / 60, rel=0.1)
+    assert loading.limit == 0.03
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from glas_wsol.networks.trunks import Trunk
@@ -14,6 +14,13 @@ from glas_wsol.networks.trunks import Trunk
 __all__ = ["fold_batch_norm"]
 
 Network = TypeVar("Network", bound=nn.Module)
+
+
+class _ChannelsLast(nn.Module):
+    """Lays an image out as the convolutions after it are: the first is much slower where it has to do so itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=torch.channels_last)
 
 
 def fold_batch_norm(network: Network) -> Network:
@@ -33,5 +40,6 @@ def fold_batch_norm(network: Network) -> Network:
     network.eval()
     for module in list(network.modules()):
         if isinstance(module, Trunk):
-            module.stages = nn.ModuleList(fuse(stage) for stage in module.stages)
+            first, *others = (fuse(stage) for stage in module.stages)
+            module.stages = nn.ModuleList([nn.Sequential(_ChannelsLast(), first), *others])
     return network.to(memory_format=torch.channels_last)
