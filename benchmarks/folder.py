@@ -1,7 +1,7 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
 """Time of a whole folder: reading, predicting and writing at the same time, and one after the other.
 
-    python benchmarks/folder.py [--device cpu] [--images 24] [--size 522 775] [--rounds 5] [--batch 1] [--threads N]
+    python benchmarks/folder.py [--device cpu] [--images 12] [--size 522 775] [--rounds 3] [--batch 1] [--threads N]
 
 Runs the GlaS bundle's inference.json with the recommended recipe's network (its heads untrained) on synthetic tissue,
 in turn in one process, with ``overlap`` and without. Wall time, for this is about doing things at the same time: it
@@ -88,9 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--trunk", default="efficientnet_lite0")
-    parser.add_argument("--images", type=int, default=24)
+    parser.add_argument("--images", type=int, default=12)
     parser.add_argument("--size", type=int, nargs=2, default=(522, 775), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=1, help="images that are predicted together")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
     arguments = parser.parse_args(argv)

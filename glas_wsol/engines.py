@@ -20,6 +20,7 @@ from torch.optim.optimizer import Optimizer
 from glas_wsol import distributed, erasing
 from glas_wsol.batches import ImageLabels
 from glas_wsol.errors import ConfigError
+from glas_wsol.fetching import Fetched
 from glas_wsol.losses import LossKeys, MinMaxEntropyLoss, cross_entropy
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 
@@ -262,6 +263,8 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             everyone = torch.ones_like(state.alive)
             counts = everyone if step == 0 or self.counted == "all" else state.sound
             loss = self.loss_function.localizer_term(losses, _part(counts, index), x.shape[0])
+            # Asked before the backward pass is queued and read after it: meanwhile the device works on.
+            asked = Fetched(erasing.survivors(state, localized.logits, losses, label, index, self.sigma))
             total = total + self._backward(loss)
             mask = localized.mask
             if self.memory > 0:
@@ -270,8 +273,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             self.fire_event(IterationEvents.INNER_ITERATION_COMPLETED)
             if step + 1 == forwards:
                 break
-            # The one wait for the device per step; the backward above is already queued behind it.
-            survivors = state.samples.nonzero().squeeze(1)
+            survivors = asked.get().nonzero().squeeze(1).to(x.device, non_blocking=True)
             if not self._goes_on(survivors.shape[0] > 0):
                 break
             index = survivors if self.alive_only and survivors.shape[0] < x.shape[0] else None

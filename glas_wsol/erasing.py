@@ -18,7 +18,7 @@ from torch import Tensor
 
 from glas_wsol.labels import LEAST_PROBABILITY
 
-__all__ = ["ErasingState", "KeptRegion", "advance", "keep", "remember", "start", "surroundings", "trust"]
+__all__ = ["ErasingState", "KeptRegion", "advance", "keep", "remember", "start", "surroundings", "survivors", "trust"]
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,25 @@ def trust(
     return torch.where(trusted, math.exp(-step / sigma) * probability, 0.0)
 
 
+def survivors(
+    state: ErasingState, logits: Tensor, losses: Tensor, label: Tensor, index: Tensor | None = None, sigma: float = 10.0
+) -> Tensor:
+    """Who will be alive after :func:`advance`: known before it, and before any mask is made.
+
+    Args:
+        state: as there.
+        logits: as there.
+        losses: as there.
+        label: as there.
+        index: as there.
+        sigma: as there.
+
+    Returns:
+        ``[B]`` bool: the next state's ``samples``.
+    """
+    return _of_any_class(_trust_of(state, logits, losses, label, index, sigma) > 0)
+
+
 def advance(
     state: ErasingState,
     logits: Tensor,
@@ -146,13 +165,11 @@ def advance(
         The next state: ``R+* = max(R+*, psi_t R_t)`` (equation 12) and ``X* = X* (1 - R+*)`` where ``psi_t > 0``; of
         several classes, the largest ``R+*`` of those with ``psi_t > 0``.
     """
-    if index is not None:  # the others are not alive: their trust is zero, so any filler does
-        logits = _spread(logits, index, state.alive.shape[0])
-        losses = _spread(losses, index, state.alive.shape[0])
-        mask = _spread(mask, index, state.alive.shape[0])
+    psi = _trust_of(state, logits, losses, label, index, sigma).to(mask.dtype)
+    if index is not None:
+        losses, mask = (_spread(values, index, state.alive.shape[0]) for values in (losses, mask))
     first_loss = losses.detach() if state.first_loss is None else state.first_loss
     first_mask = mask if state.first_mask is None else state.first_mask
-    psi = trust(state.step, logits, losses, first_loss, label, state.alive, sigma).to(mask.dtype)
     alive = psi > 0
     accumulated = torch.maximum(state.mask, _beside(psi, mask) * mask)
     taken = torch.where(_beside(alive, mask), accumulated.detach(), 0.0).amax(dim=1, keepdim=True)
@@ -242,6 +259,17 @@ def keep(state: ErasingState, untrusted: str = "blank", rescale_trust: bool = Fa
     elif untrusted == "skip":
         counted = ~missed & _beside(_of_any_class(trusted), trusted)
     return KeptRegion(mask.amax(dim=1, keepdim=True), counted)
+
+
+def _trust_of(
+    state: ErasingState, logits: Tensor, losses: Tensor, label: Tensor, index: Tensor | None, sigma: float
+) -> Tensor:
+    """``[B]`` :func:`trust` of the whole mini-batch after a forward on some of it."""
+    if index is not None:  # the others are not alive: their trust is zero, so any filler does
+        logits = _spread(logits, index, state.alive.shape[0])
+        losses = _spread(losses, index, state.alive.shape[0])
+    first_loss = losses if state.first_loss is None else state.first_loss
+    return trust(state.step, logits, losses, first_loss.detach(), label, state.alive, sigma)
 
 
 def _beside(values: Tensor, others: Tensor) -> Tensor:

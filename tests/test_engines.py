@@ -19,6 +19,7 @@ from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 from torch.nn import functional as F
 
+from glas_wsol import engines, erasing
 from glas_wsol.engines import MinMaxEntropyTrainer
 from glas_wsol.errors import ConfigError
 from glas_wsol.losses import LossKeys, MinMaxEntropyLoss
@@ -545,3 +546,26 @@ def test_trainer_learns_a_class_carried_by_a_patch():
     )
     trainer.run()
     assert history[-1] < 0.3 * history[0]
+
+
+def test_who_goes_on_is_asked_before_the_backward_pass_and_read_after_it(batch, monkeypatch):
+    """On a GPU the wait is then for the forward pass only, while the device works on the backward pass."""
+    told: list[str] = []
+
+    class Fetched:
+        def __init__(self, values):
+            told.append("asked")
+            self.values = values
+
+        def get(self):
+            told.append("read")
+            return self.values
+
+    backward = MinMaxEntropyTrainer._backward
+    monkeypatch.setattr(engines, "Fetched", Fetched)
+    monkeypatch.setattr(
+        MinMaxEntropyTrainer, "_backward", lambda self, loss: told.append("backward") or backward(self, loss)
+    )
+    monkeypatch.setattr(erasing, "trust", lambda step, logits, *rest: torch.ones(len(logits), dtype=logits.dtype))
+    one_step(tiny_network(batch_norm="frozen").double(), batch, passes=3)
+    assert told[:8] == ["asked", "backward", "read"] * 2 + ["asked", "backward"]

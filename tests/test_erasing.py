@@ -405,3 +405,25 @@ def test_the_memory_of_several_classes_is_that_of_each():
     alone = erasing.remember(mask, state, memory=0.3, radius=0.8, omega=8)
     together = erasing.remember(mask[:2].transpose(0, 1), both, memory=0.3, radius=0.8, omega=8)
     assert torch.equal(together[0], alone[:2, 0])
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_survivors_are_those_of_the_next_state(several):
+    drawn = torch.Generator().manual_seed(3)
+    label = torch.tensor([[1, 0], [0, 1], [1, 1], [0, 1], [1, 0]]) if several else torch.tensor([0, 1, 1, 0, 1])
+    image, index, died = torch.rand(5, 3, 6, 4, generator=drawn), None, 0
+    state = erasing.start(image, label > 0 if several else None)
+    for _ in range(4):
+        count = 5 if index is None else len(index)
+        logits = torch.randn(count, 2, generator=drawn)
+        mask = torch.rand(count, 2 if several else 1, 6, 4, generator=drawn)
+        part = label if index is None else label[index]
+        losses = torch.rand(count, *part.shape[1:], generator=drawn) / (1 + state.step)
+        expected = erasing.survivors(state, logits, losses, label, index)
+        before, state = state, erasing.advance(state, logits, losses, mask, label, index)
+        assert torch.equal(state.samples, expected)
+        died += int(before.samples.sum() - expected.sum())
+        index = expected.nonzero().squeeze(1)
+        if len(index) == 0:
+            break
+    assert died > 0

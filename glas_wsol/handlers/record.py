@@ -54,8 +54,8 @@ class RunRecord:
 
     An image is finished if its line is there, whole; if its file still has the same bytes, and the run the same
     weights and settings; and if everything that was written of it is still there, unchanged. A line is written after
-    all the image's files, and reaches the disk before the next image begins. A run that ends rewrites the record in
-    the order of its images, after its tables.
+    all the image's files, and reaches the disk before those of the next are begun. A run that ends rewrites the record
+    in the order of its images, after its tables.
 
     Args:
         output_dir: the folder of results.

@@ -170,7 +170,7 @@ class TileNetwork(nn.Module):
         Returns:
             ``[B, 3, H, W]``, the ``X`` of the paper.
         """
-        return (image - self.pixel_mean) / self.pixel_std
+        return (image - self.pixel_mean).div_(self.pixel_std)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Class scores as probabilities.
