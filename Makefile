@@ -11,6 +11,10 @@ DEVICE ?= cpu
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadfile
 # Threads that spin while waiting take the other core from those that work.
 export OMP_WAIT_POLICY = PASSIVE
+# Tensors above 32 MiB are otherwise given back to the system, and zeroed by it, again and again (glibc; all three or none).
+demo table benchmark: export MALLOC_MMAP_THRESHOLD_ = 1000000000
+demo table benchmark: export MALLOC_TRIM_THRESHOLD_ = 1000000000
+demo table benchmark: export MALLOC_TOP_PAD_ = 268435456
 
 .PHONY: help demo test table benchmark check format bundle clean
 

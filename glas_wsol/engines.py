@@ -216,9 +216,10 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         engine.optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
         try:
             with torch.autocast(engine.state.device.type, enabled=engine.amp, **engine.amp_kwargs):
-                x = engine.network.normalise(image)
-                kept, localizer_loss, first_region = self._localize(x, label)
+                kept, localizer_loss, first_region = self._localize(engine.network.normalise(image), label)
                 size, variation = engine.loss_function.mask_terms(first_region, engine.state.epoch - 1)
+                # Normalised anew: kept through the recursion, it would be one more mini-batch at the peak.
+                x = engine.network.normalise(image)
                 logits, relevant, irrelevant = self._classify(x, label, kept, localizer_loss + size + variation)
         except ValueError as error:
             _require("more than 1 value per channel" not in str(error), *_LONE_VALUE)
@@ -252,6 +253,8 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         erase = self.passes > 0 and self.state.epoch > self.erase_from_epoch  # Ignite counts epochs from 1
         state = erasing.start(x, label > 0 if self.network.several else None)
         total, dropout, index = x.new_zeros(()), None, None
+        count = len(x)
+        del x  # the state holds it as long as it is needed
         forwards = self.passes if erase else 1
         for step in range(forwards):
             self.fire_event(IterationEvents.INNER_ITERATION_STARTED)
@@ -262,7 +265,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             losses = cross_entropy(localized.logits, _part(label, index))
             everyone = torch.ones_like(state.alive)
             counts = everyone if step == 0 or self.counted == "all" else state.sound
-            loss = self.loss_function.localizer_term(losses, _part(counts, index), x.shape[0])
+            loss = self.loss_function.localizer_term(losses, _part(counts, index), count)
             # Asked before the backward pass is queued and read after it: meanwhile the device works on.
             asked = Fetched(erasing.survivors(state, localized.logits, losses, label, index, self.sigma))
             total = total + self._backward(loss)
@@ -273,10 +276,10 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             self.fire_event(IterationEvents.INNER_ITERATION_COMPLETED)
             if step + 1 == forwards:
                 break
-            survivors = asked.get().nonzero().squeeze(1).to(x.device, non_blocking=True)
+            survivors = asked.get().nonzero().squeeze(1).to(label.device, non_blocking=True)
             if not self._goes_on(survivors.shape[0] > 0):
                 break
-            index = survivors if self.alive_only and survivors.shape[0] < x.shape[0] else None
+            index = survivors if self.alive_only and survivors.shape[0] < count else None
         if self.step_reduction == "mean":
             steps = distributed.largest(state.step)
             total = total / steps

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
 
 from glas_wsol.errors import ImageFileError
 from glas_wsol.handlers import saver
+from glas_wsol.localization import LocalizePredictiond
 from glas_wsol.networks import MinMaxEntropyNetwork
 from glas_wsol.writers import atomic
 from tests.reliability.conftest import everything, one_line, rows
@@ -148,3 +150,20 @@ def test_images_that_fail_together_are_tried_alone(infer, folder, tmp_path, monk
     masks = {name: data for name, data in everything(tmp_path / "alone").items() if name.startswith("masks/")}
     del masks["masks/1.png"]
     assert masks == {k: data for k, data in everything(tmp_path / "out").items() if k.startswith("masks/")}
+
+
+def test_few_images_are_held_at_a_time(infer, folder, tmp_path, monkeypatch):
+    held: list[weakref.ref] = []
+    most = [0]
+    localize = LocalizePredictiond.__call__
+
+    def counting(self, data):
+        item = localize(self, data)
+        held.extend([weakref.ref(item["localization"]), weakref.ref(data["image"])])
+        most[0] = max(most[0], sum(one() is not None for one in held))
+        return item
+
+    monkeypatch.setattr(LocalizePredictiond, "__call__", counting)
+    assert infer(folder, tmp_path / "out").status == 3
+    assert len(held) == 2 * len(SIZES)
+    assert most[0] <= 2 * 4, "one is predicted, one waits, one is written, one has just been"
