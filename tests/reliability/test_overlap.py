@@ -14,6 +14,7 @@ from glas_wsol.errors import ImageFileError
 from glas_wsol.handlers import saver
 from glas_wsol.localization import LocalizePredictiond
 from glas_wsol.networks import MinMaxEntropyNetwork
+from glas_wsol.tolerance import TolerantDataset
 from glas_wsol.writers import atomic
 from tests.reliability.conftest import everything, one_line, rows
 from tests.reliability.files import encoded, picture
@@ -153,17 +154,23 @@ def test_images_that_fail_together_are_tried_alone(infer, folder, tmp_path, monk
 
 
 def test_few_images_are_held_at_a_time(infer, folder, tmp_path, monkeypatch):
-    held: list[weakref.ref] = []
-    most = [0]
-    localize = LocalizePredictiond.__call__
+    read, found, most = [], [], [0, 0]
+    transform, localize = TolerantDataset._transform, LocalizePredictiond.__call__
 
-    def counting(self, data):
-        item = localize(self, data)
-        held.extend([weakref.ref(item["localization"]), weakref.ref(data["image"])])
-        most[0] = max(most[0], sum(one() is not None for one in held))
+    def reading(self, index):
+        item = transform(self, index)
+        read.extend([weakref.ref(item["image"])] if isinstance(item, dict) else [])
         return item
 
-    monkeypatch.setattr(LocalizePredictiond, "__call__", counting)
+    def localizing(self, data):
+        item = localize(self, data)
+        found.append(weakref.ref(item["localization"]))
+        for place, held in enumerate((read, found)):
+            most[place] = max(most[place], sum(one() is not None for one in held))
+        return item
+
+    monkeypatch.setattr(TolerantDataset, "_transform", reading)
+    monkeypatch.setattr(LocalizePredictiond, "__call__", localizing)
     assert infer(folder, tmp_path / "out").status == 3
-    assert len(held) == 2 * len(SIZES)
-    assert most[0] <= 2 * 4, "one is predicted, one waits, one is written, one has just been"
+    assert (len(read), len(found)) == (len(SIZES), len(SIZES))
+    assert max(most) <= 4, "one is predicted, one waits to be written, one is written, one has just been"
