@@ -18,8 +18,8 @@ import pytest
 
 from glas_wsol import bundle
 from glas_wsol.__main__ import main
-from glas_wsol.bundle import _end_cleanly_when_told_to, _say_in_one_line
 from glas_wsol.errors import OutputError
+from glas_wsol.telling import _end_cleanly_when_told_to, _say_in_one_line
 from glas_wsol.writers.atomic import atomic_write
 from glas_wsol.writers.lock import claim, release
 from tests.reliability.conftest import CONFIGS, ROOT, Ended, everything, one_line, rows
