@@ -17,26 +17,27 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(ROOT.glob("bundles/*/configs/*.json"))
 
 
-def preflight(path: Path) -> dict[str, str]:
-    """The settings that a config has looked at; none of one that runs nothing."""
-    steps = json.loads(path.read_text()).get("run", [])
-    looks = [step for step in steps if isinstance(step, dict) and step["_target_"].endswith("bundle.preflight")]
-    return looks[0]["settings"] if looks else {}
+def looked_at(path: Path) -> dict[str, str]:
+    """The settings that a whole config has looked at; none of an overlay."""
+    return json.loads(path.read_text()).get("preflight", {}).get("settings", {})
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: "-".join(path.parts[-3:]))
-def test_what_a_config_has_looked_at_are_its_own_settings_and_each_has_a_rule(path):
-    settings = preflight(path)
-    assert all(value == f"@{name}" for name, value in settings.items())
-    assert settings.keys() <= _RULES.keys() | {"device"}
+WHOLE = [path for path in CONFIGS if looked_at(path)]
 
 
-@pytest.mark.parametrize("path", [path for path in CONFIGS if preflight(path)], ids=lambda p: "-".join(p.parts[-3:]))
-def test_every_default_passes_and_every_flat_setting_with_a_rule_is_looked_at(path):
-    content = json.loads(path.read_text())
-    plain = {name: value for name, value in content.items() if not str(value).startswith(("$", "@"))}
-    check_settings(plain)
-    assert (_RULES.keys() | {"device"}) & content.keys() - {"output_dir"} <= preflight(path).keys() | {"classes"}
+def test_every_run_begins_with_the_look():
+    runs = {path: json.loads(path.read_text()).get("run") for path in [*CONFIGS, *ROOT.glob("configs/*/*.json")]}
+    assert {path.stem for path in WHOLE} == {"paper", "train", "inference"}
+    assert [path for path, run in runs.items() if run and run[0] != "@preflight"] == []
+
+
+@pytest.mark.parametrize("path", WHOLE, ids=lambda path: "-".join(path.parts[-3:]))
+def test_every_flat_setting_with_a_rule_is_looked_at_and_every_default_passes(path):
+    content, settings = json.loads(path.read_text()), looked_at(path)
+    assert settings == {name: f"@{name}" for name in settings}
+    own = (_RULES.keys() | {"device"}) & content.keys() - {"output_dir"}  # which the preflight has by itself
+    assert settings.keys() == own - ({"classes"} if "datalist" in content else set())  # those are found, not set
+    check_settings({name: value for name, value in content.items() if not str(value).startswith(("$", "@"))})
 
 
 @pytest.mark.parametrize(
