@@ -6,7 +6,6 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
-import json
 import logging
 import os
 import re
@@ -26,6 +25,7 @@ from glas_wsol.audit import audit
 from glas_wsol.data.files import is_file
 from glas_wsol.checks import check_settings
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
+from glas_wsol.json_files import read_json
 from glas_wsol.networks.ensemble import EnsembleNetwork, common_card
 from glas_wsol.networks.weights import load_strictly, read_state_dict, sha256_of
 from glas_wsol.settings import as_json, changes, settings_of
@@ -250,7 +250,7 @@ def model_card(checkpoint: str | Sequence[str], **defaults: Any) -> dict[str, An
             logger.warning("%s is not there: trunk, classes and resolution are taken from the config", path)
         return defaults
     try:
-        return {**defaults, **dict(json.loads(path.read_text(encoding="utf-8")))}
+        return {**defaults, **dict(read_json(path))}
     except (OSError, ValueError, TypeError) as error:
         raise WeightsError("the model's description cannot be read", path, "restore it or delete it") from error
 

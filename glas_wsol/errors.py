@@ -19,6 +19,9 @@ __all__ = [
 ]
 
 
+_TOLD = 1000  # faults of a datalist in one message
+
+
 class GlasWsolError(Exception):
     """Base of every failure a user can cause and mend.
 
@@ -85,7 +88,7 @@ class IncompleteError(GlasWsolError):
 
 
 class DatalistError(GlasWsolError):
-    """Every fault of a datalist at once.
+    """Every fault of a datalist at once; the message names the first thousand and how many more there are.
 
     Args:
         where: the table or folder that was read.
@@ -96,4 +99,5 @@ class DatalistError(GlasWsolError):
     def __init__(self, where: object, faults: Sequence[str], fix: str = "correct these entries") -> None:
         self.faults = tuple(faults)
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        super().__init__(f"{count} in the datalist: " + "; ".join(self.faults), where, fix)
+        told = [*self.faults[:_TOLD], *([f"and {len(self.faults) - _TOLD} more"] if len(self.faults) > _TOLD else [])]
+        super().__init__(f"{count} in the datalist: " + "; ".join(told), where, fix)

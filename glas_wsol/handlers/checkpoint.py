@@ -18,6 +18,7 @@ from ignite.engine import Engine, Events
 from glas_wsol import distributed
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
 from glas_wsol.handlers.training import EarlyStop
+from glas_wsol.json_files import read_json
 from glas_wsol.networks.weights import sha256_of
 from glas_wsol.settings import as_json, changes, settings_of
 from glas_wsol.writers.atomic import atomic_write
@@ -214,7 +215,7 @@ def write_model(network: torch.nn.Module, directory: str | Path, card: Mapping[s
     folder = Path(directory)
     if (folder / "last.pt").is_file() and (folder / "model.json").is_file():
         with suppress(ValueError, AttributeError):  # a damaged card protects nothing
-            trained = json.loads((folder / "model.json").read_text(encoding="utf-8")).get("method")
+            trained = read_json(folder / "model.json").get("method")
             if trained != card.get("method"):
                 raise OutputError(f"a model trained as {trained!r} is here", folder, "choose another output_dir")
     folder.mkdir(parents=True, exist_ok=True)
