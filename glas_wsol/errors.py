@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from glas_wsol.texts import readable
+
 __all__ = [
     "ArchiveError",
     "ConfigError",
@@ -38,7 +40,7 @@ class GlasWsolError(Exception):
         self.what, self.where, self.fix = what, str(where), fix
         place = f" [{self.where}]" if self.where else ""
         remedy = f": {fix}" if fix else ""
-        super().__init__(f"{what}{place}{remedy}".replace("\n", " "))
+        super().__init__(readable(f"{what}{place}{remedy}".replace("\n", " ")))
 
     @staticmethod
     def behind(error: BaseException) -> GlasWsolError | None:
