@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +160,9 @@ def _make_trouble(kind: str) -> None:
         if one == "slow":
             _slow_down()
         elif one == "few files":
-            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-            resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, hard))  # noqa: PTH208
+            free = os.open(os.devnull, os.O_RDONLY)
+            os.close(free)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
         elif one == "small files":
             resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
         elif one == "no rights":
@@ -171,7 +171,7 @@ def _make_trouble(kind: str) -> None:
             _turn_back()
         else:
             what, _, epoch = one.partition(" in epoch ")
-            _before_epoch(int(epoch), _poison if what == "NaN" else partial(_make_trouble, what))
+            _before_epoch(int(epoch), _poison if what == "NaN" else lambda _, what=what: _make_trouble(what))
 
 
 def _turn_back() -> None:
@@ -187,7 +187,7 @@ def _slow_down() -> None:
     MinMaxEntropyNetwork.answer = lambda self, image: time.sleep(0.3) or answer(self, image)
 
 
-def _before_epoch(number: int, act: Callable[[], None]) -> None:
+def _before_epoch(number: int, act: Callable[[Any], None]) -> None:
     from glas_wsol.handlers import EpochSeed
 
     begin = EpochSeed.__call__
@@ -195,22 +195,13 @@ def _before_epoch(number: int, act: Callable[[], None]) -> None:
     def begun(self: EpochSeed, engine: Any) -> None:
         begin(self, engine)
         if engine.state.epoch == number:
-            act()
+            act(engine)
 
     EpochSeed.__call__ = begun
 
 
-def _poison() -> None:
-    import torch
-
-    step = torch.optim.SGD.step
-
-    def poisoned(self: Any, *args: Any, **given: Any) -> Any:
-        result = step(self, *args, **given)
-        self.param_groups[0]["params"][0].data.fill_(float("nan"))
-        return result
-
-    torch.optim.SGD.step = poisoned
+def _poison(engine: Any) -> None:
+    next(iter(engine.network.parameters())).data.fill_(float("nan"))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -11,9 +11,6 @@ import pytest
 
 from glas_wsol.__main__ import main
 from glas_wsol.audit import audit
-from glas_wsol.data import load_datalist
-from glas_wsol.data.phantom_tissue import write_tissue_phantom
-from glas_wsol.data.prepare import Distributed, prepare
 from glas_wsol.errors import GlasWsolError
 from glas_wsol.export import export_bundle
 from glas_wsol.inference import LISTED, RECORD
@@ -80,20 +77,6 @@ def test_two_exports_leave_one_whole_bundle(tmp_path):
         assert audit([made]) == [], "every file of the package is there, as it is"
         assert sorted(p.name for p in (made / "configs").iterdir()) == sorted(p.name for p in CONFIGS.iterdir())
         assert [p.name for p in (tmp_path / "dist").iterdir()] == [made.name], "nothing half done is left"
-
-
-def test_two_preparations_leave_one_whole_data_set(tmp_path):
-    source = write_tissue_phantom(tmp_path / "source", seed=0, train=8, test=2, size=(64, 96), scale=0.1)
-    wanted = Distributed("GlaS", "", {"train": 8, "testA": 2}, ("Grade.csv",))
-    target = tmp_path / "ready"
-    ended = at_once(lambda: prepare("glas", [source], target, distributed=wanted))
-    assert "done" in ended
-    for other in set(ended) - {"done"}:
-        one_line(Ended(1, f"error: {other}"), "ready")
-    assert load_datalist(target, fold="stratified-0").digest("test") == load_datalist(
-        source, fold="stratified-0"
-    ).digest("test")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ready", "source"]
 
 
 def _held(file: Path, ready: object, let: object) -> None:
