@@ -11,19 +11,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from places import offline
+from places import mount_read_only, offline, unmount
 from runs import CONFIGS, ENDS, ROOT, Run, Told, Undisturbed, contents
 
 __all__ = ["same", "without_network"]
 
 
-def same(told: Told, undisturbed: Undisturbed) -> None:
-    """Run inference and training in other circumstances, and compare."""
+def same(told: Told, undisturbed: Undisturbed, mounts: bool) -> None:
+    """Run inference and training in other circumstances, and compare.
+
+    Args:
+        told: receives the table.
+        undisturbed: what to compare with.
+        mounts: whether this process may mount.
+    """
     turkish = _turkish_locale(undisturbed.folder)
     if not turkish:
         told.say("No Turkish locale could be made here.\n")
         told.good = False
-    zone = {"TZ": "Pacific/Kiritimati", "LC_ALL": "C"}
+    zone = {"TZ": "Asia/Kathmandu"}
     circumstances: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
         "no worker, one thread": ({"num_workers": 0}, {}, ""),
         "one worker": ({"num_workers": 1}, {}, ""),
@@ -32,6 +38,7 @@ def same(told: Told, undisturbed: Undisturbed) -> None:
         "locale C": ({}, {"LC_ALL": "C"}, ""),
         "Turkish locale": ({}, turkish, ""),
         "a clock that goes back": ({}, {}, "clock goes back"),
+        "a user without any right of root's": ({}, {}, "no rights"),
     }
     told.table("circumstances", "of", "status", "bytes")
     for kind in ENDS:
@@ -41,26 +48,37 @@ def same(told: Told, undisturbed: Undisturbed) -> None:
             status = run.finish()
             told.good &= status == ENDS[kind]
             told.row(name, kind, status, told.judge(contents(run.output) == expected))
-        _in_a_process_of_its_own(told, undisturbed, kind, {**turkish, **zone, **turkish, "PYTHONHASHSEED": "4711"})
+        _in_a_process_of_its_own(told, undisturbed, kind, {**zone, **turkish, "PYTHONHASHSEED": "4711"}, mounts)
     _in_another_order(told, undisturbed)
     _in_batches(told, undisturbed)
     ended = "all bytes the same" if told.good else "BYTES DIFFER"
     told.sum_up("other circumstances: " + ", ".join([*circumstances][1:]), 2 * len(circumstances), ended)
-    told.sum_up("the command itself, without HOME, another seed of hashes, zone and locale", 2, ended)
+    told.sum_up("the command itself, " + _elsewhere(mounts), 2, ended)
     told.sum_up("files made in another order; images in batches (masks and classes)", 2, ended)
 
 
-def _in_a_process_of_its_own(told: Told, undisturbed: Undisturbed, kind: str, variables: Mapping[str, str]) -> None:
+def _elsewhere(mounts: bool) -> str:
+    read_only = ", Python and its packages on a read-only disk" if mounts else ""
+    return f"without HOME, another seed of hashes, zone and locale{read_only}"
+
+
+def _in_a_process_of_its_own(
+    told: Told, undisturbed: Undisturbed, kind: str, variables: Mapping[str, str], mounts: bool
+) -> None:
     """The seed of hashes is drawn when Python starts."""
     output = undisturbed.folder / f"same_{kind}_process"
     environment = {**os.environ, **variables, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     environment.pop("HOME", None)
     command = _command(kind, {**undisturbed.settings[kind], "output_dir": output})
+    disks = [ROOT, *{Path(sys.prefix), Path(sys.base_prefix)}] if mounts else []
+    for disk in disks:
+        mount_read_only(disk)
     ended = subprocess.run(command, env=environment, cwd=undisturbed.folder, capture_output=True)
+    for disk in reversed(disks):
+        unmount(disk)
     told.good &= ended.returncode == ENDS[kind]
     equal = told.judge(contents(output) == undisturbed.files[kind])
-    what = "the command itself, elsewhere, without HOME, another seed of hashes, zone and locale"
-    told.row(what, kind, ended.returncode, equal)
+    told.row(f"the command itself, elsewhere, {_elsewhere(mounts)}", kind, ended.returncode, equal)
 
 
 def _command(kind: str, settings: Mapping[str, Any]) -> list[str]:

@@ -146,7 +146,7 @@ class Fault:
 def _of_both(kind: str) -> list[Fault]:
     training = kind == "train"
     reads = (1, "cannot be decoded (") if training else (3, "2 of ")  # one of them is damaged from the start
-    late = " in epoch 2" if training else ""
+    late = " in epoch 2" if training else " at image 2"
     name = "files of 4000 bytes at most (no disk can be made here)"
     small = Fault(name, kind, _plain, 1, "File too large", f"small files{late}")
     locked = Fault("an output folder without permission", kind, _locked, 1, "read-only", "no rights", _unlocked)

@@ -217,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for kind, count in killed.items():
             part(count, f"Kills of {kind}", lambda told, k=kind, n=count: kills(told, undisturbed, k, n, given.seed))
         part(given.faults, "Faults", lambda told: faults(told, undisturbed, which, mounts))
-        part(given.same, "The same bytes", lambda told: same(told, undisturbed))
+        part(given.same, "The same bytes", lambda told: same(told, undisturbed, mounts))
         part(given.offline, "Without a network", lambda told: without_network(told, undisturbed))
         part(given.fuzz, "Changed files", lambda told: fuzzing(told, folder / "fuzz", given.fuzz, given.seed))
         part(given.bounds, "Time and memory", lambda told: bounds(told, folder / "bounds"), memory)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,8 @@ class Run:
         settings: overrides of the bundle's config.
         kind: ``"inference"`` or ``"train"``, the config.
         trouble: what happens inside the process: ``slow``, ``few files``, ``small files``, ``no rights``,
-            ``clock goes back``; of a training also ``NaN in epoch 2`` and the like.
+            ``clock goes back``; of a training also ``NaN in epoch 2`` and the like, of
+            inference ``few files at image 2``.
         environment: variables to set.
         suffix: of the log's name.
     """
@@ -169,6 +171,9 @@ def _make_trouble(kind: str) -> None:
             give_up_rights()
         elif one == "clock goes back":
             _turn_back()
+        elif " at image " in one:
+            what, _, image = one.partition(" at image ")
+            _before_image(int(image), partial(_make_trouble, what))
         else:
             what, _, epoch = one.partition(" in epoch ")
             _before_epoch(int(epoch), _poison if what == "NaN" else lambda _, what=what: _make_trouble(what))
@@ -185,6 +190,20 @@ def _slow_down() -> None:
     forward, answer = MinMaxEntropyNetwork.forward, MinMaxEntropyNetwork.answer
     MinMaxEntropyNetwork.forward = lambda self, image: time.sleep(0.1) or forward(self, image)
     MinMaxEntropyNetwork.answer = lambda self, image: time.sleep(0.3) or answer(self, image)
+
+
+def _before_image(number: int, act: Callable[[], None]) -> None:
+    from glas_wsol.networks import MinMaxEntropyNetwork
+
+    answer, seen = MinMaxEntropyNetwork.answer, []
+
+    def answered(self: Any, image: Any) -> Any:
+        seen.append(image)
+        if len(seen) == number:
+            act()
+        return answer(self, image)
+
+    MinMaxEntropyNetwork.answer = answered
 
 
 def _before_epoch(number: int, act: Callable[[Any], None]) -> None:

@@ -119,6 +119,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except GlasWsolError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        refused = GlasWsolError.of_system(error)
+        if refused is None:
+            raise
+        print(f"error: {refused}", file=sys.stderr)
+        return 1
     return 0
 
 

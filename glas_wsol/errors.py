@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 from glas_wsol.texts import readable
@@ -21,6 +22,13 @@ __all__ = [
 ]
 
 
+_ROOM = "choose a folder that can be written and has room"
+_LIMIT = "raise the limit (ulimit -n), or use fewer workers"
+_REFUSALS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS), _ROOM),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), _LIMIT),
+    **dict.fromkeys((errno.EIO, errno.ESTALE), "see that the disk is there and works"),
+}
 _TOLD = 1000  # faults of a datalist in one message
 
 
@@ -53,6 +61,22 @@ class GlasWsolError(Exception):
         while cause is not None and not isinstance(cause, GlasWsolError):
             cause = cause.__cause__ or cause.__context__
         return cause
+
+    @staticmethod
+    def of_system(error: BaseException) -> GlasWsolError | None:
+        """What the system refused for want of room, files or a working disk; None of any other error.
+
+        Args:
+            error: as caught; of what it was caused by the innermost counts.
+        """
+        found, cause = None, error
+        while cause is not None:
+            if isinstance(cause, OSError) and cause.errno in _REFUSALS:
+                found = cause
+            cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
+        if found is None:
+            return None
+        return OutputError(str(found.strerror).lower(), found.filename or "", _REFUSALS[found.errno])
 
 
 class ArchiveError(GlasWsolError):

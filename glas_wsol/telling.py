@@ -78,6 +78,10 @@ def _say_in_one_line(kind: type[BaseException], error: BaseException, trace: Tra
             if cause.exit_code != 1:  # what Python ends with after any hook but one that leaves so
                 raise SystemExit(cause.exit_code)
             return
+    refused = GlasWsolError.of_system(error)
+    if refused is not None:
+        print(f"error: {refused}", file=sys.stderr)
+        return
     fault = _config_fault(error)
     if fault and not os.environ.get("GLAS_WSOL_TRACEBACK"):
         print(f"error: {fault} ({_TRACE})", file=sys.stderr)

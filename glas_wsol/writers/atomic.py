@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
@@ -56,13 +57,15 @@ def atomic_write(
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise OutputError(f"cannot be written ({error.strerror or error})", path, _fix(path)) from error
+        raise OutputError(f"cannot be written ({error.strerror or error})", path, _fix(path, error)) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)  # after the renaming there is none
 
 
-def _fix(path: Path) -> str:
+def _fix(path: Path, error: OSError) -> str:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "raise the limit (ulimit -n), or use fewer workers"
     with suppress(OSError):
         if not path.parent.is_dir():
             return "make the folder first"

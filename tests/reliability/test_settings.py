@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
 import shutil
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -225,7 +227,20 @@ def test_weights_that_are_none_of_this_network(infer, model, image, tmp_path, ki
     assert not (tmp_path / "owned").exists(), "nothing of a weights file is executed"
 
 
-@pytest.mark.parametrize("kind", ["module. prefix", "safetensors"])
+def said_to_be_of_a_gpu(path: Path) -> bytes:
+    """The file, every tensor of which says that it was on the second GPU."""
+    changed = io.BytesIO()
+    with zipfile.ZipFile(path) as file, zipfile.ZipFile(changed, "w") as copy:
+        for name in file.namelist():
+            data = file.read(name)
+            if name.endswith("data.pkl"):
+                assert b"X\x03\0\0\0cpu" in data
+                data = data.replace(b"X\x03\0\0\0cpu", b"X\x06\0\0\0cuda:1")
+            copy.writestr(name, data)
+    return changed.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["module. prefix", "safetensors", "of a GPU"])
 def test_weights_in_another_wrapping_give_the_same_result(infer, model, image, tmp_path, kind):
     (tmp_path / "weights").mkdir()
     network = json.loads(model.with_suffix(".json").read_text())["network"]
@@ -233,6 +248,10 @@ def test_weights_in_another_wrapping_give_the_same_result(infer, model, image, t
     if kind == "safetensors":
         path = tmp_path / "weights" / "model.safetensors"
         save_file(state(model), path)
+    elif kind == "of a GPU":
+        path = tmp_path / "weights" / "model.pt"
+        torch.save(state(model), path)
+        path.write_bytes(said_to_be_of_a_gpu(path))
     else:
         path = tmp_path / "weights" / "model.pt"
         torch.save({f"module.{name}": value for name, value in state(model).items()}, path)
