@@ -2,7 +2,7 @@
 """What bad inputs, kills and faults do to runs.
 
     python benchmarks/reliability.py [--all] [--kills 20] [--train-kills 20] [--faults] [--same] [--fuzz 200] [--inputs]
-        [--bounds] [--offline]
+        [--bounds] [--offline] [--keep DIR]
 
 Inference of a network with untrained heads on synthetic tissue, one file of which is damaged, and a training of two
 epochs. They are killed (SIGKILL) at random moments, other things happen to them (``--faults``), they run in other
@@ -11,7 +11,7 @@ with what an undisturbed one does. With ``--inputs`` the tests of bad inputs, ho
 each case ended is listed; ``--fuzz`` changes files at random; ``--bounds`` measures what small files take that were
 made to take much.
 
-``--all`` does everything, and writes ``benchmarks/results/reliability/table.md`` and the summary in
+``--all`` does everything (with ``--keep`` it goes on where it was interrupted), and writes ``benchmarks/results/reliability/table.md`` and the summary in
 ``docs/reliability.md``. Prints Markdown; the status is 1 where anything ended otherwise than it must.
 """
 
@@ -191,6 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--fuzz", type=int, default=0, metavar="N", help="read N changed files of each kind")
     add("--bounds", action="store_true", help="read small files made to take much; memory of inference")
     add("--inputs", action="store_true", help="list bad inputs and how each ended")
+    add("--keep", metavar="DIR", help="keep what is measured here, and go on with what an earlier run kept")
     add("--seed", type=int, default=0, help="of the moments and changes")
     add("--tiles", type=int, default=12, help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
@@ -203,11 +204,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parts: list[Told] = []
 
     def part(wanted: object, title: str, *measured: Callable[[Told], None]) -> None:
-        if wanted:
-            parts.append(Told(title))
-            print(f"\n## {title}\n", flush=True)
-            for one in measured:
-                one(parts[-1])
+        if not wanted:
+            return
+        kept = Path(given.keep, f"{title}.json") if given.keep else None
+        print(f"\n## {title}\n", flush=True)
+        if kept is not None and kept.is_file():
+            parts.append(Told(**json.loads(kept.read_text(encoding="utf-8"))))
+            print("kept from an earlier run")
+            return
+        parts.append(Told(title))
+        for one in measured:
+            one(parts[-1])
+        if kept is not None and parts[-1].good:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps(vars(parts[-1])), encoding="utf-8")
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -96,8 +96,9 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("amp", "resume", "lr_per_epoch", "overlays", "recursive", "rest", "rotations"), _SWITCH),
     **dict.fromkeys(("vertical_flip", "rotation", "affine", "color_jitter", "stain_jitter"), _PROBABILITY),
     **dict.fromkeys(("reflect_fraction", "fill_holes", "drop_specks", "mask_threshold"), _FROM_0),
-    **dict.fromkeys(("scale", "refine_lr"), _ABOVE_0),
-    "short_side": (_or_null(_whole(1)), "a whole number of pixels from 1, or null"),
+    "refine_lr": _ABOVE_0,
+    "scale": (lambda value: _number(value) and 0 < value <= 100, "a number above 0, at most 100"),
+    "short_side": (_or_null(_whole(1, 100_000)), "a whole number of pixels from 1 to 100000, or null"),
     "pixel_mean": (_or_null(lambda value: _three(value, _number)), "three numbers, or null"),
     "pixel_std": (
         _or_null(lambda value: _three(value, lambda one: _number(one) and one > 0)),

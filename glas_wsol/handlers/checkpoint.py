@@ -21,7 +21,7 @@ from glas_wsol.handlers.training import EarlyStop
 from glas_wsol.json_files import read_json
 from glas_wsol.networks.weights import sha256_of
 from glas_wsol.settings import as_json, changes, settings_of
-from glas_wsol.writers.atomic import atomic_write
+from glas_wsol.writers.atomic import atomic_write, remove_unfinished
 from glas_wsol.writers.lock import claim, release
 
 __all__ = ["RunCheckpoint", "write_model"]
@@ -167,6 +167,7 @@ class RunCheckpoint:
             what = f"cannot make the folder of checkpoints ({error.strerror})"
             raise OutputError(what, self.directory, "choose another output_dir") from error
         claim(self.last_file)
+        remove_unfinished(self.directory)
 
     def _settings(self, trainer: Engine) -> dict[str, Any]:
         """The recipe, with what the trainer, the network and the optimiser were really made with."""

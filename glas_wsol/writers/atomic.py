@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +15,9 @@ from typing import IO, Any
 
 from glas_wsol.errors import OutputError
 
-__all__ = ["atomic_write"]
+__all__ = ["atomic_write", "remove_unfinished"]
+
+_PART = re.compile(r"\.[0-9a-f]{32}\.part")
 
 
 @contextmanager
@@ -61,6 +64,18 @@ def atomic_write(
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)  # after the renaming there is none
+
+
+def remove_unfinished(folder: str | PathLike[str]) -> None:
+    """Remove what was being written in a folder, or below it, when its process was killed.
+
+    Args:
+        folder: which nobody else writes meanwhile.
+    """
+    for path in Path(folder).rglob(".*.part"):
+        if _PART.fullmatch(path.name):
+            with suppress(OSError):
+                path.unlink()
 
 
 def _fix(path: Path, error: OSError) -> str:

@@ -227,6 +227,35 @@ def test_weights_that_are_none_of_this_network(infer, model, image, tmp_path, ki
     assert not (tmp_path / "owned").exists(), "nothing of a weights file is executed"
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"classes": "ab"}, "a list of names"),
+        ({"classes": [None, {}]}, "a list of names"),
+        ({"scale": 1e7}, "at most 100"),
+        ({"short_side": 10**9}, "from 1 to 100000"),
+        ({"trunk": "$__import__('os').system('touch owned')"}, "no trunk named"),
+        ({"network": 3}, "it cannot be made"),
+        ({"network": {"class": "os.system"}}, "no network named 'os.system'"),
+        ({"network": {"weights": "https://192.0.2.1/x#sha256=" + "0" * 64}}, "weights"),
+        ({"network": {"omega": "x"}}, "omega='x'"),
+        ({"network": {"evil": 1}}, "evil"),
+        ({"members": 3}, "it cannot be made"),
+        ({"alarm": {"score": "x", "verdict": "<b>"}}, "alarm"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_a_models_description_that_cannot_be(infer, model, image, tmp_path, changes, words, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    own = json.loads(model.with_suffix(".json").read_text())["network"]
+    network = {**own, **changes["network"]} if isinstance(changes.get("network"), dict) else changes.get("network", own)
+    checkpoint = _shuffled(model, tmp_path / "weights", **{**changes, "network": network})
+    one_line(infer(image, tmp_path / "out", checkpoint=str(checkpoint)), words)
+    assert nothing_left(tmp_path / "out")
+    assert not (tmp_path / "owned").exists()
+
+
 def said_to_be_of_a_gpu(path: Path) -> bytes:
     """The file, every tensor of which says that it was on the second GPU."""
     changed = io.BytesIO()
@@ -280,7 +309,7 @@ SMALLEST = {"seed": 0, "train": 8, "test": 2, "size": [64, 96], "scale": 0.1}
         ({"num_workers": -1}, "num_workers=-1 [settings]: give a whole number from 0"),
         ({"num_workers": "two"}, "num_workers='two' [settings]: give a whole number from 0"),
         ({"overlays": "false"}, "overlays='false' [settings]: give True or False"),
-        ({"scale": "x", "short_side": 0}, "scale='x', short_side=0 [settings]: scale: a number above 0"),
+        ({"scale": "x", "short_side": 0}, "scale='x', short_side=0 [settings]: scale: a number above 0, at"),
         ({"dataset_dir": 2024}, "put ./"),
         ({"classes": ["one"]}, ""),
         ({"classes": "ab"}, "a list of names"),
