@@ -11,8 +11,9 @@ with what an undisturbed one does. With ``--inputs`` the tests of bad inputs, ho
 each case ended is listed; ``--fuzz`` changes files at random; ``--bounds`` measures what small files take that were
 made to take much.
 
-``--all`` does everything (with ``--keep`` it goes on where it was interrupted), and writes ``benchmarks/results/reliability/table.md`` and the summary in
-``docs/reliability.md``. Prints Markdown; the status is 1 where anything ended otherwise than it must.
+``--all`` does everything, and writes ``benchmarks/results/reliability/table.md`` and the summary in
+``docs/reliability.md``; with ``--keep`` it goes on where it was interrupted. Prints Markdown; the status is 1 where
+anything ended otherwise than it must.
 """
 
 from __future__ import annotations
