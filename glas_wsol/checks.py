@@ -93,7 +93,9 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("refine_rounds", "refine_batch_size"), _SOME),
     # the rows that erase nothing say null
     "passes": (_or_null(_whole(0)), "0 for no erasing, or a whole number of forwards of the localizer"),
-    **dict.fromkeys(("amp", "resume", "lr_per_epoch", "overlays", "recursive", "rest", "rotations"), _SWITCH),
+    **dict.fromkeys(
+        ("amp", "resume", "lr_per_epoch", "overlap", "overlays", "recursive", "rest", "rotations"), _SWITCH
+    ),
     **dict.fromkeys(("vertical_flip", "rotation", "affine", "color_jitter", "stain_jitter"), _PROBABILITY),
     **dict.fromkeys(("reflect_fraction", "fill_holes", "drop_specks", "mask_threshold"), _FROM_0),
     "refine_lr": _ABOVE_0,
