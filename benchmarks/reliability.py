@@ -220,11 +220,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         undisturbed = Undisturbed(folder, given.tiles, given.seed)
-        which = [fault for fault in FAULTS if given.faults in ("all", fault.kind)]
         killed = {"inference": given.kills, "train": given.train_kills}
         for kind, count in killed.items():
             part(count, f"Kills of {kind}", lambda told, k=kind, n=count: kills(told, undisturbed, k, n, given.seed))
-        part(given.faults, "Faults", lambda told: faults(told, undisturbed, which, mounts))
+        for kind in killed:
+            which = [fault for fault in FAULTS if fault.kind == kind and given.faults in ("all", kind)]
+            part(which, f"Faults of {kind}", lambda told, which=which: faults(told, undisturbed, which, mounts))
         part(given.same, "The same bytes", lambda told: same(told, undisturbed, mounts))
         part(given.offline, "Without a network", lambda told: without_network(told, undisturbed))
         part(given.fuzz, "Changed files", lambda told: fuzzing(told, folder / "fuzz", given.fuzz, given.seed))

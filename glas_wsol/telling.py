@@ -11,6 +11,8 @@ import re
 import signal
 import sys
 import threading
+import traceback
+from pathlib import Path
 from types import FrameType, TracebackType
 
 from glas_wsol import distributed
@@ -28,6 +30,7 @@ _UNDEFINED = re.compile(r"referring item `@?(?P<where>[^`]*)` is not defined")
 _UNEXPECTED = re.compile(r"got an unexpected keyword argument '(?P<name>[^']*)'")
 _REFERENCE = re.compile(r"__local_refs\['([^']*)'\]")
 _KILLED_WORKER = re.compile(r"DataLoader worker \(pid.*\) (?P<how>is killed by signal: \w+|exited unexpectedly)")
+_LOADER = str(Path("torch", "utils", "data", "dataloader.py"))
 _FROM_WORKER = re.compile(r"^glas_wsol\.errors\.\w+: (.+)$", re.MULTILINE)
 
 
@@ -63,9 +66,9 @@ def _say_in_one_line(kind: type[BaseException], error: BaseException, trace: Tra
         if told:  # a loader's worker hands over a traceback as text
             print(f"error: {told[-1]}", file=sys.stderr)
             return
-        killed = _KILLED_WORKER.search(str(cause))
+        killed = _killed_worker(cause)
         if killed:
-            what = f"a loader's worker was killed ({killed['how'].removeprefix('is ')}), perhaps for want of memory"
+            what = f"a loader's worker was killed ({killed}), perhaps for want of memory"
             fix = f"use fewer num_workers, or 0; {_GO_ON}"
             print(f"error: {GlasWsolError(what, 'num_workers', fix)}", file=sys.stderr)
             return
@@ -87,6 +90,19 @@ def _say_in_one_line(kind: type[BaseException], error: BaseException, trace: Tra
         print(f"error: {fault} ({_TRACE})", file=sys.stderr)
         return
     sys.__excepthook__(kind, error, trace)
+
+
+def _killed_worker(error: BaseException) -> str:
+    """How a loader's worker came to its end, if that is what an exception says; else empty."""
+    said = _KILLED_WORKER.search(str(error))
+    if said:
+        return said["how"].removeprefix("is ")
+    # one that is killed while it is started, or hands over a batch, leaves half a message in a pipe, and torch no word
+    if isinstance(error, (EOFError, ConnectionError)):
+        files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+        if any(file.endswith(_LOADER) for file in files):
+            return "before it answered"
+    return ""
 
 
 def _chain(error: BaseException) -> list[BaseException]:

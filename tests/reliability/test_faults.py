@@ -136,6 +136,17 @@ def test_a_killed_worker_is_told_in_one_line(capsys, words, how):
     one_line(told(error, capsys), "worker was killed", how, "num_workers", "run the same command again")
 
 
+def test_a_worker_that_was_killed_in_the_middle_of_a_message_is_told_in_one_line(capsys):
+    source = compile("raise EOFError('unexpected EOF')", "/somewhere/torch/utils/data/dataloader.py", "exec")
+    with pytest.raises(EOFError) as caught:
+        exec(source)  # noqa: S102 - one line above
+    error = RuntimeError("Failed to evaluate ConfigExpression:\n '$@evaluator.run()'")
+    error.__cause__ = caught.value
+    one_line(told(error, capsys), "worker was killed (before it answered)", "num_workers")
+    with pytest.raises(AssertionError):
+        one_line(told(EOFError("of something else"), capsys), "worker")
+
+
 def test_ctrl_c_is_told_in_one_line(capsys):
     said = told(KeyboardInterrupt(), capsys).said
     assert said.startswith("interrupted: run the same command again; it goes on")
