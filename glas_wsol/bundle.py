@@ -22,8 +22,8 @@ from monai.utils import ensure_tuple
 
 from glas_wsol import distributed
 from glas_wsol.audit import audit
-from glas_wsol.data.files import is_file
 from glas_wsol.checks import check_settings
+from glas_wsol.data.files import is_file
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
 from glas_wsol.json_files import read_json
 from glas_wsol.networks.ensemble import EnsembleNetwork, common_card
