@@ -16,7 +16,7 @@ demo table benchmark: export MALLOC_MMAP_THRESHOLD_ = 1000000000
 demo table benchmark: export MALLOC_TRIM_THRESHOLD_ = 1000000000
 demo table benchmark: export MALLOC_TOP_PAD_ = 268435456
 
-.PHONY: help demo test table benchmark check format bundle clean
+.PHONY: help demo test table benchmark reliability check format bundle clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -55,6 +55,9 @@ benchmark: $(VENV)/installed ## time and memory of a step, of a prediction and o
 	$(PY) benchmarks/data.py --device $(DEVICE)
 	$(if $(filter cuda,$(DEVICE)),$(PY) benchmarks/gpu.py)
 	$(PY) benchmarks/step.py --device $(DEVICE)
+
+reliability: $(VENV)/installed ## bad input, kills, faults, fuzzing, bounds, offline: half an hour; writes docs/reliability.md and its table
+	$(PY) benchmarks/reliability.py --all
 
 check: $(VENV)/installed ## run the quick tests only
 	$(PYTEST) -m "not slow"

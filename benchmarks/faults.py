@@ -1,219 +1,119 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Runs in processes of their own, what can happen to them, and what they leave. Used by reliability.py."""
+"""What can happen to runs from outside, and what they leave. Used by reliability.py."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import random
 import re
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = ROOT / "bundles" / "glas_minmax_entropy" / "configs"
-_IMPORTS = ["monai.bundle", "monai.engines", "glas_wsol.ensembles", "glas_wsol.handlers", "glas_wsol.networks"]
-_IMPORTS += ["glas_wsol.engines", "tensorboard", "torch.utils.tensorboard", "glas_wsol.data.seeded"]
-_LINE = re.compile(r"^(?:error|interrupted|terminated): .*$", re.MULTILINE)
+from places import mount_read_only, mount_small, unmount
+from runs import Run, Told, Undisturbed, contents, finished
 
-# A training of seconds; everything else is the bundle's own.
-TRAINING: dict[str, Any] = {
-    "trunk": "resnet18",
-    "weights": "none",
-    "epochs": 3,
-    "batch_size": 4,
-    "crop_size": 64,
-    "passes": 2,
-    "device": "cpu",
-    "batch_norm": "frozen",
-    "dropout": 0.5,
-    "optimizer#lr": 0.01,
-    "fold": "stratified-0",
-}
-PHANTOM: dict[str, Any] = {"seed": 0, "train": 12, "test": 4, "size": [104, 155], "scale": 0.2}
+__all__ = ["FAULTS", "faults"]
+
+_LINE = re.compile(r"(?:error|interrupted|terminated): .*$", re.MULTILINE)
 
 
-@dataclass
-class Run:
-    """What is run, and into which folder.
-
-    Attributes:
-        output: receives the results; ``OUTPUT.log``, beside it, all that is said.
-        settings: overrides of the bundle's config.
-        kind: ``"inference"`` or ``"train"``, the config.
-        trouble: what happens inside the process, see :func:`_make_trouble`.
-        environment: variables to set.
-        suffix: of the log's name.
-    """
-
-    output: Path
-    settings: dict[str, Any]
-    kind: str = "inference"
-    trouble: str = ""
-    environment: dict[str, str] = field(default_factory=dict)
-    suffix: str = ""
-
-    @property
-    def log(self) -> Path:
-        """Standard output and standard error."""
-        return self.output.with_name(f"{self.output.name}{self.suffix}.log")
-
-    def start(self) -> multiprocessing.process.BaseProcess:
-        """Begin the run; torch and MONAI are imported once for all runs."""
-        process = context().Process(target=_run, args=(self,))
-        process.start()
-        return process
-
-    def finish(self) -> int:
-        """Run to the end; the exit status, negative for a signal."""
-        process = self.start()
-        process.join()
-        return int(process.exitcode or 0)
+def _plain(run: Run) -> int:
+    return run.finish()
 
 
-def context() -> multiprocessing.context.ForkServerContext:
-    """Where processes come from."""
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(_IMPORTS)
-    return found
-
-
-def _run(run: Run) -> None:
-    """A run as the command line does it."""
-    with run.log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    os.environ.update(run.environment)
-    time.tzset()
-    import locale
-
-    import monai.bundle
-    import torch
-
-    if run.environment:
-        locale.setlocale(locale.LC_ALL, "")
-    torch.set_num_threads(1)
-    _make_trouble(run.trouble)
-    try:
-        config = str(CONFIGS / f"{'paper' if run.kind == 'train' else run.kind}.json")
-        monai.bundle.run(config_file=config, output_dir=str(run.output), **run.settings)
-    except Exception:
-        sys.excepthook(*sys.exc_info())  # leaves with its own status
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        sys.excepthook(*sys.exc_info())
-        raise SystemExit(130) from None
-
-
-def _make_trouble(kind: str) -> None:
-    """Prepare what is to happen in this process: ``slow``, ``few files``, ``full disk``, ``NaN``."""
-    import resource
-
-    from glas_wsol.handlers import EpochSeed
-    from glas_wsol.networks import MinMaxEntropyNetwork
-
-    def before_epoch(number: int, act: Callable[[], None]) -> None:
-        begin = EpochSeed.__call__
-
-        def begun(self: EpochSeed, engine: Any) -> None:
-            begin(self, engine)
-            if engine.state.epoch == number:
-                act()
-
-        EpochSeed.__call__ = begun
-
-    if kind == "slow":
-        forward = MinMaxEntropyNetwork.forward
-
-        def slowly(self: Any, image: Any) -> Any:
-            time.sleep(0.1)
-            return forward(self, image)
-
-        MinMaxEntropyNetwork.forward = slowly
-    elif kind == "few files":
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, hard))  # noqa: PTH208
-    elif kind == "full disk":
-        _limit_files(4000)
-    elif kind == "full disk, second epoch":
-        before_epoch(2, lambda: _limit_files(1 << 20))
-    elif kind == "NaN":
-        before_epoch(2, _poison)
-
-
-def _limit_files(size: int) -> None:
-    """No file may become larger: writing more fails as on a full disk."""
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-
-
-def _poison() -> None:
-    import torch
-
-    step = torch.optim.SGD.step
-
-    def poisoned(self: Any, *args: Any, **given: Any) -> Any:
-        result = step(self, *args, **given)
-        self.param_groups[0]["params"][0].data.fill_(float("nan"))
-        return result
-
-    torch.optim.SGD.step = poisoned
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones too; of a training, what is to be the same: the models."""
-    there = folder / "models" if (folder / "models").is_dir() else folder
-    found = {p.relative_to(there).as_posix(): p.read_bytes() for p in sorted(there.rglob("*")) if p.is_file()}
-    return {name: data for name, data in found.items() if name != "clock.json"}  # seconds
-
-
-def finished(folder: Path) -> int:
-    """How many images a run has recorded; of a training, whether it has finished an epoch."""
-    record = folder / "finished.jsonl"
-    if record.is_file():
-        return max(0, len(record.read_bytes().split(b"\n")) - 2)
-    return int((folder / "models" / "last.pt").is_file())
-
-
-def _wait(process: multiprocessing.process.BaseProcess, folder: Path) -> None:
-    while process.is_alive() and not finished(folder):
-        time.sleep(0.02)
-
-
-def _children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def _signalled(run: Run, number: int) -> int:
+def _after_the_first(run: Run) -> BaseProcess:
+    """Start a run and wait until an image, or an epoch, is finished."""
     process = run.start()
-    _wait(process, run.output)
-    os.kill(process.pid or 0, number)
+    while process.is_alive() and not finished(run.output):
+        time.sleep(0.05)
+    return process
+
+
+def _ended(process: BaseProcess) -> int:
     process.join()
     return int(process.exitcode or 0)
 
 
-def _without_its_worker(run: Run) -> int:
-    process = run.start()
-    _wait(process, run.output)
-    for worker in _children(process.pid or 0):
-        os.kill(worker, signal.SIGKILL)
-    process.join()
-    return int(process.exitcode or 0)
+def _signalled(number: int) -> Callable[[Run], int]:
+    def happens(run: Run) -> int:
+        process = _after_the_first(run)
+        os.kill(process.pid or 0, number)
+        return _ended(process)
+
+    return happens
+
+
+def _without_its_workers(run: Run) -> int:
+    process = _after_the_first(run)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while process.is_alive():  # a loader may be between two rounds
+        with suppress(OSError):
+            for worker in children.read_text().split():
+                os.kill(int(worker), signal.SIGKILL)
+        time.sleep(0.05)
+    return _ended(process)
 
 
 def _beside_another(run: Run) -> int:
-    process = run.start()
-    _wait(process, run.output)
-    run.suffix, run.trouble = ".second", ""
-    status = run.finish()
-    process.join()
-    return status if process.exitcode in (0, 3) else int(process.exitcode or 0)
+    process = _after_the_first(run)
+    status = replace(run, suffix=".second", trouble="").finish()
+    return status if _ended(process) in (0, 3) else int(process.exitcode or 1)
+
+
+def _on_a_disk_that_fills(run: Run) -> int:
+    """The output is a disk of its own, which is full as soon as an image, or an epoch, is finished."""
+    mount_small(run.output, 200_000_000)
+    process = _after_the_first(run)
+    with suppress(OSError), (run.output / "filler").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1 << 16))
+    return _ended(process)
+
+
+def _given_room(run: Run) -> None:
+    (run.output / "filler").unlink()
+
+
+def _read_only(run: Run) -> int:
+    mount_read_only(run.output)
+    return run.finish()
+
+
+def _unmounted(run: Run) -> None:
+    unmount(run.output)
+
+
+def _victim(run: Run) -> Path:
+    """An image of the run, and the place where it is kept meanwhile."""
+    images = Path(run.settings["dataset_dir"])
+    return images / ("tile_1.png" if run.kind == "inference" else "train_2.bmp")
+
+
+def _put_aside(run: Run) -> Path:
+    return run.output.with_suffix(".aside")
+
+
+def _with_a_broken_disk(run: Run) -> int:
+    """An image that opens and cannot be read: the system says EIO of a process's own memory at address 0."""
+    _victim(run).rename(_put_aside(run))
+    _victim(run).symlink_to("/proc/self/mem")
+    return run.finish()
+
+
+def _forbidden(run: Run) -> int:
+    _put_aside(run).write_bytes(_victim(run).read_bytes())
+    _victim(run).chmod(0)
+    return run.finish()
+
+
+def _mended(run: Run) -> None:
+    _victim(run).unlink()
+    _put_aside(run).rename(_victim(run))
 
 
 @dataclass(frozen=True)
@@ -223,107 +123,119 @@ class Fault:
     Attributes:
         name: of the fault, for the table.
         kind: of the run.
-        trouble: in the process.
         happens: carries the run out with the fault; the status.
         status: that it must have.
-        words: that the one line must have.
+        words: that the last line must have.
+        trouble: in the process, see :class:`~runs.Run`.
+        mend: before the run is made again.
         settings: of the run besides.
+        instead: the fault in its place where nothing can be mounted.
     """
 
     name: str
     kind: str
-    trouble: str
     happens: Callable[[Run], int]
     status: int
     words: str
+    trouble: str = ""
+    mend: Callable[[Run], None] = lambda run: None
     settings: dict[str, Any] = field(default_factory=dict)
+    instead: Fault | None = None
 
 
-def _plain(run: Run) -> int:
+def _of_both(kind: str) -> list[Fault]:
+    training = kind == "train"
+    reads = (1, "cannot be decoded (") if training else (3, "2 of ")  # one of them is damaged from the start
+    late = " in epoch 2" if training else " at image 2"
+    name = "files of 4000 bytes at most (no disk can be made here)"
+    small = Fault(name, kind, _plain, 1, "File too large", f"small files{late}")
+    locked = Fault("an output folder without permission", kind, _locked, 1, "read-only", "no rights", _unlocked)
+    return [
+        Fault("SIGTERM", kind, _signalled(signal.SIGTERM), 143, "terminated: run the same", "slow"),
+        Fault("Ctrl-C", kind, _signalled(signal.SIGINT), 130, "interrupted: run the same", "slow"),
+        Fault("a second process on the folder", kind, _beside_another, 1, "another run is at work here", "slow"),
+        Fault(
+            "a loader's worker is killed",
+            kind,
+            _without_its_workers,
+            1,
+            "worker was killed",
+            "slow",
+            settings={"num_workers": 1},
+        ),
+        Fault("no more files may be opened", kind, _plain, 1, "oo many open files", f"few files{late}"),
+        Fault(
+            "the disk is full",
+            kind,
+            _on_a_disk_that_fills,
+            1,
+            "cannot be written (No space left",
+            "slow",
+            _given_room,
+            instead=small,
+        ),
+        Fault("a read-only disk", kind, _read_only, 1, "read-only", mend=_unmounted, instead=locked),
+        locked,
+        Fault("an image that the disk cannot read", kind, _with_a_broken_disk, *reads, mend=_mended),
+        Fault(
+            "an image without permission",
+            kind,
+            _forbidden,
+            reads[0],
+            "no permission" if training else reads[1],
+            "no rights",
+            _mended,
+        ),
+    ]
+
+
+def _locked(run: Run) -> int:
+    run.output.mkdir()
+    run.output.chmod(0o555)
     return run.finish()
 
 
+def _unlocked(run: Run) -> None:
+    run.output.chmod(0o755)
+
+
 FAULTS = (
-    Fault("SIGTERM", "inference", "slow", lambda run: _signalled(run, signal.SIGTERM), 143, "terminated: run the same"),
-    Fault("Ctrl-C", "inference", "slow", lambda run: _signalled(run, signal.SIGINT), 130, "interrupted: run the same"),
-    Fault("a second process on the folder", "inference", "slow", _beside_another, 1, "another run is at work here"),
-    Fault(
-        "its loader's worker killed",
-        "inference",
-        "slow",
-        _without_its_worker,
-        1,
-        "worker was killed",
-        {"num_workers": 1},
-    ),
-    Fault("no more files may be opened", "inference", "few files", _plain, 1, "oo many open files"),
-    Fault("a full disk", "inference", "full disk", _plain, 1, "cannot be written (File too large)"),
-    Fault("SIGTERM", "train", "slow", lambda run: _signalled(run, signal.SIGTERM), 143, "terminated: run the same"),
-    Fault("Ctrl-C", "train", "slow", lambda run: _signalled(run, signal.SIGINT), 130, "interrupted: run the same"),
-    Fault("a second process on the folder", "train", "slow", _beside_another, 1, "another run is at work here"),
-    Fault("a full disk, from the second epoch on", "train", "full disk, second epoch", _plain, 1, "File too large"),
-    Fault("a loss of NaN in the second epoch", "train", "NaN", _plain, 1, "the loss is nan"),
+    *_of_both("inference"),
+    *_of_both("train"),
+    Fault("a loss of NaN in the second epoch", "train", _plain, 1, "the loss is nan", "NaN in epoch 2"),
 )
 
 
-def faults(
-    folder: Path, made: dict[str, dict[str, Any]], expected: dict[str, dict[str, bytes]], which: Sequence[Fault]
-) -> bool:
-    """Let each fault happen, then run again without it; prints a table, and says whether all ended as they must.
+def faults(told: Told, undisturbed: Undisturbed, which: Sequence[Fault], mounts: bool) -> None:
+    """Let each fault happen, then run again without it.
 
     Args:
-        folder: to work in.
-        made: settings by kind.
-        expected: by kind, the files of an undisturbed run.
+        told: receives the table.
+        undisturbed: what to compare with.
         which: the faults.
+        mounts: whether this process may mount.
     """
-    print("| what happens | to | status | what is said | bytes of the rerun |\n|---|---|---|---|---|")
-    good = True
-    for number, fault in enumerate(which):
-        run = Run(folder / f"fault_{number}", {**made[fault.kind], **fault.settings}, fault.kind, fault.trouble)
+    told.table("what happens", "to", "status", "what is said", "bytes of the rerun")
+    for number, wanted in enumerate(which):
+        fault = wanted if mounts or wanted.instead is None else wanted.instead
+        expected = undisturbed.run(fault.kind)
+        made = {**undisturbed.settings[fault.kind], **fault.settings}
+        run = Run(undisturbed.folder / f"fault_{number}", made, fault.kind, fault.trouble)
         status = fault.happens(run)
-        lines = _LINE.findall(run.log.read_text(encoding="utf-8", errors="replace"))
+        logs = sorted(run.output.parent.glob(f"{run.output.name}*.log"))  # a second process has its own
+        lines = _LINE.findall(logs[0 if len(logs) == 1 else 1].read_text(encoding="utf-8", errors="replace"))
         said = lines[-1] if lines else ""
         right = status == fault.status and fault.words in said
+        told.good &= right
+        fault.mend(run)
         if fault.happens is not _beside_another:
-            Run(run.output, made[fault.kind], fault.kind).finish()
-        same = contents(run.output) == expected[fault.kind]
-        good &= right and same
+            Run(run.output, undisturbed.settings[fault.kind], fault.kind).finish()
+        same = told.judge(contents(run.output) == expected)
+        if fault.mend is _given_room:
+            unmount(run.output)
         said = re.sub(r"\[[^\]]*\]", lambda found: f"[{Path(found[0][1:-1]).name}]", said)
-        cells = [
-            fault.name,
-            fault.kind,
-            f"{status}{'' if right else ' NOT AS IT MUST'}",
-            said,
-            "same" if same else "OTHER",
-        ]
-        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
-    return good
-
-
-def train_kills(
-    folder: Path, settings: dict[str, Any], expected: dict[str, bytes], count: int, seed: int, seconds: float
-) -> bool:
-    """Kill trainings at random moments, four times each at most, let each be finished, and compare."""
-    print("| run | killed after (s) | status of the last | bytes |\n|---|---|---|---|")
-    moments, done, number, good = random.Random(seed), 0, 0, True  # noqa: S311 - moments, not secrets
-    while done < count:
-        run, told = Run(folder / f"train_killed_{number}", settings, "train"), []
-        for _ in range(min(4, count - done)):
-            moment = moments.uniform(0, seconds)
-            process = run.start()
-            process.join(moment)
-            process.kill()
-            process.join()
-            ended = process.exitcode != -9
-            done += not ended
-            told.append(f"{moment:.2f}" + (" (had ended)" if ended else ""))
-            if ended:
-                break
-        status = run.finish()
-        same = contents(run.output) == expected
-        good &= same and status == 0
-        print(f"| {number} | {'; '.join(told)} | {status} | {'same' if same else 'OTHER'} |", flush=True)
-        number += 1
-    print(f"\n{done} kills of training in {number} runs: {'all bytes the same' if good else 'BYTES DIFFER'}")
-    return good
+        said = re.sub(r"\(process \d+ on [^)]*\)", "(process N on HOST)", said)
+        told.row(fault.name, fault.kind, f"{status}{'' if right else ' NOT AS IT MUST'}", said, same)
+    for kind in dict.fromkeys(fault.kind for fault in which):
+        count = sum(fault.kind == kind for fault in which)
+        told.sum_up(f"faults of {kind}", count, "one line and a status each; rerun: all bytes the same")

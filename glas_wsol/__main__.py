@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from glas_wsol import __version__
 from glas_wsol.commands import audit, choose, doctor, figure, launch, phantom, predict, prepare, report, study, table
 from glas_wsol.errors import GlasWsolError, OutputError
+from glas_wsol.json_files import RESULTS, read_json
 
 __all__ = ["main"]
 
@@ -41,7 +41,7 @@ def _show(arguments: argparse.Namespace) -> None:
     if not path.is_file():
         raise OutputError("no evaluation here", run, "run the bundle with evaluate.json first")
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = read_json(path, RESULTS)
     except ValueError as error:
         raise OutputError("this evaluation is damaged", path, "evaluate again") from error
     print(f"\n{report['n']} images of split {report['split']!r}\n{summary(report)}")
@@ -119,6 +119,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except GlasWsolError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        refused = GlasWsolError.of_system(error)
+        if refused is None:
+            raise
+        print(f"error: {refused}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -6,18 +6,14 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
-import json
 import logging
 import os
 import re
 import shlex
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
 import monai.bundle
@@ -26,11 +22,14 @@ from monai.utils import ensure_tuple
 
 from glas_wsol import distributed
 from glas_wsol.audit import audit
+from glas_wsol.checks import check_settings
 from glas_wsol.data.files import is_file
-from glas_wsol.errors import ConfigError, GlasWsolError, OutputError, WeightsError
+from glas_wsol.errors import ConfigError, OutputError, WeightsError
+from glas_wsol.json_files import read_json
 from glas_wsol.networks.ensemble import EnsembleNetwork, common_card
 from glas_wsol.networks.weights import load_strictly, read_state_dict, sha256_of
 from glas_wsol.settings import as_json, changes, settings_of
+from glas_wsol.telling import tell_in_one_line
 
 __all__ = [
     "load_checkpoint",
@@ -45,26 +44,16 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_GO_ON = "run the same command again; it goes on after the last whole epoch, or the last image written"
-# What MONAI says when a config cannot be made into components.
-_CONFIG_FAULTS = (
-    re.compile(r"Failed to instantiate component '(?P<where>[^']*)' with keywords: (?P<settings>\S*)"),
-    re.compile(r"Failed to evaluate ConfigExpression:\s*(?P<where>.*)", re.DOTALL),
-    re.compile(r"circular references '[^']*' for id='(?P<where>[^']*)'"),
-    re.compile(r"referring item `@?(?P<where>[^`]*)` is not defined"),
-)
-_KILLED_WORKER = re.compile(r"DataLoader worker \(pid.*\) (?P<how>is killed by signal: \w+|exited unexpectedly)")
-_FROM_WORKER = re.compile(r"^glas_wsol\.errors\.\w+: (.+)$", re.MULTILINE)
 
-
-def preflight(output_dir: str) -> None:
-    """First of what every bundle runs: errors in one line, no unknown override, a place to write.
+def preflight(output_dir: str, settings: Mapping[str, Any] | None = None) -> None:
+    """First of what every bundle runs: errors in one line, no unknown override, settings in range, a place to write.
 
     Args:
         output_dir: created if absent.
+        settings: flat settings with their values, see :func:`~glas_wsol.checks.check_settings`.
 
     Raises:
-        ConfigError: if the command line overrides an id that the config does not have.
+        ConfigError: if the command line overrides an id that the config does not have, or a value cannot be.
         OutputError: if the folder cannot be written.
     """
     tell_in_one_line()
@@ -72,6 +61,7 @@ def preflight(output_dir: str) -> None:
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     refuse_unknown_ids(sys.argv)
     look_at_configs(sys.argv)
+    check_settings({"output_dir": output_dir, **(settings or {})})
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
         raise OutputError("the output folder is a file", folder, "choose another output_dir")
@@ -83,82 +73,6 @@ def preflight(output_dir: str) -> None:
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError("the output folder is read-only", folder, "choose another output_dir")
-
-
-def tell_in_one_line() -> None:
-    """From now on a failure, an interruption and the system's wish that the process end are told in one line."""
-    sys.excepthook = _say_in_one_line
-    _end_cleanly_when_told_to()
-
-
-def _end_cleanly_when_told_to() -> None:
-    """On SIGTERM, which clusters send before they kill: remove what is half written, say so, end with status 143."""
-    told, owner = getattr(signal, "SIGTERM", None), os.getpid()
-    if told is None or threading.current_thread() is not threading.main_thread():
-        return
-    if signal.getsignal(told) is not signal.SIG_DFL:
-        return
-
-    def end(number: int, _: FrameType | None) -> None:
-        if os.getpid() != owner:  # a worker that is just being started
-            os._exit(128 + number)
-        print(f"\nterminated: {_GO_ON}", file=sys.stderr, flush=True)  # below a progress bar
-        raise SystemExit(128 + number)
-
-    signal.signal(told, end)
-
-
-def _say_in_one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if isinstance(error, KeyboardInterrupt):
-        print(f"interrupted: {_GO_ON}", file=sys.stderr)
-        return
-    cause: BaseException | None = error
-    while cause is not None:  # MONAI wraps what a component raises in a RuntimeError per level
-        told = _FROM_WORKER.findall(getattr(cause, "what", str(cause)))
-        if told:  # a loader's worker hands over a traceback as text
-            print(f"error: {told[-1]}", file=sys.stderr)
-            return
-        killed = _KILLED_WORKER.search(str(cause))
-        if killed:
-            what = f"a loader's worker was killed ({killed['how'].removeprefix('is ')}), perhaps for want of memory"
-            fix = f"use fewer num_workers, or 0; {_GO_ON}"
-            print(f"error: {GlasWsolError(what, 'num_workers', fix)}", file=sys.stderr)
-            return
-        if distributed.is_lost(cause):
-            fix = f"see what it said, here or above; then {_GO_ON}"
-            print(f"error: {GlasWsolError('another process of this run has ended', fix=fix)}", file=sys.stderr)
-            return
-        if isinstance(cause, GlasWsolError):
-            print(f"error: {cause}", file=sys.stderr)
-            if cause.exit_code != 1:  # what Python ends with after any hook but one that leaves so
-                raise SystemExit(cause.exit_code)
-            return
-        cause = cause.__cause__ or cause.__context__
-    fault = _config_fault(error)
-    if fault and not os.environ.get("GLAS_WSOL_TRACEBACK"):
-        print(f"error: {fault} (with GLAS_WSOL_TRACEBACK=1 set, you see the whole trace)", file=sys.stderr)
-        return
-    sys.__excepthook__(kind, error, trace)
-
-
-def _config_fault(error: BaseException) -> ConfigError | None:
-    """A failure to make something out of a config, in one line; None of any other."""
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None:
-        chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    said = [(one, pattern.search(str(one))) for one in chain for pattern in _CONFIG_FAULTS]
-    # a run itself that fails is no fault of the config: its trace is wanted
-    found = [(one, match) for one, match in said if match and ".run()" not in match["where"]]
-    if not found:
-        return None
-    innermost, match = found[-1]
-    first = innermost.__cause__ if isinstance(innermost, RuntimeError) else None
-    what = f"{type(first).__name__}: {first}" if first is not None else str(innermost)
-    settings = match.groupdict().get("settings") or ""
-    fix = f"correct one of its settings: {', '.join(settings.split(','))}" if settings else "correct this setting"
-    return ConfigError(" ".join(what.split()), match["where"], fix)
 
 
 def refuse_unknown_ids(argv: Sequence[str]) -> None:
@@ -336,7 +250,7 @@ def model_card(checkpoint: str | Sequence[str], **defaults: Any) -> dict[str, An
             logger.warning("%s is not there: trunk, classes and resolution are taken from the config", path)
         return defaults
     try:
-        return {**defaults, **dict(json.loads(path.read_text(encoding="utf-8")))}
+        return {**defaults, **dict(read_json(path))}
     except (OSError, ValueError, TypeError) as error:
         raise WeightsError("the model's description cannot be read", path, "restore it or delete it") from error
 

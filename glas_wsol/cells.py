@@ -10,14 +10,16 @@ from typing import IO, Any
 __all__ = ["escape_cell", "read_cells", "unescape_cell"]
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
-_EXECUTED = re.compile(r"'*[=+\-@\t\r\n]")
-_ESCAPED = re.compile(r"'+[=+\-@\t\r\n]")
+_SIGNS = r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"  # the last are the first four in full width
+_EXECUTED = re.compile(f"'*{_SIGNS}")
+_ESCAPED = re.compile(f"'+{_SIGNS}")
 
 
 def escape_cell(value: Any) -> Any:
     r"""Put an apostrophe before a text that a spreadsheet would take for a formula.
 
-    These are texts that begin with ``=``, ``+``, ``-``, ``@``, a tab or a line end and are no numbers. One that
+    These are texts that begin with ``=``, ``+``, ``-``, ``@``, in full width too, a tab or a line end and are no
+    numbers. One that
     begins with apostrophes and then such a sign gets one more, so that :func:`unescape_cell` gives every text back.
 
     Args:

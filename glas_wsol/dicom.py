@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset, FileDataset, dcmread
+from pydicom.filereader import read_file_meta_info
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, apply_windowing, pixel_array
-from pydicom.uid import SegmentationStorage
+from pydicom.uid import DeflatedExplicitVRLittleEndian, SegmentationStorage
 
 from glas_wsol.errors import ImageFileError
 
@@ -34,7 +35,7 @@ def pixel_size(path: str | PathLike[str]) -> tuple[float, float] | None:
     if not is_dicom(path):
         return None
     try:
-        header = dcmread(path, stop_before_pixels=True)
+        header = _header(path)
         spacing = _spacing(header)
         down, across = (float(side) * 1000 for side in spacing or ())
     except Exception:  # nearly anything in a damaged header
@@ -106,7 +107,7 @@ def read_dicom_labels(path: Path, max_pixels: int) -> np.ndarray:
 
 
 def _open(path: Path, max_pixels: int) -> FileDataset:
-    image = dcmread(path, stop_before_pixels=True)
+    image = _header(path)
     frames = int(image.get("NumberOfFrames") or 1)
     width, height = int(image.get("Columns") or 0), int(image.get("Rows") or 0)
     if width < 1 or height < 1:
@@ -118,6 +119,14 @@ def _open(path: Path, max_pixels: int) -> FileDataset:
         fix = f"cut it into tiles, or allow it with max_pixels={width * height}"
         raise ImageFileError(f"{width} x {height} pixels are more than the budget of {max_pixels}", path, fix)
     return dcmread(path)
+
+
+def _header(path: str | PathLike[str]) -> FileDataset:
+    """All but the pixels."""
+    if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        # pydicom inflates the whole file at once, to whatever size it has
+        raise ImageFileError("a deflated DICOM file", path, "export it uncompressed, or as PNG")
+    return dcmread(path, stop_before_pixels=True)
 
 
 def _grey(values: np.ndarray, image: Dataset, path: Path) -> np.ndarray:

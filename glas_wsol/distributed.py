@@ -77,7 +77,8 @@ def begin(device: str | torch.device, backend: str | None = None, minutes: float
         minutes: how long a process waits for others before it gives up.
 
     Raises:
-        ConfigError: if the process was not started by ``torchrun``, or there is no CUDA device for it.
+        ConfigError: if the process was not started by ``torchrun``, the others cannot be met, or there is no CUDA
+            device for it.
     """
     if dist.is_initialized():
         return
@@ -90,7 +91,13 @@ def begin(device: str | torch.device, backend: str | None = None, minutes: float
     if where.type == "cuda":
         _take_device(where, shared=backend == "gloo")
         exchange = backend or "cpu:gloo,cuda:nccl"
-    dist.init_process_group(exchange, timeout=timedelta(minutes=minutes))
+    try:
+        dist.init_process_group(exchange, timeout=timedelta(minutes=minutes))
+    except (dist.DistNetworkError, dist.DistStoreError) as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        what = f"the processes cannot meet at {place} ({str(error).strip().splitlines()[0][:150]})"
+        fix = "start all of them, at a port that is free: torchrun --standalone, or --master_port=N"
+        raise ConfigError(what, "distributed", fix) from error
     atexit.register(_leave)
     if not_main():
         logging.disable(logging.WARNING)

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
+
+from glas_wsol.texts import readable
 
 __all__ = [
     "ArchiveError",
@@ -17,6 +20,16 @@ __all__ = [
     "SplitError",
     "WeightsError",
 ]
+
+
+_ROOM = "choose a folder that can be written and has room"
+_LIMIT = "raise the limit (ulimit -n), or use fewer workers"
+_REFUSALS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS), _ROOM),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), _LIMIT),
+    **dict.fromkeys((errno.EIO, errno.ESTALE), "see that the disk is there and works"),
+}
+_TOLD = 1000  # faults of a datalist in one message
 
 
 class GlasWsolError(Exception):
@@ -35,7 +48,7 @@ class GlasWsolError(Exception):
         self.what, self.where, self.fix = what, str(where), fix
         place = f" [{self.where}]" if self.where else ""
         remedy = f": {fix}" if fix else ""
-        super().__init__(f"{what}{place}{remedy}".replace("\n", " "))
+        super().__init__(readable(f"{what}{place}{remedy}".replace("\n", " ")))
 
     @staticmethod
     def behind(error: BaseException) -> GlasWsolError | None:
@@ -48,6 +61,22 @@ class GlasWsolError(Exception):
         while cause is not None and not isinstance(cause, GlasWsolError):
             cause = cause.__cause__ or cause.__context__
         return cause
+
+    @staticmethod
+    def of_system(error: BaseException) -> GlasWsolError | None:
+        """What the system refused for want of room, files or a working disk; None of any other error.
+
+        Args:
+            error: as caught; of what it was caused by the innermost counts.
+        """
+        found, cause = None, error
+        while cause is not None:
+            if isinstance(cause, OSError) and cause.errno in _REFUSALS:
+                found = cause
+            cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
+        if found is None:
+            return None
+        return OutputError(str(found.strerror).lower(), found.filename or "", _REFUSALS[found.errno])
 
 
 class ArchiveError(GlasWsolError):
@@ -85,7 +114,7 @@ class IncompleteError(GlasWsolError):
 
 
 class DatalistError(GlasWsolError):
-    """Every fault of a datalist at once.
+    """Every fault of a datalist at once; the message names the first thousand and how many more there are.
 
     Args:
         where: the table or folder that was read.
@@ -96,4 +125,5 @@ class DatalistError(GlasWsolError):
     def __init__(self, where: object, faults: Sequence[str], fix: str = "correct these entries") -> None:
         self.faults = tuple(faults)
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        super().__init__(f"{count} in the datalist: " + "; ".join(self.faults), where, fix)
+        told = [*self.faults[:_TOLD], *([f"and {len(self.faults) - _TOLD} more"] if len(self.faults) > _TOLD else [])]
+        super().__init__(f"{count} in the datalist: " + "; ".join(told), where, fix)

@@ -20,9 +20,13 @@ from glas_wsol.cells import read_cells
 from glas_wsol.data import images_datalist
 from glas_wsol.errors import ConfigError, GlasWsolError, IncompleteError, OutputError
 from glas_wsol.loading import Place
+from glas_wsol.writers.lock import claim, release
 from glas_wsol.writers.table import write_csv
 
 __all__ = ["Inference", "Results", "infer", "plan_inference"]
+
+RECORD = "finished.jsonl"
+"""What a run of inference locks, see :class:`~glas_wsol.handlers.RunRecord`."""
 
 LISTED = "images_given.csv"
 """The list of the images where they were given as several files or folders."""
@@ -150,7 +154,11 @@ def _source(images: Sequence[str | Path], output: Path, recursive: bool) -> Path
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the output folder ({error.strerror})", output, "choose another") from error
-    write_csv(table, [{"image": str(path)} for path in dict.fromkeys(listed)], columns=("image",))
+    claim(output / RECORD)  # a run that is at work here keeps its list
+    try:
+        write_csv(table, [{"image": str(path)} for path in dict.fromkeys(listed)], columns=("image",))
+    finally:
+        release(output / RECORD)
     return table
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -21,6 +20,7 @@ from torch import Tensor
 from glas_wsol.bundle import load_checkpoint, model_card
 from glas_wsol.ensembles import model_digests
 from glas_wsol.errors import ConfigError, ImageFileError, WeightsError
+from glas_wsol.json_files import read_json
 from glas_wsol.localization import PRESENCE, THRESHOLD, Localization, LocalizePredictiond
 from glas_wsol.mpp import check_mpp
 from glas_wsol.networks import build_network, fold_batch_norm
@@ -198,7 +198,7 @@ class Place:
         self.config_file = path / "configs" / "inference.json"
         if self.config_file.is_file():
             try:
-                self.config = dict(json.loads(self.config_file.read_text(encoding="utf-8")))
+                self.config = dict(read_json(self.config_file))
             except (OSError, ValueError, TypeError) as error:
                 raise ConfigError("cannot be read", self.config_file, "export the bundle again") from error
 

@@ -244,8 +244,8 @@ class LocalizePredictiond(Transform):
         provenance: what results are made with; None (default) if nobody asks.
 
     Raises:
-        ConfigError: if ``min_box_area`` is not in [0, 1], an area is negative, on another stain, another word for
-            classes per image, or an impossible ``mpp``.
+        ConfigError: if ``threshold`` or ``min_box_area`` is not in [0, 1], an area is negative, on another stain,
+            another word for classes per image, or an impossible ``mpp``.
     """
 
     def __init__(
@@ -263,6 +263,8 @@ class LocalizePredictiond(Transform):
         mpp: float | Sequence[float] | None = None,
         provenance: Provenance | None = None,
     ) -> None:
+        if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+            raise ConfigError(f"threshold={threshold!r}", "LocalizePredictiond", "give a number from 0 to 1")
         check_min_area(min_box_area)
         clean_regions(np.zeros((3, 3), np.float32), hole_area, speck_area)  # refuses what it cannot do
         if stain and stain not in STAINS:

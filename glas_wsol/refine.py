@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from glas_wsol.bundle import load_checkpoint
 from glas_wsol.components import Transform, fit_components, read_image
 from glas_wsol.errors import ConfigError
 from glas_wsol.inferers import WholeTileInferer
+from glas_wsol.json_files import read_json
 from glas_wsol.networks.base import undecidable_part
 from glas_wsol.networks.components import FeatureComponentNetwork
 from glas_wsol.networks.fixed import FixedMaskNetwork
@@ -117,7 +117,7 @@ def first_seeds(
     check_seeds(weights, share, over)
     load_checkpoint(network.base, checkpoint)
     folder = Path(directory) / "round_1"
-    card = json.loads(Path(checkpoint).with_suffix(".json").read_text(encoding="utf-8"))
+    card = read_json(Path(checkpoint).with_suffix(".json"))
     views = component_inferer or inferer
     made_with = {
         "stage_one": card["sha256"],

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from glas_wsol.errors import OutputError
+from glas_wsol.json_files import read_json
 from glas_wsol.seeds import SEEDS
 from glas_wsol.settings import changes
 from glas_wsol.writers.atomic import atomic_write
@@ -70,7 +71,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        record = dict(json.loads(path.read_text(encoding="utf-8")))
+        record = dict(read_json(path))
         record[MADE_WITH] = dict(record[MADE_WITH])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise OutputError("the record of these seeds is damaged", path, "delete this folder") from error

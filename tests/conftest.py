@@ -1,8 +1,12 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Shared fixtures: small networks that run in milliseconds; checkpoints compared."""
+"""Shared fixtures: small networks that run in milliseconds; checkpoints compared; no network for any test."""
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +17,33 @@ from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 from glas_wsol.networks.trunks import Trunk
 
 torch.set_num_threads(1)
+
+OFFLINE = Path(__file__).parent / "offline"
+# Before any test is imported, so that every process that one starts is watched too.
+REFUSED = Path(tempfile.mkstemp(prefix="refused_", suffix=".txt")[1])
+os.environ["GLAS_WSOL_REFUSED_CONNECTIONS"] = str(REFUSED)
+os.environ["PYTHONPATH"] = os.pathsep.join([str(OFFLINE), *filter(None, [os.environ.get("PYTHONPATH")])])
+import tests.offline.sitecustomize  # noqa: E402, F401 - watches this process
+
+
+def pytest_sessionfinish() -> None:
+    """Leave nothing behind."""
+    REFUSED.unlink(missing_ok=True)
+
+
+def watched() -> Iterator[None]:
+    """Fail what runs meanwhile if a process of it reached for another machine, whatever became of the refusal."""
+    yield
+    said = REFUSED.read_text(encoding="utf-8") if REFUSED.is_file() else ""
+    if said:
+        REFUSED.write_text("")
+        pytest.fail(f"the network was reached for: {said}")
+
+
+@pytest.fixture(autouse=True)
+def no_network() -> Iterator[None]:
+    """Every test is watched."""
+    yield from watched()
 
 
 def tiny_trunk(channels: int = 8) -> Trunk:

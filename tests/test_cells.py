@@ -9,7 +9,22 @@ from glas_wsol.cells import escape_cell, read_cells, unescape_cell
 from glas_wsol.data.table import read_rows
 from glas_wsol.writers.table import write_csv
 
-EXECUTED = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\tx", "\rx", "\nx", "-", "=", "-inf", "+nan", "-1e"]
+EXECUTED = [
+    "=1+1",
+    "+cmd|' /C calc'!A0",
+    "-2+3",
+    "@SUM(A1)",
+    "\tx",
+    "\rx",
+    "\nx",
+    "-",
+    "=",
+    "\uff1d1",
+    "\uff20x",
+    "-inf",
+    "+nan",
+    "-1e",
+]
 SHOWN = ["", "a", "a=b", "-1", "+3.5", "-2e-05", "é", "'", "'a", "''", " =1", "1-2", "/data/=x.png", "٣"]
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
@@ -105,7 +104,7 @@ def _ring(ring: Any, number: int) -> np.ndarray:
         whole = isinstance(position, list) and 2 <= len(position) <= 3
         if not whole or not all(isinstance(p, (int, float)) and not isinstance(p, bool) for p in position):
             raise _FaultError(f"feature {number} has a position that is no pair of numbers")
-        if not all(math.isfinite(p) and abs(p) < _FARTHEST for p in position[:2]):
+        if not all(abs(p) < _FARTHEST for p in position[:2]):  # neither is infinity, nor what is no number
             raise _FaultError(f"feature {number} has a position that is not finite, or far away")
     return np.array([position[:2] for position in ring], np.float64)
 

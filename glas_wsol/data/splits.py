@@ -15,6 +15,7 @@ import numpy as np
 
 from glas_wsol.errors import ConfigError, SplitError
 from glas_wsol.labels import multi_hot
+from glas_wsol.texts import readable
 
 __all__ = ["FOLDS", "SPLITS", "SPLIT_WORDS", "Datalist", "Item", "folds_said", "parse_fold", "split_by_fold"]
 
@@ -127,7 +128,7 @@ class Datalist:
 
     def summary(self) -> str:
         """:meth:`rows` as a short table."""
-        rows = self.rows()
+        rows = [[readable(cell) for cell in row] for row in self.rows()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         return "\n".join([f"{self.name}, {len(self.classes)} classes, {self.source}", *lines])

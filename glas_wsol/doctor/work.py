@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,6 +14,7 @@ from glas_wsol import __version__
 from glas_wsol.doctor.check import FAULT, OK, WARNING, Check, faults_of
 from glas_wsol.doctor.installation import compare
 from glas_wsol.errors import GlasWsolError
+from glas_wsol.json_files import read_json
 
 __all__ = ["check_bundle", "check_data", "check_images", "check_output"]
 
@@ -48,7 +48,7 @@ def _configs(folder: Path) -> list[Check]:
 def _metadata(folder: Path) -> list[Check]:
     path = folder / "configs" / "metadata.json"
     try:
-        content: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+        content: dict[str, Any] = dict(read_json(path))
         exact = dict(content["required_packages_version"])
         exact |= {name: content[f"{word}_version"] for name, word in _NAMED.items()}
         needed = [Requirement(f"{name}=={version}") for name, version in sorted(exact.items())]

@@ -18,9 +18,10 @@ from ignite.engine import Engine, Events
 from glas_wsol import distributed
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
 from glas_wsol.handlers.training import EarlyStop
+from glas_wsol.json_files import read_json
 from glas_wsol.networks.weights import sha256_of
 from glas_wsol.settings import as_json, changes, settings_of
-from glas_wsol.writers.atomic import atomic_write
+from glas_wsol.writers.atomic import atomic_write, remove_unfinished
 from glas_wsol.writers.lock import claim, release
 
 __all__ = ["RunCheckpoint", "write_model"]
@@ -166,6 +167,7 @@ class RunCheckpoint:
             what = f"cannot make the folder of checkpoints ({error.strerror})"
             raise OutputError(what, self.directory, "choose another output_dir") from error
         claim(self.last_file)
+        remove_unfinished(self.directory)
 
     def _settings(self, trainer: Engine) -> dict[str, Any]:
         """The recipe, with what the trainer, the network and the optimiser were really made with."""
@@ -214,7 +216,7 @@ def write_model(network: torch.nn.Module, directory: str | Path, card: Mapping[s
     folder = Path(directory)
     if (folder / "last.pt").is_file() and (folder / "model.json").is_file():
         with suppress(ValueError, AttributeError):  # a damaged card protects nothing
-            trained = json.loads((folder / "model.json").read_text(encoding="utf-8")).get("method")
+            trained = read_json(folder / "model.json").get("method")
             if trained != card.get("method"):
                 raise OutputError(f"a model trained as {trained!r} is here", folder, "choose another output_dir")
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from glas_wsol import distributed
+from glas_wsol.json_files import read_json
 from glas_wsol.writers.atomic import atomic_write
 
 __all__ = ["TrainingClock", "read_clock"]
@@ -79,7 +80,7 @@ def read_clock(path: str | Path) -> list[dict[str, Any]]:
         path: the JSON file.
     """
     try:
-        epochs = json.loads(Path(path).read_text(encoding="utf-8"))
+        epochs = read_json(path)
         return [{key: one[key] for key in _ENTRIES} for one in epochs]
     except (OSError, ValueError, TypeError, KeyError):
         return []

@@ -11,6 +11,7 @@ from ignite.engine import Engine, Events
 
 from glas_wsol.cells import read_cells
 from glas_wsol.errors import IncompleteError, OutputError
+from glas_wsol.texts import readable
 from glas_wsol.tolerance import Failure
 from glas_wsol.writers.table import write_csv
 
@@ -60,7 +61,7 @@ class FailureReport:
         while engine.state.failures:
             failure = engine.state.failures.pop(0)
             self.failures.append(failure)
-            logger.warning("no result of %s: %s: %s", failure.image, failure.what, failure.fix)
+            logger.warning("no result of %s", readable(f"{failure.image}: {failure.what}: {failure.fix}"))
 
     def _write(self, engine: Engine) -> None:
         self._collect(engine)  # what was written last may have failed after the last iteration

@@ -105,6 +105,8 @@ class MinMaxEntropyNetwork(TileNetwork):
             self.classifier = Head(self.trunk.channels, *head)
         self.classifier_scale = classifier_scale
         self.normalisation = normalisation
+        if not all(isinstance(value, (int, float)) for value in (omega, sigma)):
+            raise ConfigError(f"omega={omega!r}, sigma={sigma!r}", "network", "give numbers")
         self.omega = omega
         self.sigma = sigma
         self.differentiable_mask = differentiable_mask

@@ -13,6 +13,7 @@ from typing import Any
 
 from glas_wsol.errors import OutputError
 from glas_wsol.handlers.clock import read_clock
+from glas_wsol.json_files import RESULTS, read_json
 from glas_wsol.report.cases import AGAIN, Case, number, read_cases, read_failures, read_rows
 
 __all__ = ["Contents", "Series", "read_folder"]
@@ -141,7 +142,7 @@ def read_folder(folder: str | Path) -> Contents:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, RESULTS)
     except (OSError, ValueError) as error:
         raise OutputError("this file is damaged", path, AGAIN) from error
 
@@ -170,7 +171,7 @@ def _made_with(path: Path) -> dict[str, Any]:
     try:
         with path.open(encoding="utf-8") as file:
             return dict(json.loads(file.readline())["made_with"])
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return {}
 
 
@@ -203,7 +204,7 @@ def _rounds(folder: Path) -> tuple[dict[str, float], ...]:
     found = []
     for path in sorted(folder.glob("round_*/seeds.json"), key=lambda path: (len(path.parent.name), path.parent.name)):
         try:
-            record = dict(json.loads(path.read_text(encoding="utf-8")))
+            record = dict(read_json(path))
         except (OSError, ValueError, TypeError):
             logger.warning("%s cannot be read: left out", path)
             continue

@@ -15,6 +15,7 @@ from typing import Any
 
 import glas_wsol
 from glas_wsol.errors import OutputError
+from glas_wsol.json_files import read_json
 from glas_wsol.networks.weights import sha256_of
 from glas_wsol.settings import changes
 from glas_wsol.study.plan import Run, digest_of
@@ -69,7 +70,7 @@ def inspect(run: Run) -> Found:
         used = run.folder.exists() and (run.folder.is_file() or any(p.name[0] != "." for p in run.folder.iterdir()))
         return Found(State.FOREIGN if used else State.NEW)
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
         then = manifest["config"]["training"], manifest["config"]["evaluation"]
         digests = manifest["evaluation_sha256"] if manifest["finished"] else None
         made = manifest["config_sha256"]

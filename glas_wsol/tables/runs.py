@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import zipfile
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from glas_wsol.errors import OutputError
+from glas_wsol.json_files import RESULTS, read_json
 from glas_wsol.metrics.measures import Measure
 from glas_wsol.published import UNTRAINED
 
@@ -157,7 +157,7 @@ def read_run(folder: str | Path, measures: Mapping[str, Measure]) -> Run:
 
 def _facts(path: Path) -> dict[str, Any]:
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = read_json(path, RESULTS)
     except (OSError, ValueError) as error:
         raise OutputError("this evaluation is damaged", path, _AGAIN) from error
     if not isinstance(facts, dict):

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +15,9 @@ from typing import IO, Any
 
 from glas_wsol.errors import OutputError
 
-__all__ = ["atomic_write"]
+__all__ = ["atomic_write", "remove_unfinished"]
+
+_PART = re.compile(r"\.[0-9a-f]{32}\.part")
 
 
 @contextmanager
@@ -56,13 +60,27 @@ def atomic_write(
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise OutputError(f"cannot be written ({error.strerror or error})", path, _fix(path)) from error
+        raise OutputError(f"cannot be written ({error.strerror or error})", path, _fix(path, error)) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)  # after the renaming there is none
 
 
-def _fix(path: Path) -> str:
+def remove_unfinished(folder: str | PathLike[str]) -> None:
+    """Remove what was being written in a folder, or below it, when its process was killed.
+
+    Args:
+        folder: which nobody else writes meanwhile.
+    """
+    for path in Path(folder).rglob(".*.part"):
+        if _PART.fullmatch(path.name):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _fix(path: Path, error: OSError) -> str:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "raise the limit (ulimit -n), or use fewer workers"
     with suppress(OSError):
         if not path.parent.is_dir():
             return "make the folder first"

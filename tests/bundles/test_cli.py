@@ -15,6 +15,7 @@ from PIL import Image
 
 from glas_wsol.export import export_bundle
 from tests.bundles.conftest import BUNDLES, ROOT, config
+from tests.conftest import OFFLINE
 from tests.reliability.conftest import one_line
 from tests.reliability.conftest import run as run_here
 
@@ -49,7 +50,8 @@ def test_an_exported_bundle_runs_without_the_package_installed(trained, tmp_path
     with (copy / "glas_wsol" / "__init__.py").open("a") as file:
         file.write("\nprint('the copy in the bundle')\n")
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(HIDE_INSTALLED.format(roots=["", str(ROOT)]))
+    guard = (OFFLINE / "sitecustomize.py").read_text()
+    (tmp_path / "site" / "sitecustomize.py").write_text(guard + HIDE_INSTALLED.format(roots=["", str(ROOT)]))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     arguments = ["--dataset_dir", one_tile(tmp_path), "--output_dir", str(tmp_path / "out"), "--device", "cpu"]

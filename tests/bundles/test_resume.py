@@ -149,7 +149,7 @@ def test_killed_at_any_moment_and_resumed_the_bits_are_those_of_an_undisturbed_r
     command = [sys.executable, "-c", LAUNCH, "run", "--config_file", config(GLAS, "paper")]
     for name, value in settings(phantom, tmp_path).items():
         command += [f"--{name}", str(value)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ['PYTHONPATH']}"}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     last, deadline = tmp_path / "models" / "last.pt", time.monotonic() + 240
     while not last.exists() and process.poll() is None and time.monotonic() < deadline:

@@ -21,6 +21,8 @@ from glas_wsol.data.phantom_tissue import write_tissue_phantom
 from glas_wsol.data.prepare import DISTRIBUTED, prepare
 from glas_wsol.errors import ArchiveError, DatalistError, OutputError
 from glas_wsol.networks.weights import sha256_of
+from tests.reliability.conftest import Ended, everything, one_line
+from tests.reliability.test_together import at_once
 
 TITLE = "Warwick QU Dataset (Released 2016_07_08)"
 FEW = replace(DISTRIBUTED["cub"], counts={"training images": 20, "test images": 5, "classes": 5})
@@ -77,6 +79,17 @@ def test_an_archive_becomes_a_data_set_once(archive, warwick, tmp_path, capsys):
     assert main(["prepare", "glas", str(archive), str(output)]) == 0
     assert "it was there already, and nothing was done" in capsys.readouterr().out
     assert (output / "train_1.bmp").stat() == stamp
+
+
+def test_two_preparations_at_once_leave_one_whole_data_set(warwick, tmp_path):
+    (tmp_path / "alone").mkdir()
+    prepare("glas", [warwick], tmp_path / "alone" / "glas")
+    ended = at_once(lambda: prepare("glas", [warwick], tmp_path / "glas"))
+    assert "done" in ended
+    for other in set(ended) - {"done"}:  # who came second, when the first had nearly done
+        one_line(Ended(1, f"error: {other}"), "glas")
+    assert everything(tmp_path / "glas") == everything(tmp_path / "alone" / "glas")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "glas"]
 
 
 def test_a_folder_is_copied(warwick, tmp_path):

@@ -20,7 +20,7 @@ from tests.bundles.conftest import NARROW, ROOT, SMALL
 from tests.distributed.ranks import CUB5, GLAS, bundle_runs
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ['PYTHONPATH']}"}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,16 @@ def test_the_overlays_are_the_same_in_both_bundles_and_begin_and_end_the_group()
         one, other = (json.loads(Path(config(bundle, name)).read_text()) for bundle in BUNDLES)
         assert one == other
         assert one["finalize"] == [{"_target_": "glas_wsol.distributed.end"}]
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        meeting = {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": taken.getsockname()[1]}
+        for name, value in meeting.items():
+            monkeypatch.setenv(name, str(value))
+        with pytest.raises(ConfigError, match=r"cannot meet at 127\.0\.0\.1:\d+ .*\[distributed\]: .*--master_port"):
+            distributed.begin("cpu", minutes=0.05)
+    assert distributed.world() == 1
 
 
 def test_without_torchrun_the_overlay_says_what_to_do(monkeypatch):

@@ -154,6 +154,16 @@ def test_a_finished_run_is_left_as_it_is(tmp_path, caplog):
     assert {name: sha256_of(tmp_path / name) for name in before} == before
 
 
+def test_what_a_killed_training_was_writing_is_removed_by_the_next(tmp_path):
+    Run(tmp_path, [0.1, 0.2]).go(1)
+    (tmp_path / "seeds").mkdir()
+    for place in (tmp_path, tmp_path / "seeds"):
+        (place / f".{'0a' * 16}.part").write_bytes(b"half")
+    (tmp_path / ".mine.part").write_bytes(b"mine")
+    Run(tmp_path, [0.1, 0.2]).go(2)
+    assert [path.name for path in tmp_path.rglob("*.part")] == [".mine.part"]
+
+
 def test_an_earlier_run_is_not_touched_when_it_is_not_to_be_resumed(tmp_path):
     Run(tmp_path, [0.1, 0.2]).go(1)
     before = sha256_of(tmp_path / "last.pt")

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigWorkflow
 
-from glas_wsol.bundle import _say_in_one_line
 from glas_wsol.handlers import write_model
 from glas_wsol.networks import build_network
+from glas_wsol.telling import _say_in_one_line
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "bundles" / "glas_minmax_entropy" / "configs"
@@ -91,9 +91,9 @@ def infer(model, capsys) -> Callable[..., Ended]:
     """Inference of the GlaS bundle on a file, folder or table."""
 
     def infer(source: Path | str, output: Path, **settings: Any) -> Ended:
-        settings = {"checkpoint": str(model), "device": "cpu", "overlays": False, "stain": "", **settings}
+        own = {"checkpoint": str(model), "device": "cpu", "overlays": False, "stain": "", "dataset_dir": str(source)}
         files = [str(CONFIGS / "inference.json")]
-        return run("inference", files, capsys, dataset_dir=str(source), output_dir=str(output), **settings)
+        return run("inference", files, capsys, output_dir=str(output), **{**own, **settings})
 
     return infer
 

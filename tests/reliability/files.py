@@ -33,13 +33,15 @@ def _flat(colour: int) -> bytes:
     return encoded(Image.new("RGB", SIZE[::-1], (colour,) * 3), "PNG")
 
 
-def _chunk(name: bytes, data: bytes) -> bytes:
+def chunk(name: bytes, data: bytes) -> bytes:
+    """A part of a PNG file."""
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def _png(width: int, height: int, *chunks: bytes) -> bytes:
-    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + _chunk(b"IEND", b"")
+def png(width: int, height: int, *chunks: bytes) -> bytes:
+    """A PNG file that says it has this size, whatever its parts are."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + chunk(b"IEND", b"")
 
 
 def good_files() -> dict[str, bytes]:
@@ -102,8 +104,8 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
         "pyramid.tif": (encoded(image, "TIFF", save_all=True, append_images=[image.resize((32, 22))]), "2 pages"),
         "nan.tif": (encoded(Image.fromarray(np.where(unit > 0.5, np.float32("nan"), unit)), "TIFF"), "NaN"),
         "infinite.tif": (encoded(Image.fromarray(np.where(unit > 0.5, np.float32("inf"), unit)), "TIFF"), "infinite"),
-        "huge.png": (_png(100_000, 100_000, _chunk(b"IDAT", zlib.compress(b""))), "max_pixels=10000000000"),
-        "bomb.png": (_png(9, 9, _chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 27)))), "cannot be decoded"),
+        "huge.png": (png(100_000, 100_000, chunk(b"IDAT", zlib.compress(b""))), "max_pixels=10000000000"),
+        "bomb.png": (png(9, 9, chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 27)))), "cannot be decoded"),
     }
     for kind, suffix in (("PNG", "png"), ("JPEG", "jpg"), ("BMP", "bmp"), ("TIFF", "tif")):
         data = encoded(noise, kind)

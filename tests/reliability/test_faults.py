@@ -6,11 +6,13 @@ benchmarks/reliability.py lets the same happen to whole processes.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +20,11 @@ import pytest
 
 from glas_wsol import bundle
 from glas_wsol.__main__ import main
-from glas_wsol.bundle import _end_cleanly_when_told_to, _say_in_one_line
-from glas_wsol.errors import OutputError
+from glas_wsol.errors import GlasWsolError, OutputError
+from glas_wsol.telling import _end_cleanly_when_told_to, _say_in_one_line
 from glas_wsol.writers.atomic import atomic_write
 from glas_wsol.writers.lock import claim, release
-from tests.reliability.conftest import CONFIGS, ROOT, Ended, everything, one_line, rows
+from tests.reliability.conftest import CONFIGS, ROOT, Ended, everything, one_line, rows, run
 from tests.reliability.files import encoded, picture
 
 HOLD = """
@@ -134,6 +136,17 @@ def test_a_killed_worker_is_told_in_one_line(capsys, words, how):
     one_line(told(error, capsys), "worker was killed", how, "num_workers", "run the same command again")
 
 
+def test_a_worker_that_was_killed_in_the_middle_of_a_message_is_told_in_one_line(capsys):
+    source = compile("raise EOFError('unexpected EOF')", "/somewhere/torch/utils/data/dataloader.py", "exec")
+    with pytest.raises(EOFError) as caught:
+        exec(source)  # noqa: S102 - one line above
+    error = RuntimeError("Failed to evaluate ConfigExpression:\n '$@evaluator.run()'")
+    error.__cause__ = caught.value
+    one_line(told(error, capsys), "worker was killed (before it answered)", "num_workers")
+    with pytest.raises(AssertionError):
+        one_line(told(EOFError("of something else"), capsys), "worker")
+
+
 def test_ctrl_c_is_told_in_one_line(capsys):
     said = told(KeyboardInterrupt(), capsys).said
     assert said.startswith("interrupted: run the same command again; it goes on")
@@ -206,6 +219,81 @@ def test_the_projects_own_run_is_monais(tmp_path, capsys, monkeypatch):
     finally:
         signal.signal(signal.SIGTERM, before)
     assert given == [("monai.bundle", ["monai.bundle", "run", *words])]
+
+
+# Real disks
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Callable[..., Path]]:
+    """Mount a small or a read-only disk in the folder; gone after the test."""
+    mounted = []
+
+    def mount(*options: str) -> Path:
+        folder = tmp_path / "disk"
+        folder.mkdir(exist_ok=True)
+        command = ["mount", *options, str(folder)]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("this user may not mount: the refusal of the system is made by other tests")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in reversed(mounted):
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_is_full_stops_the_run_and_a_rerun_with_room_goes_on(infer, folder, tmp_path, disk):
+    out = disk("-t", "tmpfs", "-o", "size=40k", "none")
+    one_line(infer(folder, out, overlays=True), "cannot be written (No space left on device)", "has room")
+    assert not (out / "predictions.csv").exists()
+    assert not list(out.rglob("*.part"))
+    subprocess.run(["mount", "-o", "remount,size=4m", str(out)], check=True)
+    assert infer(folder, out, overlays=True).status == 0
+    infer(folder, tmp_path / "undisturbed", overlays=True)
+    assert everything(out) == everything(tmp_path / "undisturbed")
+
+
+def test_a_read_only_disk_is_refused_before_anything_is_computed(infer, folder, tmp_path, disk, capsys, monkeypatch):
+    out = disk("-t", "tmpfs", "-o", "size=1m,ro", "none")
+    one_line(infer(folder, out), "the output folder is read-only", "another output_dir")
+    one_line(infer(folder, out / "below"), "cannot make the output folder (Read-only file system)")
+    training = {"output_dir": str(out), "device": "cpu", "dataset_dir": str(folder)}
+    one_line(run("train", [str(CONFIGS / "paper.json")], capsys, **training), "the output folder is read-only")
+    assert infer(folder, tmp_path / "out").status == 0
+    for words in (
+        ["images", str(ROOT / "tests"), "--output", str(out / "a.csv")],
+        ["report", str(tmp_path / "out"), "--output", str(out / "a.html")],
+        ["export", str(CONFIGS.parent), str(out)],
+        ["phantom", str(out / "phantom"), "--train", "2", "--test", "0"],
+    ):
+        monkeypatch.setattr("glas_wsol.data.load_datalist", lambda *_, **__: Split())
+        assert main(words) == 1
+        one_line(Ended(1, capsys.readouterr().err), "ead-only")
+    assert list(out.iterdir()) == []
+
+
+class Split:
+    """A datalist of one image."""
+
+    def select(self, split: str) -> list[dict[str, str]]:
+        return [{"image": "a.png"}]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "no space left on device [a.part]: choose a folder"),
+        (errno.EMFILE, "too many open files [a.part]: raise the limit"),
+        (errno.EIO, "input/output error [a.part]: see that the disk"),
+    ],
+)
+def test_what_the_system_refuses_is_told_in_one_line_wherever_it_happens(capsys, number, words):
+    error = RuntimeError("Failed to evaluate ConfigExpression:\n '$@evaluator.run()'")
+    error.__cause__ = OSError(number, os.strerror(number), "a.part")
+    one_line(told(error, capsys), words)
+    assert GlasWsolError.of_system(OSError(errno.ENOENT, "no such file", "a")) is None, "a fault of the program"
+    assert GlasWsolError.of_system(ValueError("a")) is None
 
 
 # The same bytes in give the same bytes out

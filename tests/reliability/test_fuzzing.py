@@ -108,13 +108,17 @@ def test_what_is_padded_is_cropped_back(size, divisor):
 
 @many
 @given(sizes, st.tuples(*[st.integers(0, 30)] * 4))
-def test_reflection_is_numpys(size, pads):
+def test_every_pixel_of_a_reflection_is_the_one_that_two_mirrors_show(size, pads):
+    def shown(length, before, after):
+        place = np.arange(-before, length + after) % max(1, 2 * (length - 1))
+        return np.where(place < length, place, 2 * (length - 1) - place)
+
     image = np.arange(size[0] * size[1]).reshape(size)
     top, bottom, left, right = pads
     found = reflect_pad(torch.from_numpy(image), *pads).numpy()
-    mode = [("edge" if side == 1 else "reflect") for side in size]
-    expected = np.pad(np.pad(image, ((top, bottom), (0, 0)), mode[0]), ((0, 0), (left, right)), mode[1])
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found, image[np.ix_(shown(size[0], top, bottom), shown(size[1], left, right))])
+    if max(pads) < min(size):  # numpy below 2 shows more than one reflection wrongly
+        np.testing.assert_array_equal(found, np.pad(image, ((top, bottom), (left, right)), "reflect"))
 
 
 @many

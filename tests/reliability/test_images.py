@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from glas_wsol.cells import unescape_cell
-from glas_wsol.transforms import read_mask, read_rgb
+from glas_wsol.transforms import read_mask, read_rgb, reading
 from tests.reliability.conftest import CONFIGS, Ended, everything, one_line, rows, run, tell
 from tests.reliability.files import bad_files, bad_places, encoded, good_files, picture
 
@@ -134,6 +134,46 @@ def test_a_file_that_must_not_be_read_is_a_row(infer, tmp_path, monkeypatch):
     (row,) = rows(tmp_path / "out" / "failed.csv")
     assert "no permission" in row["what"]
     assert [row["name"] for row in rows(tmp_path / "out" / "predictions.csv")] == ["a"]
+
+
+def test_images_that_vanish_while_a_run_is_at_work_are_rows(infer, tmp_path, monkeypatch):
+    """A network disk that is gone, say: what was read before is kept, and a rerun does the rest."""
+    (tmp_path / "in").mkdir()
+    for n in range(4):
+        (tmp_path / "in" / f"{n}.png").write_bytes(encoded(picture(n), "PNG"))
+    read, seen = reading._decode, []
+
+    def decode(path, *arguments):
+        seen.append(path)
+        if len(seen) == 3:
+            (tmp_path / "in").rename(tmp_path / "gone")
+        return read(path, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reading, "_decode", decode)
+        assert infer(tmp_path / "in", tmp_path / "out").status == 3
+    found = rows(tmp_path / "out" / "failed.csv")
+    assert [(Path(row["image"]).name, row["what"]) for row in found] == [(f"{n}.png", "no such file") for n in (2, 3)]
+    tell("2 of 4 images", f"failed.csv: {found[0]['what']}: {found[0]['fix']}")
+    (tmp_path / "gone").rename(tmp_path / "in")
+    again = infer(tmp_path / "in", tmp_path / "out")
+    assert (again.status, "2 of 4 images skipped" in again.log) == (0, True)
+    infer(tmp_path / "in", tmp_path / "undisturbed")
+    assert everything(tmp_path / "out") == everything(tmp_path / "undisturbed")
+
+
+def test_a_name_that_would_write_to_the_terminal_is_spelt_out(infer, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("\x1b[2Jred.png", "b\r.png"):
+        (tmp_path / "in" / name).write_bytes(b"")
+    ended = infer(tmp_path / "in", tmp_path / "out")
+    assert ended.status == 3
+    assert "\\x1b[2Jred.png" in ended.log
+    assert "\x1b" not in ended.log + ended.said
+    assert sorted(Path(row["image"]).name for row in rows(tmp_path / "out" / "failed.csv")) == [
+        "\x1b[2Jred.png",
+        "b\r.png",
+    ]
 
 
 def test_an_output_that_is_no_number_is_a_row_and_a_want_of_memory_too(infer, tmp_path, monkeypatch):

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
 import shutil
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -225,7 +227,49 @@ def test_weights_that_are_none_of_this_network(infer, model, image, tmp_path, ki
     assert not (tmp_path / "owned").exists(), "nothing of a weights file is executed"
 
 
-@pytest.mark.parametrize("kind", ["module. prefix", "safetensors"])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"classes": "ab"}, "a list of names"),
+        ({"classes": [None, {}]}, "a list of names"),
+        ({"scale": 1e7}, "at most 100"),
+        ({"short_side": 10**9}, "from 1 to 100000"),
+        ({"trunk": "$__import__('os').system('touch owned')"}, "no trunk named"),
+        ({"network": 3}, "it cannot be made"),
+        ({"network": {"class": "os.system"}}, "no network named 'os.system'"),
+        ({"network": {"weights": "https://192.0.2.1/x#sha256=" + "0" * 64}}, "weights"),
+        ({"network": {"omega": "x"}}, "omega='x'"),
+        ({"network": {"evil": 1}}, "evil"),
+        ({"members": 3}, "it cannot be made"),
+        ({"alarm": {"score": "x", "verdict": "<b>"}}, "alarm"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_a_models_description_that_cannot_be(infer, model, image, tmp_path, changes, words, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    own = json.loads(model.with_suffix(".json").read_text())["network"]
+    network = {**own, **changes["network"]} if isinstance(changes.get("network"), dict) else changes.get("network", own)
+    checkpoint = _shuffled(model, tmp_path / "weights", **{**changes, "network": network})
+    one_line(infer(image, tmp_path / "out", checkpoint=str(checkpoint)), words)
+    assert nothing_left(tmp_path / "out")
+    assert not (tmp_path / "owned").exists()
+
+
+def said_to_be_of_a_gpu(path: Path) -> bytes:
+    """The file, every tensor of which says that it was on the second GPU."""
+    changed = io.BytesIO()
+    with zipfile.ZipFile(path) as file, zipfile.ZipFile(changed, "w") as copy:
+        for name in file.namelist():
+            data = file.read(name)
+            if name.endswith("data.pkl"):
+                assert b"X\x03\0\0\0cpu" in data
+                data = data.replace(b"X\x03\0\0\0cpu", b"X\x06\0\0\0cuda:1")
+            copy.writestr(name, data)
+    return changed.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["module. prefix", "safetensors", "of a GPU"])
 def test_weights_in_another_wrapping_give_the_same_result(infer, model, image, tmp_path, kind):
     (tmp_path / "weights").mkdir()
     network = json.loads(model.with_suffix(".json").read_text())["network"]
@@ -233,6 +277,10 @@ def test_weights_in_another_wrapping_give_the_same_result(infer, model, image, t
     if kind == "safetensors":
         path = tmp_path / "weights" / "model.safetensors"
         save_file(state(model), path)
+    elif kind == "of a GPU":
+        path = tmp_path / "weights" / "model.pt"
+        torch.save(state(model), path)
+        path.write_bytes(said_to_be_of_a_gpu(path))
     else:
         path = tmp_path / "weights" / "model.pt"
         torch.save({f"module.{name}": value for name, value in state(model).items()}, path)
@@ -243,11 +291,14 @@ def test_weights_in_another_wrapping_give_the_same_result(infer, model, image, t
 
 # Settings
 
+SMALLEST = {"seed": 0, "train": 8, "test": 2, "size": [64, 96], "scale": 0.1}
+
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"device": "gpu"}, "gpu"),
+        ({"device": "gpu"}, "device='gpu' is no device [settings]: give cpu"),
+        ({"device": "cuda:9"}, "CUDA device"),
         ({"scales": "many"}, "scales"),
         ({"scales": [-1.0]}, "scales"),
         ({"flips": "sideways"}, "flips"),
@@ -255,20 +306,52 @@ def test_weights_in_another_wrapping_give_the_same_result(infer, model, image, t
         ({"max_pixels": 0}, "max_pixels"),
         ({"max_pixels": "many"}, "max_pixels"),
         ({"trunk": "resnet34"}, "resnet34"),
-        ({"num_workers": -1}, "num_workers"),
-        ({"num_workers": "two"}, "num_workers"),
+        ({"num_workers": -1}, "num_workers=-1 [settings]: give a whole number from 0"),
+        ({"num_workers": "two"}, "num_workers='two' [settings]: give a whole number from 0"),
+        ({"overlays": "false"}, "overlays='false' [settings]: give True or False"),
+        ({"scale": "x", "short_side": 0}, "scale='x', short_side=0 [settings]: scale: a number above 0, at"),
+        ({"dataset_dir": 2024}, "put ./"),
         ({"classes": ["one"]}, ""),
+        ({"classes": "ab"}, "a list of names"),
+        ({"formats": 3}, "a list of them"),
         ({"postprocessing#min_box_area": 2}, "min_box_area"),
-        ({"dataloader#batchsize": 2}, "batchsize"),
-        ({"scale": "@short_side", "short_side": "@scale"}, "circular"),
-        ({"overlays": "@nowhere"}, "nowhere"),
-        ({"inferer#factor": "$1/0"}, "ZeroDivisionError"),
+        ({"postprocessing#threshold": 2}, "threshold=2"),
+        ({"dataloader#batchsize": 2}, "has no setting 'batchsize'|did you mean batch_size"),
+        ({"dataloader#batch_size": 0}, "positive integer"),
+        ({"scale": "@short_side", "short_side": "@scale"}, "in a circle [short_side]: give one of them"),
+        ({"overlays": "@nowhere"}, "refers to 'nowhere', which is not there [@nowhere]: correct"),
+        ({"inferer#factor": "$1/0"}, "cannot be computed (ZeroDivisionError: division by zero) [$1/0]"),
+        ({"seed": "x"}, "[$monai.utils.set_determinism(seed=@seed)]"),
+        ({"models": 3}, "it cannot be made|correct what it is given: card, models, views"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_settings_that_cannot_be(infer, image, tmp_path, settings, words):
-    one_line(infer(image.parent, tmp_path / "out", **settings), words)
+    one_line(infer(image.parent, tmp_path / "out", **settings), *words.split("|"))
     assert nothing_left(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"epochs": -1, "crop_size": "a"}, "epochs=-1, crop_size='a' [settings]: epochs: a whole number from 1"),
+        ({"batch_size": "x"}, "batch_size='x' [settings]: give a whole number from 1"),
+        ({"passes": -1}, "passes=-1 [settings]: give 0 for no erasing"),
+        ({"val_interval": 0}, "val_interval=0"),
+        ({"pixel_std": [0, 0, 0]}, "three numbers above 0"),
+        ({"amp": "maybe"}, "amp='maybe'"),
+        ({"vertical_flip": 7}, "a number from 0 to 1"),
+        ({"device": "gpu"}, "device='gpu' is no device"),
+        ({"fold": "nowhere"}, "nowhere"),
+        ({"optimizer#lr": -1}, "Invalid learning rate: -1"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_settings_of_a_training_that_cannot_be(tmp_path, capsys, settings, words):
+    small = {"trunk": "resnet18", "weights": "none", "device": "cpu", "phantom": SMALLEST, "fold": "stratified-0"}
+    files = [str(CONFIGS / "paper.json")]
+    one_line(run("train", files, capsys, output_dir=str(tmp_path / "out"), **{**small, **settings}), words)
+    assert not (tmp_path / "out" / "models").exists()
 
 
 @pytest.mark.parametrize("name", ["ouput_dir", "resum", "max_pixel", "dataloader2#batch_size"])

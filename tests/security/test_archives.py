@@ -20,6 +20,7 @@ from glas_wsol.data import archives
 from glas_wsol.data.archives import Limits, extract
 from glas_wsol.errors import ArchiveError, GlasWsolError, OutputError
 from glas_wsol.networks.weights import sha256_of
+from tests.reliability.conftest import tell
 
 CONTENT = {"a/é.png": b"\x89PNG" * 700, "a/b/c.csv": b"image,label\n", "empty": b"", "inner.zip": b"PK\x03\x04"}
 
@@ -186,6 +187,7 @@ def test_a_hostile_archive_is_refused_and_leaves_nothing(tmp_path, kind):
     assert "]: " in str(caught.value)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 400 + len(str(tmp_path))
+    tell(kind, str(caught.value))
     assert [path.name for path in (tmp_path / "in").iterdir()] == ["a.zip"], "neither a result nor a part of one"
     assert {path for path in tmp_path.parent.rglob("*") if tmp_path not in path.parents} == before
 

@@ -21,6 +21,7 @@ from glas_wsol.errors import ConfigError
 from glas_wsol.export import export_bundle
 from glas_wsol.handlers import write_model
 from tests.conftest import tiny_network
+from tests.reliability.conftest import tell
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted([*ROOT.glob("bundles/*/configs/*.json"), *ROOT.glob("configs/**/*.json")])
@@ -140,6 +141,8 @@ def test_what_would_run_code_is_named(tmp_path, name, kind):
     assert found, content
     assert any(word in str(finding) for finding in found), list(map(str, found))
     assert all(finding.file == str(path) for finding in found)
+    if kind == "json":
+        tell(name, f"named: {found[0].where}: {found[0].what}")
 
 
 @pytest.mark.parametrize(
