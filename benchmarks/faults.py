@@ -19,6 +19,7 @@ from runs import Run, Told, Undisturbed, contents, finished
 
 __all__ = ["FAULTS", "faults"]
 
+_SECOND = ".second"
 _LINE = re.compile(r"(?:error|interrupted|terminated): .*$", re.MULTILINE)
 
 
@@ -61,7 +62,7 @@ def _without_its_workers(run: Run) -> int:
 
 def _beside_another(run: Run) -> int:
     process = _after_the_first(run)
-    status = replace(run, suffix=".second", trouble="").finish()
+    status = replace(run, suffix=_SECOND, trouble="").finish()
     return status if _ended(process) in (0, 3) else int(process.exitcode or 1)
 
 
@@ -220,10 +221,11 @@ def faults(told: Told, undisturbed: Undisturbed, which: Sequence[Fault], mounts:
         fault = wanted if mounts or wanted.instead is None else wanted.instead
         expected = undisturbed.run(fault.kind)
         made = {**undisturbed.settings[fault.kind], **fault.settings}
-        run = Run(undisturbed.folder / f"fault_{number}", made, fault.kind, fault.trouble)
+        run = Run(undisturbed.folder / f"fault_{fault.kind}_{number}", made, fault.kind, fault.trouble)
         status = fault.happens(run)
-        logs = sorted(run.output.parent.glob(f"{run.output.name}*.log"))  # a second process has its own
-        lines = _LINE.findall(logs[0 if len(logs) == 1 else 1].read_text(encoding="utf-8", errors="replace"))
+        second = replace(run, suffix=_SECOND)  # has its own
+        log = (second if second.log.exists() else run).log
+        lines = _LINE.findall(log.read_text(encoding="utf-8", errors="replace"))
         said = lines[-1] if lines else ""
         right = status == fault.status and fault.words in said
         told.good &= right

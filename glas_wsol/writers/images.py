@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -235,5 +236,6 @@ def text_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
         folder = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
         file = folder / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")
         if file.is_file():
-            return ImageFont.truetype(str(file), size)
+            # opened here: FreeType does not say why the system refuses a file
+            return ImageFont.truetype(io.BytesIO(file.read_bytes()), size)
     return ImageFont.load_default(size)
