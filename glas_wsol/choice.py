@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from glas_wsol.alarm import ALARM
 from glas_wsol.bundle import model_card
-from glas_wsol.errors import WeightsError
+from glas_wsol.errors import ConfigError, WeightsError
+from glas_wsol.texts import readable
 
 __all__ = ["Candidate", "candidates", "table_of"]
 
+_USABLE = ("no alarm", "doubtful")
 _STAGE_ONE = "stage_one"  # the folder of a first stage, which is a part of the model beside it
 
 
@@ -36,20 +39,18 @@ class Candidate:
     verdict: str
 
     @property
-    def rank(self) -> tuple[float, float]:
-        """Small is good: fewest validation errors, then the lowest score of the alarm; what is not known is worst.
+    def rank(self) -> tuple[bool, float, float]:
+        """Small is good: one that may be used, fewest validation errors, the lowest score of the alarm.
 
-        The errors come first because they are counted, and the score tells models apart whose class is right. A model
-        that is alarming, or was not judged, comes after all others, whatever its errors.
+        What is not known is worst. The errors come before the score because they are counted, and the score tells
+        models apart whose class is right.
         """
-        error = math.inf if self.error is None else self.error
-        score = math.inf if self.score is None else self.score
-        return (error + (math.inf if self.alarming else 0), score)
+        return (not self.usable, *(math.inf if one is None else one for one in (self.error, self.score)))
 
     @property
-    def alarming(self) -> bool:
-        """Whether its masks should not be trusted, or nobody has said that they may."""
-        return self.score is None or self.verdict.startswith("ALARM")
+    def usable(self) -> bool:
+        """Whether its masks were judged, and not found alarming."""
+        return self.score is not None and self.verdict.startswith(_USABLE)
 
 
 def candidates(places: Iterable[str | Path]) -> list[Candidate]:
@@ -60,9 +61,10 @@ def candidates(places: Iterable[str | Path]) -> list[Candidate]:
             looked at where it lies in a folder ``stage_one``.
 
     Raises:
+        ConfigError: if they are of different classes or folds: their errors cannot be compared.
         WeightsError: if there is no model, or a ``model.json`` cannot be read.
     """
-    files: dict[Path, None] = {}
+    files: dict[Path, Path] = {}
     for place in map(Path, places):
         if place.is_file():
             found = [place]
@@ -73,15 +75,25 @@ def candidates(places: Iterable[str | Path]) -> list[Candidate]:
                 found += [Path(folder) / "model.pt"] if {"model.pt", "model.json"} <= set(names) else []
         if not found:
             raise WeightsError("no trained model here or below", place, "name folders that trainings wrote into")
-        files |= dict.fromkeys(found)
-    return sorted(map(_candidate, files), key=lambda one: one.rank)
+        files |= {path.resolve(): path for path in found}
+    cards = {path: model_card(str(path)) for path in files.values()}
+    _require_alike(cards)
+    return sorted((_candidate(path, card) for path, card in cards.items()), key=lambda one: one.rank)
 
 
-def _candidate(path: Path) -> Candidate:
-    card = model_card(str(path))
+def _require_alike(cards: Mapping[Path, Mapping[str, Any]]) -> None:
+    (first, card), *others = cards.items()
+    for path, other in others:
+        for name in ("classes", "fold"):
+            if other.get(name) != card.get(name):
+                what = f"{name} is {card.get(name)!r} in {first} and {other.get(name)!r} here"
+                raise ConfigError(what, path, "choose among models of one data set and fold")
+
+
+def _candidate(path: Path, card: Mapping[str, Any]) -> Candidate:
     judged, validation = (card[key] if isinstance(card.get(key), dict) else {} for key in (ALARM, "validation"))
     error, score = validation.get("classification_error"), judged.get("score")
-    error, score = (one if isinstance(one, (int, float)) else None for one in (error, score))
+    error, score = (one if isinstance(one, (int, float)) and 0 <= one <= 1 else None for one in (error, score))
     return Candidate(path, error, score, str(judged.get("verdict", "not judged")))
 
 
@@ -95,7 +107,14 @@ def table_of(found: Iterable[Candidate]) -> str:
     rows = [head]
     for one in found:
         error = "-" if one.error is None else f"{100 * one.error:.1f} %"
-        rows.append((error, "-" if one.score is None else f"{one.score:.2f}", one.verdict.split(":")[0], str(one.path)))
+        rows.append(
+            (
+                error,
+                "-" if one.score is None else f"{one.score:.2f}",
+                readable(one.verdict.split(":")[0]),
+                readable(str(one.path)),
+            )
+        )
     widths = [max(len(row[column]) for row in rows) for column in range(len(head) - 1)]
     return "\n".join(
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows

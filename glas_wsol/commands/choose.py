@@ -27,8 +27,9 @@ def _choose(arguments: argparse.Namespace) -> None:
     found = candidates(arguments.models)
     if not arguments.best:
         print(table_of(found))
-    elif found[0].alarming:
+    elif not found[0].usable:
         fix = "train with other seeds or more images, or look at the masks and name a model yourself"
-        raise WeightsError(f"none of {len(found)} models can be trusted ({found[0].verdict})", found[0].path, fix)
+        what = f"{len(found)} models, and none that was judged without an alarm ({found[0].verdict})"
+        raise WeightsError(what, found[0].path, fix)
     else:
         print(found[0].path)

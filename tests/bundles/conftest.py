@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Both bundles, trained once per session on small phantoms; what runs of a second or two are made of."""
+"""Both bundles, trained once per test run on small phantoms; what runs of a second or two are made of."""
 
 from __future__ import annotations
 
