@@ -19,14 +19,12 @@ from glas_wsol.bundle import look_at_configs, model_card, unknown_ids
 from glas_wsol.cells import read_cells
 from glas_wsol.data import images_datalist
 from glas_wsol.errors import ConfigError, GlasWsolError, IncompleteError, OutputError
+from glas_wsol.json_files import RECORD
 from glas_wsol.loading import Place
 from glas_wsol.writers.lock import claim, release
 from glas_wsol.writers.table import write_csv
 
 __all__ = ["Inference", "Results", "infer", "plan_inference"]
-
-RECORD = "finished.jsonl"
-"""What a run of inference locks, see :class:`~glas_wsol.handlers.RunRecord`."""
 
 LISTED = "images_given.csv"
 """The list of the images where they were given as several files or folders."""

@@ -7,7 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RESULTS", "read_json"]
+__all__ = ["RECORD", "RESULTS", "read_json"]
+
+RECORD = "finished.jsonl"
+"""Name of what a run of inference locks and keeps, see :class:`~glas_wsol.handlers.RunRecord`."""
 
 RESULTS = 1_000_000_000
 """Bytes of the largest file of results: of some hundred thousand images."""

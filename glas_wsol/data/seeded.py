@@ -37,7 +37,8 @@ class SeededCacheDataset(CacheDataset):
         data: items, as MONAI takes them.
         transform: a ``Compose``.
         seed: of the augmentation. Defaults to 0.
-        device: where tensors are kept and augmented. Defaults to the CPU.
+        device: where tensors are kept and augmented; ``cuda`` is the current GPU of the thread that makes the data set.
+            Defaults to the CPU.
         memory_share: of the memory that is free on the device when the images are read, as much may be kept there.
             Defaults to 0.25.
         kwargs: further arguments of ``CacheDataset``; ``progress`` defaults to False.
@@ -53,7 +54,7 @@ class SeededCacheDataset(CacheDataset):
         **kwargs: Any,
     ) -> None:
         self.seed, self.epoch = seed, 0
-        self.device, self.memory_share, self._room = torch.device(device), memory_share, 0.0
+        self.device, self.memory_share, self._room = _with_index(torch.device(device)), memory_share, 0.0
         super().__init__(data, transform, **{"num_workers": 1, "progress": False, **kwargs})
 
     def set_epoch(self, epoch: int) -> None:
@@ -86,6 +87,13 @@ class SeededCacheDataset(CacheDataset):
         if self.device.type == "cpu":  # where everything is read
             return item
         return {key: value.to(self.device) if isinstance(value, Tensor) else value for key, value in item.items()}
+
+
+def _with_index(device: torch.device) -> torch.device:
+    # The threads that read have a current GPU of their own, the first, whatever this one has chosen.
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 def _free_bytes(device: torch.device) -> float:

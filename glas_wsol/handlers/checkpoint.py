@@ -142,6 +142,10 @@ class RunCheckpoint:
         if not isinstance(state, dict) or not {"trainer", "best", "recipe", *self.stateful} <= state.keys():
             raise WeightsError("not the state of a run", self.last_file, "choose another output_dir")
         self._check(state, self._settings(trainer))
+        groups = zip(self.stateful["optimizer"].param_groups, state["optimizer"]["param_groups"], strict=True)
+        for now, then in groups:  # of this device, not of that; torch also places what it loads by it
+            if "fused" in now:
+                then["fused"] = now["fused"]
         for name, one in self.stateful.items():
             one.load_state_dict(state[name])
         trainer.state.epoch, trainer.state.iteration = state["trainer"]["epoch"], state["trainer"]["iteration"]
@@ -166,8 +170,8 @@ class RunCheckpoint:
         except OSError as error:
             what = f"cannot make the folder of checkpoints ({error.strerror})"
             raise OutputError(what, self.directory, "choose another output_dir") from error
-        claim(self.last_file)
-        remove_unfinished(self.directory)
+        if claim(self.last_file):
+            remove_unfinished(self.directory)
 
     def _settings(self, trainer: Engine) -> dict[str, Any]:
         """The recipe, with what the trainer, the network and the optimiser were really made with."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +15,15 @@ import torch
 
 from glas_wsol import __version__
 from glas_wsol.errors import OutputError
+from glas_wsol.json_files import RECORD
 from glas_wsol.networks.weights import sha256_of
 from glas_wsol.settings import changes, describe
-from glas_wsol.writers.atomic import atomic_write
+from glas_wsol.writers.atomic import atomic_write, remove_unfinished
 from glas_wsol.writers.lock import claim, release
 
 __all__ = ["Entry", "RunRecord"]
 
 logger = logging.getLogger(__name__)
-
-_PART = re.compile(r"\.[0-9a-f]{32}\.part")
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class RunRecord:
     @property
     def file(self) -> Path:
         """Where the record is kept."""
-        return self.output_dir / "finished.jsonl"
+        return self.output_dir / RECORD
 
     def begin(self) -> set[str]:
         """Find what is finished, and start the record anew with that.
@@ -95,7 +93,7 @@ class RunRecord:
         """
         self._read()  # a user's own file of this name is left alone, and nothing is put beside it
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        claim(self.file)
+        alone = claim(self.file)
         then, found = self._read()
         self.entries.clear()
         self.finished.clear()
@@ -118,10 +116,8 @@ class RunRecord:
                 )
             if len(self.finished) < len(known):
                 logger.warning("%d images or results changed: done again", len(known) - len(self.finished))
-        for folder in (self.output_dir, *(path for path in self.output_dir.glob("*") if path.is_dir())):
-            for path in folder.glob(".*.part"):  # what was being written when an earlier run was killed
-                if _PART.fullmatch(path.name):
-                    path.unlink(missing_ok=True)
+        if alone:
+            remove_unfinished(self.output_dir)
         self._write(self.entries.values())
         return set(found)
 

@@ -10,6 +10,7 @@ from functools import partial
 from glob import escape
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from ignite.engine import Engine, Events
 
@@ -28,6 +29,9 @@ from glas_wsol.writers.table import write_csv
 __all__ = ["LocalizationSaver"]
 
 logger = logging.getLogger(__name__)
+
+_LAST: WeakValueDictionary[Path, Background] = WeakValueDictionary()
+"""Of the last run of this process into a folder: after Ctrl-C, of which Ignite tells no handler, it may still write."""
 
 
 class LocalizationSaver:
@@ -88,6 +92,9 @@ class LocalizationSaver:
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._end)
 
     def _start(self, _: Engine) -> None:
+        folder = self.output_dir.resolve()
+        _LAST.get(folder, self.background).close()
+        _LAST[folder] = self.background
         self.rows.clear()
         self.details.clear()
         distributed.on_main(self._make_room)

@@ -13,7 +13,7 @@ from typing import Any
 
 from glas_wsol.errors import OutputError
 from glas_wsol.handlers.clock import read_clock
-from glas_wsol.json_files import RESULTS, read_json
+from glas_wsol.json_files import RECORD, RESULTS, read_json
 from glas_wsol.report.cases import AGAIN, Case, number, read_cases, read_failures, read_rows
 
 __all__ = ["Contents", "Series", "read_folder"]
@@ -109,7 +109,7 @@ def read_folder(folder: str | Path) -> Contents:
     history = _history(root / "tensorboard")
     trained = bool(card or history)
     if predictions is None and not trained:
-        if (root / "finished.jsonl").is_file():
+        if (root / RECORD).is_file():
             raise OutputError("this run has not ended", root, f"{AGAIN}; it goes on where it stopped")
         fix = "name the output folder of a training, an evaluation or an inference"
         raise OutputError("there are no results here", root, fix)
@@ -129,7 +129,7 @@ def read_folder(folder: str | Path) -> Contents:
         kinds=tuple(filter(None, names)),
         card=card,
         evaluation=evaluation,
-        made_with=_made_with(place / "finished.jsonl"),
+        made_with=_made_with(place / RECORD),
         entry=entries[0] if entries else {},
         cases=cases,
         history=history,

@@ -67,12 +67,12 @@ def atomic_write(
 
 
 def remove_unfinished(folder: str | PathLike[str]) -> None:
-    """Remove what was being written in a folder, or below it, when its process was killed.
+    """Remove what was being written in a folder, or a folder directly in it, when its process was killed.
 
     Args:
-        folder: which nobody else writes meanwhile.
+        folder: which nobody else writes meanwhile, see :func:`~glas_wsol.writers.lock.claim`.
     """
-    for path in Path(folder).rglob(".*.part"):
+    for path in (*Path(folder).glob(".*.part"), *Path(folder).glob("*/.*.part")):
         if _PART.fullmatch(path.name):
             with suppress(OSError):
                 path.unlink()

@@ -21,7 +21,7 @@ __all__ = ["claim", "release"]
 _HELD: dict[tuple[int, Path], int] = {}  # by process: a child does not hold what its parent does
 
 
-def claim(file: str | Path) -> None:
+def claim(file: str | Path) -> bool:
     """Keep a file for this process until it is released, or the process ends, in whatever way.
 
     What is locked is a hidden file beside it, ``.NAME.lock``, which a killed process may leave; it locks nothing then.
@@ -31,13 +31,18 @@ def claim(file: str | Path) -> None:
     Args:
         file: what is to be written; its folder must exist.
 
+    Returns:
+        Whether this process has it now; False where there are no locks.
+
     Raises:
         OutputError: if another process has claimed it, or the folder cannot be written.
     """
     file = Path(file).absolute()
     lock = file.with_name(f".{file.name}.lock")
-    if fcntl is None or (os.getpid(), lock) in _HELD:
-        return
+    if fcntl is None:
+        return False
+    if (os.getpid(), lock) in _HELD:
+        return True
     while True:
         try:
             handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
@@ -53,7 +58,7 @@ def claim(file: str | Path) -> None:
             raise OutputError(what, file.parent, "wait for its end, or choose another output_dir") from None
         except OSError:  # a file system without locks
             os.close(handle)
-            return
+            return False
         with suppress(OSError):
             if os.path.samestat(os.fstat(handle), lock.stat()):
                 break
@@ -62,6 +67,7 @@ def claim(file: str | Path) -> None:
     with suppress(OSError):  # a full disk: the lock holds all the same
         os.ftruncate(handle, 0)
         os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    return True
 
 
 def release(file: str | Path) -> None:

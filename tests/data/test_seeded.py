@@ -168,6 +168,15 @@ def test_what_has_no_room_on_the_device_stays_in_memory_and_comes_there_at_last(
     assert [item["image"].device.type for item in data._cache] == ["meta"] * 2, "the room of other data is free again"
 
 
+def test_the_threads_that_read_use_the_gpu_that_the_process_has_chosen(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)  # of each thread: elsewhere it would be the first
+    asked = []
+    monkeypatch.setattr(seeded, "_free_bytes", lambda device: asked.append(device) or 0)
+    found = [SeededCacheDataset([], Compose([]), device=device).device for device in ("cuda", "cuda:1", "cpu")]
+    assert found == [torch.device("cuda", 3), torch.device("cuda", 1), torch.device("cpu")]
+    assert asked == found
+
+
 def test_mini_batches_are_made_on_the_device(tiles):
     loader = AheadDataLoader(SeededCacheDataset(tiles, pipeline(), device="meta"), ahead=1, batch_size=3)
     (batch,) = loader

@@ -19,6 +19,7 @@ from torch import nn
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
 from glas_wsol.handlers import EarlyStop, RunCheckpoint, checkpoint, write_model
 from glas_wsol.networks.weights import read_state_dict, sha256_of
+from glas_wsol.writers import lock
 from tests.conftest import same
 
 
@@ -156,12 +157,35 @@ def test_a_finished_run_is_left_as_it_is(tmp_path, caplog):
 
 def test_what_a_killed_training_was_writing_is_removed_by_the_next(tmp_path):
     Run(tmp_path, [0.1, 0.2]).go(1)
-    (tmp_path / "seeds").mkdir()
-    for place in (tmp_path, tmp_path / "seeds"):
+    (tmp_path / "seeds" / "of others").mkdir(parents=True)
+    for place in (tmp_path, tmp_path / "seeds", tmp_path / "seeds" / "of others"):
         (place / f".{'0a' * 16}.part").write_bytes(b"half")
     (tmp_path / ".mine.part").write_bytes(b"mine")
     Run(tmp_path, [0.1, 0.2]).go(2)
-    assert [path.name for path in tmp_path.rglob("*.part")] == [".mine.part"]
+    assert sorted(path.parent.name for path in tmp_path.rglob("*.part")) == sorted([tmp_path.name, "of others"])
+    assert (tmp_path / ".mine.part").is_file()
+
+
+def test_where_there_are_no_locks_nothing_that_another_may_be_writing_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "fcntl", None)
+    Run(tmp_path, [0.1, 0.2]).go(1)
+    part = tmp_path / f".{'0a' * 16}.part"
+    part.write_bytes(b"half")
+    assert list(Run(tmp_path, [0.1, 0.2]).go(2).weights) == [2]
+    assert part.read_bytes() == b"half"
+
+
+@pytest.mark.parametrize(("then", "now"), [(True, False), (False, True), (True, None)])
+def test_whether_steps_are_fused_is_what_this_run_says_and_not_the_one_before(tmp_path, then, now):
+    first = Run(tmp_path, [0.1, 0.2])
+    first.handler.stateful["optimizer"].param_groups[0]["fused"] = then
+    first.go(1)
+    assert contents(tmp_path)["last.pt"]["optimizer"]["param_groups"][0]["fused"] is then
+    resumed = Run(tmp_path, [0.1, 0.2])
+    resumed.handler.stateful["optimizer"].param_groups[0]["fused"] = now
+    assert list(resumed.go(2).weights) == [2]
+    (group,) = resumed.handler.stateful["optimizer"].param_groups
+    assert (group["fused"], group["momentum"]) == (now, 0.9)
 
 
 def test_an_earlier_run_is_not_touched_when_it_is_not_to_be_resumed(tmp_path):

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from ignite.engine import Events
 
 from glas_wsol.errors import ConfigError, ImageFileError, OutputError
-from glas_wsol.handlers import LocalizationSaver
+from glas_wsol.handlers import LocalizationSaver, saver
 from glas_wsol.metrics import ClassificationError, RegionF1
 from glas_wsol.opinions import Opinion, Opinions
 from glas_wsol.provenance import Provenance, RunAlarm
@@ -129,6 +131,40 @@ def test_after_a_second_run_that_broke_off_nothing_of_the_first_is_left_to_be_ta
     assert {*TABLES, "masks/a.png"} < left(tmp_path)
     broken_off(tmp_path, LocalizationSaver(tmp_path))
     assert left(tmp_path) == {"model.pt"}
+
+
+@pytest.mark.parametrize("again", ["the same", "another"])
+def test_what_an_interrupted_run_still_writes_is_there_before_the_next_clears_the_folder(tmp_path, monkeypatch, again):
+    cleared, done, write, clear = threading.Event(), [], saver.write_localization, LocalizationSaver._make_room
+
+    def writing(output, found, *args, **kwargs):
+        if found.name == "a":
+            cleared.wait(0.5)
+        done.append(found.name)
+        return write(output, found, *args, **kwargs)
+
+    def clearing(self):
+        done.append("cleared")
+        clear(self)
+        cleared.set()
+
+    class Interrupts:
+        def attach(self, engine):
+            engine.add_event_handler(Events.ITERATION_STARTED(once=2), self)
+
+        def __call__(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(saver, "write_localization", writing)
+    first = LocalizationSaver(tmp_path, waiting=1)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)], [item("b", 0.75, 1)]], [first, Interrupts()])
+    monkeypatch.setattr(LocalizationSaver, "_make_room", clearing)
+    second = first if again == "the same" else LocalizationSaver(tmp_path / "masks" / "..", waiting=1)
+    evaluate({"e": ClassificationError()}, [[item("c", 0.75, 1)]], [second])
+    assert done == ["a", "cleared", "c"]
+    assert left(tmp_path) == {*TABLES, "masks/c.png", "overlays/c.png"}
+    assert not [t for t in threading.enumerate() if t.name.startswith("writing")]
 
 
 def test_a_table_without_images_still_has_a_header(tmp_path):

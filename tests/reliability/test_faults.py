@@ -72,8 +72,8 @@ def test_a_file_is_claimed_by_one_process_until_it_ends_in_whatever_way(tmp_path
     holder.kill()
     holder.wait()
     assert (tmp_path / ".results.csv.lock").exists(), "what a killed process leaves locks nothing"
-    claim(file)
-    claim(file)
+    assert claim(file)
+    assert claim(file)
     with pytest.raises(AssertionError):
         other(file)
     release(file)

@@ -19,6 +19,7 @@ from glas_wsol.handlers import RunRecord
 from glas_wsol.networks import MinMaxEntropyNetwork
 from glas_wsol.networks.weights import read_state_dict
 from glas_wsol.settings import describe
+from glas_wsol.writers import lock
 from tests.reliability.conftest import ROOT, everything, one_line, rows
 from tests.reliability.files import encoded, picture
 
@@ -163,6 +164,18 @@ def test_an_interrupted_run_goes_on(infer, folder, tmp_path, forwards, monkeypat
     assert infer(folder, tmp_path / "out", num_workers=workers).status == 3
     infer(folder, tmp_path / "undisturbed")
     assert everything(tmp_path / "out") == everything(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_what_was_being_written_is_removed_only_where_no_other_run_can_be_at_work(tmp_path, monkeypatch, locks):
+    if not locks:
+        monkeypatch.setattr(lock, "fcntl", None)
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / f".{'0' * 32}.part").write_bytes(b"half")
+    record = RunRecord(tmp_path, [])
+    record.begin()
+    record.complete()
+    assert bool(list(tmp_path.rglob("*.part"))) != locks
 
 
 def test_a_users_own_file_of_the_records_name_is_left_alone(infer, folder, tmp_path):

@@ -13,7 +13,8 @@ from glas_wsol.__main__ import main
 from glas_wsol.audit import audit
 from glas_wsol.errors import GlasWsolError
 from glas_wsol.export import export_bundle
-from glas_wsol.inference import LISTED, RECORD
+from glas_wsol.inference import LISTED
+from glas_wsol.json_files import RECORD
 from glas_wsol.report import write_report
 from glas_wsol.writers.lock import claim, release
 from tests.reliability.conftest import CONFIGS, ROOT, Ended, everything, one_line
