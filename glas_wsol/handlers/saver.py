@@ -31,7 +31,7 @@ __all__ = ["LocalizationSaver"]
 logger = logging.getLogger(__name__)
 
 _LAST: WeakValueDictionary[Path, Background] = WeakValueDictionary()
-"""Of the last run of this process into a folder: after Ctrl-C, of which Ignite tells no handler, it may still write."""
+"""Of the last run of this process into a folder: after a second Ctrl-C, which ends the wait for it, it still writes."""
 
 
 class LocalizationSaver:

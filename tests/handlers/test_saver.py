@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,10 @@ def test_after_a_second_run_that_broke_off_nothing_of_the_first_is_left_to_be_ta
     assert left(tmp_path) == {"model.pt"}
 
 
-@pytest.mark.parametrize("again", ["the same", "another"])
-def test_what_an_interrupted_run_still_writes_is_there_before_the_next_clears_the_folder(tmp_path, monkeypatch, again):
+@pytest.mark.parametrize(("times", "again"), [(1, "another"), (2, "another"), (2, "the same")])
+def test_what_an_interrupted_run_still_writes_is_there_before_the_next_clears_the_folder(
+    tmp_path, monkeypatch, times, again
+):
     cleared, done, write, clear = threading.Event(), [], saver.write_localization, LocalizationSaver._make_room
 
     def writing(output, found, *args, **kwargs):
@@ -148,17 +151,21 @@ def test_what_an_interrupted_run_still_writes_is_there_before_the_next_clears_th
         clear(self)
         cleared.set()
 
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
     class Interrupts:
         def attach(self, engine):
-            engine.add_event_handler(Events.ITERATION_STARTED(once=2), self)
-
-        def __call__(self):
-            raise KeyboardInterrupt
+            engine.add_event_handler(Events.ITERATION_STARTED(once=2), interrupt)
 
     monkeypatch.setattr(saver, "write_localization", writing)
     first = LocalizationSaver(tmp_path, waiting=1)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)], [item("b", 0.75, 1)]], [first, Interrupts()])
+    batches = [[item("a", 0.75, 1)], [item("b", 0.75, 1)]]
+    with monkeypatch.context() as patched:
+        if times == 2:  # the second comes while the first waits for the thread
+            patched.setattr(ThreadPoolExecutor, "shutdown", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate({"e": ClassificationError()}, batches, [first, Interrupts()])
     monkeypatch.setattr(LocalizationSaver, "_make_room", clearing)
     second = first if again == "the same" else LocalizationSaver(tmp_path / "masks" / "..", waiting=1)
     evaluate({"e": ClassificationError()}, [[item("c", 0.75, 1)]], [second])
