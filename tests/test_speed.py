@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import argparse
 import copy
 import sys
@@ -156,6 +157,8 @@ def test_goals_are_told_beside_the_figures(steps, capsys):
 
 
 def test_the_script_for_a_gpu_runs_on_a_cpu(steps, capsys, monkeypatch):
+    # The script silences logs: set to what it is, it is so again after the test.
+    monkeypatch.setattr(logging.root.manager, "disable", logging.root.manager.disable)
     gpu = script("gpu")
     gpu.make_network = steps.make_network
     with pytest.raises(SystemExit):
