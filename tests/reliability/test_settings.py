@@ -323,6 +323,7 @@ SMALLEST = {"seed": 0, "train": 8, "test": 2, "size": [64, 96], "scale": 0.1}
         ({"inferer#factor": "$1/0"}, "cannot be computed (ZeroDivisionError: division by zero) [$1/0]"),
         ({"seed": "x"}, "[$monai.utils.set_determinism(seed=@seed)]"),
         ({"models": 3}, "it cannot be made|correct what it is given: card, models, views"),
+        ({"checkpoint": ["a.pt", "a.pt"]}, "the same model as a.pt [a.pt]"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
@@ -340,6 +341,10 @@ def test_settings_that_cannot_be(infer, image, tmp_path, settings, words):
         ({"val_interval": 0}, "val_interval=0"),
         ({"pixel_std": [0, 0, 0]}, "three numbers above 0"),
         ({"amp": "maybe"}, "amp='maybe'"),
+        ({"fused": "false", "channels_last": 1}, "channels_last=1, fused='false' [settings]: channels_last: True or"),
+        ({"amp_dtype": "float8"}, "amp_dtype='float8' [settings]: give bfloat16 or float16"),
+        ({"compiler": True}, "compiler=True [settings]: give null, or the name"),
+        ({"data_device": "gpu"}, "data_device='gpu' is no device"),
         ({"vertical_flip": 7}, "a number from 0 to 1"),
         ({"device": "gpu"}, "device='gpu' is no device"),
         ({"fold": "nowhere"}, "nowhere"),
