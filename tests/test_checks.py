@@ -39,7 +39,8 @@ def test_every_run_begins_with_the_look():
 def test_every_flat_setting_with_a_rule_is_looked_at_and_every_default_passes(path):
     content, settings = json.loads(path.read_text()), looked_at(path)
     assert settings == {name: f"@{name}" for name in settings}
-    own = (_RULES.keys() | {"device", "data_device"}) & content.keys() - {"output_dir"}  # which the preflight has by itself
+    ruled = _RULES.keys() | {"device", "data_device"}
+    own = ruled & content.keys() - {"output_dir"}  # which the preflight has by itself
     assert settings.keys() == own - ({"classes"} if "datalist" in content else set())  # those are found, not set
     check_settings({name: value for name, value in content.items() if not str(value).startswith(("$", "@"))})
 
