@@ -100,6 +100,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "compiler": (_or_null(_text), "null, or the name of a backend of torch.compile, such as inductor"),
     **dict.fromkeys(("vertical_flip", "rotation", "affine", "color_jitter", "stain_jitter"), _PROBABILITY),
     "seed_softness": _PROBABILITY,
+    "dropout": (lambda value: _number(value) and 0 <= value < 1, "a number from 0, below 1"),
     "seed_share": (lambda value: _number(value) and 0 < value <= 0.5, "a number above 0, at most 0.5"),
     "decoder_width": (lambda value: _whole(8)(value) and value % 8 == 0, "a positive multiple of 8"),
     **dict.fromkeys(("reflect_fraction", "fill_holes", "drop_specks", "mask_threshold"), _FROM_0),

@@ -23,7 +23,7 @@ def looked_at(path: Path) -> dict[str, str]:
     return json.loads(path.read_text()).get("preflight", {}).get("settings", {})
 
 
-COMPONENTS_OWN = {"dropout", "flips", "fold_seed", "map_stride", "max_pixels", "wait_minutes"}
+COMPONENTS_OWN = {"flips", "fold_seed", "map_stride", "max_pixels", "wait_minutes"}
 """Flat numbers and switches without a rule: what they are given to refuses them before anything is computed."""
 
 WHOLE = [path for path in CONFIGS if looked_at(path)]
@@ -89,6 +89,7 @@ def test_what_depends_on_the_device_can_be_computed_whatever_that_is(path, devic
         ({"device": None}, "is no device"),
         ({"seed_share": 0.6}, "at most 0.5"),
         ({"seed_softness": "x"}, "from 0 to 1"),
+        ({"dropout": 1}, "below 1"),
         ({"decoder_width": 12}, "multiple of 8"),
         ({"device": 0}, "device=0 is no device"),
         ({"data_device": "gpu"}, "data_device='gpu' is no device [settings]"),
