@@ -28,27 +28,28 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         what = ", ".join(f"{name}={value!r}" for name, value, _ in wrong)
         fix = "; ".join(f"give {allowed}" if len(wrong) == 1 else f"{name}: {allowed}" for name, _, allowed in wrong)
         raise ConfigError(what, "settings", fix)
-    if "device" in settings:
-        _check_device(settings["device"])
+    for name in ("device", "data_device"):
+        if name in settings:
+            _check_device(name, settings[name])
 
 
 def _breaks(name: str, value: Any) -> bool:
     return name in _RULES and not _RULES[name][0](value)
 
 
-def _check_device(device: Any) -> None:
+def _check_device(name: str, device: Any) -> None:
     try:
-        where = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"device={device!r} is no device", "settings", "give cpu, cuda, or cuda:1") from error
+        where = torch.device(str(device))  # a bare number would leave open of what: the configs look for "cuda"
+    except RuntimeError as error:
+        raise ConfigError(f"{name}={device!r} is no device", "settings", "give cpu, cuda, or cuda:1") from error
     if where.type != "cuda":
         return
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not there:
-        raise ConfigError(f"device={device!r}, and torch finds no CUDA device", "settings", "give cpu")
+        raise ConfigError(f"{name}={device!r}, and torch finds no CUDA device", "settings", "give cpu")
     if where.index is not None and where.index >= there:
         fix = f"give cuda:0 to cuda:{there - 1}" if there > 1 else "give cuda"
-        raise ConfigError(f"device={device!r}, and {there} CUDA devices are here", "settings", fix)
+        raise ConfigError(f"{name}={device!r}, and {there} CUDA devices are here", "settings", fix)
 
 
 def _whole(least: int, most: float = math.inf) -> Callable[[Any], bool]:
@@ -93,10 +94,15 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("refine_rounds", "refine_batch_size"), _SOME),
     # the rows that erase nothing say null
     "passes": (_or_null(_whole(0)), "0 for no erasing, or a whole number of forwards of the localizer"),
-    **dict.fromkeys(
-        ("amp", "resume", "lr_per_epoch", "overlap", "overlays", "recursive", "rest", "rotations"), _SWITCH
-    ),
+    **dict.fromkeys(("amp", "channels_last", "fused", "resume", "lr_per_epoch"), _SWITCH),
+    **dict.fromkeys(("overlap", "overlays", "recursive", "rest", "rotations"), _SWITCH),
+    "amp_dtype": (lambda value: value in ("bfloat16", "float16"), "bfloat16 or float16"),
+    "compiler": (_or_null(_text), "null, or the name of a backend of torch.compile, such as inductor"),
     **dict.fromkeys(("vertical_flip", "rotation", "affine", "color_jitter", "stain_jitter"), _PROBABILITY),
+    "seed_softness": _PROBABILITY,
+    "dropout": (lambda value: _number(value) and 0 <= value < 1, "a number from 0, below 1"),
+    "seed_share": (lambda value: _number(value) and 0 < value <= 0.5, "a number above 0, at most 0.5"),
+    "decoder_width": (lambda value: _whole(8)(value) and value % 8 == 0, "a positive multiple of 8"),
     **dict.fromkeys(("reflect_fraction", "fill_holes", "drop_specks", "mask_threshold"), _FROM_0),
     "refine_lr": _ABOVE_0,
     "scale": (lambda value: _number(value) and 0 < value <= 100, "a number above 0, at most 100"),

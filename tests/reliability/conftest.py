@@ -17,7 +17,6 @@ from monai.bundle import ConfigWorkflow
 
 from glas_wsol.handlers import write_model
 from glas_wsol.networks import build_network
-from glas_wsol.telling import _say_in_one_line
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "bundles" / "glas_minmax_entropy" / "configs"
@@ -34,8 +33,9 @@ class Ended:
 
 
 def run(kind: str, files: list[str], capsys: pytest.CaptureFixture | None = None, **settings: Any) -> Ended:
-    """A run as `python -m monai.bundle run` does it, with its status."""
+    """A run as `python -m monai.bundle run` does it, with its status; what stops it goes to the hook it has set."""
     hook = sys.excepthook
+    sys.excepthook = sys.__excepthook__
     try:
         workflow = ConfigWorkflow(config_file=files, workflow_type=kind, **settings)
         workflow.initialize()
@@ -43,7 +43,7 @@ def run(kind: str, files: list[str], capsys: pytest.CaptureFixture | None = None
     except Exception as error:
         log = capsys.readouterr().out if capsys is not None else ""
         try:
-            _say_in_one_line(type(error), error, error.__traceback__)
+            sys.excepthook(type(error), error, error.__traceback__)
             status = 1
         except SystemExit as left:
             status = left.code
