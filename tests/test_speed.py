@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import logging
 import argparse
 import copy
+import logging
 import sys
 from itertools import pairwise
 from types import ModuleType
