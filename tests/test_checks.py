@@ -35,6 +35,17 @@ def test_every_run_begins_with_the_look():
     assert [path for path, run in runs.items() if run and run[0] != "@preflight"] == []
 
 
+def test_failures_are_told_in_one_line_from_the_start():
+    begins = {
+        path: json.loads(path.read_text()).get("initialize") for path in [*CONFIGS, *ROOT.glob("configs/*/*.json")]
+    }
+    begins = {path: begin for path, begin in begins.items() if begin}
+    # the references of the preflight are resolved before it runs; the package is found once the path is set
+    first = ["$sys.path.append(@bundle_root)", {"_target_": "glas_wsol.bundle.tell_in_one_line"}]
+    assert {path.stem for path in begins} == {"paper", "train", "inference", "multi_gpu_train", "multi_gpu_evaluate"}
+    assert [path for path, begin in begins.items() if begin[:2] != first] == []
+
+
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: "-".join(path.parts[-3:]))
 def test_every_flat_setting_with_a_rule_is_looked_at_and_every_default_passes(path):
     content, settings = json.loads(path.read_text()), looked_at(path)
