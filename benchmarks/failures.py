@@ -134,7 +134,7 @@ def draw(run: Path, dataset: str, found: Mapping[str, Mapping[Path, np.ndarray]]
         for name, (what, colour) in REASONS.items()
     ]
     figure.legend(handles=keys, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=80)
 
 
 def main() -> None:
