@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from monai.data import MetaTensor
@@ -164,6 +165,10 @@ def test_transparency_is_laid_on_white(tmp_path):
 def test_cmyk_and_ycbcr_become_rgb(tmp_path, kind, mode):
     image = Image.fromarray(rgb_array()).convert(mode)
     path = write(tmp_path / "a", encoded(image, kind, **({"quality": 98, "subsampling": 0} if kind == "JPEG" else {})))
+    if (mode, kind) == ("YCbCr", "TIFF") and int(PIL.__version__.split(".")[0]) < 13:
+        with pytest.raises(ImageFileError, match="truncated"):  # Pillow's own before 13.0
+            read_rgb(path)
+        return
     np.testing.assert_allclose(read_rgb(path).astype(int), np.asarray(image.convert("RGB")).astype(int), atol=8)
 
 
