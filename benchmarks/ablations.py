@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sets import CONFIGS, ROOT, bundle_run, held_out, named, sets_of, write_table
+from sets import CONFIGS, ROOT, add_sets, bundle_run, held_out, sets_of, write_table
 from tqdm import tqdm
 
 from glas_wsol.metrics.measures import MEASURES
@@ -172,9 +172,8 @@ def compared(rows: Mapping[str, Row], comparison: Comparison) -> Iterator[tuple[
             )
 
 
-def table_of(rows: Mapping[str, Row]) -> Iterator[str]:
+def table_of(rows: Mapping[str, Row], comparison: Comparison) -> Iterator[str]:
     """Lines of a Markdown table for each base."""
-    comparison = Comparison()
     titles = [MEASURES[key].title for key in _SHOWN]
     head = ["part", "runs", *(cell for title in titles for cell in (title, "difference"))]
     for base, _, differences in compared(rows, comparison):
@@ -194,11 +193,11 @@ def _said(apart: Difference | None) -> str:
     return "" if apart is None else f"{100 * apart.value:+.1f} ({100 * apart.lo:.1f} to {100 * apart.hi:.1f})"
 
 
-def draw(rows: Mapping[str, Row], path: Path) -> None:
+def draw(rows: Mapping[str, Row], comparison: Comparison, path: Path) -> None:
     """The differences with their intervals, a panel for each measure and base."""
     from matplotlib.figure import Figure
 
-    found = list(compared(rows, Comparison()))
+    found = list(compared(rows, comparison))
     heights = [len(differences) + 1 for *_, differences in found]
     figure = Figure(figsize=(12, 0.34 * sum(heights) + 1.2), layout="constrained")
     axes = figure.subplots(len(found), len(_SHOWN), sharex="col", squeeze=False, height_ratios=heights)
@@ -214,7 +213,7 @@ def draw(rows: Mapping[str, Row], path: Path) -> None:
             first = axis is line[0]
             axis.set_yticks(range(len(differences)), list(differences) if first else [""] * len(differences))
             axis.set_ylim(len(differences) - 0.5, -0.5)
-            value = Comparison().estimate(against, MEASURES[key])
+            value = comparison.estimate(against, MEASURES[key])
             axis.set_title(f"{MEASURES[key].title}: {base} {100 * value.value:.1f} %" if value else base, fontsize=10)
             axis.grid(axis="x", color="#dddddd")
     for axis in axes[-1]:
@@ -228,8 +227,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("run")
     one.add_argument("output", type=Path)
-    one.add_argument("--table", type=named, action="append", default=[], metavar="NAME=CSV")
-    one.add_argument("--phantom", type=int, default=1, help="neutral and confounded phantoms, each; default 1")
+    add_sets(one, phantoms=1)
     one.add_argument("--seeds", type=int, nargs="+", default=[0])
     every = [*FIRST, *SECOND, *VIEWS]
     one.add_argument("--parts", nargs="+", choices=every, default=every, metavar="NAME")
@@ -240,10 +238,10 @@ def main() -> int:
     given = parser.parse_args()
     if given.command == "run":
         return run(given.output, dict(given.table), given.phantom, given.seeds, given.parts)
-    rows = gathered(given.output, given.sets)
-    print("\n".join(table_of(rows)))
+    rows, comparison = gathered(given.output, given.sets), Comparison()  # which keeps what it has drawn
+    print("\n".join(table_of(rows, comparison)))
     if given.picture:
-        draw(rows, given.picture)
+        draw(rows, comparison, given.picture)
     return 0
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from monai.metrics import compute_roc_auc
-from sets import CONFIGS, bundle_run, held_out, named, sets_of, write_table
+from sets import CONFIGS, add_sets, bundle_run, held_out, sets_of, write_table
 from tqdm import tqdm
 
 from glas_wsol import alarm
@@ -158,8 +158,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("run")
     one.add_argument("output", type=Path)
-    one.add_argument("--table", type=named, action="append", default=[], metavar="NAME=CSV")
-    one.add_argument("--phantom", type=int, default=2, help="neutral and confounded phantoms, each; default 2")
+    add_sets(one, phantoms=2)
     one.add_argument("--jobs", type=int, default=2)
     two = commands.add_parser("calibrate")
     two.add_argument("output", type=Path)

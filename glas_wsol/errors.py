@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 
+from glas_wsol.causes import FIX_FILES, FIX_ROOM, causes
 from glas_wsol.texts import readable
 
 __all__ = [
@@ -22,11 +23,9 @@ __all__ = [
 ]
 
 
-_ROOM = "choose a folder that can be written and has room"
-_LIMIT = "raise the limit (ulimit -n), or use fewer workers"
 _REFUSALS = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS), _ROOM),
-    **dict.fromkeys((errno.EMFILE, errno.ENFILE), _LIMIT),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS), FIX_ROOM),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), FIX_FILES),
     **dict.fromkeys((errno.EIO, errno.ESTALE), "see that the disk is there and works"),
 }
 _TOLD = 1000  # faults of a datalist in one message
@@ -57,10 +56,7 @@ class GlasWsolError(Exception):
         Args:
             error: as caught.
         """
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, GlasWsolError):
-            cause = cause.__cause__ or cause.__context__
-        return cause
+        return next((cause for cause in causes(error) if isinstance(cause, GlasWsolError)), None)
 
     @staticmethod
     def of_system(error: BaseException) -> GlasWsolError | None:
@@ -69,13 +65,10 @@ class GlasWsolError(Exception):
         Args:
             error: as caught; of what it was caused by the innermost counts.
         """
-        found, cause = None, error
-        while cause is not None:
-            if isinstance(cause, OSError) and cause.errno in _REFUSALS:
-                found = cause
-            cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
-        if found is None:
+        refusals = [one for one in causes(error) if isinstance(one, OSError) and one.errno in _REFUSALS]
+        if not refusals:
             return None
+        found = refusals[-1]
         return OutputError(str(found.strerror).lower(), found.filename or "", _REFUSALS[found.errno])
 
 

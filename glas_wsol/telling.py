@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from glas_wsol import distributed
+from glas_wsol.causes import causes
 from glas_wsol.errors import ConfigError, GlasWsolError
 
 __all__ = ["tell_in_one_line"]
@@ -61,7 +62,7 @@ def _say_in_one_line(kind: type[BaseException], error: BaseException, trace: Tra
     if isinstance(error, KeyboardInterrupt):
         print(f"interrupted: {_GO_ON}", file=sys.stderr)
         return
-    for cause in _chain(error):  # MONAI wraps what a component raises in a RuntimeError per level
+    for cause in causes(error):  # MONAI wraps what a component raises in a RuntimeError per level
         told = _FROM_WORKER.findall(getattr(cause, "what", str(cause)))
         if told:  # a loader's worker hands over a traceback as text
             print(f"error: {told[-1]}", file=sys.stderr)
@@ -105,19 +106,10 @@ def _killed_worker(error: BaseException) -> str:
     return ""
 
 
-def _chain(error: BaseException) -> list[BaseException]:
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None:
-        chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    return chain
-
-
 def _config_fault(error: BaseException) -> ConfigError | None:
     """A failure to make something out of a config, in one line; None of any other."""
     patterns = (_COMPONENT, _EXPRESSION, _CIRCLE, _UNDEFINED)
-    said = [(one, pattern, pattern.search(str(one))) for one in _chain(error) for pattern in patterns]
+    said = [(one, pattern, pattern.search(str(one))) for one in causes(error) for pattern in patterns]
     # a run itself that fails is no fault of the config: its trace is wanted
     found = [(one, pattern, match) for one, pattern, match in said if match and ".run()" not in match["where"]]
     if not found:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +14,7 @@ from monai.data import Dataset, list_data_collate
 from monai.engines import SupervisedEvaluator
 from monai.utils.enums import CommonKeys as Keys
 
+from glas_wsol.causes import causes
 from glas_wsol.errors import GlasWsolError, ImageFileError, NumericalError
 from glas_wsol.networks.weights import sha256_of
 
@@ -74,7 +75,8 @@ def failure_of(error: BaseException, item: Mapping[str, Any], stage: str) -> Fai
         item: has ``image`` and ``name``.
         stage: see :class:`Failure`.
     """
-    for cause in _causes(error):
+    # The innermost of our own errors was raised with the most knowledge; MONAI's wrappers repeat its text.
+    for cause in reversed(causes(error)):
         said: tuple[str, str] | None = None
         if isinstance(cause, (ImageFileError, NumericalError)):
             said = cause.what, cause.fix
@@ -87,15 +89,6 @@ def failure_of(error: BaseException, item: Mapping[str, Any], stage: str) -> Fai
         if said is not None:
             return Failure(str(item["image"]), str(item["name"]), stage, *(" ".join(text.split()) for text in said))
     return None
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    chain = []
-    while error is not None:
-        chain.append(error)
-        error = error.__cause__ or error.__context__
-    # the innermost of our own errors was raised with the most knowledge; MONAI's wrappers repeat its text
-    return reversed(chain)
 
 
 class TolerantDataset(Dataset):

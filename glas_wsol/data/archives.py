@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
+from glas_wsol.causes import FIX_ROOM
 from glas_wsol.data.files import folded
 from glas_wsol.errors import ArchiveError, OutputError
 from glas_wsol.networks.weights import sha256_of
@@ -115,7 +116,7 @@ def _typed(archive: Path, target: Path) -> Iterator[None]:
         if error.errno in (None, errno.EINVAL):  # a place in the archive that is none
             raise ArchiveError(f"a damaged archive ({error})", archive, fix) from error
         what = f"the archive cannot be unpacked here ({error.strerror or error})"
-        raise OutputError(what, target, "choose a folder that can be written and has room") from error
+        raise OutputError(what, target, FIX_ROOM) from error
     except (ValueError, NotImplementedError, RuntimeError, OverflowError) as error:  # zipfile: unknown method, password
         raise ArchiveError(f"a damaged or unusual archive ({error})", archive, fix) from error
 

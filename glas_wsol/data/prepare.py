@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from glas_wsol.causes import FIX_ROOM
 from glas_wsol.data.archives import extract
 from glas_wsol.data.cub import cub_datalist
 from glas_wsol.data.damage import damaged
@@ -153,7 +154,7 @@ def _laid_out(
                 bring(str(path), str(whole / "segmentations"))
     except OSError as error:
         what = f"the files cannot be laid out ({error.strerror or error})"
-        raise OutputError(what, draft.parent, "choose a folder that can be written and has room") from error
+        raise OutputError(what, draft.parent, FIX_ROOM) from error
     return whole
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from glas_wsol import __version__
+from glas_wsol.causes import FIX_ROOM
 from glas_wsol.errors import OutputError
 from glas_wsol.json_files import RECORD
 from glas_wsol.networks.weights import sha256_of
@@ -143,7 +144,7 @@ class RunRecord:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            fix = "choose a folder that can be written and has room"
+            fix = FIX_ROOM
             raise OutputError(f"cannot be written ({error.strerror or error})", self.file, fix) from error
 
     def ordered(self) -> list[Entry]:

@@ -20,6 +20,7 @@ from monai.data import ImageReader, is_supported_format
 from monai.utils import MetaKeys, ensure_tuple
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
+from glas_wsol.causes import FIX_FILES
 from glas_wsol.dicom import is_dicom, read_dicom_labels, read_dicom_rgb
 from glas_wsol.errors import ConfigError, GlasWsolError, ImageFileError
 from glas_wsol.transforms._pixels import to_labels, to_rgb
@@ -184,7 +185,7 @@ def _decode(
         raise ImageFileError("no permission to read the file", path, "make it readable") from error
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):  # no fault of the file
-            fix = "raise the limit (ulimit -n), or use fewer workers"
+            fix = FIX_FILES
             raise GlasWsolError("too many open files", path, fix) from error
         raise ImageFileError(f"cannot be decoded ({error})", path, "export or copy the file again") from error
     except Exception as error:  # a damaged file can raise nearly anything inside a decoder

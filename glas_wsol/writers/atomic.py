@@ -13,6 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
+from glas_wsol.causes import FIX_FILES, FIX_ROOM
 from glas_wsol.errors import OutputError
 
 __all__ = ["atomic_write", "remove_unfinished"]
@@ -80,13 +81,13 @@ def remove_unfinished(folder: str | PathLike[str]) -> None:
 
 def _fix(path: Path, error: OSError) -> str:
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return "raise the limit (ulimit -n), or use fewer workers"
+        return FIX_FILES
     with suppress(OSError):
         if not path.parent.is_dir():
             return "make the folder first"
         if path.is_dir():
             return "choose another name, this is a folder"
-    return "choose a folder that can be written and has room"
+    return FIX_ROOM
 
 
 def _sync_folder(folder: Path) -> None:

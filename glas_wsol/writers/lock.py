@@ -9,6 +9,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
+from glas_wsol.causes import FIX_ROOM
 from glas_wsol.errors import OutputError
 
 try:
@@ -48,7 +49,7 @@ def claim(file: str | Path) -> bool:
             handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             what = f"cannot be written ({error.strerror})"
-            raise OutputError(what, file.parent, "choose a folder that can be written and has room") from error
+            raise OutputError(what, file.parent, FIX_ROOM) from error
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, it is not inherited by children
         except (BlockingIOError, PermissionError):
