@@ -2,18 +2,20 @@
 """Runs that should be trusted and runs that should not, and what their label-free signals say of them.
 
     python benchmarks/alarm.py run OUT --table NAME=CSV [--table NAME=CSV ...] [--phantom 2] [--jobs 2]
-    python benchmarks/alarm.py calibrate OUT [--write]
-    python benchmarks/alarm.py test FOLDER
+    python benchmarks/alarm.py calibrate RUNS [RUNS ...] [--aside TEXT ...] [--write]
+    python benchmarks/alarm.py test RUNS [RUNS ...]
 
 ``run`` trains both stages on tables of tiles with masks (``image,label,mask,group``; of two classes) and on phantoms
 whose stroma is neutral or confounded, in the ways of :data:`VARIANTS`: as recommended; with the labels of the training
 images permuted; with hardly any training; and with the first stage alone as teacher, trained as usual and hardly. The
 masks are read by the evaluation alone. ``calibrate`` prints, for every run, its signals, its F1 and the score it gets
 from an alarm calibrated on all other *sets*; ``--write`` puts the alarm calibrated on all of them into the package.
-``test`` prints how the package's alarm does on the runs below a folder.
+``test`` prints how the package's alarm does. Both read all runs below a folder, named by their paths in it, the set
+first; or those of a table that either has printed before.
 
-A run has failed if the mean F1 of its foreground or of its background is below 0.65. How often the class is wrong is
-told by the image labels themselves, and is no matter of this alarm.
+A run has failed if the mean F1 of its foreground or of its background is below 0.65. Near that, from 0.60 to 0.70, it
+is no example of either, and nothing is calibrated on it; neither on runs whose names hold a text of ``--aside``. How
+often the class is wrong is told by the image labels themselves, and is no matter of this alarm.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from sets import CONFIGS, add_sets, bundle_run, held_out, sets_of, write_table
 from tqdm import tqdm
 
 from glas_wsol import alarm
-from glas_wsol.alarm import ALARM, Alarm, shipped_alarm
+from glas_wsol.alarm import ALARM, SURE, Alarm, shipped_alarm
 from glas_wsol.signals import MaskSignals
 
 USUAL = {"scale": 1.0, "crop_size": 192, "epochs": 3}
@@ -46,6 +48,8 @@ VARIANTS = {
     "firstshort": HARDLY | FIRST_STAGE,
 }
 FAILED_F1 = 0.65
+BETWEEN = (0.6, 0.7)
+COLUMNS = ("run", "information", "margin", "+-", "compactness", "agreement", "kept", "F1+", "F1-", "error")
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,17 @@ class Outcome:
     @property
     def failed(self) -> bool:
         """Whether its masks are not to be used."""
-        return min(self.f1_foreground, self.f1_background) < FAILED_F1
+        return self.worse < FAILED_F1
+
+    @property
+    def between(self) -> bool:
+        """Whether it is too near that to be an example."""
+        return BETWEEN[0] <= self.worse < BETWEEN[1]
+
+    @property
+    def worse(self) -> float:
+        """The lower of its two F1."""
+        return min(self.f1_foreground, self.f1_background)
 
 
 def train_and_evaluate(output: Path, table: Path, variant: str, split: str) -> int:
@@ -95,61 +109,86 @@ def run(output: Path, tables: dict[str, Path], phantoms: int, jobs: int) -> None
                 print(f"{folder}: status {status}, see its logs")
 
 
-def outcomes(folder: Path) -> Iterator[Outcome]:
-    """Every run below a folder that has both a model with signals and an evaluation."""
-    for card in sorted(folder.rglob("models/model.json")):
-        place = card.parent.parent
-        found, evaluation = json.loads(card.read_text(encoding="utf-8")).get(ALARM), place / "evaluation.json"
+def outcomes(place: Path) -> Iterator[Outcome]:
+    """Every run below a folder that has both a model with signals and an evaluation; or every run of a table."""
+    if place.is_file():
+        for line in place.read_text(encoding="utf-8").splitlines():
+            name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            if "/" in name and len(cells) >= len(COLUMNS) - 1:
+                figures = [float(cell) for cell in cells[: len(COLUMNS) - 1]]
+                yield Outcome(name, MaskSignals(*figures[:6]), *(one / 100 for one in figures[6:]))
+        return
+    for card in sorted(place.rglob("models/model.json")):
+        run = card.parent.parent
+        found, evaluation = json.loads(card.read_text(encoding="utf-8")).get(ALARM), run / "evaluation.json"
         if found and evaluation.is_file():
             measures = json.loads(evaluation.read_text(encoding="utf-8"))["measures"]
             f1 = [measures[f"f1_{region}"]["value"] for region in ("foreground", "background")]
-            name = place.relative_to(folder).as_posix()
+            name = run.relative_to(place).as_posix()
             yield Outcome(name, MaskSignals(**found["signals"]), *f1, measures["classification_error"]["value"])
 
 
-def table_of(runs: Sequence[Outcome], scores: Sequence[float], judge: Alarm) -> str:
+def table_of(runs: Sequence[Outcome], scores: Sequence[float], judge: Alarm, aside: Sequence[str] = ()) -> str:
     """A Markdown table of runs, and how the scores part failed from good ones."""
-    columns = ["run", "information", "margin", "+-", "compactness", "agreement"]
-    columns += ["F1+", "F1-", "error", "failed", "score", "verdict"]
+    columns = [*COLUMNS, "failed", "score", "verdict"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for one, score in zip(runs, scores, strict=True):
         s = one.signals
         figures = f"{s.information:.2f} | {s.margin:.3f} | {s.margin_error:.3f}"
-        figures += f" | {s.compactness:.3f} | {s.agreement:.2f}"
+        figures += f" | {s.compactness:.3f} | {s.agreement:.3f} | {s.kept:.2f}"
         masks = f"{100 * one.f1_foreground:.1f} | {100 * one.f1_background:.1f} | {100 * one.error:.1f}"
+        failed = ("yes" if one.failed else "") + (", near" if one.between else "") + (", aside" * is_aside(one, aside))
         said = judge.verdict(score).split(":")[0]
-        lines.append(f"| {one.name} | {figures} | {masks} | {'yes' if one.failed else ''} | {score:.2f} | {said} |")
-    failed = [one.failed for one in runs]
-    if 0 < sum(failed) < len(failed):
-        truth = torch.tensor(failed)
-        area = compute_roc_auc(torch.tensor(scores), truth)
-        lines.append(f"\n{sum(failed)} of {len(runs)} runs failed. Area under the ROC curve of the score: {area:.3f}.")
-        for name in ("information", "margin", "compactness", "agreement"):
-            alone = compute_roc_auc(torch.tensor([-getattr(one.signals, name) for one in runs]), truth)
-            lines.append(f"Of {name} alone: {alone:.3f}.")
+        lines.append(f"| {one.name} | {figures} | {masks} | {failed.strip(', ')} | {score:.2f} | {said} |")
+    clear = [not one.between and not is_aside(one, aside) for one in runs]
+    for what, chosen in (("All", [True] * len(runs)), ("Without those near 65 and those set aside", clear)):
+        lines += parted(what, [one for one, use in zip(runs, chosen, strict=True) if use], np.array(scores)[chosen])
     return "\n".join(lines)
 
 
-def calibrate(folder: Path, write: bool) -> None:
+def parted(what: str, runs: Sequence[Outcome], scores: np.ndarray) -> Iterator[str]:
+    """How the scores, and each signal alone, part failed runs from good ones."""
+    failed = np.array([one.failed for one in runs])
+    if not 0 < failed.sum() < len(runs):
+        return
+    truth = torch.from_numpy(failed)
+    area = compute_roc_auc(torch.from_numpy(scores), truth)
+    yield f"\n{what}: {failed.sum()} of {len(runs)} runs failed. Area under the ROC curve of the score: {area:.3f}."
+    for name in ("information", "margin", "compactness", "agreement"):
+        alone = compute_roc_auc(torch.tensor([-getattr(one.signals, name) for one in runs]), truth)
+        yield f"Of {name} alone: {alone:.3f}."
+    for words, among in (("failed", failed), ("other", ~failed)):
+        alarmed, calm = (scores[among] > 1 - SURE).sum(), (scores[among] < SURE).sum()
+        doubted = among.sum() - alarmed - calm
+        yield f"Of the {among.sum()} {words} runs: ALARM {alarmed}, doubtful {doubted}, no alarm {calm}."
+
+
+def is_aside(one: Outcome, aside: Sequence[str]) -> bool:
+    """Whether a run's name holds one of the texts."""
+    return any(text in one.name for text in aside)
+
+
+def calibrate(runs: Sequence[Outcome], aside: Sequence[str], write: bool) -> None:
     """Print every run with its score by an alarm that has not seen its set."""
-    runs = list(outcomes(folder))
-    scores = np.empty(len(runs))
+    examples = [one for one in runs if not one.between and not is_aside(one, aside)]
+    scores = {}
     for name in sorted({one.dataset for one in runs}):
-        others = [one for one in runs if one.dataset != name]
-        judge = Alarm.calibrated([one.signals for one in others], [one.failed for one in others], "all other sets")
-        for index, one in enumerate(runs):
-            if one.dataset == name:
-                scores[index] = judge.score(one.signals)
-    sets = sorted({one.dataset for one in runs})
-    failed = [one.failed for one in runs]
-    on = f"{len(runs)} runs on {', '.join(sets)}; {sum(failed)} of them failed"
-    judge = Alarm.calibrated([one.signals for one in runs], failed, on)
-    print(table_of(runs, scores.tolist(), judge))
+        judge = calibrated([one for one in examples if one.dataset != name], "all other sets")
+        scores.update({one: judge.score(one.signals) for one in runs if one.dataset == name})
+    sets = sorted({one.dataset for one in examples})
+    failed = sum(one.failed for one in examples)
+    judge = calibrated(examples, f"{len(examples)} runs on {', '.join(sets)}; {failed} of them failed")
+    print(table_of(runs, [scores[one] for one in runs], judge, aside))
     print(f"\nWeights on all of them: {[round(one, 3) for one in judge.weights]}, bias {judge.bias:.3f}")
     if write:
         path = Path(alarm.__file__).with_name("alarm.json")
         path.write_text(json.dumps(asdict(judge), indent=4) + "\n", encoding="utf-8")
         print(f"written to {path.name}")
+
+
+def calibrated(examples: Sequence[Outcome], on: str) -> Alarm:
+    """The alarm of some runs."""
+    return Alarm.calibrated([one.signals for one in examples], [one.failed for one in examples], on)
 
 
 def main() -> None:
@@ -161,16 +200,19 @@ def main() -> None:
     add_sets(one, phantoms=2)
     one.add_argument("--jobs", type=int, default=2)
     two = commands.add_parser("calibrate")
-    two.add_argument("output", type=Path)
+    two.add_argument("runs", type=Path, nargs="+")
+    two.add_argument("--aside", nargs="+", default=[], metavar="TEXT")
     two.add_argument("--write", action="store_true")
-    commands.add_parser("test").add_argument("output", type=Path)
+    commands.add_parser("test").add_argument("runs", type=Path, nargs="+")
     given = parser.parse_args()
     if given.command == "run":
         run(given.output, dict(given.table), given.phantom, given.jobs)
-    elif given.command == "calibrate":
-        calibrate(given.output, given.write)
+        return
+    runs = [one for place in given.runs for one in outcomes(place)]
+    if given.command == "calibrate":
+        calibrate(runs, given.aside, given.write)
     else:
-        runs, judge = list(outcomes(given.output)), shipped_alarm()
+        judge = shipped_alarm()
         print(table_of(runs, [judge.score(one.signals) for one in runs], judge))
 
 
