@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from glas_wsol.alarm import shipped_alarm
 from glas_wsol.data.phantom_tissue import tissue_tile
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def script(name: str) -> ModuleType:
@@ -59,6 +62,58 @@ def test_memory_that_grows_is_told_by_the_status(monkeypatch, capsys):
     assert "From image 5 to image 10: +6.0 %" in capsys.readouterr().out
     assert memory.main(["--images", "9"]) == 0
     assert memory.main(["--images", "11"]) == 1, "an image has no result"
+
+
+@pytest.fixture
+def beside(monkeypatch):
+    """The scripts that import others."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module
+
+
+def test_the_shipped_alarm_is_that_of_the_committed_table(beside):
+    alarm = beside("alarm")
+    runs = list(alarm.outcomes(RESULTS / "alarm" / "table.md"))
+    assert len(runs) > 40
+    assert len({one.dataset for one in runs}) == 7
+    examples = [one for one in runs if not one.between and not alarm.is_aside(one, ["stride"])]
+    again, shipped = alarm.calibrated(examples, "them"), shipped_alarm()
+    assert shipped.calibrated_on.startswith(f"{len(examples)} runs")
+    np.testing.assert_allclose([*again.weights, again.bias], [*shipped.weights, shipped.bias], rtol=0.01)
+
+
+def test_a_run_near_the_limit_is_no_example(beside):
+    alarm = beside("alarm")
+    signals = alarm.MaskSignals(0.5, 0.1, 0.1, 0.2, 0.4, 0.5)
+    runs = [alarm.Outcome(f"set/{f1}", signals, f1, 0.9, 0.0) for f1 in (0.59, 0.6, 0.64, 0.65, 0.69, 0.7)]
+    assert [one.failed for one in runs] == [True, True, True, False, False, False]
+    assert [one.between for one in runs] == [False, True, True, True, True, False]
+
+
+def test_parts_are_compared_with_what_they_are_parts_of(beside, tmp_path, capsys, monkeypatch):
+    for part, row in (("both_stages", "recommended"), ("hard_targets", "recommended"), ("one_round", "all_ones")):
+        for dataset in ("patient-0", "patient-1"):
+            place = tmp_path / "runs" / dataset / "seed_0" / part
+            shutil.copytree(RESULTS / "refined" / row / dataset / "seed_0", place)
+    monkeypatch.setattr("sys.argv", ["ablations.py", "table", str(tmp_path), "--picture", str(tmp_path / "a.png")])
+    assert beside("ablations").main() == 0
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()]
+    rows = {name: rest for name, *rest in lines if len(rest) == 7}
+    assert rows["both stages"][0] == "2"
+    assert rows["both stages"][2] == ""
+    assert rows["hard targets"][2] == "+0.0 (0.0 to 0.0)"
+    assert float(rows["one round"][4].split()[0]) == pytest.approx(-float(rows["both stages"][3]), abs=0.1)
+    assert Image.open(tmp_path / "a.png").width > 500
+
+
+def test_the_diagram_of_several_folds(beside, tmp_path, capsys, monkeypatch):
+    picture = tmp_path / "reliability.png"
+    monkeypatch.setattr(
+        "sys.argv", ["calibration.py", str(RESULTS / "refined" / "recommended"), "--picture", str(picture)]
+    )
+    beside("calibration").main()
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 5
+    assert Image.open(picture).width > 500
 
 
 @pytest.mark.slow
