@@ -131,7 +131,7 @@ def pseudo_threshold(evidence: Tensor, omega: float = 8.0, sigma: float = 0.5) -
     Returns:
         The decidable region ``R+``, same shape, in (0, 1).
     """
-    return torch.sigmoid(omega * (evidence - sigma))
+    return (evidence - sigma).mul_(omega).sigmoid_()  # each in place: as wide as the image, memory is what takes time
 
 
 def score_map(evidence: Tensor, height: int, width: int, floor: float = 1e-6) -> Tensor:
@@ -164,4 +164,7 @@ def distribution(mask: Tensor, probabilities: Tensor) -> Tensor:
     Returns:
         ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k)``; the channels sum to 1.
     """
-    return torch.cat([1 - mask, mask * probabilities.unsqueeze(2).unsqueeze(3)], dim=1)
+    shares = torch.cat([torch.full_like(probabilities[:, :1], -1.0), probabilities], dim=1)
+    prediction = mask * shares.unsqueeze(2).unsqueeze(3)
+    prediction[:, :1] += 1  # 1 - R+, without a copy of all channels
+    return prediction
