@@ -140,7 +140,7 @@ def table_of(runs: Sequence[Outcome], scores: Sequence[float], judge: Alarm, asi
         failed = ("yes" if one.failed else "") + (", near" if one.between else "") + (", aside" * is_aside(one, aside))
         said = judge.verdict(score).split(":")[0]
         lines.append(f"| {one.name} | {figures} | {masks} | {failed.strip(', ')} | {score:.2f} | {said} |")
-    clear = [not one.between and not is_aside(one, aside) for one in runs]
+    clear = [is_example(one, aside) for one in runs]
     for what, chosen in (("All", [True] * len(runs)), ("Without those near 65 and those set aside", clear)):
         lines += parted(what, [one for one, use in zip(runs, chosen, strict=True) if use], np.array(scores)[chosen])
     return "\n".join(lines)
@@ -168,9 +168,14 @@ def is_aside(one: Outcome, aside: Sequence[str]) -> bool:
     return any(text in one.name for text in aside)
 
 
+def is_example(one: Outcome, aside: Sequence[str]) -> bool:
+    """Whether an alarm is calibrated on a run."""
+    return not one.between and not is_aside(one, aside)
+
+
 def calibrate(runs: Sequence[Outcome], aside: Sequence[str], write: bool) -> None:
     """Print every run with its score by an alarm that has not seen its set."""
-    examples = [one for one in runs if not one.between and not is_aside(one, aside)]
+    examples = [one for one in runs if is_example(one, aside)]
     scores = {}
     for name in sorted({one.dataset for one in runs}):
         judge = calibrated([one for one in examples if one.dataset != name], "all other sets")
@@ -208,7 +213,12 @@ def main() -> None:
     if given.command == "run":
         run(given.output, dict(given.table), given.phantom, given.jobs)
         return
-    runs = [one for place in given.runs for one in outcomes(place)]
+    runs = []
+    for place in given.runs:
+        found = list(outcomes(place))
+        if not found:
+            parser.error(f"no run in {place}")
+        runs += found
     if given.command == "calibrate":
         calibrate(runs, given.aside, given.write)
     else:

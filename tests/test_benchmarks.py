@@ -76,7 +76,7 @@ def test_the_shipped_alarm_is_that_of_the_committed_table(beside):
     runs = list(alarm.outcomes(RESULTS / "alarm" / "table.md"))
     assert len(runs) > 40
     assert len({one.dataset for one in runs}) == 7
-    examples = [one for one in runs if not one.between and not alarm.is_aside(one, ["stride"])]
+    examples = [one for one in runs if alarm.is_example(one, ["stride"])]
     again, shipped = alarm.calibrated(examples, "them"), shipped_alarm()
     assert shipped.calibrated_on.startswith(f"{len(examples)} runs")
     np.testing.assert_allclose([*again.weights, again.bias], [*shipped.weights, shipped.bias], rtol=0.01)
@@ -88,6 +88,21 @@ def test_a_run_near_the_limit_is_no_example(beside):
     runs = [alarm.Outcome(f"set/{f1}", signals, f1, 0.9, 0.0) for f1 in (0.59, 0.6, 0.64, 0.65, 0.69, 0.7)]
     assert [one.failed for one in runs] == [True, True, True, False, False, False]
     assert [one.between for one in runs] == [False, True, True, True, True, False]
+
+
+def test_runs_are_read_again_from_a_table_of_them(beside, tmp_path, capsys, monkeypatch):
+    alarm = beside("alarm")
+    runs = [
+        alarm.Outcome("one/a", alarm.MaskSignals(0.25, -0.125, 0.5, 0.375, 0.25, 0.5), 0.75, 0.5, 0.25),
+        alarm.Outcome("two/b", alarm.MaskSignals(-1.5, 0.125, 0.25, -0.25, 0.125, 0.75), 0.875, 0.625, 0.0),
+    ]
+    table = tmp_path / "table.md"
+    table.write_text(alarm.table_of(runs, [0.9, 0.1], shipped_alarm()), encoding="utf-8")
+    assert list(alarm.outcomes(table)) == runs
+    monkeypatch.setattr("sys.argv", ["alarm.py", "test", str(table), str(tmp_path / "typo")])
+    with pytest.raises(SystemExit):
+        alarm.main()
+    assert "no run in" in capsys.readouterr().err
 
 
 def test_parts_are_compared_with_what_they_are_parts_of(beside, tmp_path, capsys, monkeypatch):

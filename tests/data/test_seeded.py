@@ -11,7 +11,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.data import DataLoader
-from monai.transforms import Compose, Lambdad, RandFlipd, RandSpatialCropd, ScaleIntensityRanged
+from monai.data.utils import set_rnd
+from monai.transforms import Compose, Lambdad, OneOf, RandFlipd, RandSpatialCropd, ScaleIntensityRanged
 from PIL import Image
 
 from glas_wsol.data import seeded
@@ -74,6 +75,20 @@ def test_the_global_generators_do_not_matter(expected):
     torch.manual_seed(5)
     np.random.seed(9)
     assert torch.equal(image(data, 2), expected[0, 2])
+
+
+def test_what_transforms_hold_inside_draws_from_the_same_generator():
+    def nested() -> SeededCacheDataset:
+        inner = Compose([RandFlipd("image", 0.5, spatial_axis=1), RandSpatialCropd("image", (9, 9), random_size=False)])
+        either = OneOf([inner, RandSpatialCropd("image", (12, 15), random_size=False)])
+        return SeededCacheDataset([{"image": n} for n in range(SIZE)], Compose([Lambdad("image", read), either]))
+
+    first = [image(nested(), index) for index in range(SIZE)]
+    assert len({tuple(one.shape) for one in first}) == 2, "one of both is drawn"
+    again = nested()
+    for index in (4, 1, 1, 0, 5, 3, 2):
+        set_rnd(again, seed=index)  # as MONAI's loaders do in their processes
+        assert torch.equal(image(again, index), first[index])
 
 
 @pytest.mark.parametrize("workers", [0, 2])

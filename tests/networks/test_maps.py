@@ -79,6 +79,18 @@ def test_a_distribution_is_the_mask_times_the_probabilities_behind_the_rest():
     torch.testing.assert_close(found[0, :, 0], torch.tensor([[0.75, 0.0], [0.2, 0.8], [0.05, 0.2]]))
 
 
+def test_a_distribution_of_a_thresholded_map_has_the_gradient_of_its_values():
+    draw = torch.Generator().manual_seed(0)
+    evidence = torch.rand(2, 1, 3, 4, generator=draw, dtype=torch.float64, requires_grad=True)
+    logits = torch.randn(2, 3, generator=draw, dtype=torch.float64, requires_grad=True)
+
+    def answer(evidence: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        return distribution(pseudo_threshold(evidence), logits.softmax(dim=1))
+
+    assert torch.autograd.gradcheck(answer, (evidence, logits))
+    assert distribution(torch.rand(1, 1, 2, 3), torch.full((1, 2), 0.5, dtype=torch.float64)).dtype == torch.float64
+
+
 def test_half_precision_is_raised_and_no_other():
     kinds = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
     raised = [at_least_float32(torch.zeros(1, dtype=kind)).dtype for kind in kinds]

@@ -1,6 +1,8 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import colorsys
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +51,19 @@ def test_each_operation_and_their_order_are_torchvisions(steps):
     jitter.randomize()
     jitter.steps = steps
     np.testing.assert_allclose(jitter(IMAGE, randomize=False).flatten().numpy(), GOLDEN[steps], atol=1.5e-5)
+
+
+@pytest.mark.parametrize("turn", [-0.5, -0.17, 0.0, 0.05, 1 / 3, 0.5])
+def test_the_hue_is_turned_as_colorsys_turns_it(turn):
+    levels = torch.tensor([0.0, 0.25, 0.6, 1.0])  # greys, ties of two channels, and every order of three
+    image = torch.cartesian_prod(levels, levels, levels).T.reshape(3, 4, 16).contiguous()
+    jitter = RandColorJitter()
+    jitter.randomize()
+    jitter.steps = ((HUE, turn),)
+    found = jitter(image, randomize=False).reshape(3, -1).T
+    for rgb, turned in zip(image.reshape(3, -1).T.tolist(), found.tolist(), strict=True):
+        hue, saturation, value = colorsys.rgb_to_hsv(*rgb)
+        assert turned == pytest.approx(colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value), abs=2e-6)
 
 
 def test_draws_are_uniform_in_the_stated_ranges_and_in_every_order():
