@@ -22,19 +22,19 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from monai.metrics import compute_roc_auc
 from sets import CONFIGS, add_sets, bundle_run, held_out, sets_of, write_table
 from tqdm import tqdm
 
 from glas_wsol import alarm
-from glas_wsol.alarm import ALARM, SURE, Alarm, shipped_alarm
+from glas_wsol.alarm import ALARM, Alarm, shipped_alarm
 from glas_wsol.signals import MaskSignals
 
 USUAL = {"scale": 1.0, "crop_size": 192, "epochs": 3}
@@ -132,35 +132,36 @@ def table_of(runs: Sequence[Outcome], scores: Sequence[float], judge: Alarm, asi
     """A Markdown table of runs, and how the scores part failed from good ones."""
     columns = [*COLUMNS, "failed", "score", "verdict"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for one, score in zip(runs, scores, strict=True):
+    verdicts = [judge.verdict(score).split(":")[0] for score in scores]
+    for one, score, said in zip(runs, scores, verdicts, strict=True):
         s = one.signals
         figures = f"{s.information:.2f} | {s.margin:.3f} | {s.margin_error:.3f}"
         figures += f" | {s.compactness:.3f} | {s.agreement:.3f} | {s.kept:.2f}"
         masks = f"{100 * one.f1_foreground:.1f} | {100 * one.f1_background:.1f} | {100 * one.error:.1f}"
         failed = ("yes" if one.failed else "") + (", near" if one.between else "") + (", aside" * is_aside(one, aside))
-        said = judge.verdict(score).split(":")[0]
         lines.append(f"| {one.name} | {figures} | {masks} | {failed.strip(', ')} | {score:.2f} | {said} |")
-    clear = [is_example(one, aside) for one in runs]
-    for what, chosen in (("All", [True] * len(runs)), ("Without those near 65 and those set aside", clear)):
-        lines += parted(what, [one for one, use in zip(runs, chosen, strict=True) if use], np.array(scores)[chosen])
+    judged = list(zip(runs, scores, verdicts, strict=True))
+    lines += parted("All", judged)
+    clear = [each for each in judged if is_example(each[0], aside)]
+    lines += parted("Without those near 65 and those set aside", clear)
     return "\n".join(lines)
 
 
-def parted(what: str, runs: Sequence[Outcome], scores: np.ndarray) -> Iterator[str]:
+def parted(what: str, judged: Sequence[tuple[Outcome, float, str]]) -> Iterator[str]:
     """How the scores, and each signal alone, part failed runs from good ones."""
-    failed = np.array([one.failed for one in runs])
-    if not 0 < failed.sum() < len(runs):
+    failed = [one.failed for one, *_ in judged]
+    if not 0 < sum(failed) < len(failed):
         return
-    truth = torch.from_numpy(failed)
-    area = compute_roc_auc(torch.from_numpy(scores), truth)
-    yield f"\n{what}: {failed.sum()} of {len(runs)} runs failed. Area under the ROC curve of the score: {area:.3f}."
+    truth = torch.tensor(failed)
+    area = compute_roc_auc(torch.tensor([score for _, score, _ in judged]), truth)
+    yield f"\n{what}: {sum(failed)} of {len(failed)} runs failed. Area under the ROC curve of the score: {area:.3f}."
     for name in ("information", "margin", "compactness", "agreement"):
-        alone = compute_roc_auc(torch.tensor([-getattr(one.signals, name) for one in runs]), truth)
+        alone = compute_roc_auc(torch.tensor([-getattr(one.signals, name) for one, *_ in judged]), truth)
         yield f"Of {name} alone: {alone:.3f}."
-    for words, among in (("failed", failed), ("other", ~failed)):
-        alarmed, calm = (scores[among] > 1 - SURE).sum(), (scores[among] < SURE).sum()
-        doubted = among.sum() - alarmed - calm
-        yield f"Of the {among.sum()} {words} runs: ALARM {alarmed}, doubtful {doubted}, no alarm {calm}."
+    for words, which in (("failed", True), ("other", False)):
+        said = Counter(verdict for one, _, verdict in judged if one.failed is which)
+        counts = ", ".join(f"{verdict} {said[verdict]}" for verdict in ("ALARM", "doubtful", "no alarm"))
+        yield f"Of the {said.total()} {words} runs: {counts}."
 
 
 def is_aside(one: Outcome, aside: Sequence[str]) -> bool:

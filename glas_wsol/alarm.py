@@ -25,18 +25,16 @@ from glas_wsol.networks.folding import fold_batch_norm
 from glas_wsol.signals import MaskSignals, mask_signals
 from glas_wsol.writers.atomic import atomic_write
 
-__all__ = ["ALARM", "SURE", "Alarm", "judge_run", "shipped_alarm"]
+__all__ = ["ALARM", "Alarm", "judge_run", "shipped_alarm"]
 
 logger = logging.getLogger(__name__)
 
 ALARM = "alarm"
 """Entry of ``model.json``."""
 
-SURE = 0.2
-"""A score below it is no alarm, one above 1 minus it an alarm."""
-
 _FILE = "alarm.json"
 _ENOUGH = 200  # images: signals are means, and all images are held in memory while the features are looked at
+_SURE = 0.2  # below it no alarm, above 1 minus it an alarm
 _COMPACT = 0.15  # what is more compact than that is not for that more likely a gland
 
 
@@ -103,9 +101,9 @@ class Alarm:
         Args:
             score: of :meth:`score`.
         """
-        if score < SURE:
+        if score < _SURE:
             return "no alarm"
-        return "ALARM: these masks should not be trusted" if score > 1 - SURE else "doubtful: look at the masks first"
+        return "ALARM: these masks should not be trusted" if score > 1 - _SURE else "doubtful: look at the masks first"
 
 
 def shipped_alarm() -> Alarm:
@@ -158,7 +156,7 @@ def judge_run(
         found = {"score": score, "verdict": alarm.verdict(score), "signals": asdict(signals)}
         with atomic_write(Path(checkpoint).with_suffix(".json"), "w") as file:
             file.write(json.dumps({**card, ALARM: found}, indent=4) + "\n")
-        level = logging.INFO if score < SURE else logging.WARNING
+        level = logging.INFO if score < _SURE else logging.WARNING
         logger.log(level, "%s (probability of failure %.2f, judged without any outline)", found["verdict"], score)
         return found
 

@@ -185,8 +185,7 @@ def _decode(
         raise ImageFileError("no permission to read the file", path, "make it readable") from error
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):  # no fault of the file
-            fix = FIX_FILES
-            raise GlasWsolError("too many open files", path, fix) from error
+            raise GlasWsolError("too many open files", path, FIX_FILES) from error
         raise ImageFileError(f"cannot be decoded ({error})", path, "export or copy the file again") from error
     except Exception as error:  # a damaged file can raise nearly anything inside a decoder
         raise ImageFileError(f"cannot be decoded ({error})", path, "export or copy the file again") from error
