@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from monai.bundle import ConfigWorkflow
-from timing import Goal, machine, print_goals, print_table, ratio, round_robin, spread
+from timing import compared, machine, print_goals, print_table, ratio, round_robin, spread
 
 CONFIGS = Path(__file__).resolve().parents[1] / "bundles" / "glas_minmax_entropy" / "configs"
 
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(machine(arguments.device))
     print_table(["of a mini-batch", "ms (range)"], [["loading", spread(rows[0])], ["training step", spread(rows[1])]])
     print(f"loading / step: {100 * share:.1f} %")
-    print_goals([Goal("loading / training step", share, 0.03)])
+    print_goals([compared("loading / training step", *rows, 0.03)])
     return 0
 
 

@@ -27,7 +27,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 from PIL import Image
 from steps import DECAYING, Step, make_network, plain_step, training_step
-from timing import Goal, machine, print_goals, print_table, ratio, round_robin, spread
+from timing import Goal, compared, machine, print_goals, print_table, ratio, round_robin, spread
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -74,11 +74,10 @@ def measure_steps(steps: Sequence[Step], device: str, rounds: int) -> list[Goal]
             ]
         )
     print_table(["step", "forwards", "ms (range)", "ratio to plain", "ratio / floor", "peak GiB"], rows)
-    ours = ratio(times[1], times[0]) / steps[1].model
     return [
         Goal("ours, bf16: ms", 1000 * median(times[1]), 72),
-        Goal("naive float32 / ours bf16", ratio(times[3], times[1]), 2, at_least=True),
-        Goal("ours / floor", ours, 1.15),
+        compared("naive float32 / ours bf16", times[3], times[1], 2, at_least=True),
+        compared("ours / floor", times[1], times[0], 1.15, per=steps[1].model),
     ]
 
 

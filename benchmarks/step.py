@@ -21,7 +21,7 @@ import torch
 from memory import peak as counted_peak
 from memory import without_values
 from steps import DECAYING, Step, make_network, plain_step, training_step
-from timing import Goal, machine, print_goals, print_table, ratio, round_robin, spread
+from timing import Goal, compared, machine, print_goals, print_table, ratio, round_robin, spread
 
 
 def variants(trunk: str, size: int, batch_size: int, device: str) -> list[Step]:
@@ -56,7 +56,7 @@ def variants(trunk: str, size: int, batch_size: int, device: str) -> list[Step]:
             training_step("5 passes, trust decays, bf16, channels last", last, batch, 5, decaying, amp=True),
         ]
         compiled = make_network(trunk, device).to(memory_format=torch.channels_last)
-        compiled.trunk.compile()
+        compiled.trunk.stages.compile()
         steps.append(training_step("the same compiled, all trusted", compiled, batch, 5, always, amp=True))
     return steps
 
@@ -82,11 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         peaks = [_peak_of_gpu(step) for step in steps]
     else:
         peaks = _counted_peaks(steps, arguments.trunk, arguments.size, arguments.batch)
-    rows, ratios = [], {}
+    rows = []
     for step, taken, peak in zip(steps, times, peaks, strict=True):
-        ratios[step.name] = ratio(taken, times[0])
-        row = [step.name, f"{step.forwards():.2f}", f"{step.model:.2f}", spread(taken), f"{ratios[step.name]:.2f}"]
-        row += [f"{1024 * peak:.1f}", f"{peak / peaks[0]:.3f}", f"{100 * step.model / ratios[step.name]:.0f} %"]
+        found = ratio(taken, times[0])
+        row = [step.name, f"{step.forwards():.2f}", f"{step.model:.2f}", spread(taken), f"{found:.2f}"]
+        row += [f"{1024 * peak:.1f}", f"{peak / peaks[0]:.3f}", f"{100 * step.model / found:.0f} %"]
         rows.append(row)
     print(f"{arguments.trunk}, {arguments.size} px, batch {arguments.batch}; median of {arguments.rounds}")
     print(machine(arguments.device))
@@ -94,10 +94,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     allowed = 1.05 if arguments.device == "cpu" else 1.15
     named = {step.name: number for number, step in enumerate(steps)}
     ours = [name for name in _OURS if name in named]
-    goals = [Goal(f"{name}: time / floor", ratios[name] / steps[named[name]].model, allowed) for name in ours]
+    goals = [
+        compared(f"{name}: time / floor", times[named[name]], times[0], allowed, per=steps[named[name]].model)
+        for name in ours
+    ]
     if set(_PAIR) <= named.keys():
         alive, full = (times[named[name]] for name in _PAIR)
-        goals.append(Goal("trust decays: time on alive samples only / on all", ratio(alive, full), 0.75))
+        goals.append(compared("trust decays: time on alive samples only / on all", alive, full, 0.75))
     if ours:
         most = max(peaks[named[name]] for name in ours)
         goals.append(Goal("largest peak of these / of plain classification", most / peaks[0], 1.05))

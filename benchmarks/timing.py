@@ -10,14 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import torch
+from scipy.stats import quantile_test
 from tqdm import tqdm
 
-__all__ = ["Goal", "machine", "print_goals", "print_table", "ratio", "round_robin", "spread"]
+__all__ = ["Goal", "compared", "machine", "print_goals", "print_table", "ratio", "round_robin", "spread"]
 
 
 def round_robin(runs: Sequence[Callable[[], object]], rounds: int, device: str, warm_up: int = 1) -> list[list[float]]:
     """Call each in turn, again and again: what disturbs the machine disturbs all of them.
+
+    Each round has another order, so that none always comes after the same one, in whose leavings of caches and memory
+    it would run.
 
     Args:
         runs: what to measure.
@@ -29,11 +34,12 @@ def round_robin(runs: Sequence[Callable[[], object]], rounds: int, device: str, 
         Seconds: for each of ``runs``, one per round.
     """
     taken: list[list[float]] = [[] for _ in runs]
+    drawn = np.random.default_rng(0)
     for number in tqdm(range(warm_up + rounds), "rounds"):
-        for times, run in zip(taken, runs, strict=True):
-            seconds = _on_gpu(run) if device == "cuda" else _on_cpu(run)
+        for one in drawn.permutation(len(runs)):
+            seconds = _on_gpu(runs[one]) if device == "cuda" else _on_cpu(runs[one])
             if number >= warm_up:
-                times.append(seconds)
+                taken[one].append(seconds)
     return taken
 
 
@@ -73,12 +79,14 @@ class Goal:
         found: the figure; None where it could not be measured.
         limit: what it should be at most.
         at_least: whether it should be at least that instead.
+        interval: in which the figure lies with 95 % confidence; None where it was counted, or rounds are too few.
     """
 
     name: str
     found: float | None
     limit: float
     at_least: bool = False
+    interval: tuple[float, float] | None = None
 
     @property
     def met(self) -> bool | None:
@@ -88,18 +96,36 @@ class Goal:
         return self.found >= self.limit if self.at_least else self.found <= self.limit
 
 
+def compared(
+    name: str, times: Sequence[float], others: Sequence[float], limit: float, at_least: bool = False, per: float = 1.0
+) -> Goal:
+    """What a ratio should be, beside what it is, with the interval of its median.
+
+    Args:
+        name: see :class:`Goal`.
+        times: of each round, from :func:`round_robin`.
+        others: of the same rounds.
+        limit: see :class:`Goal`.
+        at_least: see :class:`Goal`.
+        per: the ratio is divided by this.
+    """
+    ratios = [one / other / per for one, other in zip(times, others, strict=True)]
+    low, high = quantile_test(ratios, p=0.5).confidence_interval(0.95)  # of order statistics; NaN below six rounds
+    return Goal(name, median(ratios), limit, at_least, (float(low), float(high)) if low == low else None)
+
+
 def print_goals(goals: Sequence[Goal]) -> None:
     """Print Markdown: each goal beside its figure, and whether it was met."""
     words = {None: "not measured", True: "yes", False: "NO"}
-    rows = [
-        [g.name, f"{'at least' if g.at_least else 'at most'} {g.limit:g}", _figure(g.found), words[g.met]]
-        for g in goals
-    ]
+    rows = [[g.name, f"{'at least' if g.at_least else 'at most'} {g.limit:g}", _figure(g), words[g.met]] for g in goals]
     print_table(["goal", "asked", "found", "met"], rows)
 
 
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _figure(goal: Goal) -> str:
+    if goal.found is None:
+        return "-"
+    interval = "" if goal.interval is None else f" ({goal.interval[0]:.3f} to {goal.interval[1]:.3f})"
+    return f"{goal.found:.3f}{interval}"
 
 
 def machine(device: str) -> str:

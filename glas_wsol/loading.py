@@ -93,7 +93,7 @@ class Localizer:
             provenance=provenance_of(card, model_digests(checkpoint), views),
             **least,
         )
-        self._to_unit = ScaleIntensityRange(a_min=0, a_max=255, b_min=0.0, b_max=1.0)
+        self._to_unit = ScaleIntensityRange(a_min=0, a_max=255)
         self._max_pixels = settings["max_pixels"]
 
     def __call__(

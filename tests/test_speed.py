@@ -156,6 +156,29 @@ def test_goals_are_told_beside_the_figures(steps, capsys):
     assert timing.ratio([1.0, 4.0, 9.0], [1.0, 2.0, 3.0]) == 2.0
 
 
+def test_a_ratio_comes_with_the_interval_of_its_median(steps, capsys):
+    import timing
+
+    # of nine numbers the second and the eighth bound the median with 1 - 2 (1 + 9) / 2^9 = 96 %
+    times = [5.0, 1.0, 9.0, 3.0, 7.0, 2.0, 8.0, 4.0, 6.0]
+    goal = timing.compared("a", times, [0.5] * 9, 4, per=2.0)
+    assert goal == timing.Goal("a", 5.0, 4, interval=(2.0, 8.0))
+    assert timing.compared("a", [1.0, 2.0, 3.0], [1.0] * 3, 4).interval is None, "too few rounds"
+    timing.print_goals([goal])
+    assert "| a | at most 4 | 5.000 (2.000 to 8.000) | NO |" in capsys.readouterr().out
+
+
+def test_every_round_has_each_once_and_another_order(steps):
+    import timing
+
+    called = []
+    times = timing.round_robin([lambda one=one: called.append(one) for one in range(6)], 8, "cpu", warm_up=1)
+    rounds = [tuple(called[start : start + 6]) for start in range(0, 54, 6)]
+    assert [len(one) for one in times] == [8] * 6
+    assert all(sorted(one) == list(range(6)) for one in rounds)
+    assert len(set(rounds)) == 9
+
+
 def test_the_script_for_a_gpu_runs_on_a_cpu(steps, capsys, monkeypatch):
     # The script silences logs: set to what it is, it is so again after the test.
     monkeypatch.setattr(logging.root.manager, "disable", logging.root.manager.disable)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from glas_wsol.networks.trunks import Trunk
+from glas_wsol.networks.trunks import Stages, Trunk
 
 __all__ = ["fold_batch_norm"]
 
@@ -41,5 +41,5 @@ def fold_batch_norm(network: Network) -> Network:
     for module in list(network.modules()):
         if isinstance(module, Trunk):
             first, *others = (fuse(stage) for stage in module.stages)
-            module.stages = nn.ModuleList([nn.Sequential(_ChannelsLast(), first), *others])
+            module.stages = Stages(nn.Sequential(_ChannelsLast(), first), *others)
     return network.to(memory_format=torch.channels_last)

@@ -44,6 +44,5 @@ def placed(
         raise ConfigError(f"there is no compiler {compiler!r}", "compiler", f"choose of {', '.join(sorted(known))}")
     for module in network.modules():
         if isinstance(module, Trunk):
-            for stage in module.stages:
-                stage.compile(backend=compiler)
+            module.stages.compile(backend=compiler)
     return network

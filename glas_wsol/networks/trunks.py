@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from glas_wsol.errors import ConfigError
 from glas_wsol.networks.weights import fetch, load_strictly, read_state_dict, sha256_of
 
-__all__ = ["TRUNKS", "Trunk", "TrunkSpec", "build_trunk"]
+__all__ = ["TRUNKS", "Stages", "Trunk", "TrunkSpec", "build_trunk"]
 
 # EfficientNet-B0's stages (Tan and Le, 2019) without squeeze-and-excitation: EfficientNet-Lite0.
 _LITE0_STAGES = [
@@ -28,6 +28,31 @@ _LITE0_STAGES = [
     "r4_k5_s22_e6_i112_o192",
     "r1_k3_s11_e6_i192_o320",
 ]
+
+
+class Stages(nn.Sequential):
+    """The stages of a trunk, one after the other, as one module.
+
+    ``torch.compile`` takes it as a whole. Of a plain ``nn.Sequential`` it would take each block by itself, and after
+    eight of other sizes no more.
+    """
+
+    def forward(self, x: Tensor, every: bool) -> list[Tensor]:
+        """Features of the last stage, or of every one.
+
+        Args:
+            x: ``[B, 3, H, W]``, normalised.
+            every: whether those of all stages are kept.
+
+        Returns:
+            ``[B, n, h, w]`` each; of the last stage alone unless ``every``.
+        """
+        features: list[Tensor] = []
+        for stage in self:
+            x = stage(x)
+            if every:
+                features.append(x)
+        return features if every else [x]
 
 
 class Trunk(nn.Module):
@@ -52,7 +77,7 @@ class Trunk(nn.Module):
         weights_sha256: str = "",
     ) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(stages)
+        self.stages = Stages(*stages)
         self.channels = channels
         self.pixel_mean = pixel_mean
         self.pixel_std = pixel_std
@@ -67,9 +92,7 @@ class Trunk(nn.Module):
         Returns:
             ``[B, channels, h, w]`` with ``h``, ``w`` about ``H / 32``, ``W / 32``.
         """
-        for stage in self.stages:
-            x = stage(x)
-        return x
+        return self.stages(x, False)[0]
 
     def stages_of(self, x: Tensor) -> list[Tensor]:
         """Features of every stage, for a decoder.
@@ -80,11 +103,7 @@ class Trunk(nn.Module):
         Returns:
             Five tensors ``[B, n, h, w]``, at strides 2, 4, 8, 16 and 32; the last is that of :meth:`forward`.
         """
-        features: list[Tensor] = []
-        for stage in self.stages:
-            x = stage(x)
-            features.append(x)
-        return features
+        return self.stages(x, True)
 
     @torch.jit.unused
     def stage_channels(self) -> list[int]:

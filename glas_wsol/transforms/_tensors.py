@@ -25,7 +25,7 @@ def require_unit_rgb(image: torch.Tensor, where: str) -> None:
     """
     if image.ndim != 3 or image.shape[0] != 3:
         raise ConfigError(f"an image of shape {tuple(image.shape)}", where, "give RGB images [3, H, W]")
-    fix = "put ScaleIntensityRanged(a_min=0, a_max=255, b_min=0, b_max=1) before it and normalisation after it"
+    fix = "put ScaleIntensityRanged(a_min=0, a_max=255) before it and normalisation after it"
     if not image.is_floating_point():
         raise ConfigError(f"an image of type {image.dtype}", where, fix)
     if image.device.type != "cpu":

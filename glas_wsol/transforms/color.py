@@ -78,50 +78,57 @@ class RandColorJitter(RandomizableTransform):
         image = to_tensor(img)
         if not self._do_transform:
             return image
-        # Planes, for readers lay the channels of a pixel side by side, which costs half as much again.
-        plain = convert_to_tensor(image, track_meta=False).contiguous()
+        # A copy of its own, to be changed in place, and in planes: readers lay the channels of a pixel side by side,
+        # which costs half as much again.
+        plain = convert_to_tensor(image, track_meta=False).clone(memory_format=torch.contiguous_format)
         require_unit_rgb(plain, "RandColorJitter")
         for operation, factor in self.steps:
             plain = _OPERATIONS[operation](plain, factor)
         return convert_to_dst_type(plain, image)[0]
 
 
+# Each may overwrite the image it is given.
+
+
 def _brightness(image: torch.Tensor, factor: float) -> torch.Tensor:
-    return (image * factor).clamp_(0, 1)
+    return image.mul_(factor).clamp_(0, 1)
 
 
 def _contrast(image: torch.Tensor, factor: float) -> torch.Tensor:
-    return _blend(image, _grey(image).mean(), factor)
+    grey = _grey(image).mean()
+    return image.mul_(factor).add_(grey, alpha=1 - factor).clamp_(0, 1)
 
 
 def _saturation(image: torch.Tensor, factor: float) -> torch.Tensor:
-    return _blend(image, _grey(image), factor)
+    grey = _grey(image)
+    return image.mul_(factor).add_(grey, alpha=1 - factor).clamp_(0, 1)
 
 
 def _hue(image: torch.Tensor, turn: float) -> torch.Tensor:
     """Turn the hue (HSV), keeping value and chroma."""
-    value, low = image.amax(0), image.amin(0)
-    r, g, b = image
-    # Which channel is the largest, as zeros and ones: torch.where takes three times as long.
-    red = (value == r).to(image.dtype)
-    green = (value == g).to(image.dtype) * (1 - red)
-    blue, least = 1 - red - green, torch.finfo(image.dtype).tiny
-    # Hue in sixths of a turn; greys get 0, and no chroma to show it.
-    sixths = (red * (g - b) + green * (b - r) + blue * (r - g)).div_((value - low).clamp_(min=least))
-    sixths = sixths.add_(green, alpha=2).add_(blue, alpha=4).add_(6 * turn)
-    sixths = sixths.sub_((sixths / 6).floor_(), alpha=6)  # the remainder, for which torch takes three times as long
+    red, green, blue = image
+    high, low = torch.maximum(green, blue), torch.minimum(green, blue)
+    value, middle = torch.maximum(red, high), torch.minimum(red, high)
+    # The hue in sixths of a turn is |origin + (middle - lowest) / chroma|, with the origin 0 where red is the largest
+    # and -2 or 4 elsewhere, less 6 from green to blue. Ones and zeros by signs: a comparison takes ten times as long.
+    bluer = (blue - green).sign_().clamp_(min=0)
+    unlike_red = (high - red).sign_().clamp_(min=0)
+    origin = bluer.mul_(-6).addcmul_(bluer, unlike_red, value=-2).sub_(unlike_red, alpha=2)
+    part = middle - low
+    lowest = torch.minimum(low, middle, out=low)
+    chroma = value.sub_(lowest)
+    sixths = part.div_(chroma.clamp(min=torch.finfo(image.dtype).tiny)).add_(origin).abs_().add_(6 * turn)
+    sixths.sub_((sixths / 6).floor_(), alpha=6)  # the remainder, for which torch takes three times as long
     # A channel is at its highest within one sixth of its own hue (0, 2, 4), at its lowest beyond two.
-    near_red, near_green, near_blue = (sixths - 3).abs_() - 1, 2 - (sixths - 2).abs_(), 2 - (sixths - 4).abs_()
-    return torch.lerp(low, value, torch.stack([near_red, near_green, near_blue]).clamp_(0, 1)).clamp_(0, 1)
+    torch.sub(sixths, 3, out=image[0]).abs_().sub_(1)
+    torch.sub(sixths, 2, out=image[1]).abs_().neg_().add_(2)
+    torch.sub(sixths, 4, out=image[2]).abs_().neg_().add_(2)
+    return image.clamp_(0, 1).mul_(chroma).add_(lowest).clamp_(0, 1)
 
 
 def _grey(image: torch.Tensor) -> torch.Tensor:
-    r, g, b = image
-    return 0.2989 * r + 0.587 * g + 0.114 * b
-
-
-def _blend(image: torch.Tensor, other: torch.Tensor, factor: float) -> torch.Tensor:
-    return torch.lerp(other, image, factor).clamp_(0, 1)
+    red, green, blue = image
+    return (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
 
 
 _OPERATIONS = (_brightness, _contrast, _saturation, _hue)

@@ -149,8 +149,8 @@ def pipeline(**settings: Any) -> Compose:
 
 def drawn(transform: Compose) -> list[Any]:
     """All that the random transforms have drawn, and how far their generators went."""
-    crop, flip, mirror, turn, _, jitter, stain, affine = transform.transforms[3:]
-    numbers = [one.R.get_state()[1:3] for one in (crop, flip, mirror, turn, jitter, stain, affine)]
+    crop, flip, mirror, turn, _, jitter, stain = transform.transforms[3:]
+    numbers = [one.R.get_state()[1:3] for one in (crop, flip, mirror, turn, jitter, stain)]
     made = [crop.cropper._slices, flip._do_transform, mirror._do_transform, turn._rand_k, jitter.jitter.steps]
     return [made, [(state.tolist(), place) for state, place in numbers]]
 
@@ -171,6 +171,32 @@ def test_on_another_device_the_same_is_drawn_and_nothing_waits_for_it(tiles):
             assert (image.device.type, other.device.type) == ("cpu", "meta")
             seen.append(drawn(here)[0])
     assert any(one != seen[0] for one in seen[1:]), "something is drawn"
+
+
+def test_what_is_kept_is_not_copied_and_never_changed(tiles):
+    def said(item: dict[str, Any]) -> list[Any]:
+        image = item["image"]
+        return [image.as_tensor().clone(), str(image.meta), list(image.applied_operations), item["label"]]
+
+    # every random transform of the recipe, each time
+    always = {"stain_jitter": 1.0, "affine": 1.0, "rotation": 1.0, "vertical_flip": 1.0}
+    kept = SeededCacheDataset(tiles, pipeline(**always), copy_cache=False)
+    copied = SeededCacheDataset(tiles, pipeline(**always))
+    before = [said(item) for item in kept._cache]
+    for epoch in range(3):
+        for data in (kept, copied):
+            data.set_epoch(epoch)
+        for index in range(3):
+            torch.testing.assert_close(image(kept, index), image(copied, index), rtol=0, atol=0)
+    for (pixels, *others), item in zip(before, kept._cache, strict=True):
+        after, *others_after = said(item)
+        assert torch.equal(pixels, after)
+        assert others_after == others
+
+
+def test_an_affine_transform_that_is_never_wanted_is_not_there(tiles):
+    assert [type(one).__name__ for one in pipeline(affine=0.3).transforms[-2:]] == ["RandHEStainJitterd", "RandAffined"]
+    assert type(pipeline().transforms[-1]).__name__ == "RandHEStainJitterd"
 
 
 def test_what_has_no_room_on_the_device_stays_in_memory_and_comes_there_at_last(tiles, monkeypatch):

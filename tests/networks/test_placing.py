@@ -43,12 +43,21 @@ def test_the_gradient_of_a_step_is_the_same(how):
         torch.testing.assert_close(found[name].contiguous(), value, rtol=1e-10, atol=1e-13, msg=name)
 
 
-def test_weights_are_laid_out_and_stages_compiled():
-    network = placed(tiny_network(), torch.device("cpu"), channels_last=True, compiler="eager")
+def test_weights_are_laid_out_and_the_trunk_is_compiled_as_a_whole():
+    compiled: list[int] = []
+
+    def counting(graph: torch.fx.GraphModule, example: Any) -> Any:
+        compiled.append(sum("conv2d" in str(node.target) for node in graph.graph.nodes))
+        return graph.forward
+
+    torch._dynamo.register_backend(counting, "counting")
+    network = placed(tiny_network(), torch.device("cpu"), channels_last=True, compiler="counting")
     kernels = [p for p in network.trunk.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1]
     assert kernels
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
-    assert all(stage._compiled_call_impl is not None for stage in network.trunk.stages)
+    with torch.no_grad():
+        network(torch.rand(2, 3, 64, 96))
+    assert compiled == [5, 5], "all stages at once, for the image and for the shrunk one"
     fold_batch_norm(network)  # evaluation of a model that was trained so
     assert network(torch.rand(1, 3, 64, 96)).shape == (1, 3, 64, 96)
     floor = FixedMaskNetwork("all_ones", num_classes=2)
