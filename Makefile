@@ -47,12 +47,13 @@ table: $(VENV)/installed ## run every row of the tables on synthetic tissue, thr
 	$(PY) -m glas_wsol table comparison --output comparison/tables --oracle
 	$(PY) -m glas_wsol figure comparison --output comparison/figure.png
 
-benchmark: $(VENV)/installed ## time and memory of a step, of a prediction and of loading, beside plain classification (DEVICE=cuda on a GPU)
+benchmark: $(VENV)/installed ## time and memory of a step, of a prediction and of loading, beside plain classification, and with how many threads (DEVICE=cuda on a GPU)
 	$(PY) benchmarks/memory.py
 	$(PY) benchmarks/infer.py --device $(DEVICE)
 	$(PY) benchmarks/infer.py --device $(DEVICE) --trunk efficientnet_lite0
 	$(PY) benchmarks/folder.py --device $(DEVICE)
 	$(PY) benchmarks/data.py --device $(DEVICE)
+	$(if $(filter cpu,$(DEVICE)),$(PY) benchmarks/threads.py)
 	$(if $(filter cuda,$(DEVICE)),$(PY) benchmarks/gpu.py)
 	$(PY) benchmarks/step.py --device $(DEVICE)
 

@@ -128,7 +128,8 @@ def training_step(
     kind = NaiveTrainer if naive else MinMaxEntropyTrainer
     device = batch["image"].device
     fused = device.type == "cuda"
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-5, momentum=0.9, nesterov=True, fused=fused)
+    # So small a learning rate does not move float32: the network's own trust is the same in every round.
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-12, momentum=0.9, nesterov=True, fused=fused)
     trainer = kind(
         device, 1, [batch], network, optimizer, passes=passes, erase_from_epoch=0, decollate=False, **options
     )
@@ -162,7 +163,9 @@ def plain_step(name: str, network: MinMaxEntropyNetwork, batch: dict[str, Tensor
         amp: whether in bfloat16 autocast.
     """
     device = batch["image"].device
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-5, momentum=0.9, nesterov=True, fused=device.type == "cuda")
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=1e-12, momentum=0.9, nesterov=True, fused=device.type == "cuda"
+    )
 
     def run() -> None:
         network.train()

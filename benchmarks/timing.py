@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import torch
 from scipy.stats import quantile_test
 from tqdm import tqdm
@@ -18,35 +18,44 @@ from tqdm import tqdm
 __all__ = ["Goal", "compared", "machine", "print_goals", "print_table", "ratio", "round_robin", "spread"]
 
 
-def round_robin(runs: Sequence[Callable[[], object]], rounds: int, device: str, warm_up: int = 1) -> list[list[float]]:
+def round_robin(
+    runs: Sequence[Callable[[], object]],
+    rounds: int,
+    device: str,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.process_time,
+) -> list[list[float]]:
     """Call each in turn, again and again: what disturbs the machine disturbs all of them.
 
-    Each round has another order, so that none always comes after the same one, in whose leavings of caches and memory
-    it would run.
+    Every other round runs backwards: neighbours stay neighbours, and none always comes after the same one, in whose
+    leavings of caches and memory it would run. None comes after itself: first and last are neighbours too.
 
     Args:
         runs: what to measure.
         rounds: how often each, after the warm-up.
-        device: ``"cpu"``: seconds of processor time of this process; ``"cuda"``: seconds between two events.
+        device: ``"cpu"``: seconds by the clock; ``"cuda"``: seconds between two events.
         warm_up: rounds before those that count.
+        clock: defaults to the processor time of this process, which bears other programs on the machine.
 
     Returns:
         Seconds: for each of ``runs``, one per round.
     """
     taken: list[list[float]] = [[] for _ in runs]
-    drawn = np.random.default_rng(0)
     for number in tqdm(range(warm_up + rounds), "rounds"):
-        for one in drawn.permutation(len(runs)):
-            seconds = _on_gpu(runs[one]) if device == "cuda" else _on_cpu(runs[one])
+        order = range(len(runs))[:: -1 if number % 2 else 1]
+        if len(runs) > 1:
+            runs[order[-1]]()  # not measured
+        for one in order:
+            seconds = _on_gpu(runs[one]) if device == "cuda" else _on_cpu(runs[one], clock)
             if number >= warm_up:
                 taken[one].append(seconds)
     return taken
 
 
-def _on_cpu(run: Callable[[], object]) -> float:
-    start = time.process_time()
+def _on_cpu(run: Callable[[], object], clock: Callable[[], float]) -> float:
+    start = clock()
     run()
-    return time.process_time() - start
+    return clock() - start
 
 
 def _on_gpu(run: Callable[[], object]) -> float:
@@ -111,7 +120,7 @@ def compared(
     """
     ratios = [one / other / per for one, other in zip(times, others, strict=True)]
     low, high = quantile_test(ratios, p=0.5).confidence_interval(0.95)  # of order statistics; NaN below six rounds
-    return Goal(name, median(ratios), limit, at_least, (float(low), float(high)) if low == low else None)
+    return Goal(name, median(ratios), limit, at_least, (float(low), float(high)) if not math.isnan(low) else None)
 
 
 def print_goals(goals: Sequence[Goal]) -> None:

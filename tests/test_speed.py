@@ -132,6 +132,32 @@ def test_the_table_of_predictions(steps, capsys):
     assert "| mask and class / trunk | at most 1.3125 | " in printed
 
 
+def test_the_table_of_threads(steps, capsys, monkeypatch):
+    threads = script("threads")
+    threads.make_network = steps.make_network
+    before, asked = torch.get_num_threads(), []
+    monkeypatch.setattr(
+        torch, "set_num_threads", lambda number, really=torch.set_num_threads: asked.append(really(number) or number)
+    )
+    try:
+        assert threads.main(["--size", "64", "--batch", "4", "--tile", "64", "96", "--most", "2", "--rounds", "1"]) == 0
+    finally:
+        torch.set_num_threads(before)
+        asked.pop()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")][2:]
+    assert [tuple(cell.strip() for cell in line.split("|")[1:3]) for line in lines] == [
+        (what, number)
+        for what in (
+            "step, 64 px, batch 4, planes",
+            "step, 64 px, batch 4, channels last",
+            "prediction, 64 x 96 px, folded",
+        )
+        for number in "12"
+    ]
+    assert {line.split("|")[4].strip() for line in lines if line.split("|")[2].strip() == "1"} == {"1.00"}
+    assert sorted(set(asked)) == [1, 2]
+
+
 def _refined(*args, **kwargs):
     from glas_wsol.networks import RefinedNetwork
     from tests.conftest import tiny_trunk
@@ -168,15 +194,14 @@ def test_a_ratio_comes_with_the_interval_of_its_median(steps, capsys):
     assert "| a | at most 4 | 5.000 (2.000 to 8.000) | NO |" in capsys.readouterr().out
 
 
-def test_every_round_has_each_once_and_another_order(steps):
+def test_every_other_round_runs_backwards(steps):
     import timing
 
     called = []
-    times = timing.round_robin([lambda one=one: called.append(one) for one in range(6)], 8, "cpu", warm_up=1)
-    rounds = [tuple(called[start : start + 6]) for start in range(0, 54, 6)]
-    assert [len(one) for one in times] == [8] * 6
-    assert all(sorted(one) == list(range(6)) for one in rounds)
-    assert len(set(rounds)) == 9
+    times = timing.round_robin([lambda one=one: called.append(one) for one in range(3)], 3, "cpu", warm_up=1)
+    assert [len(one) for one in times] == [3] * 3
+    assert called == [2, 0, 1, 2, 0, 2, 1, 0, 2, 0, 1, 2, 0, 2, 1, 0]
+    assert all(one != other for one, other in pairwise(called)), "none runs in its own leavings"
 
 
 def test_the_script_for_a_gpu_runs_on_a_cpu(steps, capsys, monkeypatch):

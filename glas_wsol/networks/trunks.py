@@ -33,8 +33,8 @@ _LITE0_STAGES = [
 class Stages(nn.Sequential):
     """The stages of a trunk, one after the other, as one module.
 
-    ``torch.compile`` takes it as a whole. Of a plain ``nn.Sequential`` it would take each block by itself, and after
-    eight of other sizes no more.
+    ``torch.compile`` takes it as a whole. Of a plain ``nn.Sequential``, whose forward is torch's own, it takes blocks
+    one by one or nothing, and all blocks of a kind share one limit of eight compilations.
     """
 
     def forward(self, x: Tensor, every: bool) -> list[Tensor]:

@@ -78,9 +78,9 @@ class RandColorJitter(RandomizableTransform):
         image = to_tensor(img)
         if not self._do_transform:
             return image
-        # A copy of its own, to be changed in place, and in planes: readers lay the channels of a pixel side by side,
-        # which costs half as much again.
-        plain = convert_to_tensor(image, track_meta=False).clone(memory_format=torch.contiguous_format)
+        # A copy of its own, to be changed in place, and in planes: a turn, or channels that lie side by side, would
+        # cost half as much again.
+        plain = convert_to_tensor(image, track_meta=False).detach().clone(memory_format=torch.contiguous_format)
         require_unit_rgb(plain, "RandColorJitter")
         for operation, factor in self.steps:
             plain = _OPERATIONS[operation](plain, factor)
@@ -95,13 +95,11 @@ def _brightness(image: torch.Tensor, factor: float) -> torch.Tensor:
 
 
 def _contrast(image: torch.Tensor, factor: float) -> torch.Tensor:
-    grey = _grey(image).mean()
-    return image.mul_(factor).add_(grey, alpha=1 - factor).clamp_(0, 1)
+    return _blend(image, _grey(image).mean(), factor)
 
 
 def _saturation(image: torch.Tensor, factor: float) -> torch.Tensor:
-    grey = _grey(image)
-    return image.mul_(factor).add_(grey, alpha=1 - factor).clamp_(0, 1)
+    return _blend(image, _grey(image), factor)
 
 
 def _hue(image: torch.Tensor, turn: float) -> torch.Tensor:
@@ -109,8 +107,9 @@ def _hue(image: torch.Tensor, turn: float) -> torch.Tensor:
     red, green, blue = image
     high, low = torch.maximum(green, blue), torch.minimum(green, blue)
     value, middle = torch.maximum(red, high), torch.minimum(red, high)
-    # The hue in sixths of a turn is |origin + (middle - lowest) / chroma|, with the origin 0 where red is the largest
-    # and -2 or 4 elsewhere, less 6 from green to blue. Ones and zeros by signs: a comparison takes ten times as long.
+    # The hue in sixths of a turn is |origin + (middle - lowest) / chroma|: the origin is -2 where green is the largest,
+    # 4 where blue is, and where red is, 0, or -6 if blue is above green. Ones and zeros by signs: a comparison takes
+    # ten times as long.
     bluer = (blue - green).sign_().clamp_(min=0)
     unlike_red = (high - red).sign_().clamp_(min=0)
     origin = bluer.mul_(-6).addcmul_(bluer, unlike_red, value=-2).sub_(unlike_red, alpha=2)
@@ -129,6 +128,10 @@ def _hue(image: torch.Tensor, turn: float) -> torch.Tensor:
 def _grey(image: torch.Tensor) -> torch.Tensor:
     red, green, blue = image
     return (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
+
+
+def _blend(image: torch.Tensor, other: torch.Tensor, factor: float) -> torch.Tensor:
+    return image.mul_(factor).add_(other, alpha=1 - factor).clamp_(0, 1)
 
 
 _OPERATIONS = (_brightness, _contrast, _saturation, _hue)

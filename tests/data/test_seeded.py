@@ -176,7 +176,7 @@ def test_on_another_device_the_same_is_drawn_and_nothing_waits_for_it(tiles):
 def test_what_is_kept_is_not_copied_and_never_changed(tiles):
     def said(item: dict[str, Any]) -> list[Any]:
         image = item["image"]
-        return [image.as_tensor().clone(), str(image.meta), list(image.applied_operations), item["label"]]
+        return [image.as_tensor().clone(), str(image.meta), str(image.applied_operations), item["label"]]
 
     # every random transform of the recipe, each time
     always = {"stain_jitter": 1.0, "affine": 1.0, "rotation": 1.0, "vertical_flip": 1.0}

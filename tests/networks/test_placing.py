@@ -21,6 +21,16 @@ from tests.conftest import tiny_network
 CONFIGS = Path(__file__).parents[2] / "bundles" / "glas_minmax_entropy" / "configs"
 
 
+COMPILED: list[int] = []
+
+
+@torch._dynamo.register_backend(name="counting")
+def counting(graph: torch.fx.GraphModule, example: Any) -> Any:
+    """A compiler that compiles nothing, and writes down how many convolutions each graph has."""
+    COMPILED.append(sum("conv2d" in str(node.target) for node in graph.graph.nodes))
+    return graph.forward
+
+
 def gradients(**how: Any) -> dict[str, torch.Tensor]:
     """Of one step with erasing, in float64, on images that are not square."""
     network = placed(tiny_network(batch_norm="frozen", pooling_options={"dropout": 0.0}).double(), "cpu", **how)
@@ -44,20 +54,17 @@ def test_the_gradient_of_a_step_is_the_same(how):
 
 
 def test_weights_are_laid_out_and_the_trunk_is_compiled_as_a_whole():
-    compiled: list[int] = []
-
-    def counting(graph: torch.fx.GraphModule, example: Any) -> Any:
-        compiled.append(sum("conv2d" in str(node.target) for node in graph.graph.nodes))
-        return graph.forward
-
-    torch._dynamo.register_backend(counting, "counting")
+    torch._dynamo.reset()  # it remembers the sizes that other tests gave
+    COMPILED.clear()
     network = placed(tiny_network(), torch.device("cpu"), channels_last=True, compiler="counting")
     kernels = [p for p in network.trunk.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1]
     assert kernels
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
     with torch.no_grad():
         network(torch.rand(2, 3, 64, 96))
-    assert compiled == [5, 5], "all stages at once, for the image and for the shrunk one"
+        assert COMPILED == [5, 5], "all stages at once, for the image and for the shrunk one"
+        network.trunk.stages_of(torch.rand(2, 3, 64, 96))
+    assert COMPILED == [5, 5, 5], "and for a decoder"
     fold_batch_norm(network)  # evaluation of a model that was trained so
     assert network(torch.rand(1, 3, 64, 96)).shape == (1, 3, 64, 96)
     floor = FixedMaskNetwork("all_ones", num_classes=2)

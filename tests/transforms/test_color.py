@@ -56,7 +56,8 @@ def test_each_operation_and_their_order_are_torchvisions(steps):
 @pytest.mark.parametrize("turn", [-0.5, -0.17, 0.0, 0.05, 1 / 3, 0.5])
 def test_the_hue_is_turned_as_colorsys_turns_it(turn):
     levels = torch.tensor([0.0, 0.25, 0.6, 1.0])  # greys, ties of two channels, and every order of three
-    image = torch.cartesian_prod(levels, levels, levels).T.reshape(3, 4, 16).contiguous()
+    image = torch.cartesian_prod(levels, levels, levels).T.reshape(3, 4, 16)
+    image = torch.cat([image, torch.rand(3, 4, 50, generator=torch.Generator().manual_seed(0))], dim=2)
     jitter = RandColorJitter()
     jitter.randomize()
     jitter.steps = ((HUE, turn),)
@@ -89,17 +90,32 @@ def test_zero_strength_leaves_its_operation_out():
     torch.testing.assert_close(RandColorJitter(0, 0, 0, 0)(IMAGE), IMAGE, rtol=0, atol=0)
 
 
-def test_result_stays_in_range_and_the_input_is_untouched():
-    image = torch.rand(3, 9, 14, generator=torch.Generator().manual_seed(1))
-    image[:, 0], image[:, 1], image[:, 2] = 0, 1, 0.5
-    before = image.clone()
+LAYOUTS = {
+    "planes": lambda image: image,
+    "channels side by side": lambda image: image.permute(1, 2, 0).contiguous().permute(2, 0, 1),
+    "crop": lambda image: torch.nn.functional.pad(image, (3, 2, 1, 4))[:, 1:-4, 3:-2],
+    "quarter turn": lambda image: torch.rot90(torch.rot90(image, -1, (1, 2)), 1, (1, 2)),
+    "grey without memory of its own": lambda image: image[:1].expand(3, -1, -1),
+    "with metadata": lambda image: MetaTensor(image.clone()),
+    "array": lambda image: image.numpy().copy(),
+    "with gradients": lambda image: image.clone().requires_grad_(),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_result_stays_in_range_and_the_input_is_untouched(layout):
+    plain = torch.rand(3, 9, 14, generator=torch.Generator().manual_seed(1))
+    plain[:, 0], plain[:, 1], plain[:, 2], plain[1, 3], plain[2, 3] = 0, 1, 0.5, 1 + 1e-6, -1e-6
+    image = LAYOUTS[layout](plain)
+    values = torch.as_tensor(image).detach().clone(memory_format=torch.contiguous_format)
     jitter = RandColorJitter(2, 2, 2, 0.5).set_random_state(3)
     for _ in range(30):
         out = jitter(image)
         assert out.shape == image.shape
         assert float(out.min()) >= 0
         assert float(out.max()) <= 1
-    torch.testing.assert_close(image, before, rtol=0, atol=0)
+        assert torch.equal(torch.as_tensor(out), jitter(values, randomize=False)), "whatever the layout"
+    assert torch.equal(torch.as_tensor(image), values)
 
 
 def test_nearly_grey_pixels_keep_finite_colours():
