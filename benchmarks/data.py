@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from monai.bundle import ConfigWorkflow
-from timing import compared, machine, print_goals, print_table, ratio, round_robin, spread
+from timing import compared, machine, print_goals, print_table, round_robin, spread
 
 CONFIGS = Path(__file__).resolve().parents[1] / "bundles" / "glas_minmax_entropy" / "configs"
 
@@ -65,12 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = round_robin(
             [load, lambda: trainer._iteration(trainer, fixed)], arguments.rounds, arguments.device, warm_up=2
         )
-    share = ratio(*rows)
+    goal = compared("loading / training step", *rows, 0.03)
     print(f"{arguments.config} {' '.join(arguments.set)}; median of {arguments.rounds}")
     print(machine(arguments.device))
     print_table(["of a mini-batch", "ms (range)"], [["loading", spread(rows[0])], ["training step", spread(rows[1])]])
-    print(f"loading / step: {100 * share:.1f} %")
-    print_goals([compared("loading / training step", *rows, 0.03)])
+    print(f"loading / step: {100 * goal.found:.1f} %")
+    print_goals([goal])
     return 0
 
 

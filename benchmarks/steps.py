@@ -105,6 +105,11 @@ def make_network(trunk: str, device: str, batch_norm: str = "frozen", dtype: tor
     return network.to(device=device, dtype=dtype)
 
 
+def _optimizer(network: MinMaxEntropyNetwork, device: torch.device) -> torch.optim.SGD:
+    # So small a learning rate does not move float32: the network's own trust is the same in every round.
+    return torch.optim.SGD(network.parameters(), lr=1e-12, momentum=0.9, nesterov=True, fused=device.type == "cuda")
+
+
 def training_step(
     name: str,
     network: MinMaxEntropyNetwork,
@@ -127,9 +132,7 @@ def training_step(
     """
     kind = NaiveTrainer if naive else MinMaxEntropyTrainer
     device = batch["image"].device
-    fused = device.type == "cuda"
-    # So small a learning rate does not move float32: the network's own trust is the same in every round.
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-12, momentum=0.9, nesterov=True, fused=fused)
+    optimizer = _optimizer(network, device)
     trainer = kind(
         device, 1, [batch], network, optimizer, passes=passes, erase_from_epoch=0, decollate=False, **options
     )
@@ -163,9 +166,7 @@ def plain_step(name: str, network: MinMaxEntropyNetwork, batch: dict[str, Tensor
         amp: whether in bfloat16 autocast.
     """
     device = batch["image"].device
-    optimizer = torch.optim.SGD(
-        network.parameters(), lr=1e-12, momentum=0.9, nesterov=True, fused=device.type == "cuda"
-    )
+    optimizer = _optimizer(network, device)
 
     def run() -> None:
         network.train()
