@@ -24,10 +24,10 @@ import numpy as np
 from sets import CONFIGS, ROOT, add_sets, bundle_run, held_out, sets_of, write_table
 from tqdm import tqdm
 
+from glas_wsol.experiments.tables.comparison import Comparison, Difference
+from glas_wsol.experiments.tables.groups import Row
+from glas_wsol.experiments.tables.runs import Run, find_runs, read_run
 from glas_wsol.metrics.measures import MEASURES
-from glas_wsol.tables.comparison import Comparison, Difference
-from glas_wsol.tables.rows import Row
-from glas_wsol.tables.runs import Run, find_runs, read_run
 
 PAPER, LITE0 = CONFIGS / "paper.json", ROOT / "configs" / "trunks" / "efficientnet_lite0.json"
 LIGHT, SGD = ROOT / "configs" / "data" / "light.json", ROOT / "benchmarks" / "ablations" / "sgd.json"

@@ -33,9 +33,9 @@ from monai.metrics import compute_roc_auc
 from sets import CONFIGS, add_sets, bundle_run, held_out, sets_of, write_table
 from tqdm import tqdm
 
-from glas_wsol import alarm
-from glas_wsol.alarm import ALARM, Alarm, shipped_alarm
-from glas_wsol.signals import MaskSignals
+from glas_wsol.failure_detection import alarm
+from glas_wsol.failure_detection.alarm import ALARM, Alarm, shipped_alarm
+from glas_wsol.failure_detection.signals import MaskSignals
 
 USUAL = {"scale": 1.0, "crop_size": 192, "epochs": 3}
 HARDLY = {"scale": 1.0, "crop_size": 192, "epochs": 1}

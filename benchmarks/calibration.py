@@ -21,11 +21,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import softmax
 
-from glas_wsol.calibration import fit_temperature
+from glas_wsol.experiments.tables.runs import find_runs, read_run
 from glas_wsol.metrics.calibration import class_reliability, mask_reliability
 from glas_wsol.metrics.measures import MEASURES
-from glas_wsol.tables.runs import find_runs, read_run
-from glas_wsol.writers.reliability import draw_reliability
+from glas_wsol.metrics.temperature import fit_temperature
+from glas_wsol.visualize.reliability_diagram import draw_reliability
 
 
 class Answers(NamedTuple):

@@ -24,10 +24,10 @@ from scipy import ndimage
 from scipy.signal import fftconvolve
 from skimage import data as pictures
 
-from glas_wsol.data.phantom_bird_drawing import draw_bird
-from glas_wsol.data.phantom_bird_plumage import SPECIES
-from glas_wsol.data.phantom_tissue import tissue_tile
-from glas_wsol.evidence import missing_evidence
+from glas_wsol.data.phantom.bird_drawing import draw_bird
+from glas_wsol.data.phantom.bird_plumage import SPECIES
+from glas_wsol.data.phantom.tissue import tissue_tile
+from glas_wsol.results.tissue import missing_evidence
 from glas_wsol.transforms import read_rgb
 
 Picture = np.ndarray  # [H, W, 3] uint8

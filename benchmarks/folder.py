@@ -27,7 +27,7 @@ from PIL import Image
 from timing import machine, print_table, spread
 from tqdm import tqdm
 
-from glas_wsol.data.phantom_tissue import tissue_tile
+from glas_wsol.data.phantom.tissue import tissue_tile
 from glas_wsol.handlers import write_model
 from glas_wsol.networks import MinMaxEntropyNetwork, RefinedNetwork
 

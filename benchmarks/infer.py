@@ -21,8 +21,8 @@ from steps import make_network
 from timing import Goal, compared, machine, print_goals, print_table, ratio, round_robin, spread
 from torch import Tensor, nn
 
+from glas_wsol.inferers.class_scores import predict_with_scores
 from glas_wsol.networks import RefinedNetwork, fold_batch_norm
-from glas_wsol.opinions import consult
 
 Run = Callable[[], object]
 
@@ -93,7 +93,7 @@ def runs(trunk: str, size: Sequence[int], batch: int, device: str) -> dict[str, 
     def asked(of: nn.Module, what: str) -> Run:
         @torch.inference_mode()
         def run() -> object:
-            return consult(of, image, what)
+            return predict_with_scores(of, image, what)
 
         return run
 

@@ -43,7 +43,7 @@ def measure(count: int, size: tuple[int, int], trunk: str) -> list[float]:
     from monai.bundle import ConfigWorkflow
     from PIL import Image
 
-    from glas_wsol.data.phantom_tissue import tissue_tile
+    from glas_wsol.data.phantom.tissue import tissue_tile
     from glas_wsol.handlers import write_model
     from glas_wsol.networks import build_network
     from glas_wsol.writers.formats import FORMATS

@@ -166,7 +166,7 @@ def versions() -> str:
 
 def write(parts: Sequence[Told], how: str) -> None:
     """Write the whole table, and the summary into the document."""
-    from glas_wsol.writers.atomic import atomic_write
+    from glas_wsol.utils.atomic_files import atomic_write
 
     ended = "Everything ended as it must."
     if not all(part.good for part in parts):

@@ -18,7 +18,7 @@ from places import give_up_rights
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "bundles" / "glas_minmax_entropy" / "configs"
-_IMPORTS = ["monai.bundle", "monai.engines", "glas_wsol.ensembles", "glas_wsol.handlers", "glas_wsol.networks"]
+_IMPORTS = ["monai.bundle", "monai.engines", "glas_wsol.bundle.ensembles", "glas_wsol.handlers", "glas_wsol.networks"]
 _IMPORTS += ["glas_wsol.engines", "tensorboard", "torch.utils.tensorboard", "glas_wsol.data.seeded"]
 
 # A training of seconds; everything else is the bundle's own.
@@ -244,7 +244,7 @@ def make_inputs(folder: Path, count: int, seed: int) -> dict[str, Any]:
     import numpy as np
     from PIL import Image
 
-    from glas_wsol.data.phantom_tissue import tissue_tile
+    from glas_wsol.data.phantom.tissue import tissue_tile
     from glas_wsol.handlers import write_model
     from glas_wsol.networks import build_network
 
@@ -285,7 +285,7 @@ class Undisturbed:
             self.settings[kind] = make_inputs(self.folder, self.tiles, self.seed)
             Run(self.folder / f"warm_{kind}", self.settings[kind], kind).finish()
         else:
-            from glas_wsol.data.phantom_tissue import write_tissue_phantom
+            from glas_wsol.data.phantom.tissue import write_tissue_phantom
 
             phantom = write_tissue_phantom(self.folder / "phantom", **PHANTOM)
             self.settings[kind] = {**TRAINING, "dataset_dir": str(phantom)}

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from glas_wsol import erasing
-from glas_wsol.engines import MinMaxEntropyTrainer
+from glas_wsol.engines import MinMaxEntropyTrainer, erasing
 from glas_wsol.networks import MinMaxEntropyNetwork
 
 __all__ = ["DECAYING", "NaiveTrainer", "Step", "controlled_trust", "make_network", "plain_step", "training_step"]

@@ -21,8 +21,8 @@ import torch
 from steps import make_network, training_step
 from timing import machine, print_table, ratio, round_robin, spread
 
+from glas_wsol.inferers.class_scores import predict_with_scores
 from glas_wsol.networks import fold_batch_norm
-from glas_wsol.opinions import consult
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     @torch.inference_mode()
     def predict() -> object:
-        return consult(folded, tile)
+        return predict_with_scores(folded, tile)
 
     def with_threads(number: int, run: Callable[[], object]) -> Callable[[], object]:
         def run_so() -> object:

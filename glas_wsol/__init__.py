@@ -43,7 +43,7 @@ def load(
 
     Returns:
         A function of an image: a file, ``[H, W, 3]`` uint8, or a tensor ``[3, H, W]`` in [0, 1]. It returns a
-        :class:`~glas_wsol.localization.Localization`, with the numbers of a run of ``inference.json``.
+        :class:`~glas_wsol.results.localization.Localization`, with the numbers of a run of ``inference.json``.
 
     Raises:
         ConfigError: if a setting does not exist or is out of range, or several models do not fit together.

@@ -11,7 +11,7 @@ from pathlib import Path
 from glas_wsol import __version__
 from glas_wsol.commands import audit, choose, doctor, figure, launch, phantom, predict, prepare, report, study, table
 from glas_wsol.errors import GlasWsolError, OutputError
-from glas_wsol.json_files import RESULTS, read_json
+from glas_wsol.utils.json_files import RESULTS, read_json
 
 __all__ = ["main"]
 
@@ -24,7 +24,7 @@ def _data(arguments: argparse.Namespace) -> None:
 
 def _images(arguments: argparse.Namespace) -> None:
     from glas_wsol.data import load_datalist
-    from glas_wsol.writers.table import write_csv
+    from glas_wsol.utils.csv_files import write_csv
 
     items = load_datalist(arguments.dataset, fold=arguments.fold, seed=arguments.seed).select(arguments.split)
     rows = [{"image": str(Path(item["image"]).resolve())} for item in items]
@@ -33,8 +33,8 @@ def _images(arguments: argparse.Namespace) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    from glas_wsol.handlers.report import summary
-    from glas_wsol.writers.sheet import draw_overview
+    from glas_wsol.handlers.evaluation_report import summary
+    from glas_wsol.visualize.overview import draw_overview
 
     run = Path(arguments.run)
     path = run / "evaluation.json"
@@ -66,7 +66,7 @@ def _mean_f1(figures: dict[str, float]) -> float:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from glas_wsol.export import export_bundle
+    from glas_wsol.bundle.export import export_bundle
 
     print(f"exported {export_bundle(arguments.bundle, arguments.output, arguments.model)}")
 

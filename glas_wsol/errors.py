@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import errno
+import unicodedata
 from collections.abc import Sequence
 
-from glas_wsol.causes import FIX_FILES, FIX_ROOM, causes
-from glas_wsol.texts import readable
-
 __all__ = [
+    "FIX_FILES",
+    "FIX_ROOM",
     "ArchiveError",
     "ConfigError",
     "DatalistError",
@@ -20,7 +20,43 @@ __all__ = [
     "OutputError",
     "SplitError",
     "WeightsError",
+    "exception_chain",
+    "readable",
 ]
+
+FIX_ROOM = "choose a folder that can be written and has room"
+"""What to do where a place refuses what is written."""
+
+FIX_FILES = "raise the limit (ulimit -n), or use fewer workers"
+"""What to do where no more files may be opened."""
+
+
+def exception_chain(error: BaseException) -> list[BaseException]:
+    """An exception and what it was raised from or in the handling of, the outermost first.
+
+    Args:
+        error: as caught.
+    """
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return chain
+
+
+_TURNS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def readable(text: str) -> str:
+    r"""A text of a stranger as it may be shown in a terminal.
+
+    What would move the cursor, colour the screen, or turn the order of letters round is spelt out: ``\x1b``.
+
+    Args:
+        text: a file's name, say.
+    """
+    return "".join(repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs") or c in _TURNS else c for c in text)
 
 
 _REFUSALS = {
@@ -56,7 +92,7 @@ class GlasWsolError(Exception):
         Args:
             error: as caught.
         """
-        return next((cause for cause in causes(error) if isinstance(cause, GlasWsolError)), None)
+        return next((cause for cause in exception_chain(error) if isinstance(cause, GlasWsolError)), None)
 
     @staticmethod
     def of_system(error: BaseException) -> GlasWsolError | None:
@@ -65,7 +101,7 @@ class GlasWsolError(Exception):
         Args:
             error: as caught; of what it was caused by the innermost counts.
         """
-        refusals = [one for one in causes(error) if isinstance(one, OSError) and one.errno in _REFUSALS]
+        refusals = [one for one in exception_chain(error) if isinstance(one, OSError) and one.errno in _REFUSALS]
         if not refusals:
             return None
         found = refusals[-1]

@@ -18,17 +18,17 @@ from monai.utils import ensure_tuple
 from torch import Tensor
 
 from glas_wsol.bundle import load_checkpoint, model_card
-from glas_wsol.ensembles import model_digests
+from glas_wsol.bundle.ensembles import model_digests
 from glas_wsol.errors import ConfigError, ImageFileError, WeightsError
-from glas_wsol.json_files import read_json
-from glas_wsol.localization import PRESENCE, THRESHOLD, Localization, LocalizePredictiond
-from glas_wsol.mpp import check_mpp
+from glas_wsol.inferers.class_scores import ClassScoreInferer, presence_of
 from glas_wsol.networks import build_network, fold_batch_norm
-from glas_wsol.opinions import AskingInferer, presence_of
-from glas_wsol.provenance import provenance_of
+from glas_wsol.results.localization import PRESENCE, THRESHOLD, Localization, LocalizePredictiond
+from glas_wsol.results.provenance import provenance_of
 from glas_wsol.transforms import MAX_PIXELS, read_rgb
+from glas_wsol.utils.json_files import read_json
+from glas_wsol.utils.pixel_size import check_mpp
 
-__all__ = ["Localizer", "Place", "load_localizer"]
+__all__ = ["Localizer", "ModelSource", "load_localizer"]
 
 _SAID_BY_CARD = "what model.json says"
 _OF_CARD: Mapping[str, Any] = {"stain": None, "fill_holes": 0, "drop_specks": 0}  # with what it means if it does not
@@ -47,7 +47,7 @@ _FORMS = "give a file, a uint8 array [H, W, 3], or a tensor [3, H, W] in [0, 1]"
 
 
 class Localizer:
-    """A trained model that takes an image and gives a :class:`~glas_wsol.localization.Localization`.
+    """A trained model that takes an image and gives a :class:`~glas_wsol.results.localization.Localization`.
 
     It does what a run of ``inference.json`` does, in the same order and with the same numbers. Made by
     :func:`glas_wsol.load`. One call at a time.
@@ -77,7 +77,7 @@ class Localizer:
         views = {name: settings[name] for name in ("flips", "rotations", "scales")}
         views["scales"] = list(views["scales"])
         scale = card.get("scale", 1.0)
-        self._inferer = AskingInferer(scale, card.get("short_side"), **views, opinions=settings["opinions"])
+        self._inferer = ClassScoreInferer(scale, card.get("short_side"), **views, opinions=settings["opinions"])
         least = {} if settings["min_box_area"] is None else {"min_box_area": settings["min_box_area"]}
         self._several = getattr(self.network, "classes_per_image", "one") == "several"
         self._postprocessing = LocalizePredictiond(
@@ -156,7 +156,7 @@ def load_localizer(
         if name not in (known := [*_OF_CARD, *_DEFAULTS]):
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or known
             raise ConfigError(f"no setting named {name!r}", "glas_wsol.load", f"did you mean {' or '.join(near)}")
-    places = [Place(Path(one)) for one in ensure_tuple(model)]
+    places = [ModelSource(Path(one)) for one in ensure_tuple(model)]
     if not places:
         raise ConfigError("no model", "glas_wsol.load", "name at least one trained model")
     checkpoint = [str(place.checkpoint) for place in places]
@@ -170,7 +170,7 @@ def load_localizer(
     return Localizer(checkpoint, card, {**found, **settings}, torch.device(chosen))
 
 
-class Place:
+class ModelSource:
     """Where a model lies, and what the bundle around it sets; nothing of a bundle's config is executed.
 
     Args:
@@ -220,7 +220,7 @@ class Place:
         return {name: value for name, value in own.items() if name not in ("_target_", "checkpoint")}
 
 
-def _agreed(name: str, places: Sequence[Place]) -> Any:
+def _agreed(name: str, places: Sequence[ModelSource]) -> Any:
     values = [place.setting(name) for place in places]
     if any(value != values[0] for value in values):
         said = " and ".join(repr(value) for value in values)

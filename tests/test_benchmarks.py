@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glas_wsol.alarm import shipped_alarm
-from glas_wsol.data.phantom_tissue import tissue_tile
+from glas_wsol.data.phantom.tissue import tissue_tile
+from glas_wsol.failure_detection.alarm import shipped_alarm
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

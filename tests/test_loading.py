@@ -16,8 +16,8 @@ from PIL import Image
 import glas_wsol
 from glas_wsol.errors import ConfigError, GlasWsolError, ImageFileError, WeightsError
 from glas_wsol.handlers import write_model
+from glas_wsol.inferers.class_scores import Opinions
 from glas_wsol.networks import ClassActivationNetwork, build_network
-from glas_wsol.opinions import Opinions
 from tests.conftest import tiny_network, tiny_trunk
 
 CARD = {"method": "minmax", "trunk": "tiny", "classes": ["benign", "malignant"], "scale": 1.0, "short_side": None}

@@ -26,8 +26,8 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from torch import Tensor
 
 import glas_wsol
-from glas_wsol import erasing
 from glas_wsol.data import load_datalist
+from glas_wsol.engines import erasing
 from glas_wsol.errors import ConfigError, GlasWsolError
 from glas_wsol.networks.maps import evidence_map, resize
 from glas_wsol.transforms import read_rgb

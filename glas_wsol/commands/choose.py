@@ -21,8 +21,8 @@ def register(commands: argparse._SubParsersAction) -> None:
 
 
 def _choose(arguments: argparse.Namespace) -> None:
-    from glas_wsol.choice import candidates, table_of
     from glas_wsol.errors import WeightsError
+    from glas_wsol.failure_detection.model_selection import candidates, table_of
 
     found = candidates(arguments.models)
     if not arguments.best:

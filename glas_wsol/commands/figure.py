@@ -10,15 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glas_wsol.cells import read_cells
 from glas_wsol.errors import ConfigError, ImageFileError, OutputError
+from glas_wsol.utils.csv_cells import read_cells
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from glas_wsol.tables.rows import Group
-    from glas_wsol.tables.runs import Run
-    from glas_wsol.writers.figure import Column, Line
+    from glas_wsol.experiments.tables.groups import Group
+    from glas_wsol.experiments.tables.runs import Run
+    from glas_wsol.visualize.comparison_figure import Column, Line
 
 __all__ = ["choose_images", "register", "spaced"]
 
@@ -45,8 +45,8 @@ def register(commands: argparse._SubParsersAction) -> None:
 def _figure(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from glas_wsol.tables.runs import find_runs, read_run
-    from glas_wsol.writers.figure import check_suffix, draw_figure
+    from glas_wsol.experiments.tables.runs import find_runs, read_run
+    from glas_wsol.visualize.comparison_figure import check_suffix, draw_figure
 
     check_suffix(arguments.output)
     if arguments.count < 1:
@@ -71,7 +71,7 @@ def _figure(arguments: argparse.Namespace) -> None:
 
 def _one_group(runs: Sequence[Run], split: str | None, fold: str | None) -> Group:
     """The runs of one split and fold, of one data set, sorted into methods."""
-    from glas_wsol.tables.rows import group_runs
+    from glas_wsol.experiments.tables.groups import group_runs
 
     for option, wanted, of in (
         ("--split", split, lambda run: run.facts["split"]),
@@ -153,7 +153,7 @@ def spaced(values: Sequence[str], count: int) -> list[str]:
 
 def _line(row: Mapping[str, str], runs: Sequence[Run]) -> Line:
     from glas_wsol.transforms import read_mask, read_rgb
-    from glas_wsol.writers.figure import Line
+    from glas_wsol.visualize.comparison_figure import Line
 
     def region(path: Path, above: float = 0) -> np.ndarray:
         found = read_mask(path) > above
@@ -169,8 +169,8 @@ def _line(row: Mapping[str, str], runs: Sequence[Run]) -> Line:
 
 
 def _columns(group: Group) -> list[Column]:
-    from glas_wsol.published import UNTRAINED
-    from glas_wsol.writers.figure import Column
+    from glas_wsol.experiments.published import UNTRAINED
+    from glas_wsol.visualize.comparison_figure import Column
 
     several = len({row.backbone for row in group.rows if row.backbone}) > 1
     return [

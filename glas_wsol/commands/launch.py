@@ -27,9 +27,9 @@ def register(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from glas_wsol.bundle import look_at_configs, tell_in_one_line
+    from glas_wsol.bundle import install_excepthook, look_at_configs
 
-    tell_in_one_line()
+    install_excepthook()
     look_at_configs(["bundle/__main__.py", "run", *arguments.arguments])
     sys.argv = ["monai.bundle", "run", *arguments.arguments]
     runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)

@@ -31,7 +31,8 @@ def register(commands: argparse._SubParsersAction) -> None:
 
 
 def _phantom(arguments: argparse.Namespace) -> None:
-    from glas_wsol.data import phantom_birds, phantom_tissue
+    from glas_wsol.data.phantom import birds as phantom_birds
+    from glas_wsol.data.phantom import tissue as phantom_tissue
     from glas_wsol.errors import ConfigError
 
     names = ("train", "test", "size", "scale", "confounded", "seed")

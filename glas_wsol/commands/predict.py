@@ -72,13 +72,13 @@ def _predict(arguments: list[str], prog: str) -> None:
     given = _parser(prog).parse_args(arguments[:cut])
     from fire.parser import DefaultParseValue
 
-    from glas_wsol.bundle import tell_in_one_line
+    from glas_wsol.bundle import install_excepthook
+    from glas_wsol.bundle.inference_run import infer, plan_inference
+    from glas_wsol.bundle.overrides import parse_overrides
     from glas_wsol.errors import IncompleteError
-    from glas_wsol.inference import infer, plan_inference
     from glas_wsol.report import write_report
-    from glas_wsol.study.config import parse_overrides
 
-    tell_in_one_line()
+    install_excepthook()
     more = parse_overrides(arguments[cut + 1 :], _INSTEAD)
     settings = _settings(given) | {name: DefaultParseValue(text) for name, text in more.items()}
     run = plan_inference(given.images, given.model, given.output, given.bundle, settings)

@@ -29,7 +29,7 @@ def register(commands: argparse._SubParsersAction) -> None:
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
-    from glas_wsol.data.prepare import prepare
+    from glas_wsol.data.prepare_archive import prepare
     from glas_wsol.errors import ConfigError
 
     if arguments.sha256 and len(arguments.sources) != 1:

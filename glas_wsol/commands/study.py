@@ -61,8 +61,9 @@ def _seed(text: str) -> int:
 def _study(arguments: list[str], prog: str) -> None:
     cut = arguments.index("--") if "--" in arguments else len(arguments)
     given: Any = _parser(prog).parse_args(arguments[:cut])
-    from glas_wsol.study import Request, conduct
-    from glas_wsol.study.config import parse_overrides
+    from glas_wsol.bundle.overrides import parse_overrides
+    from glas_wsol.experiments.study import Request
+    from glas_wsol.experiments.study import run_study as run_study
 
     request = Request(
         output=given.output,
@@ -77,7 +78,7 @@ def _study(arguments: list[str], prog: str) -> None:
     )
     try:
         with _terminated_as_interrupted():
-            conduct(request, jobs=given.jobs, replace=given.replace, dry_run=given.dry_run)
+            run_study(request, jobs=given.jobs, replace=given.replace, dry_run=given.dry_run)
     except KeyboardInterrupt:
         print("interrupted: run the same command again; trainings go on after their last whole epoch", file=sys.stderr)
         raise SystemExit(130) from None

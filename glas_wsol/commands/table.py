@@ -27,9 +27,9 @@ def register(commands: argparse._SubParsersAction) -> None:
 
 
 def _table(arguments: argparse.Namespace) -> None:
+    from glas_wsol.experiments.tables.comparison import Comparison
+    from glas_wsol.experiments.tables.write_tables import make_report
     from glas_wsol.metrics.measures import MEASURES
-    from glas_wsol.tables.comparison import Comparison
-    from glas_wsol.tables.report import make_report
 
     comparison = Comparison(arguments.level)
     report = make_report(arguments.runs, MEASURES, comparison, _line(arguments), arguments.oracle, progress=True)

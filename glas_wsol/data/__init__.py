@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
+from glas_wsol.data.csv_table import table_datalist
 from glas_wsol.data.cub import CUB5_CLASSES, cub_datalist
 from glas_wsol.data.datalist import folder_datalist, images_datalist, load_datalist
 from glas_wsol.data.glas import GLAS_CLASSES, glas_datalist
-from glas_wsol.data.phantom_folder import is_phantom
+from glas_wsol.data.phantom.folder import is_phantom
 from glas_wsol.data.splits import Datalist, Item
-from glas_wsol.data.table import table_datalist
 
 __all__ = [
     "CUB5_CLASSES",

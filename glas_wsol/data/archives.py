@@ -22,9 +22,8 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from glas_wsol.causes import FIX_ROOM
 from glas_wsol.data.files import folded
-from glas_wsol.errors import ArchiveError, OutputError
+from glas_wsol.errors import FIX_ROOM, ArchiveError, OutputError
 from glas_wsol.networks.weights import sha256_of
 
 __all__ = ["Limits", "extract"]

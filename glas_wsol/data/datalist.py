@@ -8,13 +8,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from glas_wsol.data.csv_table import TABLE_NAMES, class_order, image_path, read_rows, table_datalist
 from glas_wsol.data.cub import cub_datalist, find_cub
 from glas_wsol.data.files import IMAGE_SUFFIXES, distinct_names, existing, is_file, natural_key
 from glas_wsol.data.glas import find_glas, glas_datalist
 from glas_wsol.data.splits import SPLIT_WORDS, Datalist, Item, parse_fold, split_by_fold
-from glas_wsol.data.table import TABLE_NAMES, class_order, image_path, read_rows, table_datalist
 from glas_wsol.errors import ConfigError, DatalistError, ImageFileError
-from glas_wsol.labels import is_several
+from glas_wsol.utils.labels import is_several
 
 __all__ = ["Datalist", "Item", "folder_datalist", "images_datalist", "load_datalist"]
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from glas_wsol.data.csv_table import Row, read_rows
 from glas_wsol.data.files import IMAGE_SUFFIXES, existing, is_file, natural_key
 from glas_wsol.data.splits import Datalist, Item, folds_said, parse_fold, split_by_fold
-from glas_wsol.data.table import Row, read_rows
 from glas_wsol.errors import DatalistError, SplitError
 
 __all__ = ["GLAS_CLASSES", "GLAS_VALID", "find_glas", "glas_datalist", "glas_files"]

@@ -13,9 +13,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from glas_wsol.errors import ConfigError, SplitError
-from glas_wsol.labels import multi_hot
-from glas_wsol.texts import readable
+from glas_wsol.errors import ConfigError, SplitError, readable
+from glas_wsol.utils.labels import multi_hot
 
 __all__ = ["FOLDS", "SPLITS", "SPLIT_WORDS", "Datalist", "Item", "folds_said", "parse_fold", "split_by_fold"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from glas_wsol.handlers.checkpoint import RunCheckpoint, write_model
 from glas_wsol.handlers.clock import TrainingClock
-from glas_wsol.handlers.failures import FailureReport
-from glas_wsol.handlers.opinions import RegionOpinions
+from glas_wsol.handlers.draw_reliability import ReliabilityDiagram
+from glas_wsol.handlers.evaluation_report import ClassOpinions, EvaluationReport
+from glas_wsol.handlers.failure_report import FailureReport
 from glas_wsol.handlers.presence import ClassPresence
 from glas_wsol.handlers.record import RunRecord
-from glas_wsol.handlers.reliability import ReliabilityDiagram
-from glas_wsol.handlers.report import ClassOpinions, EvaluationReport
+from glas_wsol.handlers.region_scores import RegionScores
 from glas_wsol.handlers.saver import LocalizationSaver
 from glas_wsol.handlers.shared import SharedTraining
 from glas_wsol.handlers.training import (
@@ -31,7 +31,7 @@ __all__ = [
     "EvaluationReport",
     "FailureReport",
     "LocalizationSaver",
-    "RegionOpinions",
+    "RegionScores",
     "ReliabilityDiagram",
     "RunCheckpoint",
     "RunRecord",

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
-from glas_wsol import distributed
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
 from glas_wsol.handlers.training import EarlyStop
-from glas_wsol.json_files import read_json
 from glas_wsol.networks.weights import sha256_of
-from glas_wsol.settings import as_json, changes, settings_of
-from glas_wsol.writers.atomic import atomic_write, remove_unfinished
-from glas_wsol.writers.lock import claim, release
+from glas_wsol.utils import distributed
+from glas_wsol.utils.atomic_files import atomic_write, remove_unfinished
+from glas_wsol.utils.file_lock import claim, release
+from glas_wsol.utils.json_files import read_json
+from glas_wsol.utils.settings import as_json, changes, settings_of
 
 __all__ = ["RunCheckpoint", "write_model"]
 

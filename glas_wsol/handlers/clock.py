@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
-from glas_wsol import distributed
-from glas_wsol.json_files import read_json
-from glas_wsol.writers.atomic import atomic_write
+from glas_wsol.utils import distributed
+from glas_wsol.utils.atomic_files import atomic_write
+from glas_wsol.utils.json_files import read_json
 
 __all__ = ["TrainingClock", "read_clock"]
 

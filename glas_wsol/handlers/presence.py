@@ -12,9 +12,9 @@ from monai.utils.enums import CommonKeys as Keys
 
 from glas_wsol.errors import ConfigError
 from glas_wsol.inferers import WholeTileInferer
-from glas_wsol.labels import is_several
-from glas_wsol.localization import PRESENCE
-from glas_wsol.opinions import presence_of
+from glas_wsol.inferers.class_scores import presence_of
+from glas_wsol.results.localization import PRESENCE
+from glas_wsol.utils.labels import is_several
 
 __all__ = ["ClassPresence"]
 

@@ -14,13 +14,12 @@ from typing import Any
 import torch
 
 from glas_wsol import __version__
-from glas_wsol.causes import FIX_ROOM
-from glas_wsol.errors import OutputError
-from glas_wsol.json_files import RECORD
+from glas_wsol.errors import FIX_ROOM, OutputError
 from glas_wsol.networks.weights import sha256_of
-from glas_wsol.settings import changes, describe
-from glas_wsol.writers.atomic import atomic_write, remove_unfinished
-from glas_wsol.writers.lock import claim, release
+from glas_wsol.utils.atomic_files import atomic_write, remove_unfinished
+from glas_wsol.utils.file_lock import claim, release
+from glas_wsol.utils.json_files import RECORD
+from glas_wsol.utils.settings import changes, describe
 
 __all__ = ["Entry", "RunRecord"]
 

@@ -14,17 +14,17 @@ from weakref import WeakValueDictionary
 
 from ignite.engine import Engine, Events
 
-from glas_wsol import distributed
-from glas_wsol.cells import read_cells
+from glas_wsol.engines.fault_tolerant_evaluator import PATH, SHA256, Failure, failure_of
 from glas_wsol.errors import ConfigError, ImageFileError, OutputError
 from glas_wsol.handlers.record import RunRecord
-from glas_wsol.localization import Localization
-from glas_wsol.overlap import Background
-from glas_wsol.tolerance import PATH, SHA256, Failure, failure_of
-from glas_wsol.writers.atomic import atomic_write
+from glas_wsol.results.localization import Localization
+from glas_wsol.utils import distributed
+from glas_wsol.utils.atomic_files import atomic_write
+from glas_wsol.utils.background import Background
+from glas_wsol.utils.csv_cells import read_cells
+from glas_wsol.utils.csv_files import write_csv
 from glas_wsol.writers.entries import BOX_COLUMNS, box_rows, entry_of, row_of
 from glas_wsol.writers.formats import FORMATS, OVERLAY, check_formats, write_localization
-from glas_wsol.writers.table import write_csv
 
 __all__ = ["LocalizationSaver"]
 
@@ -50,7 +50,7 @@ class LocalizationSaver:
         overlays: whether to write overlays. Defaults to True.
         provenance: what every entry of the JSON says besides, such as the models' digests; JSON values only.
         record: remembers every finished image; the tables then have those of earlier runs too, all in the order of
-            the record's images. It needs a :class:`~glas_wsol.tolerance.TolerantDataset`. None (default) for none.
+            the record's images. It needs a :class:`~glas_wsol.engines.fault_tolerant_evaluator.TolerantDataset`. None (default) for none.
         formats: names of :data:`~glas_wsol.writers.formats.FORMATS`. Defaults to ``("png",)``.
         rest: whether GeoJSON outlines the undecidable region too. Defaults to False.
         waiting: images that may wait, with their masks, while one is written in a thread and the evaluator goes on.

@@ -11,8 +11,8 @@ from monai.engines.utils import IterationEvents
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from glas_wsol import distributed
 from glas_wsol.errors import ConfigError, NumericalError
+from glas_wsol.utils import distributed
 
 __all__ = ["SharedTraining"]
 

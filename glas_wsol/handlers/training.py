@@ -13,9 +13,9 @@ from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping, ProgressBar
 from monai.utils.enums import CommonKeys as Keys
 
-from glas_wsol import distributed
 from glas_wsol.data.seeded import mix_seeds
 from glas_wsol.errors import ConfigError, NumericalError
+from glas_wsol.utils import distributed
 
 __all__ = [
     "EarlyStop",

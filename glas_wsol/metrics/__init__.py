@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from glas_wsol.metrics.base import MeasureMetric, RowMetric
 from glas_wsol.metrics.bootstrap import bootstrap, interval, redraw, reflect, share_interval
-from glas_wsol.metrics.boxes import BoxAccuracy, MaxBoxAccuracy
+from glas_wsol.metrics.box_accuracy import BoxAccuracy, MaxBoxAccuracy
 from glas_wsol.metrics.calibration import (
     CalibrationError,
     MaskCalibrationError,
@@ -17,7 +17,7 @@ from glas_wsol.metrics.calibration import (
 from glas_wsol.metrics.classification import BalancedError, ClassificationError, CrossEntropy, RocAuc, SelectionScore
 from glas_wsol.metrics.measures import MEASURES, Measure
 from glas_wsol.metrics.objects import ObjectDice, ObjectF1, ObjectHausdorff
-from glas_wsol.metrics.regions import OracleRegionF1, PixelAveragePrecision, RegionF1
+from glas_wsol.metrics.region_scores import OracleRegionF1, PixelAveragePrecision, RegionF1
 
 __all__ = [
     "MEASURES",

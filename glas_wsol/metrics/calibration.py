@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from glas_wsol.calibration import fit_temperature
-from glas_wsol.labels import LEAST_PROBABILITY
 from glas_wsol.metrics.base import MeasureMetric, RowMetric
 from glas_wsol.metrics.bins import BINS, mass_bins, width_bins
 from glas_wsol.metrics.bootstrap import bootstrap, redraw, share_interval
 from glas_wsol.metrics.items import soft_map, true_mask
 from glas_wsol.metrics.measures import MEASURES
+from glas_wsol.metrics.temperature import fit_temperature
+from glas_wsol.utils.labels import LEAST_PROBABILITY
 
 __all__ = [
     "CalibrationError",
@@ -79,7 +79,7 @@ class MaskCalibrationError(MeasureMetric):
 
 
 class Temperature(RowMetric):
-    """What the class scores should be divided by, see :func:`~glas_wsol.calibration.fit_temperature`.
+    """What the class scores should be divided by, see :func:`~glas_wsol.metrics.temperature.fit_temperature`.
 
     Images without probabilities and images that may have several classes are left out; without any it is 1.
     """

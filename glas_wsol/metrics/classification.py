@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.labels import LEAST_PROBABILITY
 from glas_wsol.metrics.base import MeasureMetric, RowMetric
 from glas_wsol.metrics.measures import SEVERAL
+from glas_wsol.utils.labels import LEAST_PROBABILITY
 
 __all__ = ["Answer", "BalancedError", "ClassificationError", "CrossEntropy", "RocAuc", "SelectionScore", "class_of"]
 

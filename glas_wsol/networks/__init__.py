@@ -6,7 +6,7 @@ from __future__ import annotations
 from glas_wsol.networks.attention import AttentionNetwork
 from glas_wsol.networks.base import TileNetwork
 from glas_wsol.networks.cam import ClassActivationNetwork
-from glas_wsol.networks.components import FeatureComponentNetwork
+from glas_wsol.networks.component_network import FeatureComponentNetwork
 from glas_wsol.networks.ensemble import EnsembleNetwork
 from glas_wsol.networks.fixed import FixedMaskNetwork
 from glas_wsol.networks.folding import fold_batch_norm

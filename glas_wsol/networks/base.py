@@ -113,7 +113,7 @@ class TileNetwork(nn.Module):
     Attributes:
         temperature: ``[]``, above 0: class scores are divided by it to become probabilities. 1 in training; in a
             trained model what makes its confidences honest on validation images, see
-            :func:`~glas_wsol.calibration.fit_temperature`.
+            :func:`~glas_wsol.metrics.temperature.fit_temperature`.
         supervision: what it learns from: ``"image labels"``, ``"pixel labels"`` or ``"none"``.
         names_class: whether ``p(class k)`` is an answer; if not, it is 1 / c and no class is to be reported.
         smallest_side: least height and width in px; below it, the trunk has no feature position left.

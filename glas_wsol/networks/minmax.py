@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.labels import LEAST_PROBABILITY, is_several
 from glas_wsol.networks.base import TileNetwork, choose, seeded
 from glas_wsol.networks.head import Head
 from glas_wsol.networks.maps import distribution, evidence_map, normalise, pseudo_threshold, resize
 from glas_wsol.networks.trunks import Trunk
+from glas_wsol.utils.labels import LEAST_PROBABILITY, is_several
 
 __all__ = ["Localized", "MinMaxEntropyNetwork"]
 

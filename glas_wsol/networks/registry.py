@@ -11,7 +11,7 @@ from torch import nn
 from glas_wsol.networks.attention import AttentionNetwork
 from glas_wsol.networks.base import construct
 from glas_wsol.networks.cam import ClassActivationNetwork
-from glas_wsol.networks.components import FeatureComponentNetwork
+from glas_wsol.networks.component_network import FeatureComponentNetwork
 from glas_wsol.networks.ensemble import EnsembleNetwork
 from glas_wsol.networks.fixed import FixedMaskNetwork
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork

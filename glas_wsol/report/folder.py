@@ -13,8 +13,8 @@ from typing import Any
 
 from glas_wsol.errors import OutputError
 from glas_wsol.handlers.clock import read_clock
-from glas_wsol.json_files import RECORD, RESULTS, read_json
 from glas_wsol.report.cases import AGAIN, Case, number, read_cases, read_failures, read_rows
+from glas_wsol.utils.json_files import RECORD, RESULTS, read_json
 
 __all__ = ["Contents", "Series", "read_folder"]
 

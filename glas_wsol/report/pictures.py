@@ -14,7 +14,7 @@ from scipy.ndimage import label as connected_parts
 from scipy.ndimage import uniform_filter
 from skimage.measure import approximate_polygon
 
-from glas_wsol.polygons import Ring, trace_polygons
+from glas_wsol.results.polygons import Ring, trace_polygons
 from glas_wsol.writers.images import draw_mask
 
 __all__ = ["LEAST_BYTES", "Pictures", "draw_pictures", "outline", "to_jpeg"]

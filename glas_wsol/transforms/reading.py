@@ -20,9 +20,8 @@ from monai.data import ImageReader, is_supported_format
 from monai.utils import MetaKeys, ensure_tuple
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
-from glas_wsol.causes import FIX_FILES
 from glas_wsol.dicom import is_dicom, read_dicom_labels, read_dicom_rgb
-from glas_wsol.errors import ConfigError, GlasWsolError, ImageFileError
+from glas_wsol.errors import FIX_FILES, ConfigError, GlasWsolError, ImageFileError
 from glas_wsol.transforms._pixels import to_labels, to_rgb
 
 __all__ = ["MAX_PIXELS", "TileReader", "read_mask", "read_rgb"]

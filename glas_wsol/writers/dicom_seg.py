@@ -20,8 +20,8 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 import glas_wsol
 from glas_wsol.dicom import is_dicom
 from glas_wsol.errors import ConfigError, ImageFileError
-from glas_wsol.localization import Localization
-from glas_wsol.writers.atomic import atomic_write
+from glas_wsol.results.localization import Localization
+from glas_wsol.utils.atomic_files import atomic_write
 
 __all__ = ["require_highdicom", "secondary_capture", "write_dicom_seg"]
 

@@ -9,11 +9,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from glas_wsol.labels import SEPARATOR
-from glas_wsol.localization import Localization
-from glas_wsol.opinions import Opinion
-from glas_wsol.writers.atomic import atomic_write
-from glas_wsol.writers.table import write_csv
+from glas_wsol.inferers.class_scores import Opinion
+from glas_wsol.results.localization import Localization
+from glas_wsol.utils.atomic_files import atomic_write
+from glas_wsol.utils.csv_files import write_csv
+from glas_wsol.utils.labels import SEPARATOR
 
 __all__ = ["BOX_COLUMNS", "box_rows", "entry_of", "row_of", "write_boxes", "write_entry"]
 
@@ -63,7 +63,7 @@ def entry_of(found: Localization) -> dict[str, Any]:
 
     Returns:
         What the table says, the probability of every class, all opinions with their entropies (nats, and normalised to
-        [0, 1]), every box (see :class:`~glas_wsol.boxes.Box`), ``mpp`` (width and height of a pixel in micrometres) and
+        [0, 1]), every box (see :class:`~glas_wsol.results.boxes.Box`), ``mpp`` (width and height of a pixel in micrometres) and
         what it was made with, if known.
     """
     height, width = found.size

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from glas_wsol.errors import ConfigError, OutputError
-from glas_wsol.localization import Localization
+from glas_wsol.results.localization import Localization
 from glas_wsol.writers.dicom_seg import require_highdicom, write_dicom_seg
 from glas_wsol.writers.entries import write_boxes, write_entry
 from glas_wsol.writers.geojson import write_geojson
@@ -125,7 +125,7 @@ def save_localization(
     overlay: bool = True,
     rest: bool = False,
 ) -> list[Path]:
-    """Write one result that no run wrote, see :meth:`~glas_wsol.localization.Localization.save`."""
+    """Write one result that no run wrote, see :meth:`~glas_wsol.results.localization.Localization.save`."""
     chosen, folder = check_formats(formats), Path(folder)
     if found.name in ("", ".", "..") or set("/\\\0") & set(found.name):
         fix = "give it the name that its files are to have"

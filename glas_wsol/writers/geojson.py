@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from glas_wsol.localization import Localization
-from glas_wsol.polygons import MaskPart, mask_parts
-from glas_wsol.writers.atomic import atomic_write
+from glas_wsol.results.localization import Localization
+from glas_wsol.results.polygons import MaskPart, mask_parts
+from glas_wsol.utils.atomic_files import atomic_write
 
 __all__ = ["CLASS_COLORS", "features", "write_geojson"]
 
@@ -60,8 +60,8 @@ def features(found: Localization, *, rest: bool = False) -> Iterator[dict[str, A
     """The parts of the mask as GeoJSON features, those of the decidable region first.
 
     Outlines run along the edges of the pixels, so that a polygon's area is its number of pixels and filling it in
-    gives the mask again; see :func:`~glas_wsol.polygons.trace_polygons` for rings and their sense. A part is as for
-    :attr:`~glas_wsol.localization.Localization.boxes`, with none left out for its size: a Polygon, or a MultiPolygon
+    gives the mask again; see :func:`~glas_wsol.results.polygons.trace_polygons` for rings and their sense. A part is as for
+    :attr:`~glas_wsol.results.localization.Localization.boxes`, with none left out for its size: a Polygon, or a MultiPolygon
     where it hangs together by corners only. Ids depend on the image's name and the part's first pixel alone.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import distance_transform_edt
 
-from glas_wsol.writers.atomic import atomic_write
+from glas_wsol.utils.atomic_files import atomic_write
 
 __all__ = ["draw_mask", "overlay", "text_font", "wrap_text", "write_png"]
 

@@ -8,8 +8,8 @@ from os import PathLike
 import numpy as np
 
 from glas_wsol.errors import OutputError
-from glas_wsol.localization import Localization
-from glas_wsol.opinions import Opinion
+from glas_wsol.inferers.class_scores import Opinion
+from glas_wsol.results.localization import Localization
 from glas_wsol.writers.images import overlay, write_png
 
 __all__ = ["draw_overlay", "write_overlay"]

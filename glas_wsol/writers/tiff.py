@@ -8,8 +8,8 @@ from os import PathLike
 import numpy as np
 import tifffile
 
-from glas_wsol.localization import Localization
-from glas_wsol.writers.atomic import atomic_write
+from glas_wsol.results.localization import Localization
+from glas_wsol.utils.atomic_files import atomic_write
 
 __all__ = ["write_tiff"]
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glas_wsol.export import export_bundle
+from glas_wsol.bundle.export import export_bundle
 from tests.bundles.conftest import BUNDLES, ROOT, config
 from tests.conftest import OFFLINE
 from tests.reliability.conftest import one_line

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigParser
 
+from glas_wsol.bundle.overrides import merged
 from glas_wsol.networks import TRUNKS
-from glas_wsol.study.config import merged
 from tests.bundles.conftest import BUNDLES, ROOT, SMALL, config
 
 FLAT = {

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from glas_wsol.bundle.ensembles import build_ensemble
 from glas_wsol.data import load_datalist
-from glas_wsol.ensembles import build_ensemble
 from glas_wsol.errors import ConfigError
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.networks.weights import read_state_dict, sha256_of

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 import glas_wsol
+from glas_wsol.bundle.export import export_bundle
 from glas_wsol.data import load_datalist
 from glas_wsol.errors import ConfigError
-from glas_wsol.export import export_bundle
-from glas_wsol.localization import Localization
+from glas_wsol.results.localization import Localization
 from glas_wsol.transforms import read_rgb
 from glas_wsol.writers.entries import entry_of
 from tests.bundles.conftest import BUNDLES, ROOT, Run, config, workflow

@@ -17,11 +17,11 @@ from monai.transforms import Compose, LoadImaged, Resize
 from PIL import Image
 
 import glas_wsol
+from glas_wsol.bundle.export import export_bundle
+from glas_wsol.bundle.monai_label import LabelMapd
 from glas_wsol.data import load_datalist
 from glas_wsol.errors import ConfigError
-from glas_wsol.export import export_bundle
-from glas_wsol.labelling import LabelMapd
-from glas_wsol.localization import Localization
+from glas_wsol.results.localization import Localization
 from glas_wsol.transforms import read_rgb
 from tests.bundles.conftest import ROOT, Run
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from ignite.engine import Events
 
-from glas_wsol.data.phantom_tissue import write_tissue_phantom
+from glas_wsol.data.phantom.tissue import write_tissue_phantom
 from glas_wsol.errors import ConfigError, GlasWsolError, OutputError
 from tests.bundles.conftest import BUNDLES, DATA, ROOT, SMALL, config, own_error, workflow
 from tests.conftest import same

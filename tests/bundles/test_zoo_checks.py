@@ -144,7 +144,7 @@ def test_the_exported_onnx_equals_the_eager_network(trained, tmp_path):
 
 
 def test_monai_loads_the_bundle_in_a_users_own_code(trained, tmp_path):
-    from glas_wsol.export import export_bundle
+    from glas_wsol.bundle.export import export_bundle
 
     copy = export_bundle(ROOT / "bundles" / trained.bundle, tmp_path, trained.model)
     network = load(

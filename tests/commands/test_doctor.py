@@ -17,9 +17,9 @@ from PIL import Image
 
 from glas_wsol import doctor
 from glas_wsol.__main__ import main
-from glas_wsol.data.phantom_tissue import write_tissue_phantom
+from glas_wsol.bundle.export import export_bundle
+from glas_wsol.data.phantom.tissue import write_tissue_phantom
 from glas_wsol.doctor import Check, installation
-from glas_wsol.export import export_bundle
 from glas_wsol.handlers import write_model
 from glas_wsol.networks import build_network
 

@@ -45,7 +45,7 @@ def run(folder: Path, items: list[dict], column: int = 5, classes: tuple[str, ..
 def drawn(monkeypatch) -> list:
     """What the writer is given; nothing is drawn."""
     seen: list = []
-    monkeypatch.setattr("glas_wsol.writers.figure.draw_figure", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr("glas_wsol.visualize.comparison_figure.draw_figure", lambda *arguments: seen.append(arguments))
     return seen
 
 

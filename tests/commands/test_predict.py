@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import glas_wsol.inference
+import glas_wsol.bundle.inference_run
 from glas_wsol.__main__ import main
-from glas_wsol.data.phantom_tissue import tissue_tile
+from glas_wsol.bundle.export import export_bundle
+from glas_wsol.bundle.inference_run import Inference, plan_inference
+from glas_wsol.data.phantom.tissue import tissue_tile
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
-from glas_wsol.export import export_bundle
 from glas_wsol.handlers import write_model
-from glas_wsol.inference import Inference, plan_inference
 from glas_wsol.networks import build_network
 
 ROOT = Path(__file__).parents[2]
@@ -116,11 +116,11 @@ def test_only_bad_images_leave_no_report(model, tmp_path, capsys):
 def test_what_is_typed_is_what_is_asked_for(model, tiles, tmp_path, monkeypatch):
     asked: list[Inference] = []
 
-    def made(run: Inference) -> glas_wsol.inference.Results:
+    def made(run: Inference) -> glas_wsol.bundle.inference_run.Results:
         asked.append(run)
-        return glas_wsol.inference.Results(1, 1)
+        return glas_wsol.bundle.inference_run.Results(1, 1)
 
-    monkeypatch.setattr(glas_wsol.inference, "infer", made)
+    monkeypatch.setattr(glas_wsol.bundle.inference_run, "infer", made)
     words = ["--flips", "--rotations", "--scales", "0.75", "1", "--mpp", "0.5", "0.25", "--anew", "--rest"]
     main(["predict", str(tiles), "--model", str(model), str(model.parent), "--output", "O", *words, "--", "--seed=3"])
     main(["predict", str(tiles), "--model", str(model), "--output", "O"])

@@ -16,9 +16,9 @@ from PIL import Image
 from glas_wsol.__main__ import main
 from glas_wsol.data import load_datalist
 from glas_wsol.data.glas import GLAS_VALID
-from glas_wsol.data.phantom_birds import write_bird_phantom
-from glas_wsol.data.phantom_tissue import write_tissue_phantom
-from glas_wsol.data.prepare import DISTRIBUTED, prepare
+from glas_wsol.data.phantom.birds import write_bird_phantom
+from glas_wsol.data.phantom.tissue import write_tissue_phantom
+from glas_wsol.data.prepare_archive import DISTRIBUTED, prepare
 from glas_wsol.errors import ArchiveError, DatalistError, OutputError
 from glas_wsol.networks.weights import sha256_of
 from tests.reliability.conftest import Ended, everything, one_line

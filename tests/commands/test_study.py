@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import glas_wsol.study
+import glas_wsol.experiments.study
 from glas_wsol.commands.study import register
 from glas_wsol.errors import ConfigError
-from glas_wsol.study import Request
+from glas_wsol.experiments.study import Request
 
 
 def run(*arguments: str) -> None:
@@ -25,7 +25,9 @@ def run(*arguments: str) -> None:
 def asked(monkeypatch):
     """What the command asks for, instead of doing it."""
     calls = []
-    monkeypatch.setattr(glas_wsol.study, "conduct", lambda request, **options: calls.append((request, options)))
+    monkeypatch.setattr(
+        glas_wsol.experiments.study, "run_study", lambda request, **options: calls.append((request, options))
+    )
     return calls
 
 
@@ -79,7 +81,7 @@ def test_an_interruption_says_how_to_go_on(request, monkeypatch, capsys, by):
         os.kill(os.getpid(), by)
         pytest.fail("it goes on after the signal")
 
-    monkeypatch.setattr(glas_wsol.study, "conduct", interrupted)
+    monkeypatch.setattr(glas_wsol.experiments.study, "run_study", interrupted)
     usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, usual))
     before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]

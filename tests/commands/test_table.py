@@ -11,8 +11,8 @@ import pytest
 
 from glas_wsol.commands import table
 from glas_wsol.errors import ConfigError, OutputError
-from glas_wsol.tables import comparison
-from tests.tables.conftest import write_run, write_study
+from glas_wsol.experiments.tables import comparison
+from tests.experiments.tables.conftest import write_run, write_study
 
 
 @pytest.fixture(autouse=True)

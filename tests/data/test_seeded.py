@@ -17,8 +17,8 @@ from PIL import Image
 
 from glas_wsol.data import seeded
 from glas_wsol.data.seeded import SeededCacheDataset, mix_seeds
-from glas_wsol.overlap import AheadDataLoader
 from glas_wsol.transforms import RandColorJitterd
+from glas_wsol.utils.background import AheadDataLoader
 
 SIZE = 6
 PAPER = Path(__file__).parents[2] / "bundles" / "glas_minmax_entropy" / "configs" / "paper.json"

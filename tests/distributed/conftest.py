@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from glas_wsol.data.phantom_birds import write_bird_phantom
-from glas_wsol.data.phantom_tissue import write_tissue_phantom
+from glas_wsol.data.phantom.birds import write_bird_phantom
+from glas_wsol.data.phantom.tissue import write_tissue_phantom
 from glas_wsol.networks.trunks import TRUNKS
 from tests.bundles.conftest import NARROW, ROOT, SMALL
 from tests.distributed.ranks import CUB5, GLAS, bundle_runs

@@ -17,13 +17,13 @@ from ignite.engine import Events
 from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 
-from glas_wsol import distributed
 from glas_wsol.engines import MinMaxEntropyTrainer
 from glas_wsol.errors import GlasWsolError
 from glas_wsol.handlers import LocalizationSaver, SharedTraining, StopOnNonFiniteLoss
 from glas_wsol.losses import MinMaxEntropyLoss
 from glas_wsol.networks.trunks import TRUNKS
-from glas_wsol.seeds import UNSURE, PartialCrossEntropy
+from glas_wsol.pseudo_labels.seeds import IGNORE, PartialCrossEntropy
+from glas_wsol.utils import distributed
 from tests.bundles.conftest import BUNDLES, DATA, NARROW, ROOT, SMALL, config, workflow
 from tests.conftest import tiny_network
 
@@ -95,7 +95,7 @@ def seeds_gradient() -> Tensor:
     """Of the second stage's loss, where one process has many seeds, and none of one side."""
     generator = torch.Generator().manual_seed(2)
     image = torch.randn(4, 3, 16, 24, generator=generator, dtype=torch.float64)
-    seeds = torch.full((4, 1, 16, 24), UNSURE)
+    seeds = torch.full((4, 1, 16, 24), IGNORE)
     seeds[0, :, :9, :7], seeds[2, :, 3:, 5:] = 200, 131  # the first process: R+ alone
     seeds[1, :, 2:4, :5], seeds[3, :, 9:, :20], seeds[3, :, 0, 0] = 10, 90, 255
     weight = nn.Parameter(torch.ones(1, 3, 1, 1, dtype=torch.float64))

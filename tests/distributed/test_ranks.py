@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from glas_wsol import distributed
 from glas_wsol.errors import ConfigError
 from glas_wsol.handlers.clock import read_clock
 from glas_wsol.transforms import read_mask
+from glas_wsol.utils import distributed
 from tests.bundles.conftest import BUNDLES, config
 from tests.conftest import same
 from tests.distributed.ranks import CASES, seeds_gradient, step_of
@@ -166,7 +166,7 @@ def test_the_overlays_are_the_same_in_both_bundles_and_begin_and_end_the_group()
     for name in ("multi_gpu_train", "multi_gpu_evaluate"):
         one, other = (json.loads(Path(config(bundle, name)).read_text()) for bundle in BUNDLES)
         assert one == other
-        assert one["finalize"] == [{"_target_": "glas_wsol.distributed.end"}]
+        assert one["finalize"] == [{"_target_": "glas_wsol.utils.distributed.end"}]
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(monkeypatch):

@@ -12,8 +12,8 @@ import pytest
 import torch
 from ignite.engine import Events
 
-from glas_wsol.localization import Localization
 from glas_wsol.metrics import ClassificationError
+from glas_wsol.results.localization import Localization
 from tests.metrics.conftest import evaluate
 
 CLASSES = ("benign", "malignant")

@@ -10,8 +10,8 @@ from monai.engines import SupervisedEvaluator
 from glas_wsol.errors import ConfigError
 from glas_wsol.handlers import ClassPresence
 from glas_wsol.inferers import WholeTileInferer
+from glas_wsol.inferers.class_scores import ClassScoreInferer
 from glas_wsol.networks import ClassActivationNetwork, EnsembleNetwork, FixedMaskNetwork
-from glas_wsol.opinions import AskingInferer
 from tests.conftest import tiny_network, tiny_trunk
 
 IMAGE = torch.rand(2, 3, 70, 101, generator=torch.Generator().manual_seed(0))
@@ -82,7 +82,7 @@ def test_labels_of_the_other_kind_are_refused_in_one_line():
 def test_where_m_alone_is_asked_the_presence_is_what_it_says_and_c_is_not_run(monkeypatch):
     network = several()
     monkeypatch.setattr(type(network), "classify", lambda *_: pytest.fail("C was run"))
-    inferer = AskingInferer(0.5, flips="horizontal", opinions="localizer")
+    inferer = ClassScoreInferer(0.5, flips="horizontal", opinions="localizer")
     found = output_of(network, inferer)["presence"]
     expected = []
     for image in (IMAGE, IMAGE.flip(-1)):

@@ -14,7 +14,7 @@ from monai.engines import SupervisedEvaluator
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
-from glas_wsol.localization import Localization
+from glas_wsol.results.localization import Localization
 
 
 def evaluate(

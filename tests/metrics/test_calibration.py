@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from glas_wsol.calibration import fit_temperature
 from glas_wsol.metrics import (
     MEASURES,
     CalibrationError,
@@ -20,8 +19,9 @@ from glas_wsol.metrics import (
     mask_reliability,
 )
 from glas_wsol.metrics.bins import BINS, mass_bins, width_bins
+from glas_wsol.metrics.temperature import fit_temperature
 from tests.metrics.conftest import evaluate, item
-from tests.test_calibration import sampled
+from tests.metrics.test_temperature import sampled
 
 # 27 images in three bins of nine: mean confidences .6, .8 and .95, and a third, all and two thirds of them right.
 ROWS = np.array(

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.localization import LocalizePredictiond
 from glas_wsol.networks import ClassActivationNetwork, Head
 from glas_wsol.networks.explanations import grad_cam, grad_cam_pp
+from glas_wsol.results.localization import LocalizePredictiond
 from tests.conftest import tiny_trunk
 
 POOLINGS = ("average", "max", "lse", "wildcat")

@@ -19,7 +19,7 @@ from glas_wsol.networks import (
     build_network,
 )
 from glas_wsol.networks.decoder import PyramidDecoder
-from glas_wsol.seeds import PartialCrossEntropy
+from glas_wsol.pseudo_labels.seeds import PartialCrossEntropy
 from tests.conftest import tiny_trunk
 
 BASES = {

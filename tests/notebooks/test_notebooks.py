@@ -81,7 +81,7 @@ def test_read_one_result(trained):
 
 @pytest.mark.slow
 def test_compare_methods(tmp_path):
-    # nothing is trained: tests/study does so; every run starts an interpreter
+    # nothing is trained: tests/experiments/study does so; every run starts an interpreter
     rows = ["all_ones", "stain"]
     notebook = execute(NAMES[2], work=str(tmp_path), rows=rows, epochs=1, tiles=10, size=(104, 152))
     said = printed(notebook)

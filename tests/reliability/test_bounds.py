@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from glas_wsol.errors import DatalistError
-from glas_wsol.json_files import read_json
+from glas_wsol.utils.json_files import read_json
 from tests.reliability.bounds import MEGABYTES, SECONDS, Taken, files, measure, measure_all
 from tests.reliability.conftest import tell
 

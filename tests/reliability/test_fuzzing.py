@@ -22,23 +22,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from glas_wsol.boxes import find_boxes
-from glas_wsol.cells import escape_cell, read_cells, unescape_cell
+from glas_wsol.data.csv_table import table_datalist
 from glas_wsol.data.files import distinct_names, folded, natural_key
 from glas_wsol.data.outlines import read_outlines
-from glas_wsol.data.table import table_datalist
 from glas_wsol.errors import GlasWsolError
-from glas_wsol.localization import Localization
 from glas_wsol.metrics.bootstrap import interval
 from glas_wsol.metrics.objects import Correspondence, dice_row, f1_row, hausdorff_row
-from glas_wsol.metrics.regions import OracleRegionF1, PixelAveragePrecision, RegionF1
-from glas_wsol.polygons import mask_parts, trace_polygons
+from glas_wsol.metrics.region_scores import OracleRegionF1, PixelAveragePrecision, RegionF1
+from glas_wsol.results.boxes import find_boxes
+from glas_wsol.results.localization import Localization
+from glas_wsol.results.polygons import mask_parts, trace_polygons
 from glas_wsol.transforms import read_mask
 from glas_wsol.transforms.geometry import crop_back, pad_to_multiple, reflect_pad
 from glas_wsol.transforms.rescaling import Rescale
+from glas_wsol.utils.csv_cells import escape_cell, read_cells, unescape_cell
+from glas_wsol.utils.csv_files import write_csv
 from glas_wsol.writers.geojson import write_geojson
 from glas_wsol.writers.images import write_png
-from glas_wsol.writers.table import write_csv
 from glas_wsol.writers.tiff import write_tiff
 from tests.reliability.conftest import tell
 from tests.reliability.mutations import fuzz

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glas_wsol.cells import unescape_cell
 from glas_wsol.transforms import read_mask, read_rgb, reading
+from glas_wsol.utils.csv_cells import unescape_cell
 from tests.reliability.conftest import CONFIGS, Ended, everything, one_line, rows, run, tell
 from tests.reliability.files import bad_files, bad_places, encoded, good_files, picture
 
@@ -220,7 +220,7 @@ def test_a_fault_of_the_program_is_not_taken_for_one_of_an_image(infer, tmp_path
 
 
 def test_a_disk_that_is_full_stops_the_run(infer, tmp_path, monkeypatch):
-    from glas_wsol.writers import atomic
+    from glas_wsol.utils import atomic_files as atomic
 
     (tmp_path / "in").mkdir()
     for n in range(3):

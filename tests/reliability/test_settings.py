@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from glas_wsol.bundle import refuse_unknown_ids
 from glas_wsol.data import images_datalist, load_datalist
-from glas_wsol.data.phantom_tissue import write_tissue_phantom
+from glas_wsol.data.phantom.tissue import write_tissue_phantom
 from glas_wsol.errors import GlasWsolError
 from glas_wsol.networks import build_network
 from glas_wsol.networks.weights import read_state_dict

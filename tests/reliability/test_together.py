@@ -11,12 +11,12 @@ import pytest
 
 from glas_wsol.__main__ import main
 from glas_wsol.audit import audit
+from glas_wsol.bundle.export import export_bundle
+from glas_wsol.bundle.inference_run import LISTED
 from glas_wsol.errors import GlasWsolError
-from glas_wsol.export import export_bundle
-from glas_wsol.inference import LISTED
-from glas_wsol.json_files import RECORD
 from glas_wsol.report import write_report
-from glas_wsol.writers.lock import claim, release
+from glas_wsol.utils.file_lock import claim, release
+from glas_wsol.utils.json_files import RECORD
 from tests.reliability.conftest import CONFIGS, ROOT, Ended, everything, one_line
 from tests.reliability.files import encoded, picture
 

@@ -14,9 +14,9 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from glas_wsol.handlers import EvaluationReport, LocalizationSaver
+from glas_wsol.inferers.class_scores import Opinion, Opinions
 from glas_wsol.metrics import ClassificationError, RegionF1
-from glas_wsol.opinions import Opinion, Opinions
-from glas_wsol.provenance import Provenance, RunAlarm
+from glas_wsol.results.provenance import Provenance, RunAlarm
 from glas_wsol.writers.images import write_png
 from tests.handlers.conftest import item
 from tests.metrics.conftest import evaluate

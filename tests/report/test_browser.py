@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from glas_wsol.report import write_report
-from glas_wsol.writers.table import write_csv
+from glas_wsol.utils.csv_files import write_csv
 from tests.report.conftest import case, inference
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")

@@ -21,8 +21,8 @@ from glas_wsol.errors import ConfigError, OutputError
 from glas_wsol.report import write_report
 from glas_wsol.report.folder import read_folder
 from glas_wsol.report.pictures import draw_pictures
+from glas_wsol.utils.csv_files import write_csv
 from glas_wsol.writers.images import write_png
-from glas_wsol.writers.table import write_csv
 from tests.report.conftest import Page, case, evaluation, inference, tile, training
 from tests.test_benchmarks import script
 
@@ -236,7 +236,7 @@ def test_a_page_that_breaks_off_leaves_the_earlier_one(tmp_path, monkeypatch):
     def breaks(*_):
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr("glas_wsol.report.rows.draw_pictures", breaks)
+    monkeypatch.setattr("glas_wsol.report.case_rows.draw_pictures", breaks)
     with pytest.raises(RuntimeError, match="power cut"):
         write_report(out)
     assert (out / "report.html").read_bytes() == content
@@ -259,7 +259,7 @@ def test_memory_does_not_grow_with_the_images(tmp_path, monkeypatch):
         taken.append(made.bytes)
         return made
 
-    monkeypatch.setattr("glas_wsol.report.rows.draw_pictures", draw)
+    monkeypatch.setattr("glas_wsol.report.case_rows.draw_pictures", draw)
     tracemalloc.start()
     try:
         path = write_report(out)

@@ -13,12 +13,12 @@ import pytest
 import yaml
 from monai.bundle import ConfigParser
 
-from glas_wsol import bundle
 from glas_wsol.__main__ import main
 from glas_wsol.audit import audit, audit_config, audit_content, plain_data_faults
 from glas_wsol.bundle import look_at_configs, model_card
+from glas_wsol.bundle import startup as bundle
+from glas_wsol.bundle.export import export_bundle
 from glas_wsol.errors import ConfigError
-from glas_wsol.export import export_bundle
 from glas_wsol.handlers import write_model
 from tests.conftest import tiny_network
 from tests.reliability.conftest import tell
@@ -53,7 +53,10 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "another bundle by its bare name": ({"x": {"_target_": "run", "config_file": "x.json"}}, "outside the list"),
     "a command of MONAI": ({"x": {"_target_": "run_cmd", "cmd_list": ["id"]}}, "outside the list"),
     "an archive": ({"x": {"_target_": "extractall", "filepath": "x.zip"}}, "outside the list"),
-    "a child process of this package": ({"x": {"_target_": "glas_wsol.study.conduct.conduct"}}, "outside the list"),
+    "a child process of this package": (
+        {"x": {"_target_": "glas_wsol.experiments.study.run_study.run_study"}},
+        "outside the list",
+    ),
     "an import of this package's own module": ({"x": {"_target_": "glas_wsol.bundle.sys.exit"}}, "belongs to sys"),
     "the bundle's own code": ({"x": {"_target_": "scripts.evil.Net"}}, "outside the list"),
     "a name made of a private one": ({"x": {"_target_": "torch.nn.Module.__init__"}}, "private"),

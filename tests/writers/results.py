@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from glas_wsol.localization import Localization
+from glas_wsol.results.localization import Localization
 from tests.dicoms import rgb
 
 H, W = 33, 58

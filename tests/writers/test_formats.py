@@ -16,12 +16,12 @@ from PIL import Image
 from scipy.ndimage import binary_fill_holes
 
 from glas_wsol.errors import ConfigError, OutputError
-from glas_wsol.opinions import Opinion, Opinions
-from glas_wsol.provenance import Provenance, RunAlarm
+from glas_wsol.inferers.class_scores import Opinion, Opinions
+from glas_wsol.results.provenance import Provenance, RunAlarm
 from glas_wsol.writers.formats import FORMATS, check_formats, write_localization
 from glas_wsol.writers.overlay import draw_overlay
 from tests.dicoms import dicom, rgb, save
-from tests.test_polygons import filled
+from tests.results.test_polygons import filled
 from tests.writers.results import H, W, asymmetric_result
 
 

@@ -12,10 +12,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from glas_wsol.errors import OutputError
-from glas_wsol.localization import Localization
-from glas_wsol.opinions import Opinion, Opinions
+from glas_wsol.inferers.class_scores import Opinion, Opinions
+from glas_wsol.results.localization import Localization
 from glas_wsol.writers.geojson import CLASS_COLORS, features, write_geojson
-from tests.test_polygons import CASES, filled, random_masks
+from tests.results.test_polygons import CASES, filled, random_masks
 
 # RFC 7946, 3.1.6, 3.1.7, 3.2 and 3.3, as far as areas need it, and what QuPath 0.4 and later reads of a feature.
 POSITION = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 3}

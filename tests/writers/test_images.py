@@ -12,7 +12,7 @@ from PIL import Image
 
 from glas_wsol.errors import OutputError
 from glas_wsol.transforms import read_mask, read_rgb
-from glas_wsol.writers.atomic import atomic_write
+from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.writers.images import overlay, write_png
 
 H, W = 60, 97

@@ -1,0 +1,26 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""What the bundles' configs call before and around a run."""
+
+from __future__ import annotations
+
+from glas_wsol.bundle.startup import (
+    install_excepthook,
+    load_checkpoint,
+    look_at_configs,
+    model_card,
+    preflight,
+    refuse_unknown_ids,
+    resolve_dataset,
+    unknown_ids,
+)
+
+__all__ = [
+    "install_excepthook",
+    "load_checkpoint",
+    "look_at_configs",
+    "model_card",
+    "preflight",
+    "refuse_unknown_ids",
+    "resolve_dataset",
+    "unknown_ids",
+]

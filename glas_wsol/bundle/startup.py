@@ -1,0 +1,298 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""What the bundles' configs call before a run: checks, the phantom, what a checkpoint is, errors in one line."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import logging
+import os
+import re
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import monai.bundle
+from monai.bundle import ConfigParser
+from monai.utils import ensure_tuple
+
+from glas_wsol.audit import audit
+from glas_wsol.bundle.excepthook import install_excepthook
+from glas_wsol.bundle.settings_schema import check_settings
+from glas_wsol.data.files import is_file
+from glas_wsol.errors import ConfigError, OutputError, WeightsError
+from glas_wsol.networks.ensemble import EnsembleNetwork, common_card
+from glas_wsol.networks.weights import load_strictly, read_state_dict, sha256_of
+from glas_wsol.utils import distributed
+from glas_wsol.utils.json_files import read_json
+from glas_wsol.utils.settings import as_json, changes, settings_of
+
+__all__ = [
+    "install_excepthook",
+    "load_checkpoint",
+    "look_at_configs",
+    "model_card",
+    "preflight",
+    "refuse_unknown_ids",
+    "resolve_dataset",
+    "unknown_ids",
+]
+
+logger = logging.getLogger(__name__)
+
+
+def preflight(output_dir: str, settings: Mapping[str, Any] | None = None) -> None:
+    """First of what every bundle runs: errors in one line, no unknown override, settings in range, a place to write.
+
+    Args:
+        output_dir: created if absent.
+        settings: flat settings with their values, see :func:`~glas_wsol.bundle.settings_schema.check_settings`.
+
+    Raises:
+        ConfigError: if the command line overrides an id that the config does not have, or a value cannot be.
+        OutputError: if the folder cannot be written.
+    """
+    install_excepthook()
+    # MONAI tries an optional GPU decoder for DICOM whenever pydicom is installed, and says that it is not there.
+    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+    refuse_unknown_ids(sys.argv)
+    look_at_configs(sys.argv)
+    check_settings({"output_dir": output_dir, **(settings or {})})
+    folder = Path(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError("the output folder is a file", folder, "choose another output_dir")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot make the output folder ({error.strerror})", folder, "choose another output_dir"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError("the output folder is read-only", folder, "choose another output_dir")
+
+
+def refuse_unknown_ids(argv: Sequence[str]) -> None:
+    """Refuse an override that MONAI would accept in silence and nothing would read.
+
+    Args:
+        argv: a command line, as in ``sys.argv``; any but ``python -m monai.bundle run ...`` passes.
+
+    Raises:
+        ConfigError: naming the nearest id that exists; or on a switch of MONAI's that cannot work here.
+    """
+    if len(argv) < 2 or Path(argv[0]).parent.name != "bundle" or argv[1] not in ("run", "run_workflow"):
+        return
+    options = dict(_options(argv[2:]))
+    if "args_file" in options:
+        options = {**ConfigParser.load_config_files(_literal(options["args_file"])), **options}
+    files = _literal(options.get("config_file"))
+    if files is None:
+        return
+    parser = ConfigParser()
+    parser.read_config(files)
+    if options.get("tracking") == "mlflow" and "train" in parser:
+        what = "MONAI's own settings for MLflow read the loss from items that no training here makes"
+        raise ConfigError(what, "--tracking mlflow", "give --tracking and the bundle's configs/mlflow.json")
+    for file in _tracking_files(options):
+        parser.update({**ConfigParser.load_config_file(file).get("configs", {}), **parser.get()})
+    own = set(inspect.signature(monai.bundle.run).parameters)
+    for identifier in unknown_ids(parser, [name for name in options if name not in own]):
+        known = sorted(_ids(parser.get()))
+        near = difflib.get_close_matches(identifier, known, n=1, cutoff=0.5)
+        near = near or [name for name in known if "#" not in name]
+        raise ConfigError(f"no setting named {identifier!r}", "command line", f"did you mean {' or '.join(near)}")
+
+
+_LOOKED_AT: set[tuple[str, ...]] = set()
+
+
+def look_at_configs(argv: Sequence[str]) -> None:
+    """Refuse configs that cannot be read; warn, once, where one could run what this package does not know.
+
+    Args:
+        argv: a command line, as in ``sys.argv``; any but ``python -m monai.bundle run ...`` passes.
+
+    Raises:
+        ConfigError: if a config is missing or damaged.
+    """
+    files = _config_files(argv)
+    if tuple(files) in _LOOKED_AT:
+        return
+    _LOOKED_AT.add(tuple(files))
+    for file in files:
+        if not Path(file).is_file():
+            raise ConfigError("no such config", file, "give the path of a .json or .yaml file")
+        try:
+            ConfigParser.load_config_file(file)
+        except Exception as error:  # whatever the readers of JSON and YAML raise
+            raise ConfigError(f"not a config ({' '.join(str(error).split())[:200]})", file, "correct it") from error
+    found = audit(files)
+    if found:
+        more = f" (and {len(found) - 1} more places)" if len(found) > 1 else ""
+        fix = f"look through it with: python -m glas_wsol audit {shlex.join(files)}"
+        logger.warning("a config may run code that this package does not know: %s%s; %s", found[0], more, fix)
+
+
+def _config_files(argv: Sequence[str]) -> list[str]:
+    """The config files of a command line; none of any but ``python -m monai.bundle run ...``."""
+    if len(argv) < 2 or Path(argv[0]).parent.name != "bundle" or argv[1] not in ("run", "run_workflow"):
+        return []
+    options = dict(_options(argv[2:]))
+    files = _literal(options.get("config_file"))
+    if isinstance(files, str):
+        files = [files] if Path(files).is_file() else files.split(",")
+    return [str(file) for file in (*(files or ()), *_tracking_files(options))]
+
+
+def _tracking_files(options: Mapping[str, Any]) -> list[str]:
+    """The file that MONAI's switch ``tracking`` names; none where it names settings or is not given."""
+    named = options.get("tracking")
+    return [named] if isinstance(named, str) and is_file(Path(named)) else []
+
+
+def unknown_ids(parser: ConfigParser, ids: Sequence[str]) -> list[str]:
+    """Which ids neither exist in a config nor name a further argument of a component in it.
+
+    Args:
+        parser: holds the config.
+        ids: as given on a command line, ``a#b`` or ``a::b``.
+    """
+    unknown = []
+    for given in ids:
+        identifier = given.removeprefix("+").replace("::", "#")
+        parent, _, _ = identifier.rpartition("#")
+        try:
+            component = parser.get(parent) if parent else None
+            known = identifier in parser or (isinstance(component, Mapping) and "_target_" in component)
+        except (KeyError, ValueError, IndexError, TypeError):  # a path through something that has no such parts
+            known = False
+        if not known:
+            unknown.append(given)
+    return unknown
+
+
+def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for position, argument in enumerate(arguments):
+        if re.match(r"--?[A-Za-z+_]", argument):  # Fire takes one dash too; a negative number is none
+            name, equals, value = argument.lstrip("-").partition("=")
+            following = arguments[position + 1] if position + 1 < len(arguments) else ""
+            yield name.replace("-", "_"), value if equals else following
+
+
+def _literal(text: Any) -> Any:
+    return ast.literal_eval(text) if isinstance(text, str) and text.startswith(("[", "(")) else text
+
+
+def _ids(config: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            yield f"{prefix}{key}"
+            yield from _ids(value, f"{prefix}{key}#")
+
+
+def resolve_dataset(
+    dataset_dir: str, phantom_dir: str, kind: str = "tissue", options: Mapping[str, Any] | None = None, below: str = ""
+) -> str:
+    """The folder to read: the user's, or the phantom, made on first use.
+
+    Args:
+        dataset_dir: a folder or a table, or the word ``phantom``.
+        phantom_dir: where the phantom is kept.
+        kind: ``tissue`` (GlaS layout) or ``birds`` (CUB-200-2011 layout).
+        options: arguments of the phantom's writer.
+        below: the phantom's folder of images, where images alone are wanted.
+
+    Returns:
+        A path.
+
+    Raises:
+        ConfigError: if nothing is at ``dataset_dir``.
+    """
+    if dataset_dir == "phantom":
+        from glas_wsol.data.phantom.birds import write_bird_phantom
+        from glas_wsol.data.phantom.tissue import write_tissue_phantom
+
+        write = {"tissue": write_tissue_phantom, "birds": write_bird_phantom}[kind]
+        made = distributed.on_main(lambda: write(phantom_dir, progress=True, **(options or {})))
+        return str(Path(made) / below)
+    try:
+        found = Path(dataset_dir).exists()
+    except (OSError, ValueError):  # a name that no file can have
+        found = False
+    if not found:
+        raise ConfigError("no such data set", dataset_dir, "point dataset_dir at a folder or table, or say phantom")
+    return dataset_dir
+
+
+def model_card(checkpoint: str | Sequence[str], **defaults: Any) -> dict[str, Any]:
+    """What a checkpoint is: trunk, classes, resolution, from the ``model.json`` beside it.
+
+    Args:
+        checkpoint: the weights' file; of several, what they are as an ensemble, see
+            :func:`~glas_wsol.networks.ensemble.common_card`.
+        defaults: what to assume where there is no ``model.json`` or it does not say.
+
+    Raises:
+        ConfigError: if several models do not fit together.
+        WeightsError: if ``model.json`` cannot be read.
+    """
+    files = [str(one) for one in ensure_tuple(checkpoint)]
+    if len(files) != 1:
+        return common_card([model_card(file, **defaults) for file in files], files)
+    checkpoint = files[0]
+    path = Path(checkpoint).with_suffix(".json")
+    if not path.is_file():
+        if Path(checkpoint).is_file():
+            logger.warning("%s is not there: trunk, classes and resolution are taken from the config", path)
+        return defaults
+    try:
+        return {**defaults, **dict(read_json(path))}
+    except (OSError, ValueError, TypeError) as error:
+        raise WeightsError("the model's description cannot be read", path, "restore it or delete it") from error
+
+
+def load_checkpoint(network: Any, checkpoint: str | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
+    """Load a trained model into a network, strictly, and only with the settings it was trained with.
+
+    Args:
+        network: the network the weights were trained with.
+        checkpoint: a plain state dict, ``.pt`` or ``.safetensors``; for an ensemble a list of them, one per member.
+        settings: what is compared with the ``model.json`` beside it, besides the network's own settings. An ensemble's
+            members may have trunks of their own.
+
+    Raises:
+        ConfigError: if a setting differs from the one the model was trained with, or there are not as many files as
+            members.
+        WeightsError: if the file is missing, unsafe, or of another network.
+    """
+    files = [str(one) for one in ensure_tuple(checkpoint)]
+    members = list(network.members) if isinstance(network, EnsembleNetwork) else [network]
+    if len(files) != len(members):
+        what = f"{len(files)} checkpoints for a network of {len(members)}"
+        raise ConfigError(what, "checkpoint", "name one file, or several of an ensemble's members")
+    if isinstance(network, EnsembleNetwork):
+        settings = {k: v for k, v in (settings or {}).items() if k != "trunk"}
+        for member, file in zip(members, files, strict=True):
+            load_checkpoint(member, file, settings)
+        return
+    checkpoint = files[0]
+    if not Path(checkpoint).is_file():
+        raise WeightsError("no trained model", checkpoint, "train first, or name a model with --checkpoint FILE")
+    card = model_card(checkpoint)
+    now = as_json({**(settings or {}), **settings_of(network, "network_def#")})
+    then = {**card, **{f"network_def#{k}": v for k, v in dict(card.get("network") or {}).items()}}
+    changed = changes(then, now, [name for name in now if name in then])
+    if changed:
+        fix = "give the settings and overlays it was trained with"
+        raise ConfigError("the model was trained with other settings: " + ", ".join(changed), checkpoint, fix)
+    trunk = f" ({card['trunk']})" if "trunk" in card else ""
+    fix = f"give the trunk{trunk} and the classes it was trained with"
+    state = read_state_dict(checkpoint)
+    if card.get("sha256", digest := sha256_of(checkpoint)) != digest:
+        what = "the model is not the one that model.json beside it describes"
+        raise WeightsError(what, checkpoint, "resume the training that wrote them, or delete model.json")
+    load_strictly(network, state, checkpoint, fix)

@@ -1,0 +1,137 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Which overlay a row's name stands for, and which other row trains the network that it explains."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import glas_wsol
+from glas_wsol.bundle.overrides import load
+from glas_wsol.errors import ConfigError
+from glas_wsol.experiments.published import METHODS, order_of
+
+__all__ = ["Row", "find", "rows_of"]
+
+_CONFIGS_OF_STAGES = {"_refined": ("refine",)}
+
+_REPOSITORY = Path(glas_wsol.__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the tables.
+
+    Attributes:
+        name: of its folder.
+        overlay: the config file that makes the bundle this method.
+        explains: name of the row whose trained network it explains; None where it has its own, or none.
+        below: names of the bundle's own configs that the overlay is laid on, after all others.
+    """
+
+    name: str
+    overlay: Path
+    explains: str | None = None
+    below: tuple[str, ...] = ()
+
+
+def find(path: str | Path, bundle: Path | None = None) -> Path:
+    """A file or folder as the user named it: from the working directory, else from the repository.
+
+    Args:
+        path: absolute or relative.
+        bundle: the bundle's folder, two levels below its repository; None: the repository of this package.
+
+    Returns:
+        An absolute path.
+
+    Raises:
+        ConfigError: if it is in neither place.
+    """
+    repository = bundle.parents[1] if bundle is not None and len(bundle.parents) > 1 else _REPOSITORY
+    for place in dict.fromkeys((Path.cwd(), repository, _REPOSITORY)):
+        if (place / Path(path).expanduser()).exists():
+            return (place / Path(path).expanduser()).absolute()
+    raise ConfigError("no such file or folder", path, "give a path from the working directory or the repository")
+
+
+def rows_of(names: Sequence[str], bundle: Path) -> list[Row]:
+    """The rows asked for, in the order of the tables, and before them those that others explain.
+
+    Args:
+        names: names of overlays in ``configs/methods``, ``all``, or paths of the user's own overlays (``.json``).
+        bundle: the bundle's folder, whose repository holds ``configs/methods``.
+
+    Raises:
+        ConfigError: if there is no such row or file, two rows would have one name, or an overlay of the user's own does
+            not say which method it is.
+    """
+    known = _known_rows(bundle)
+    asked: list[Row] = []
+    for name in names:
+        if name == "all":
+            asked += known.values()
+        elif name in known:
+            asked.append(known[name])
+        elif Path(name).suffix in (".json", ".yaml", ".yml"):
+            overlay = find(name, bundle)
+            same = known.get(overlay.stem)
+            asked.append(same if same and same.overlay.samefile(overlay) else _own_row(overlay, known))
+        else:
+            near = difflib.get_close_matches(name, [*known, "all"], n=1, cutoff=0.4) or [*known, "all"]
+            raise ConfigError(f"no row named {name!r}", "--rows", f"did you mean {' or '.join(near)}")
+    if not asked:
+        raise ConfigError("no configs/methods beside this bundle", bundle, "give paths of overlays")
+    asked += [known[row.explains] for row in asked if row.explains]
+    chosen = {row.name: row for row in asked}
+    twice = next((row for row in asked if chosen[row.name] != row), None)
+    if twice:
+        raise ConfigError(f"two rows are called {twice.name!r}", twice.overlay, "rename this overlay")
+    order = list(known)
+    return sorted(chosen.values(), key=lambda row: order.index(row.name) if row.name in order else len(order))
+
+
+def _own_row(overlay: Path, known: Mapping[str, Row]) -> Row:
+    """A row that the tables can tell from all others."""
+    config = load(overlay)
+    if not isinstance(config.get("method"), str):
+        what = "this overlay does not say which method it is"
+        raise ConfigError(what, overlay, 'add "method": "a_name_of_its_own"')
+    mine = _method_of(config, overlay), config.get("passes")
+    for row in known.values():
+        theirs = load(row.overlay)
+        if mine == (_method_of(theirs, row.overlay), theirs.get("passes")):
+            what = f"this overlay calls itself what the row {row.name} is"
+            raise ConfigError(what, overlay, 'change its (first) "method" to a name of its own')
+    return Row(overlay.stem, overlay, below=_below(config, overlay))
+
+
+def _method_of(config: Mapping[str, Any], overlay: Path) -> str:
+    """The key by which the tables know it."""
+    return config.get("method", overlay.stem) + config.get("stage", "")
+
+
+def _below(config: Mapping[str, Any], overlay: Path) -> tuple[str, ...]:
+    stage = config.get("stage", "")
+    if stage and stage not in _CONFIGS_OF_STAGES:
+        known = ", ".join(_CONFIGS_OF_STAGES)
+        raise ConfigError(f"no stage named {stage!r}", overlay, f"choose {known}, or leave it out")
+    return _CONFIGS_OF_STAGES.get(stage, ())
+
+
+def _known_rows(bundle: Path) -> dict[str, Row]:
+    try:
+        folder = find("configs/methods", bundle)
+    except ConfigError:  # a bundle that was copied out of the repository
+        return {}
+    found = []
+    for overlay in sorted(folder.glob("*.json")):
+        config = load(overlay)
+        method = _method_of(config, overlay)
+        explains = METHODS[method].weights_of if method in METHODS else None
+        row = Row(overlay.stem, overlay, explains, _below(config, overlay))
+        found.append((order_of(method, config.get("passes")), row))
+    return {row.name: row for _, row in sorted(found, key=lambda pair: (pair[0], pair[1].name))}

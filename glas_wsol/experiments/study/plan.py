@@ -1,0 +1,225 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""What a study has to run: every run's folder, commands and settings, all checked before the first is started."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+import glas_wsol
+from glas_wsol.bundle import refuse_unknown_ids
+from glas_wsol.bundle.overrides import flatten, load, merged
+from glas_wsol.data.splits import FOLDS, parse_fold
+from glas_wsol.errors import ConfigError
+from glas_wsol.experiments.study.image_sets import Images
+from glas_wsol.experiments.study.methods import Row, find, rows_of
+from glas_wsol.utils.settings import as_json
+
+__all__ = ["Request", "Run", "digest_of", "plan"]
+
+_NO_MATTER = ("output_dir", "dataset_dir", "bundle_root", "num_workers")  # where and how fast, not what
+_UNTRAINED_SEED = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for.
+
+    Attributes:
+        output: the study's folder.
+        bundle: folder of the bundle.
+        overlays: config files between the bundle's own and the row's.
+        rows: names, ``all``, or paths of overlays.
+        seeds: one training each.
+        folds: as the bundle's setting, or ``stratified`` or ``patient`` for all five of a kind; none: as the config
+            says.
+        split: what is evaluated.
+        dataset_dir: the data; None: as the config says, which is the phantom.
+        overrides: further settings of the bundle, by id, as typed.
+    """
+
+    output: str | Path
+    bundle: str | Path = "bundles/glas_minmax_entropy"
+    overlays: Sequence[str | Path] = ()
+    rows: Sequence[str] = ("all",)
+    seeds: Sequence[int] = (0,)
+    folds: Sequence[str] = ()
+    split: str = "valid"
+    dataset_dir: str | None = None
+    overrides: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and its evaluation.
+
+    Attributes:
+        row: of the tables.
+        fold: as the bundle's setting.
+        seed: as the bundle's setting.
+        folder: receives everything.
+        commands: to be run one after the other.
+        training: all that the model depends on, flat, JSON values.
+        evaluation: all that the figures depend on besides.
+        needs: name of the run whose model is evaluated; None where it is this run's own.
+    """
+
+    row: str
+    fold: str
+    seed: int
+    folder: Path
+    commands: tuple[tuple[str, ...], ...]
+    training: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+    needs: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its folder, below the study's."""
+        return f"{self.row}/{self.fold}_seed_{self.seed}"
+
+
+def digest_of(settings: Mapping[str, Any]) -> str:
+    """SHA-256 of settings in any order.
+
+    Args:
+        settings: JSON values.
+    """
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def plan(request: Request, make_phantom: bool = True) -> list[Run]:
+    """All runs in the order in which they are best made: every row of the first seed and fold, then of the next.
+
+    A row that trains nothing (its trunk is ``none``) is run with seed 0 only, whatever seeds are asked for.
+
+    Args:
+        request: what was asked for.
+        make_phantom: whether the synthetic data may be written, where they are wanted and not there. If not, what
+            depends on them stays unchecked.
+
+    Raises:
+        ConfigError: if a file, row, setting or fold does not exist, or an override would undo what makes a row.
+        DatalistError: if the data are faulty.
+        OutputError: if the phantom's place holds something else.
+        SplitError: if the data cannot give a fold or a split.
+        WeightsError: if the trunk's weights do not fit.
+    """
+    bundle = find(request.bundle)
+    evaluate = _config_of(bundle, "evaluate")
+    base = [_config_of(bundle, "paper"), *(find(overlay, bundle) for overlay in request.overlays)]
+    for file in base:
+        load(file)  # a faulty file is named before anything is read together
+    overrides = dict(request.overrides or {})
+    folds = _folds_of(request.folds or [merged(base, overrides)["fold"]])
+    output = Path(request.output).expanduser().absolute()
+    images = Images(output, request.dataset_dir, folds, request.split, make_phantom)
+    sources = []
+    for row in rows_of(request.rows, bundle):
+        _refuse_undoing(row, overrides)
+        files = (*base, *(_config_of(bundle, name) for name in row.below), row.overlay)
+        merged(files, {})  # or a faulty overlay would be taken for a faulty override
+        refuse_unknown_ids(["bundle/__main__.py", "run", *_arguments(files, overrides)])
+        weights = images.weights(merged(files, overrides))
+        folder, digests = images.folder(files, overrides), images.digests(files, overrides)
+        sources.append(_Source(row, files, evaluate, overrides, request.split, folder, digests, weights))
+    runs: dict[str, Run] = {}
+    for seed in dict.fromkeys(request.seeds):
+        for fold in folds:
+            for source in sources:
+                run = source.run(output, fold, seed if source.weights is not None else _UNTRAINED_SEED, runs)
+                runs.setdefault(run.name, run)
+    return list(runs.values())
+
+
+@dataclass(frozen=True)
+class _Source:
+    """All that the runs of one row have in common."""
+
+    row: Row
+    files: tuple[Path, ...]
+    evaluate: Path
+    overrides: Mapping[str, str]
+    split: str
+    dataset: Path
+    images: Mapping[str, Mapping[str, str]]
+    weights: str | None  # None: nothing is trained
+
+    def run(self, output: Path, fold: str, seed: int, runs: Mapping[str, Run]) -> Run:
+        """One run; ``runs`` has the one it explains already."""
+        name = f"{fold}_seed_{seed}"
+        folder = output / self.row.name / name
+        source = runs[f"{self.row.explains}/{name}"] if self.row.explains else None
+        training = _settings(merged(self.files, self.overrides, seed=seed, fold=fold))
+        both = (*self.files, self.evaluate)
+        evaluation = _differing(training, _settings(merged(both, self.overrides, seed=seed, fold=fold)))
+        digests = self.images[fold]
+        training |= {"glas_wsol": glas_wsol.__version__, "weights' digest": self.weights}
+        training |= {f"images of {split}": digests.get(split) for split in ("train", "valid")}
+        evaluation |= {"split": self.split, "images evaluated": digests.get("evaluated")}
+        training.pop("split", None)  # no matter which images are evaluated later
+
+        given = {"dataset_dir": self.dataset, "output_dir": folder, "seed": seed, "fold": fold}
+        train = _command(self.files, given, self.overrides)
+        given["split"] = self.split
+        if source:
+            training[f"training of {source.row}"] = digest_of(source.training)
+            given["checkpoint"] = source.folder / "models" / "model.pt"
+        evaluate = _command(both, given, self.overrides)
+        commands = (evaluate,) if source else (train, evaluate)
+        needs = source.name if source else None
+        return Run(self.row.name, fold, seed, folder, commands, as_json(training), as_json(evaluation), needs)
+
+
+def _config_of(bundle: Path, name: str) -> Path:
+    file = bundle / "configs" / f"{name}.json"
+    if not file.is_file():
+        raise ConfigError(f"no configs/{name}.json in this bundle", bundle, "point --bundle at a bundle's folder")
+    return file
+
+
+def _folds_of(names: Sequence[str]) -> list[str]:
+    whole = {kind: [f"{kind}-{index}" for index in range(FOLDS)] for kind in ("patient", "stratified")}
+    folds = [fold for name in names for fold in whole.get(name, [name])]
+    for fold in folds:
+        parse_fold(fold)
+    return list(dict.fromkeys(folds))
+
+
+def _refuse_undoing(row: Row, overrides: Mapping[str, str]) -> None:
+    """An override wins over every file: one of what a row's overlay sets would make it another method by its name."""
+    own = load(row.overlay)
+    for name in overrides:
+        if any(key == name or key.startswith(f"{name}#") for key in own):
+            what = f"--{name} would undo what the row {row.name} sets"
+            fix = "leave it out, or set it in a file for --overlays, where this row's own value wins"
+            raise ConfigError(what, row.overlay, fix)
+
+
+def _settings(parser: ConfigParser) -> dict[str, Any]:
+    config = {key: value for key, value in parser.get().items() if key not in (*_NO_MATTER, ConfigParser.meta_key)}
+    return dict(flatten(config))
+
+
+def _differing(training: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    missing = object()
+    changed = {key: value for key, value in evaluation.items() if training.get(key, missing) != value}
+    return {f"evaluate.json: {key}": changed.get(key) for key in {**changed, **dict.fromkeys(training)}
+            if key in changed or key not in evaluation}  # fmt: skip
+
+
+def _arguments(files: Sequence[Path], overrides: Mapping[str, str]) -> list[str]:
+    listed = json.dumps([str(file) for file in files], ensure_ascii=False)
+    return ["--config_file", listed, *(f"--{k}={v}" for k, v in overrides.items())]
+
+
+def _command(files: Sequence[Path], given: Mapping[str, Any], overrides: Mapping[str, str]) -> tuple[str, ...]:
+    values = [text for name, value in given.items() for text in (f"--{name}", str(value))]
+    return (sys.executable, "-m", "monai.bundle", "run", *_arguments(files, overrides), *values)

@@ -1,0 +1,182 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Rows of a table: the runs of one method, over seeds and folds, and whether they may stand side by side."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from glas_wsol.errors import ConfigError
+from glas_wsol.experiments.published import METHODS, UNTRAINED, order_of, title_of
+from glas_wsol.experiments.tables.recipes import check_recipe
+from glas_wsol.experiments.tables.runs import Run
+
+__all__ = ["Cell", "Group", "Row", "group_runs"]
+
+Cell = tuple[int, str]
+"""Seed and fold of a run."""
+
+# What must be the same for all rows of a table: else the same image would be measured differently.
+_OF_THE_GROUP = ("classes", "mask_threshold")
+
+
+@dataclass(frozen=True, eq=False)  # each is itself: rows of two groups may have one key
+class Row:
+    """One method with its erasing depth, on one backbone, pretrained or not.
+
+    Attributes:
+        method: key.
+        passes: of the erasing; None for methods that know none.
+        trunk: the backbone, or ``"none"``.
+        pretrained: whether the backbone's training began from given weights.
+        runs: by seed and fold.
+    """
+
+    method: str
+    passes: int | None
+    trunk: str
+    pretrained: bool
+    runs: Mapping[Cell, Run]
+
+    @cached_property
+    def first(self) -> Run:
+        """Any run, for what all share."""
+        return self.runs[min(self.runs)]
+
+    @property
+    def key(self) -> tuple[str, int | None, str, bool]:
+        """Identity within its group."""
+        return self.method, self.passes, self.trunk, self.pretrained
+
+    @property
+    def title(self) -> str:
+        """The method's title."""
+        return title_of(self.method, self.passes)
+
+    @property
+    def backbone(self) -> str:
+        """The trunk, and whether it began from random weights; empty where there is none."""
+        if self.trunk == "none":
+            return ""
+        return self.trunk if self.pretrained else f"{self.trunk} (random)"
+
+    @property
+    def trained_as(self) -> str | None:
+        """Key of the method whose network it explains; None where it has its own, or none."""
+        known = METHODS[self.method].weights_of if self.method in METHODS else None
+        key = self.first.facts.get("trained_as") or known
+        return None if key == self.method else key
+
+    @property
+    def supervision(self) -> str:
+        """What it learns from."""
+        return self.first.facts["supervision"]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of its runs, sorted."""
+        return tuple(sorted({seed for seed, _ in self.runs}))
+
+    @property
+    def folds(self) -> tuple[str, ...]:
+        """Folds of its runs, sorted."""
+        return tuple(sorted({fold for _, fold in self.runs}))
+
+    @property
+    def n_images(self) -> int:
+        """Number of different images evaluated."""
+        return len({name for run in self.runs.values() for name in run.names.tolist()})
+
+    def at(self, cell: Cell) -> Run | None:
+        """The run of a seed and fold; for a method that is not trained, which has no seed, any run of that fold."""
+        if cell in self.runs or self.supervision != UNTRAINED:
+            return self.runs.get(cell)
+        return next((self.runs[other] for other in sorted(self.runs) if other[1] == cell[1]), None)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows that were evaluated on one split of one data set, in the order of the tables.
+
+    Attributes:
+        dataset: its name.
+        synthetic: whether it is a phantom in that data set's layout.
+        split: which split was evaluated.
+        rows: at least one.
+    """
+
+    dataset: str
+    synthetic: bool
+    split: str
+    rows: tuple[Row, ...]
+
+    @property
+    def heading(self) -> str:
+        """What the tables are of."""
+        data = f"synthetic images in the layout of {self.dataset}" if self.synthetic else self.dataset
+        return f"{data}, split {self.split}"
+
+    def label(self, row: Row) -> str:
+        """The row's title, with its backbone where another row has the same title."""
+        twins = sum(other.title == row.title for other in self.rows)
+        return row.title if twins == 1 else f"{row.title}, {row.backbone or 'no backbone'}"
+
+    def cells(self) -> list[Cell]:
+        """Every seed and fold that a trained row has (any row, where none is trained), sorted."""
+        trained = [row for row in self.rows if row.supervision != UNTRAINED]
+        return sorted({cell for row in trained or self.rows for cell in row.runs})
+
+    def missing(self, row: Row) -> list[Cell]:
+        """The cells this row has no run for; an unseeded row needs one run per fold."""
+        return [cell for cell in self.cells() if row.at(cell) is None]
+
+
+def group_runs(runs: Iterable[Run]) -> list[Group]:
+    """Sort runs into groups and rows, and refuse what cannot be compared.
+
+    Args:
+        runs: evaluated runs.
+
+    Raises:
+        ConfigError: if two runs are of the same row, seed and fold; if the runs of a row differ in a setting that
+            seed and fold do not decide; if rows were evaluated on different images of one fold, or with other
+            classes or another threshold of the true masks.
+    """
+    groups: dict[tuple, dict[tuple, dict[Cell, Run]]] = defaultdict(lambda: defaultdict(dict))
+    for run in runs:
+        facts = run.facts
+        rows = groups[facts["dataset"], facts["synthetic"], facts["split"]]
+        row = rows[facts["method"], facts["passes"], facts["trunk"], bool(facts["trunk_weights_sha256"])]
+        cell = (run.seed, run.fold)
+        if cell in row:
+            what = f"two runs of {title_of(facts['method'], facts['passes'])} with seed {run.seed} and fold {run.fold}"
+            raise ConfigError(what, f"{row[cell].folder}, {run.folder}", "name only one of them")
+        row[cell] = run
+    made = []
+    for place, rows in sorted(groups.items(), key=lambda item: item[0]):
+        ordered = sorted(rows, key=lambda key: (*order_of(*key[:2]), key[2], not key[3]))
+        group = Group(*place, tuple(Row(*key, dict(rows[key])) for key in ordered))
+        for row in group.rows:
+            check_recipe(row.title, list(row.runs.values()))
+        _check_images(group)
+        made.append(group)
+    return made
+
+
+def _check_images(group: Group) -> None:
+    first: dict[str, Run] = {}
+    runs: Sequence[Run] = [run for row in group.rows for run in row.runs.values()]
+    for run in runs:
+        other = first.setdefault(run.fold, run)
+        both = f"{other.folder}, {run.folder}"
+        same = run.facts["images_sha256"] == other.facts["images_sha256"]
+        if not same or run.names.tolist() != other.names.tolist():
+            what = f"two runs of fold {run.fold} were evaluated on different images or labels of {group.heading}"
+            raise ConfigError(what, both, "evaluate both on the same data, or make tables of each alone")
+    for run in runs:
+        for name in _OF_THE_GROUP:
+            if run.facts[name] != runs[0].facts[name]:
+                what = f"{name} is {runs[0].facts[name]!r} there and {run.facts[name]!r} here"
+                raise ConfigError(what, f"{runs[0].folder}, {run.folder}", "evaluate both with the same setting")

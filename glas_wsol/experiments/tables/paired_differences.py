@@ -1,0 +1,200 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Every row against every other row, and table 2: what the recursive erasing changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any
+
+from glas_wsol.experiments.published import IMAGE_LABELS
+from glas_wsol.experiments.tables.comparison import holm
+from glas_wsol.experiments.tables.groups import Row
+from glas_wsol.experiments.tables.layout import Footnotes, Table
+from glas_wsol.experiments.tables.table_cells import (
+    PUBLISHED_COLUMN,
+    TableContext,
+    measure_entries,
+    p_value,
+    percent,
+    signed,
+    title_of_measure,
+)
+from glas_wsol.metrics.measures import Measure
+
+__all__ = ["PAIR_COLUMNS", "PASSES_COLUMNS", "difference_table", "pair_records", "passes_records", "passes_tables"]
+
+_MAIN = ("classification_error", "f1_foreground", "f1_background", "pixel_average_precision")
+PAIR_COLUMNS = (
+    *("dataset", "synthetic", "split", "row", "other", "row_method", "row_passes", "row_trunk", "row_pretrained"),
+    *("other_method", "other_passes", "other_trunk", "other_pretrained", "measure", "unit", "higher_is_better"),
+    *("difference", "lo", "hi", "p", "p_holm", "images_compared", "runs_compared"),
+)
+PASSES_COLUMNS = (
+    *("dataset", "synthetic", "split", "trunk", "pretrained", "passes", "measure", "unit", "higher_is_better"),
+    *("value", "lo", "hi", "published", "against_passes", "difference", "difference_lo", "difference_hi", "p"),
+)
+
+
+def pair_records(desk: TableContext) -> list[dict[str, Any]]:
+    """One record per pair of rows and measure, `PAIR_COLUMNS`: row minus other; each pair once, the later row first.
+
+    ``p_holm`` is corrected for all pairs of that measure.
+
+    Args:
+        desk: of one group.
+    """
+    records = []
+    for measure in desk.shown():
+        mine = []
+        for other, row in combinations(desk.group.rows, 2):
+            found = desk.difference(row, other, measure)
+            if found is None:
+                continue
+            record = desk.where() | {"row": desk.group.label(row), "other": desk.group.label(other)}
+            for who, one in (("row", row), ("other", other)):
+                parts = zip(("method", "passes", "trunk", "pretrained"), one.key, strict=True)
+                record |= {f"{who}_{part}": value for part, value in parts}
+            record |= measure_entries(measure) | {
+                "difference": found.value,
+                "lo": found.lo,
+                "hi": found.hi,
+                "p": found.p,
+                "images_compared": found.n,
+                "runs_compared": len(found.cells),
+            }
+            mine.append(record)
+        for record, corrected in zip(mine, holm([record["p"] for record in mine]), strict=True):
+            record["p_holm"] = corrected
+        records += mine
+    return records
+
+
+def difference_table(desk: TableContext) -> Table | None:
+    """One row against all others on the main measures; None where there is nothing to compare.
+
+    That row is min-max entropy with the most passes, or without any the last one trained on image labels.
+
+    Args:
+        desk: of one group.
+    """
+    rows, measures = desk.group.rows, [m for m in desk.shown() if m.key in _MAIN]
+    rivals = [row for row in rows if row.supervision == IMAGE_LABELS]
+    ours = [row for row in rivals if row.method == "minmax"]
+    if len(rows) < 2 or not rivals or not measures:
+        return None
+    deepest = max(row.passes or 0 for row in ours) if ours else 0
+    chosen = next((row for row in ours if (row.passes or 0) == deepest), rivals[-1])
+    label, notes, lines = desk.group.label(chosen), Footnotes(), []
+    titles = [title for m in measures for title in (f"{m.title} ({_points(m)})", "p")]
+    for other in rows:
+        if other is not chosen:
+            cells = [_cells(desk, chosen, other, measure, notes) for measure in measures]
+            lines.append((desk.name(other, notes, full=True), *(cell for pair in cells for cell in pair)))
+    under = (
+        *desk.mark_notes(),
+        *notes.lines(),
+        f"{label} minus the row, both on the same draws of images and seeds: "
+        f"above 0 is better for it, except for {_lower(measures)}",
+        *desk.interval_notes()[1:],
+        desk.data_note(),
+        "p: two-sided, twice the share of resamples at zero or beyond; not corrected for there being several rows "
+        "(p_holm in pairs.csv is, for all pairs of a measure)",
+    )
+    return Table(f"Table 1d. {label} against the others", ("against", *titles), tuple(lines), under, ("backbone",))
+
+
+def _lower(measures: list[Measure]) -> str:
+    return " and ".join(m.title for m in measures if not m.higher_is_better) or "none"
+
+
+def _points(measure: Measure) -> str:
+    return "points" if measure.unit == "%" else measure.unit
+
+
+def _cells(desk: TableContext, row: Row, other: Row, measure: Measure, notes: Footnotes) -> tuple[str, str]:
+    found = desk.difference(row, other, measure)
+    if found is not None:
+        text = signed(found, measure)
+        if found.lo == found.hi == 0:
+            text += " " + notes.mark("the two never differ here, which does not prove them alike")
+        return text, p_value(found.p)
+    common = any(row.at(cell) and other.at(cell) for cell in row.runs.keys() | other.runs.keys())
+    why = "one of the two has no value" if common else "the two rows have no seed and fold in common"
+    return "-" + notes.mark(why), ""
+
+
+def _depths(desk: TableContext) -> Iterator[tuple[Row, Row]]:
+    """Rows that differ in nothing but the passes, the fewest first: (without, with)."""
+    by_trunk: dict[tuple[str, bool], list[Row]] = {}
+    for row in desk.group.rows:
+        if row.method == "minmax" and row.passes is not None:
+            by_trunk.setdefault((row.trunk, row.pretrained), []).append(row)
+    for rows in by_trunk.values():
+        least, *others = sorted(rows, key=lambda row: row.passes or 0)
+        yield from ((least, other) for other in others)
+
+
+def passes_tables(desk: TableContext) -> list[Table]:
+    """Table 2, one per backbone and depth: without and with erasing, their paired difference and its p.
+
+    Args:
+        desk: of one group.
+    """
+    measures = [m for m in desk.shown() if m.key in _MAIN]
+    return [_passes_table(desk, least, deeper, measures) for least, deeper in _depths(desk)]
+
+
+def _passes_table(desk: TableContext, least: Row, deeper: Row, measures: list[Measure]) -> Table:
+    notes, columns = Footnotes(), ["min-max entropy"]
+    lines = [[f"passes {row.passes}{desk.name(row, notes).removeprefix(row.title)}"] for row in (least, deeper)]
+    lines += [[f"passes {deeper.passes} - passes {least.passes}"], ["p (two-sided)"]]
+    for measure in measures:
+        columns.append(title_of_measure(measure))
+        both = [desk.cell(row, measure, notes) for row in (least, deeper)]
+        for line, cell in zip(lines, (*both, *_cells(desk, deeper, least, measure, notes)), strict=True):
+            line.append(cell)
+        values = [desk.published(row, measure) for row in (least, deeper)]
+        if desk.has_published and any(value is not None for value in values):
+            columns.append(PUBLISHED_COLUMN)
+            change = "" if None in values else f"{100 * (values[1] - values[0]):+.2f}"
+            for line, cell in zip(lines, (*map(percent, values), change, ""), strict=True):
+                line.append(cell)
+    cells = "the same seeds, folds and images" if least.runs.keys() == deeper.runs.keys() else "the runs both have"
+    under = (
+        *notes.lines(),
+        *desk.interval_notes(),
+        f"the difference is paired: {cells}, the same draws of them",
+        *desk.published_notes(),
+    )
+    seeds = len(deeper.seeds)
+    where = f"on {least.backbone or 'no backbone'} (n = {deeper.n_images}, {seeds} {'seed' if seeds == 1 else 'seeds'})"
+    title = f"Table 2. Recursive erasing, passes {least.passes} and {deeper.passes}, {where}"
+    return Table(title, tuple(columns), tuple(map(tuple, lines)), under)
+
+
+def passes_records(desk: TableContext) -> list[dict[str, Any]]:
+    """One record per depth and measure, `PASSES_COLUMNS`; the differences stand with the deeper one.
+
+    Args:
+        desk: of one group.
+    """
+    records, seen = [], set()
+    for least, deeper in _depths(desk):
+        for row in (least, deeper):
+            if row.key in seen:  # the shallowest is compared with every other one
+                continue
+            seen.add(row.key)
+            for measure in (m for m in desk.shown() if m.key in _MAIN):
+                found = desk.estimate(row, measure)
+                record = desk.where() | measure_entries(measure)
+                record |= {"trunk": row.trunk, "pretrained": row.pretrained, "passes": row.passes}
+                record |= {"published": desk.published(row, measure)}
+                if found is not None:
+                    record |= {"value": found.value, "lo": found.lo, "hi": found.hi}
+                change = desk.difference(row, least, measure) if row is deeper else None
+                if change is not None:
+                    record |= {"against_passes": least.passes, "difference": change.value, "p": change.p}
+                    record |= {"difference_lo": change.lo, "difference_hi": change.hi}
+                records.append(record)
+    return records

@@ -1,0 +1,117 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The recipes behind the rows: equal within a row, and between rows told where they are not."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from glas_wsol.errors import ConfigError
+from glas_wsol.experiments.tables.runs import Run
+
+__all__ = ["check_recipe", "unshared_settings"]
+
+# Settings that seed and fold decide, under any prefix: they differ between the runs of one row.
+_OF_THE_RUN = frozenset(
+    {
+        "seed",
+        "fold",
+        "fold_seed",
+        "training_images",
+        "validation_images",
+        "best_epoch",
+        "steps of the schedule",
+        "first_stage",  # the digest of the model that a second stage went on from
+    }
+)
+# What makes a row the row it is, and every table says of it.
+_OF_THE_ROW = frozenset({"method", "passes", "class", "supervision", "names_class"})
+# What a report says beside the recipe and must be the same within a row.
+_FACTS = (
+    "trunk",
+    "trunk_weights_sha256",
+    "threshold",
+    "threshold_rule",
+    "selection_rule",
+    "supervision",
+    "names_class",
+)
+_PLAIN = {"flips": False, "rotations": False, "scales": [1.0]}  # the views of a report that does not speak of any
+
+
+def check_recipe(title: str, runs: Sequence[Run]) -> None:
+    """Refuse runs of one row that differ in more than seed, fold and what those decide; also in the views evaluated.
+
+    Args:
+        title: of the row.
+        runs: at least one.
+
+    Raises:
+        ConfigError: naming up to three settings, and both folders.
+    """
+    first, then = runs[0], _settings(runs[0])
+    widths: dict[str, int] = {}
+    for run in runs:
+        for key, values in run.rows.items():
+            if widths.setdefault(key, values.shape[1]) != values.shape[1]:
+                what = f"two runs of {title} hold {key} in different forms: two versions made them"
+                raise ConfigError(what, f"{first.folder}, {run.folder}", "evaluate all with one version")
+        now, absent = _settings(run), object()
+        names = [name for name in then | now if then.get(name, absent) != now.get(name, absent)]
+        if names:
+            said = [f"{name} is {_said(then, name)} there and {_said(now, name)} here" for name in names[:3]]
+            said += [f"and {len(names) - 3} more"] if len(names) > 3 else []
+            what = f"two runs of {title} are not of one recipe: {', '.join(said)}"
+            raise ConfigError(what, f"{first.folder}, {run.folder}", "make tables of one recipe at a time")
+
+
+def _said(settings: Mapping[str, Any], name: str) -> str:
+    return repr(settings[name]) if name in settings else "absent"
+
+
+def unshared_settings(
+    runs: Mapping[str, Run],
+) -> tuple[dict[str, list[tuple[str, list[str]]]], dict[str, list[str]]]:
+    """What the recipes of rows do not share; rows that nothing was trained for are left out.
+
+    Args:
+        runs: one run of each row, by the row's label.
+
+    Returns:
+        By setting that all trained rows have: its values as text, each with the labels of the rows that have it. And
+        by setting that only some have, being their method's own: the labels of those rows.
+    """
+    trained = {label: _settings(run) for label, run in runs.items() if run.facts["recipe"] is not None}
+    for settings in trained.values():
+        for name in [name for name in settings if name.rpartition("#")[2] in _OF_THE_ROW]:
+            settings.pop(name)
+        if settings.get("weights") == settings["trunk_weights_sha256"]:
+            settings.pop("weights")
+    differ: dict[str, list[tuple[str, list[str]]]] = {}
+    own: dict[str, list[str]] = {}
+    for name in dict.fromkeys(name for settings in trained.values() for name in settings):
+        having = [label for label, settings in trained.items() if name in settings]
+        if len(having) < len(trained):
+            own[name] = having
+        values: dict[str, list[str]] = defaultdict(list)
+        for label in having:
+            values[_text(trained[label][name])].append(label)
+        if len(values) > 1:
+            differ[name] = list(values.items())
+    return differ, own
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    recipe = run.facts["recipe"] or {}
+    kept = {name: value for name, value in recipe.items() if name.rpartition("#")[2] not in _OF_THE_RUN}
+    views = {f"views: {name}": value for name, value in (run.facts.get("views") or _PLAIN).items()}
+    return {name: run.facts[name] for name in _FACTS} | views | kept
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    if isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef"):
+        return f"{value[:12]}..."
+    return f"{text[:57]}..." if len(text) > 60 else text or "none"

@@ -1,0 +1,236 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""What the tables of one group have in common: its rows, measures and statistics, and how numbers are written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from glas_wsol.experiments.published import (
+    PIXEL_LABELS,
+    PUBLISHED_DATASETS,
+    UNTRAINED,
+    published_backbone,
+    published_value,
+)
+from glas_wsol.experiments.tables.comparison import Comparison, Difference, Estimate
+from glas_wsol.experiments.tables.groups import Cell, Group, Row
+from glas_wsol.experiments.tables.layout import Footnotes
+from glas_wsol.metrics.measures import Measure
+from glas_wsol.results.localization import THRESHOLD
+
+__all__ = ["TableContext", "measure_entries", "p_value", "percent", "signed", "title_of_measure"]
+
+PUBLISHED_COLUMN = "publ."
+_FEW_IMAGES, _FEW_SEEDS = 20, 10  # below these a note says what a bootstrap of so few is worth
+_SEEN = {  # what the models of a split's images have already to do with them
+    "train": "split train: the models were trained on these very images, and every value flatters them",
+    "valid": "split valid: the models were chosen by the class labels of these very images, which flatters their class "
+    "measures",
+}
+
+
+@dataclass(frozen=True)
+class TableContext:
+    """Everything a table of one group is made from.
+
+    Attributes:
+        group: its rows.
+        measures: by key, in the order printed.
+        comparison: makes values, intervals and differences.
+    """
+
+    group: Group
+    measures: Mapping[str, Measure]
+    comparison: Comparison
+
+    def shown(self, oracle: bool = False) -> list[Measure]:
+        """The measures that were not, or were, computed with a threshold chosen on pixel labels."""
+        return [measure for measure in self.measures.values() if measure.oracle == oracle]
+
+    def estimate(self, row: Row, measure: Measure) -> Estimate | None:
+        """The value with its interval; None where there is none, or the method names no class."""
+        if measure.needs == "class" and not row.first.facts["names_class"]:
+            return None
+        return self.comparison.estimate(row, measure)
+
+    def difference(self, row: Row, other: Row, measure: Measure) -> Difference | None:
+        """``row`` minus ``other``; None where one has no value or they have no run in common."""
+        if self.estimate(row, measure) is None or self.estimate(other, measure) is None:
+            return None
+        return self.comparison.difference(row, other, measure)
+
+    def published(self, row: Row, measure: Measure | str) -> float | None:
+        """The paper's value, as a share."""
+        key = measure if isinstance(measure, str) else measure.key
+        return published_value(self.group.dataset, self.group.synthetic, row.method, row.passes, key)
+
+    @property
+    def has_published(self) -> bool:
+        """Whether the paper has a column for this data set."""
+        return not self.group.synthetic and self.group.dataset in PUBLISHED_DATASETS
+
+    def name(self, row: Row, notes: Footnotes | None = None, full: bool = False) -> str:
+        """The row's title with its marks: what it learns from, whether runs are missing, a threshold set by hand.
+
+        Args:
+            row: of the group.
+            notes: receive what runs are missing, and the threshold.
+            full: add the backbone where there are several, for tables without a column for it.
+        """
+        mark = {PIXEL_LABELS: " †", UNTRAINED: " ‡"}.get(row.supervision, "")
+        missing = self.group.missing(row)
+        if missing and notes is not None:
+            mark += " " + notes.mark(
+                f"other runs than the rest: none of {_cells_said(missing)}. Its values are of the runs it has; "
+                "differences are of the runs both rows have"
+            )
+        elif self._lone(row) and notes is not None:
+            mark += " " + notes.mark("one seed: its interval holds for that one training only")
+        facts = row.first.facts
+        if facts["threshold"] != THRESHOLD and notes is not None:
+            mark += " " + notes.mark(f"threshold of the mask {facts['threshold']:g}: {facts['threshold_rule']}")
+        title = self.group.label(row) if full else row.title
+        if full and title == row.title and row.backbone and len(self._backbones) > 1:
+            title += f", {row.backbone}"
+        return title + mark
+
+    @property
+    def _backbones(self) -> set[str]:
+        return {row.backbone for row in self.group.rows if row.backbone}
+
+    def _lone(self, row: Row) -> bool:
+        return row.supervision != UNTRAINED and len(row.seeds) == 1 and self.most_seeds > 1
+
+    @property
+    def most_seeds(self) -> int:
+        """The largest number of seeds of a trained row; 0 where none is trained."""
+        return max((len(row.seeds) for row in self.group.rows if row.supervision != UNTRAINED), default=0)
+
+    def cell(self, row: Row, measure: Measure, notes: Footnotes) -> str:
+        """``value [lo, hi]``, or a dash with the reason as a footnote."""
+        estimate = self.estimate(row, measure)
+        if estimate is None:
+            return "-" + notes.mark(self._reason(row, measure))
+        text = f"{_number(estimate.value, measure)} {_bounds(estimate.lo, estimate.hi, measure)}"
+        if estimate.method == "wilson":
+            text += " " + notes.mark(
+                "no error seen, or nothing but errors: drawing images again shows nothing else, so the interval is "
+                "Wilson's, for the images alone"
+            )
+        elif estimate.lo == estimate.hi and (row.method, measure.key) != ("all_ones", "f1_background"):  # 0 by nature
+            text += " " + notes.mark(
+                "an interval without width: drawing images again gives nothing else, which does not make it certain"
+            )
+        if estimate.n < row.n_images:
+            text += " " + notes.mark(f"measured on {estimate.n} of {row.n_images} images")
+        return text
+
+    def _reason(self, row: Row, measure: Measure) -> str:
+        if measure.needs == "class" and not row.first.facts["names_class"]:
+            return "the method names no class"
+        if measure.needs == "mask" and not any(run.facts["n_with_masks"] for run in row.runs.values()):
+            return "no evaluated image has a true mask"
+        return "no value on these images"
+
+    def mark_notes(self) -> tuple[str, ...]:
+        """What the daggers mean, where there are any."""
+        marks = {
+            PIXEL_LABELS: "† pixel labels: trained on the true masks, an upper bound and no rival",
+            UNTRAINED: "‡ not trained: no label of any kind, no seed",
+        }
+        return tuple(text for kind, text in marks.items() if any(r.supervision == kind for r in self.group.rows))
+
+    def interval_notes(self) -> tuple[str, ...]:
+        """How the intervals were made, in words."""
+        c = self.comparison
+        how = (
+            f"value [low, high]: mean over seeds, with a {100 * c.level:g} % interval: percentile bootstrap, "
+            f"{c.resamples} resamples, drawing images and seeds again with replacement, the same images for every row"
+        )
+        notes = [how]
+        n, k = max(row.n_images for row in self.group.rows), self.most_seeds
+        if n < _FEW_IMAGES:
+            notes.append(
+                f"only {n} images: intervals and p of so few are too narrow and too small, not to be relied on"
+            )
+        if k == 1:
+            notes.append("one seed: the intervals hold for that one training only, another training may lie outside")
+        elif 1 < k < _FEW_SEEDS:
+            notes.append(
+                f"only {k} seeds: what trainings add to the spread is understated (its variance by about 1/{k})"
+            )
+        if k and self.group.split in _SEEN:
+            notes.append(_SEEN[self.group.split])
+        return tuple(notes)
+
+    def data_note(self) -> str:
+        """Backbone, images, seeds and folds, for tables without columns for them."""
+        trained = [row for row in self.group.rows if row.supervision != UNTRAINED] or self.group.rows
+        data = {(row.n_images, len(row.seeds), len(row.folds)) for row in trained}
+        if len(self._backbones) > 1 or len(data) > 1:
+            return "n, seeds and folds of each row stand in table 1a"
+        n, seeds, folds = data.pop()
+        backbone = "".join(f"backbone {name}, " for name in self._backbones)
+        return f"{backbone}n = {n}{f', seeds: {seeds}' if self.most_seeds else ''}, folds: {folds}"
+
+    def published_notes(self) -> tuple[str, ...]:
+        """What stands in the published columns, where there are any."""
+        if not self.has_published:
+            return ()
+        g, size = self.group, PUBLISHED_DATASETS[self.group.dataset]
+        n = max(row.n_images for row in g.rows)
+        ours, others = published_backbone("minmax"), published_backbone("cam_avg")
+        here = "" if (g.split, n) == ("test", size) else f", not these {n} of split {g.split}"
+        return (
+            f"{PUBLISHED_COLUMN}: published in the paper (tables 1 and 2), one training each, {ours} for min-max "
+            f"entropy and {others} for its rivals, on the test set of {size} images{here}",
+        )
+
+    def where(self) -> dict[str, Any]:
+        """The first columns of every CSV."""
+        return {"dataset": self.group.dataset, "synthetic": self.group.synthetic, "split": self.group.split}
+
+
+def title_of_measure(measure: Measure) -> str:
+    """The measure's title with its unit."""
+    return f"{measure.title} ({measure.unit})"
+
+
+def measure_entries(measure: Measure) -> dict[str, Any]:
+    """What every record says of its measure."""
+    unit = "share" if measure.unit == "%" else measure.unit
+    return {"measure": measure.key, "unit": unit, "higher_is_better": measure.higher_is_better}
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """A share in percent, empty where there is none."""
+    return "" if share is None else f"{100 * share:.{digits}f}"
+
+
+def signed(difference: Difference, measure: Measure) -> str:
+    """``+value [+lo, +hi]`` of a difference."""
+    return f"{_number(difference.value, measure, '+')} {_bounds(difference.lo, difference.hi, measure, '+')}"
+
+
+def p_value(p: float) -> str:
+    """A p value to three decimals."""
+    return "-" if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _number(value: float, measure: Measure, sign: str = "") -> str:
+    # Adding 0 makes a plain zero of what rounds to minus zero.
+    return f"{round(100 * value if measure.unit == '%' else value, 1) + 0.0:{sign}.1f}"
+
+
+def _bounds(lo: float, hi: float, measure: Measure, sign: str = "") -> str:
+    if math.isnan(lo):
+        return "[-]"
+    return f"[{_number(lo, measure, sign)}, {_number(hi, measure, sign)}]"
+
+
+def _cells_said(cells: list[Cell]) -> str:
+    said = [f"seed {seed} fold {fold}" for seed, fold in cells]
+    return ", ".join(said[:4]) + (f" and {len(said) - 4} more" if len(said) > 4 else "")

@@ -1,0 +1,174 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""An alarm for runs whose masks should not be trusted, rung without a single outline."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from glas_wsol.bundle import load_checkpoint, model_card
+from glas_wsol.failure_detection.signals import MaskSignals, mask_signals
+from glas_wsol.inferers import WholeTileInferer
+from glas_wsol.networks.component_network import FeatureComponentNetwork
+from glas_wsol.networks.folding import fold_batch_norm
+from glas_wsol.pseudo_labels.feature_components import Transform, fit_components, fit_probe
+from glas_wsol.utils import distributed
+from glas_wsol.utils.atomic_files import atomic_write
+
+__all__ = ["ALARM", "Alarm", "judge_run", "shipped_alarm"]
+
+logger = logging.getLogger(__name__)
+
+ALARM = "alarm"
+"""Entry of ``model.json``."""
+
+_FILE = "alarm.json"
+_ENOUGH = 200  # images: signals are means, and all images are held in memory while the features are looked at
+_SURE = 0.2  # below it no alarm, above 1 minus it an alarm
+_COMPACT = 0.15  # what is more compact than that is not for that more likely a gland
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Logistic regression of failure on label-free signals.
+
+    Attributes:
+        weights: of each entry of :meth:`evidence_of`.
+        bias: added.
+        calibrated_on: in words.
+    """
+
+    weights: tuple[float, ...]
+    bias: float
+    calibrated_on: str
+
+    @staticmethod
+    def evidence_of(signals: MaskSignals) -> tuple[float, ...]:
+        """Signals as numbers of similar size, each higher for better masks.
+
+        Args:
+            signals: of a run.
+
+        Returns:
+            The compactness, in tenths, and the agreement, in quarters. A compactness above 0.15 counts as that: glands
+            have it, and blobs have more, whatever they cover. Margin and information are recorded only: what can be
+            told of the class can be told of many regions.
+        """
+        return 10 * min(signals.compactness, _COMPACT), 4 * signals.agreement
+
+    @classmethod
+    def calibrated(cls, runs: Sequence[MaskSignals], failed: Sequence[bool], on: str, strength: float = 0.01) -> Alarm:
+        """Fit to runs that are known to be good or failed.
+
+        Args:
+            runs: their signals.
+            failed: whether each did.
+            on: what they were, in words.
+            strength: of the penalty on the squared weights, see :func:`~glas_wsol.pseudo_labels.feature_components.fit_probe`.
+
+        Raises:
+            NumericalError: if a signal is not finite.
+        """
+        evidence = torch.tensor([cls.evidence_of(one) for one in runs], dtype=torch.float64)
+        weight, bias = fit_probe(evidence, torch.tensor([int(one) for one in failed]), 2, strength)
+        return cls(tuple((weight[1] - weight[0]).tolist()), float(bias[1] - bias[0]), on)
+
+    def score(self, signals: MaskSignals) -> float:
+        """How probable it is that the run failed.
+
+        Args:
+            signals: of the run.
+
+        Returns:
+            In (0, 1).
+        """
+        value = float(np.dot(self.weights, self.evidence_of(signals))) + self.bias
+        return 1 / (1 + math.exp(-max(-30.0, min(30.0, value))))
+
+    def verdict(self, score: float) -> str:
+        """A score in words.
+
+        Args:
+            score: of :meth:`score`.
+        """
+        if score < _SURE:
+            return "no alarm"
+        return "ALARM: these masks should not be trusted" if score > 1 - _SURE else "doubtful: look at the masks first"
+
+
+def shipped_alarm() -> Alarm:
+    """The alarm that comes with the package."""
+    values = json.loads(resources.files("glas_wsol").joinpath(_FILE).read_text(encoding="utf-8"))
+    return Alarm(tuple(values["weights"]), values["bias"], values["calibrated_on"])
+
+
+def judge_run(
+    network: nn.Module,
+    checkpoint: str | Path,
+    features: FeatureComponentNetwork,
+    data: Sequence[Mapping[str, Any]],
+    transform: Transform,
+    inferer: WholeTileInferer,
+    device: str | torch.device = "cpu",
+) -> dict[str, Any] | None:
+    """Say whether a trained model's masks can be trusted, and write it into its ``model.json``.
+
+    Of several processes the first does so, and the others wait.
+
+    Args:
+        network: of the model; its weights are loaded.
+        checkpoint: ``model.pt``, its ``model.json`` beside it.
+        features: a pretrained trunk.
+        data: the training items: images and image labels, no mask.
+        transform: reads an item: ``image`` to ``[3, H, W]`` in [0, 1].
+        inferer: brings it to the training resolution.
+        device: where to run.
+
+    Returns:
+        ``score`` (how probable it is that the run failed, in (0, 1)), ``verdict`` (in words) and ``signals``. None
+        where it cannot be judged: several classes per image, a trunk that is not pretrained, images of one patient.
+    """
+
+    def judge() -> dict[str, Any] | None:
+        card = model_card(str(checkpoint))
+        if ALARM in card:
+            return card[ALARM]
+        why = _unjudged(features, data)
+        if why:
+            logger.info("whether the masks can be trusted is not judged: %s", why)
+            return None
+        load_checkpoint(network, checkpoint)
+        some = data[:: math.ceil(len(data) / _ENOUGH)]
+        fit_components(fold_batch_norm(features), some, transform, inferer, device)
+        signals = mask_signals(network, features, some, transform, inferer, device)
+        alarm = shipped_alarm()
+        score = alarm.score(signals)
+        found = {"score": score, "verdict": alarm.verdict(score), "signals": asdict(signals)}
+        with atomic_write(Path(checkpoint).with_suffix(".json"), "w") as file:
+            file.write(json.dumps({**card, ALARM: found}, indent=4) + "\n")
+        level = logging.INFO if score < _SURE else logging.WARNING
+        logger.log(level, "%s (probability of failure %.2f, judged without any outline)", found["verdict"], score)
+        return found
+
+    return distributed.on_main(judge)
+
+
+def _unjudged(features: FeatureComponentNetwork, data: Sequence[Mapping[str, Any]]) -> str:
+    """Why a run cannot be judged; empty if it can."""
+    if any(np.ndim(item["label"]) for item in data):
+        return "an image may have several classes"
+    if not features.trunk.weights_sha256:
+        return "the trunk is not pretrained"
+    if len({item.get("group", index) for index, item in enumerate(data)}) < 2:
+        return "all images are of one patient"
+    return ""

@@ -1,0 +1,256 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The evaluation in figures, on disk, and what M and C say besides."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
+from monai.networks.utils import eval_mode
+from monai.utils import ensure_tuple
+from monai.utils.enums import CommonKeys as Keys
+
+from glas_wsol.handlers.clock import read_clock
+from glas_wsol.inferers import WholeTileInferer
+from glas_wsol.metrics import MEASURES, interval
+from glas_wsol.networks.minmax import MinMaxEntropyNetwork
+from glas_wsol.networks.refined import RefinedNetwork
+from glas_wsol.networks.weights import sha256_of
+from glas_wsol.results.localization import THRESHOLD, Localization
+from glas_wsol.utils import distributed
+from glas_wsol.utils.atomic_files import atomic_write
+from glas_wsol.utils.csv_files import write_csv
+from glas_wsol.utils.labels import SEPARATOR, present_classes
+
+__all__ = ["ClassOpinions", "EvaluationReport", "summary"]
+
+logger = logging.getLogger(__name__)
+
+
+class ClassOpinions:
+    """Asks the localizer, and the classifier of the *whole* image, for the class: the named class is C's on X+.
+
+    A refined network with both is asked too; the class that it names is M's, or C's on its own X+. Other methods, and
+    ensembles, have one opinion only, and nothing is asked. With several views of an image it is the mean over them.
+
+    Adds ``localizer_probabilities`` and ``whole_image_probabilities``, ``[B, c]`` each, to the evaluator's output.
+
+    Args:
+        network: the network evaluated.
+        inferer: prepares the image as for the prediction.
+    """
+
+    def __init__(self, network: torch.nn.Module, inferer: WholeTileInferer) -> None:
+        self.network, self.inferer = network, inferer
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator."""
+        refined = isinstance(self.network, RefinedNetwork) and self.network.has_classifier
+        if refined or isinstance(self.network, MinMaxEntropyNetwork):
+            engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Run M and C once more on every view of the batch."""
+        opinions = []
+        with eval_mode(self.network):  # no gradient either
+            for image in self.inferer.views(engine.state.output[Keys.IMAGE]):
+                x = self.network.normalise(image)
+                scores = self.network.localize(x).logits, self.network.classify(x)
+                opinions.append([self.network.probabilities(logits) for logits in scores])
+        localizer, classifier = (torch.stack(who).mean(dim=0) for who in zip(*opinions, strict=True))
+        engine.state.output["localizer_probabilities"] = localizer
+        engine.state.output["whole_image_probabilities"] = classifier
+
+
+class EvaluationReport:
+    """Writes ``evaluation.json``, one row per image in ``evaluation.csv`` and ``evaluation.npz``; logs a summary.
+
+    Reports every measure of :data:`~glas_wsol.metrics.MEASURES` whose metric the evaluator has under the measure's key,
+    each with its interval; the floors ``floor_f1_foreground`` and ``floor_f1_background``; and, where they are,
+    ``classification_error_localizer`` (of M) and ``classification_error_whole_image`` (of C on the unmasked image).
+    ``evaluation.npz`` holds what each measure took from each image (``[N, k]``, not a number where it could take
+    nothing) beside the images' ``names``, so that runs can be compared image by image. Several processes report what
+    one would, and the first writes it.
+
+    Args:
+        output_dir: where to write.
+        facts: what else the report says: ``method``, ``trained_as`` (the method the weights were trained as), split,
+            seed, selection rule, ..., JSON values only.
+        checkpoint: the evaluated weights' file, named with its SHA-256; a ``clock.json`` beside it tells how long they
+            were trained. Of an ensemble a list of files: names and digests are lists then, and times sums.
+    """
+
+    def __init__(
+        self, output_dir: str | Path, facts: Mapping[str, Any], checkpoint: str | Path | Sequence[str | Path]
+    ) -> None:
+        self.output_dir, self.facts = Path(output_dir), dict(facts)
+        self.checkpoints = [Path(one) for one in ensure_tuple(checkpoint)]
+        self.rows: list[dict[str, Any]] = []
+        self.threshold, self.without_evidence = 0.0, 0
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator, after its metrics."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _start(self, _: Engine) -> None:
+        self.rows.clear()
+        self.without_evidence = 0
+        if distributed.not_main():
+            return
+        for name in ("evaluation.json", "evaluation.csv", "evaluation.npz"):  # older ones are not this one's
+            (self.output_dir / name).unlink(missing_ok=True)
+
+    def _collect(self, engine: Engine) -> None:
+        for item in engine.state.output:
+            found: Localization = item["localization"]
+            labels = present_classes(item[Keys.LABEL])
+            p = [f"{found.probabilities[label]:.6f}" for label in labels] if found.probabilities else []
+            self.rows.append(
+                {
+                    "name": found.name,
+                    "label": SEPARATOR.join(found.classes[label] for label in labels),
+                    "predicted": found.predicted,
+                    "class": found.class_name,
+                    "probability_of_label": SEPARATOR.join(p),
+                    "decidable_fraction": f"{found.decidable_fraction:.6f}",
+                    "boxes": len(found.boxes),
+                    "image": found.path,
+                    "mask": item.get("truth_path", ""),
+                }
+            )
+            self.threshold = found.threshold
+            self.without_evidence += not found.evidence
+
+    def _write(self, engine: Engine) -> None:
+        self.rows = distributed.gathered(self.rows)
+        self.without_evidence = sum(distributed.gathered([self.without_evidence]))
+        if distributed.not_main():
+            return
+        arrays = self._per_image(engine.state.metric_details)
+        report = {
+            "n": len(self.rows),
+            "n_with_masks": sum(bool(row["mask"]) for row in self.rows),
+            "n_without_evidence": self.without_evidence,  # their mask is empty; their class counts all the same
+            **self.facts,
+            "threshold": self.threshold,
+            "threshold_rule": self._threshold_rule(),
+            "training": self._training(),
+            "interval": "95 %: Wilson's for the error, percentile bootstrap over images for the others, "
+            "reflected for calibration errors",
+            "measures": {key: _measured(key, rows) for key, rows in arrays.items()},
+            "floor": {
+                "name": "all-ones",
+                **{
+                    key: _number(engine.state.metrics.get(f"floor_{key}")) for key in ("f1_foreground", "f1_background")
+                },
+            },
+            "other_classification_errors": {
+                who: _number(engine.state.metrics.get(f"classification_error_{who}"))
+                for who in ("localizer", "whole_image")
+            },
+            "checkpoint": _one_or_all([file.name for file in self.checkpoints]),
+            "checkpoint_sha256": _one_or_all([sha256_of(file) for file in self.checkpoints]),
+        }
+        for key in ("classification_error", "f1_foreground", "f1_background"):
+            values = arrays.get(key, np.full((len(self.rows), 1), np.nan))[:, 0]
+            for row, value in zip(self.rows, values, strict=True):
+                row[key] = "" if math.isnan(value) else f"{value:.6f}"
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        write_csv(self.output_dir / "evaluation.csv", self.rows)
+        with atomic_write(self.output_dir / "evaluation.npz") as file:
+            np.savez_compressed(file, names=np.array([row["name"] for row in self.rows], dtype=str), **arrays)
+        with atomic_write(self.output_dir / "evaluation.json", "w") as file:  # last: it says that the others are whole
+            file.write(json.dumps(report, indent=4, allow_nan=False) + "\n")
+        logger.info("evaluated %d images of split %r\n%s", len(self.rows), report.get("split"), summary(report))
+
+    def _per_image(self, details: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """What each measure took from each image, ``[N, k]``; an image without a true mask, or no class, gives none."""
+        arrays = {}
+        for key, measure in MEASURES.items():
+            if details.get(key) is None:
+                continue
+            rows = np.asarray(details[key], dtype=float)
+            rows = rows.reshape(len(rows), -1)
+            measured = [bool(row["mask"]) if measure.needs == "mask" else bool(row["predicted"]) for row in self.rows]
+            if sum(measured) != len(rows):
+                raise ValueError(f"{key} measured {len(rows)} images, not {sum(measured)}")
+            if len(rows):
+                arrays[key] = np.full((len(self.rows), rows.shape[1]), np.nan)
+                arrays[key][measured] = rows
+        return arrays
+
+    def _threshold_rule(self) -> str | None:
+        """The config's words hold for the method's own threshold only: another was set by hand, whoever chose it."""
+        own = self.threshold == THRESHOLD
+        return self.facts.get("threshold_rule") if own else f"set by hand, not the method's own {THRESHOLD:g}"
+
+    def _training(self) -> dict[str, Any] | None:
+        """How long the weights were trained, all members of an ensemble together.
+
+        None where nothing was, where they were trained as another method, and where the time of an epoch is lost or
+        the epochs were not run on one device with one number of threads.
+        """
+        clocks = [read_clock(file.with_name("clock.json")) for file in self.checkpoints]
+        epochs = [one for clock in clocks for one in clock]
+        trained = self.facts.get("supervision") != "none" and self.facts.get("method") == self.facts.get("trained_as")
+        whole = all(clock and [one["epoch"] for one in clock] == list(range(1, len(clock) + 1)) for clock in clocks)
+        if not trained or not whole or len({(one["device"], one["threads"]) for one in epochs}) != 1:
+            return None
+        return {
+            "seconds": sum(one["seconds"] for one in epochs),
+            "cpu_seconds": sum(one["cpu_seconds"] for one in epochs),
+            "epochs": len(epochs),
+            "device": epochs[-1]["device"],
+            "threads": epochs[-1]["threads"],
+        }
+
+
+def _one_or_all(values: list[str]) -> str | list[str]:
+    return values[0] if len(values) == 1 else values
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """A small table of an evaluation for a terminal: percent, and pixels where a measure is a distance.
+
+    Args:
+        report: the content of ``evaluation.json``.
+    """
+    lines = [f"{'':34}{'model':>8}  {'95 % interval':<16}{'all-ones floor':>14}"]
+    for key, measure in MEASURES.items():
+        if measure.oracle or key not in report["measures"]:
+            continue
+        found = report["measures"][key]
+        value, *bounds = (_shown(v, measure.unit) for v in (found["value"], *(found["interval"] or (None, None))))
+        floor = _shown(report["floor"].get(key), measure.unit) if key in report["floor"] else ""
+        between = "" if found["interval"] is None else f"{bounds[0]} to {bounds[1]}"
+        lines.append(f"{f'{measure.title} ({measure.unit})':<34}{value:>8}  {between:<16}{floor:>14}")
+    return "\n".join(lines)
+
+
+def _shown(value: float | None, unit: str) -> str:
+    if value is None:
+        return "  n/a"
+    return f"{100 * value if unit == '%' else value:5.1f}"
+
+
+def _measured(key: str, rows: np.ndarray) -> dict[str, Any]:
+    """Value, interval and number of images of one measure; marked where its threshold was chosen on these images."""
+    n = int((~np.isnan(rows).any(axis=1)).sum())
+    value = _number(MEASURES[key].aggregate(rows, np.ones((1, len(rows))))[0])
+    bounds = [_number(bound) for bound in interval(key, rows)]
+    found = {"value": value, "interval": None if None in (value, *bounds) else bounds, "n": n}
+    return found | ({"oracle": True} if MEASURES[key].oracle else {})
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or not math.isfinite(float(value)) else float(value)

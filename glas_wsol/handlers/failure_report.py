@@ -1,0 +1,88 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The images of a run that have no result, in a table of their own, and the exit status that says so."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from pathlib import Path
+
+from ignite.engine import Engine, Events
+
+from glas_wsol.engines.fault_tolerant_evaluator import Failure
+from glas_wsol.errors import IncompleteError, OutputError, readable
+from glas_wsol.utils.csv_cells import read_cells
+from glas_wsol.utils.csv_files import write_csv
+
+__all__ = ["FailureReport"]
+
+logger = logging.getLogger(__name__)
+
+_COLUMNS = ("image", "stage", "what", "fix")
+
+
+class FailureReport:
+    """Writes ``failed.csv`` where an image failed: its file, the stage, what is wrong and how to mend it.
+
+    The table's column ``image`` makes it a list of images to run on. That of an earlier run is replaced, or removed
+    where nothing failed.
+
+    Args:
+        output_dir: receives the table.
+        table: its name. Defaults to ``failed.csv``.
+    """
+
+    def __init__(self, output_dir: str | Path, table: str = "failed.csv") -> None:
+        self.file = Path(output_dir) / table
+        self.failures: list[Failure] = []
+        self.total = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a :class:`~glas_wsol.engines.fault_tolerant_evaluator.TolerantEvaluator`."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _start(self, engine: Engine) -> None:
+        self.failures.clear()
+        self.total = len(engine.state.dataloader.dataset)
+        if self.file.exists():
+            try:
+                with self.file.open(encoding="utf-8", newline="") as file:
+                    ours = tuple(read_cells(file)[0]) == _COLUMNS
+            except (OSError, UnicodeDecodeError, csv.Error):
+                ours = False
+            if not ours:
+                raise OutputError("this file is not one of earlier results", self.file, "choose another output_dir")
+            self.file.unlink()
+
+    def _collect(self, engine: Engine) -> None:
+        while engine.state.failures:
+            failure = engine.state.failures.pop(0)
+            self.failures.append(failure)
+            logger.warning("no result of %s", readable(f"{failure.image}: {failure.what}: {failure.fix}"))
+
+    def _write(self, engine: Engine) -> None:
+        self._collect(engine)  # what was written last may have failed after the last iteration
+        if self.failures:
+            places = {item["name"]: place for place, item in enumerate(engine.state.dataloader.dataset.data)}
+            self.failures.sort(key=lambda failure: places[failure.name])
+            rows = [{key: _printable(getattr(failure, key)) for key in _COLUMNS} for failure in self.failures]
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            write_csv(self.file, rows)
+
+    def conclude(self) -> None:
+        """Say after the run that some images have no result.
+
+        Raises:
+            IncompleteError: if there are any.
+        """
+        if self.failures:
+            images = "1 image" if self.total == 1 else f"{self.total} images"
+            what = f"{len(self.failures)} of {images} failed, the others are done"
+            raise IncompleteError(what, self.file, "mend these images, or leave them out, and run again")
+
+
+def _printable(text: str) -> str:
+    """A file name that is not UTF-8 with its bytes spelt out."""
+    return text.encode("utf-8", "backslashreplace").decode()

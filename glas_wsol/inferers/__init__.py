@@ -1,0 +1,8 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Prediction of whole tiles, with the class scores of their regions."""
+
+from __future__ import annotations
+
+from glas_wsol.inferers.whole_tile import TrainingInferer, WholeTileInferer
+
+__all__ = ["TrainingInferer", "WholeTileInferer"]

@@ -1,0 +1,174 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Unsupervised structure of a pretrained trunk's features as a localizer: one direction in feature space, two sides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from glas_wsol.networks.base import TileNetwork, seeded
+from glas_wsol.networks.maps import at_least_float32, distribution, resize_exactly
+from glas_wsol.networks.trunks import Trunk
+
+__all__ = ["FeatureComponentNetwork", "pooled"]
+
+
+def pooled(features: Tensor, mask: Tensor, least: float = 1e-6) -> Tensor:
+    """The mean feature of a region.
+
+    Args:
+        features: ``[B, n, h, w]``.
+        mask: ``[B, 1, H, W]``, in [0, 1], of the image; averaged down to the features' grid.
+        least: area, in positions, that an empty region counts as: its features stay finite.
+
+    Returns:
+        ``[B, n]``; nearly 0 for an empty region.
+    """
+    weights = F.interpolate(mask, size=list(features.shape[2:]), mode="area")
+    return (features * weights).sum(dim=[2, 3]) / weights.sum(dim=[2, 3]).clamp(min=least)
+
+
+class FeatureComponentNetwork(TileNetwork):
+    """A direction in the feature space of a pretrained trunk, oriented by what image labels say of its two sides.
+
+    Features at stride 16, each position's vector brought to length 1, are projected on one direction: ``z``, in units
+    of its standard deviation over the training images, 0 at their mean. ``R+ = sigmoid(omega z)``. The class is that of
+    a linear probe on the mean feature of the *masked* image ``X R+`` in ``R+``: nothing outside the region is seen.
+    Nothing of the trunk is trained; :func:`glas_wsol.pseudo_labels.feature_components.fit_components` finds the direction, its orientation
+    and the probe from images and their labels, without any draw.
+
+    Args:
+        trunk: name of the trunk (see :data:`~glas_wsol.networks.trunks.TRUNKS`) or a trunk; pretrained, or the
+            structure is that of noise.
+        num_classes: ``c``, at least 2.
+        weights: the trunk's weights, see :func:`~glas_wsol.networks.trunks.build_trunk`. Defaults to ``"auto"``.
+        omega: steepness of the soft threshold at ``z = 0``. Defaults to 4.
+        pixel_mean: mean subtracted from images in [0, 1]; defaults to what the trunk's weights expect.
+        pixel_std: divisor after that; defaults to what the trunk's weights expect.
+        seed: for a trunk of random weights; None draws on.
+
+    Raises:
+        ConfigError: if a value is out of range.
+        WeightsError: if the trunk's weights cannot be read.
+    """
+
+    def __init__(
+        self,
+        trunk: str | Trunk = "resnet18",
+        num_classes: int = 2,
+        weights: str = "auto",
+        omega: float = 4.0,
+        pixel_mean: Sequence[float] | None = None,
+        pixel_std: Sequence[float] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        with seeded(seed):
+            super().__init__(trunk, num_classes, weights, "frozen", pixel_mean, pixel_std)
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
+        self.omega = omega
+        channels = self.trunk.stage_channels()[-2]
+        self.register_buffer("centre", torch.zeros(channels))
+        self.register_buffer("direction", torch.zeros(channels))
+        self.register_buffer("probe_weight", torch.zeros(num_classes, channels))
+        self.register_buffer("probe_bias", torch.zeros(num_classes))
+
+    def stride_16(self, x: Tensor) -> Tensor:
+        """The features that are looked at.
+
+        Args:
+            x: ``[B, 3, H, W]``, normalised.
+
+        Returns:
+            ``[B, n, h, w]`` at stride 16, at least float32.
+        """
+        return at_least_float32(self.trunk.stages_of(x)[-2])
+
+    def scores(self, x: Tensor) -> Tensor:
+        """Which side of the direction every pixel is on, and how far.
+
+        Args:
+            x: ``[B, 3, H, W]``, normalised.
+
+        Returns:
+            ``[B, 1, H, W]`` ``z``, in standard deviations over the training images.
+        """
+        unit = F.normalize(self.stride_16(x), dim=1) - self.centre.view(1, -1, 1, 1)
+        z = (unit * self.direction.view(1, -1, 1, 1)).sum(dim=1, keepdim=True)
+        return resize_exactly(z, x.shape[2], x.shape[3])
+
+    def mask(self, x: Tensor) -> Tensor:
+        """The decidable region.
+
+        Args:
+            x: ``[B, 3, H, W]``, normalised.
+
+        Returns:
+            ``[B, 1, H, W]`` ``R+``, in (0, 1).
+        """
+        return torch.sigmoid(self.omega * self.scores(x))
+
+    def region_features(self, x: Tensor, mask: Tensor) -> Tensor:
+        """What the trunk sees of a region when everything else is erased.
+
+        Args:
+            x: ``[B, 3, H, W]``, normalised.
+            mask: ``[B, 1, H, W]``, in [0, 1].
+
+        Returns:
+            ``[B, n]``.
+        """
+        return pooled(self.stride_16(x * mask), mask)
+
+    def logits(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Class scores of the region.
+
+        Args:
+            x: ``[B, 3, H, W]``, normalised.
+            mask: :meth:`mask` of ``x``, where it is known already.
+
+        Returns:
+            ``[B, c]``.
+        """
+        features = self.region_features(x, self.mask(x) if mask is None else mask)
+        weighted = features.unsqueeze(1) * self.probe_weight  # no product of matrices, which autocast would round
+        return weighted.sum(dim=2) + self.probe_bias
+
+    @torch.jit.unused
+    def undecidable(self, image: Tensor) -> Tensor:
+        """``R-`` alone, without naming a class.
+
+        Args:
+            image: ``[B, 3, H, W]``, in [0, 1].
+
+        Returns:
+            ``[B, 1, H, W]``, in [0, 1].
+        """
+        return 1 - self.mask(self.normalise(image))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Which side of the direction every pixel is on, and the class of the image.
+
+        Args:
+            image: ``[B, 3, H, W]``, in [0, 1].
+
+        Returns:
+            ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k)``; the channels sum to 1.
+        """
+        x = self.normalise(image)
+        mask = self.mask(x)
+        # A class can be read from the channels of an empty mask too: float32 holds 1e-6 p as exactly as p.
+        return distribution(mask.clamp(min=1e-6), self.probabilities(self.logits(x, mask)))
+
+    @torch.jit.unused
+    def settings(self) -> dict[str, Any]:
+        """What must be the same for weights to mean the same.
+
+        Returns:
+            The arguments of this class that say so, as JSON values.
+        """
+        return {**super().settings(), "omega": self.omega}

@@ -1,0 +1,341 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Directions in feature space, and which side of them tells the class: fitted from images and image labels.
+
+The principle is the paper's (equations 3 and 6) turned into a test: the decidable side of an image is the one that
+still tells its class when the other side is erased.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from monai.networks.utils import eval_mode
+from skimage.measure import label, regionprops
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from glas_wsol.errors import ConfigError, NumericalError
+from glas_wsol.inferers import WholeTileInferer
+from glas_wsol.networks.component_network import FeatureComponentNetwork
+from glas_wsol.networks.maps import resize
+
+__all__ = [
+    "Orientation",
+    "Transform",
+    "compactness",
+    "cross_validated",
+    "fit_components",
+    "fit_probe",
+    "fitted_card",
+    "prepared",
+    "principal_directions",
+    "read_image",
+    "standard_error",
+]
+
+logger = logging.getLogger(__name__)
+
+Transform = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Reads an item of a data set."""
+
+# Of the squared weights, with features divided by their standard deviation and sqrt(n): as one observation's worth.
+_STRENGTH = 1e-3
+_CLEARLY = 3  # standard errors: labels were seen to contradict the shape by 2.0, wrongly, where stroma tells the class
+_FINER = 4  # a region's outline is judged on this many points per position of the features
+_LEAST_REGION = 20  # of those points; smaller ones are noise with a solidity of 1
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """What was found of the features' structure, without a pixel label.
+
+    Attributes:
+        explained: share of the features' variance along each component.
+        compactness: of each component, see :func:`compactness`; positive: the positive side is the more compact.
+        loss_kept: cross-validated cross-entropy of the class, in nats, from the side that is kept, alone.
+        loss_erased: the same from the other side.
+        margin: the second minus the first, a mean over images; negative where the labels speak for the other side, but
+            not clearly.
+        standard_error: of the margin over images.
+        shape_agrees: whether the kept side is the more compact one; False where the labels clearly spoke against it.
+    """
+
+    explained: tuple[float, ...]
+    compactness: tuple[float, ...]
+    loss_kept: float
+    loss_erased: float
+    margin: float
+    standard_error: float
+    shape_agrees: bool
+
+
+def principal_directions(covariance: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The principal components of features, the largest first.
+
+    Args:
+        covariance: ``[n, n]``.
+        count: how many, at most n.
+
+    Returns:
+        ``[count, n]`` unit vectors, the entry of largest size in each positive, so that no sign is left to chance; and
+        ``[count]`` variances along them.
+    """
+    values, vectors = torch.linalg.eigh(covariance.double())
+    directions = vectors.flip(1)[:, :count].transpose(0, 1)
+    largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
+    return directions * largest.sign(), values.flip(0)[:count].clamp(min=0)
+
+
+def fit_probe(features: Tensor, labels: Tensor, num_classes: int, strength: float = _STRENGTH) -> tuple[Tensor, Tensor]:
+    """Multinomial logistic regression with a quadratic penalty: convex, so the answer does not depend on a draw.
+
+    Args:
+        features: ``[N, n]``; standardised inside.
+        labels: ``[N]`` class indices.
+        num_classes: ``c``.
+        strength: of the penalty on the squared weights.
+
+    Returns:
+        Weights ``[c, n]`` and biases ``[c]`` for the features as they are, float64.
+
+    Raises:
+        NumericalError: if a feature is not finite.
+    """
+    features = features.double()
+    if not features.isfinite().all():
+        raise NumericalError("a feature is not a finite number", "linear probe", "look for damaged images or weights")
+    mean, scale = features.mean(dim=0), features.std(dim=0, unbiased=False).clamp(min=1e-8) * features.shape[1] ** 0.5
+    z = (features - mean) / scale
+    weight = torch.zeros(num_classes, features.shape[1], dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(num_classes, dtype=torch.float64, requires_grad=True)
+    # To the minimum, not near it: where one stops would depend on the order of sums.
+    exact = {"max_iter": 1000, "tolerance_grad": 1e-10, "tolerance_change": 1e-14}
+    optimizer = torch.optim.LBFGS([weight, bias], line_search_fn="strong_wolfe", **exact)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(F.linear(z, weight, bias), labels) + strength / 2 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)
+    weight, bias = weight.detach() / scale, bias.detach()
+    return weight, bias - weight @ mean
+
+
+def cross_validated(
+    features: Tensor, labels: Tensor, num_classes: int, groups: Sequence[Hashable], folds: int = 5
+) -> Tensor:
+    """How well held-out images' classes are told by features.
+
+    Args:
+        features: ``[N, n]``.
+        labels: ``[N]`` class indices.
+        num_classes: ``c``.
+        groups: ``N`` groups (patients): no group is in two folds.
+        folds: how many, at most. Defaults to 5.
+
+    Returns:
+        ``[N]`` cross-entropy of each image by the probe that has not seen its group, in nats, float64.
+
+    Raises:
+        ConfigError: if there are fewer than two groups.
+    """
+    sizes: dict[Hashable, int] = {}
+    for group in groups:
+        sizes[group] = sizes.get(group, 0) + 1
+    folds = min(folds, len(sizes))
+    if folds < 2:
+        raise ConfigError("all images are of one group", "cross-validation", "give images of at least two patients")
+    filled, fold_of = [0] * folds, {}
+    for group in sorted(sizes, key=lambda one: (-sizes[one], str(one))):  # the largest first, each to the emptiest
+        fold_of[group] = filled.index(min(filled))
+        filled[fold_of[group]] += sizes[group]
+    fold = torch.tensor([fold_of[group] for group in groups])
+    losses = torch.empty(len(groups), dtype=torch.float64)
+    for held_out in range(folds):
+        out = fold == held_out
+        weight, bias = fit_probe(features[~out], labels[~out], num_classes)
+        scores = F.linear(features[out].double(), weight, bias)
+        losses[out] = F.cross_entropy(scores, labels[out], reduction="none")
+    return losses
+
+
+def compactness(scores: np.ndarray) -> float:
+    """How much more compact the regions of positive scores are than those of negative ones.
+
+    Of each side, the area of its connected regions over that of their convex hulls (solidity). Bodies in a ground that
+    runs between them are compact, the ground is not.
+
+    Args:
+        scores: ``[h, w]``.
+
+    Returns:
+        Difference of the two solidities, in [-1, 1].
+    """
+    sides = []
+    for side in (scores > 0, scores <= 0):
+        regions = [one for one in regionprops(label(side)) if one.area > _LEAST_REGION]
+        hulls = sum(one.area_convex for one in regions)
+        sides.append(sum(one.area for one in regions) / hulls if hulls else 0.0)
+    return sides[0] - sides[1]
+
+
+def fit_components(
+    network: FeatureComponentNetwork,
+    data: Sequence[Mapping[str, Any]],
+    transform: Transform,
+    inferer: WholeTileInferer,
+    device: str | torch.device = "cpu",
+    candidates: int = 4,
+) -> Orientation:
+    """Fit the direction, its orientation and the probe, from images and image labels; nothing is drawn.
+
+    Two witnesses are heard, and neither knows an outline. The *shape* makes the direction: each of the first principal
+    components of the features over all images has one side that is more compact than the other (:func:`compactness`:
+    bodies in a ground), and the direction is the sum of the components, each turned to its compact side and weighted by
+    the square of its compactness. A sum does not hang on which component is taken: where two explain nearly the same,
+    a few images more or less turn them in their plane, and the sum hardly moves. The *labels* say which side tells the
+    class better when the other is erased, by :func:`cross_validated` on the mean features of the masked images. The
+    compact side is kept, unless the labels clearly (beyond three standard errors) speak for the other.
+
+    Args:
+        network: fitted in place.
+        data: training items with ``image``, ``label`` and, where known, ``group``.
+        transform: reads an item: ``image`` to ``[3, H, W]`` in [0, 1].
+        inferer: brings it to the training resolution.
+        device: where to run.
+        candidates: how many components are summed. Defaults to 4.
+
+    Raises:
+        ConfigError: if ``candidates`` is below 1.
+    """
+    if candidates < 1:
+        raise ConfigError(f"candidates={candidates}", "components", "give at least 1")
+    if any(np.ndim(item["label"]) for item in data):
+        fix = "set classes_per_image=one, or refine from the first stage's own masks (teachers)"
+        raise ConfigError("an image may have several classes, which the probe cannot tell", "components", fix)
+    network.to(device)
+    labels = torch.tensor([int(item["label"]) for item in data])
+    groups = [item.get("group", index) for index, item in enumerate(data)]
+    with eval_mode(network):
+        images = [
+            prepared(network, read_image(item, transform, device), inferer) for item in tqdm(data, "reading tiles")
+        ]
+        features = [network.stride_16(x).cpu() for x in tqdm(images, "features")]
+        centre, covariance = _moments(features)
+        directions, variances = principal_directions(covariance, candidates)
+        contrasts = torch.tensor([_contrast(features, centre, one) for one in tqdm(directions, "compactness")])
+        weights = (contrasts * contrasts.abs()).double()
+        if not weights.any():  # nothing is more compact than anything else: the labels decide alone
+            weights[0] = 1
+        spread = (weights.square() * variances).sum().clamp(min=1e-24).sqrt()
+        network.centre.copy_(centre)
+        network.direction.copy_(weights @ directions / spread)
+        kept, erased = _both_sides(network, images, labels, groups)
+        clearly = _CLEARLY * standard_error(erased - kept)
+        turned = bool((erased - kept).mean() < -clearly)
+        if turned:
+            network.direction.neg_()
+            kept, erased = erased, kept
+        regions = torch.cat([network.region_features(x, network.mask(x)) for x in tqdm(images, "regions")]).cpu()
+        weight, bias = fit_probe(regions, labels, network.num_classes)
+        network.probe_weight.copy_(weight)
+        network.probe_bias.copy_(bias)
+    found = Orientation(
+        explained=tuple((variances / covariance.trace()).tolist()),
+        compactness=tuple(contrasts.tolist()),
+        loss_kept=float(kept.mean()),
+        loss_erased=float(erased.mean()),
+        margin=float((erased - kept).mean()),
+        standard_error=standard_error(erased - kept),
+        shape_agrees=not turned,
+    )
+    logger.info(
+        "components: the kept side tells the class with %.3f nats, the other with %.3f; it is %s compact one",
+        found.loss_kept, found.loss_erased, "NOT the more" if turned else "the more",
+    )  # fmt: skip
+    return found
+
+
+def fitted_card(card: Mapping[str, Any], network: FeatureComponentNetwork, **arguments: Any) -> dict[str, Any]:
+    """Fit a network, and say in its card what was found.
+
+    Args:
+        card: what ``model.json`` is to say besides.
+        network: fitted in place.
+        arguments: of :func:`fit_components`.
+
+    Returns:
+        The card with ``orientation``: the :class:`Orientation`, as JSON values.
+    """
+    return {**card, "orientation": asdict(fit_components(network, **arguments))}
+
+
+def prepared(network: FeatureComponentNetwork, image: Tensor, inferer: WholeTileInferer) -> Tensor:
+    """An image as the trunk takes it, at the training resolution.
+
+    Args:
+        network: whose normalisation.
+        image: ``[B, 3, H, W]``, in [0, 1].
+        inferer: brings it to the training resolution.
+
+    Returns:
+        ``[B, 3, H', W']``, sides multiples of the stride.
+    """
+    return network.normalise(inferer.prepare(image)[0])
+
+
+def read_image(item: Mapping[str, Any], transform: Transform, device: str | torch.device) -> Tensor:
+    """``[1, 3, H, W]``, in [0, 1]: one item, read.
+
+    Args:
+        item: as ``transform`` takes it.
+        transform: gives it an ``image`` ``[3, H, W]``, in [0, 1].
+        device: where to put it.
+    """
+    return torch.as_tensor(transform(item)["image"]).unsqueeze(0).to(device)
+
+
+def _moments(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of the unit features over all positions of all images, float64."""
+    count, total, square = 0, 0.0, 0.0
+    for one in features:
+        unit = F.normalize(one, dim=1).double().flatten(2)[0]
+        count, total, square = count + unit.shape[1], total + unit.sum(dim=1), square + unit @ unit.transpose(0, 1)
+    mean = total / count
+    return mean, square / count - torch.outer(mean, mean)
+
+
+def _contrast(features: Sequence[Tensor], centre: Tensor, direction: Tensor) -> float:
+    contrasts = []
+    for one in features:
+        z = ((F.normalize(one, dim=1).double() - centre.view(1, -1, 1, 1)) * direction.view(1, -1, 1, 1)).sum(dim=1)
+        height, width = _FINER * z.shape[1], _FINER * z.shape[2]
+        contrasts.append(compactness(resize(z, height, width, False)[0].numpy()))
+    return float(np.mean(contrasts))
+
+
+def standard_error(differences: Tensor) -> float:
+    """Of the mean of independent values ``[n]``, ``n`` at least 2."""
+    return float(differences.std(unbiased=True) / len(differences) ** 0.5)
+
+
+def _both_sides(
+    network: FeatureComponentNetwork, images: Sequence[Tensor], labels: Tensor, groups: Sequence[Hashable]
+) -> tuple[Tensor, Tensor]:
+    """Cross-validated losses of every image from the positive side alone, and from the negative side alone."""
+    sides: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for x in tqdm(images, "both sides"):
+        mask = network.mask(x)
+        for side, region in zip(sides, (mask, 1 - mask), strict=True):
+            side.append(network.region_features(x, region).cpu())
+    positive, negative = (cross_validated(torch.cat(one), labels, network.num_classes, groups) for one in sides)
+    return positive, negative

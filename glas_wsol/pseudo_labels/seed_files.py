@@ -1,0 +1,116 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Seeds on disk: a folder per round, a picture per image, and a record that says how they were made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glas_wsol.errors import OutputError
+from glas_wsol.pseudo_labels.seeds import SEEDS
+from glas_wsol.utils.atomic_files import atomic_write
+from glas_wsol.utils.json_files import read_json
+from glas_wsol.utils.settings import changes
+from glas_wsol.writers.images import write_png
+
+__all__ = ["MADE_WITH", "digest_of_items", "read_record", "require_same", "with_seeds", "write_record", "write_seeds"]
+
+MADE_WITH = "made_with"
+"""Entry of a record: the settings that the seeds depend on."""
+
+_RECORD = "seeds.json"
+
+
+def write_seeds(
+    folder: Path, items: Sequence[Mapping[str, Any]], seeds: Sequence[np.ndarray], record: Mapping[str, Any]
+) -> None:
+    """Write the seeds of a round, its record last: where that is, they are whole.
+
+    Args:
+        folder: of the round; made if absent.
+        items: with ``name``.
+        seeds: of each, as :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds` gives them.
+        record: :data:`MADE_WITH`, and what else is known, JSON values only.
+
+    Raises:
+        OutputError: if a file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _RECORD).unlink(missing_ok=True)  # an older one would call a half of these whole
+    for item, one in zip(items, seeds, strict=True):
+        write_png(folder / f"{item['name']}.png", one)
+    write_record(folder, record)
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write or replace a round's record.
+
+    Args:
+        folder: of the round.
+        record: as for :func:`write_seeds`.
+    """
+    with atomic_write(folder / _RECORD, "w") as file:
+        file.write(json.dumps(record, indent=4, allow_nan=False) + "\n")
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """A round's record; None if the round has no seeds, or not all of them.
+
+    Args:
+        folder: of the round.
+
+    Raises:
+        OutputError: if it cannot be read.
+    """
+    path = folder / _RECORD
+    if not path.is_file():
+        return None
+    try:
+        record = dict(read_json(path))
+        record[MADE_WITH] = dict(record[MADE_WITH])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise OutputError("the record of these seeds is damaged", path, "delete this folder") from error
+    return record
+
+
+def require_same(folder: Path, record: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
+    """Refuse seeds that were made with other settings.
+
+    Args:
+        folder: of the round.
+        record: of it.
+        made_with: the settings of now.
+
+    Raises:
+        OutputError: naming what has changed.
+    """
+    then = record[MADE_WITH]
+    changed = changes(then, made_with, sorted(then.keys() | made_with.keys()))
+    if changed:
+        fix = "restore the settings, or choose another output_dir"
+        raise OutputError(f"seeds made with other settings are here: {', '.join(changed)}", folder, fix)
+
+
+def with_seeds(items: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """Items with the files of their seeds.
+
+    Args:
+        items: with ``name``.
+        folder: of the round.
+    """
+    return [{**item, SEEDS: str(folder / f"{item['name']}.png")} for item in items]
+
+
+def digest_of_items(items: Sequence[Mapping[str, Any]]) -> str:
+    """SHA-256 of the images' names and labels, in their order.
+
+    Args:
+        items: with ``name`` and ``label``.
+    """
+    told = [[str(item["name"]), np.asarray(item["label"]).tolist()] for item in items]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()

@@ -1,0 +1,181 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Seeds: the pixels that one or several localizers are surest of, and the loss that listens to those alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from glas_wsol.engines.prepare_batch import TargetBatch, refuse_masks
+from glas_wsol.errors import ConfigError
+from glas_wsol.utils import distributed
+
+__all__ = ["IGNORE", "SEEDS", "PartialCrossEntropy", "SeedBatch", "agreement", "pick_seeds", "ranks"]
+
+SEEDS = "seeds"
+"""Key of the seeds in an item of a data set."""
+
+IGNORE = 128
+"""Value of a pixel that is no seed. Others are targets: 0 to 127 for R-, the surest 0; 129 to 255 for R+, the surest
+255."""
+
+_STEPS = 1000  # of the table that turns values into ranks: finer than any share of pixels that could matter
+_EVERY = 4  # pixels in each direction for that table
+
+
+def ranks(maps: Sequence[np.ndarray], over: str = "set") -> list[np.ndarray]:
+    """Scores as the share of pixels below them: maps of different methods become comparable.
+
+    Args:
+        maps: ``[H, W]`` each, of any range.
+        over: ``"set"``: among the pixels of all images; ``"image"``: among those of the same image; ``"both"``: the
+            mean of the two.
+
+    Returns:
+        ``[H, W]`` float32 each, in [0, 1].
+
+    Raises:
+        ConfigError: if ``over`` is none of these.
+    """
+    if over not in ("set", "image", "both"):
+        raise ConfigError(f"over={over!r}", "seeds", "choose set, image or both")
+    shares = np.linspace(0, 1, _STEPS + 1)
+
+    def table(values: np.ndarray) -> np.ndarray:
+        return np.quantile(values, shares)
+
+    def within(one: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
+        # Between both ends of a plateau: a constant map is 0.5 everywhere, neither sure nor unsure.
+        low = np.searchsorted(quantiles, one, side="left")
+        high = np.searchsorted(quantiles, one, side="right")
+        return np.clip((low + high - 1) / (2 * _STEPS), 0, 1).astype(np.float32)
+
+    sample = [one[::_EVERY, ::_EVERY] for one in maps]
+    whole = table(np.concatenate([one.ravel() for one in sample])) if over != "image" else None
+    ranked = []
+    for one, few in zip(maps, sample, strict=True):
+        values = []
+        if whole is not None:
+            values.append(within(one, whole))
+        if over != "set":
+            values.append(within(one, table(few)))
+        ranked.append(np.mean(values, axis=0, dtype=np.float32))
+    return ranked
+
+
+def pick_seeds(
+    teachers: Mapping[str, Sequence[np.ndarray]],
+    share: float = 0.3,
+    over: str = "set",
+    weights: Mapping[str, float] | None = None,
+) -> list[np.ndarray]:
+    """The surest pixels of several localizers that agree.
+
+    Each localizer's map is brought to ranks, whose weighted mean is brought to ranks again. The ``share`` of all pixels
+    with the highest are seeds of R+, as many with the lowest are seeds of R-.
+
+    Args:
+        teachers: for each localizer its ``[H, W]`` scores of every image, higher where decidable.
+        share: of pixels on each side, in (0, 0.5].
+        over: see :func:`ranks`.
+        weights: of the localizers; equal where not given.
+
+    Returns:
+        ``[H, W]`` uint8 of every image, see :data:`IGNORE`: the surer, the further from it.
+
+    Raises:
+        ConfigError: if the share is out of range, there is no localizer, or no weight is positive.
+    """
+    if not 0 < share <= 0.5:
+        raise ConfigError(f"share={share}", "seeds", "give a share above 0, at most 0.5")
+    weights = dict.fromkeys(teachers, 1.0) | dict(weights or {})
+    used = [name for name in teachers if weights[name] > 0]
+    if not used:
+        raise ConfigError("no teacher has a positive weight", "seeds", f"give one to any of {', '.join(teachers)}")
+    ranked = {name: ranks(teachers[name], over) for name in used}
+    total = sum(weights[name] for name in used)
+    mean = [sum(weights[n] / total * ranked[n][i] for n in used) for i in range(len(ranked[used[0]]))]
+    seeds = []
+    for one in ranks(mean, over) if len(used) > 1 else mean:
+        positive, negative = one >= 1 - share, one <= share
+        sureness = np.rint(127 * np.abs(2 * one - 1)).clip(1, 127).astype(np.uint8)
+        side = np.where(positive, IGNORE + sureness, np.where(negative, IGNORE - sureness, IGNORE))
+        seeds.append(side.astype(np.uint8))
+    return seeds
+
+
+def agreement(one: np.ndarray, other: np.ndarray) -> float:
+    """Cohen's kappa of two masks: 1 if they are the same, 0 if they agree as often as chance would, negative if less.
+
+    Args:
+        one: bool, any shape.
+        other: bool, the same shape.
+
+    Returns:
+        At most 1; 0 where both are constant and equal, for then there is nothing to agree on.
+    """
+    observed = float((one == other).mean())
+    p, q = float(one.mean()), float(other.mean())
+    chance = p * q + (1 - p) * (1 - q)
+    return 0.0 if chance >= 1 else (observed - chance) / (1 - chance)
+
+
+class SeedBatch(TargetBatch):
+    """Images with their seeds ``[B, 1, H, W]``, as in :func:`pick_seeds`; a batch with true masks is refused."""
+
+    key = SEEDS
+
+    def check(self, batchdata: Mapping[str, Tensor]) -> None:
+        """Refuse a batch without seeds, and one with masks, see :func:`~glas_wsol.engines.prepare_batch.refuse_masks`."""
+        if SEEDS not in batchdata:
+            raise ConfigError("the training images have no seeds", "training batch", "run the first stage first")
+        refuse_masks(batchdata, but=(SEEDS,))
+
+
+class PartialCrossEntropy(nn.Module):
+    """Binary cross-entropy on seeds only (Tang et al., CVPR 2018); R+ and R- weigh the same in every mini-batch.
+
+    Args:
+        softness: 0 takes every seed for certain (target 0 or 1). At 1 a seed's target is 0.5 plus half its sureness, so
+            that the scores of pixels keep the order their teachers gave them. Defaults to 1.
+
+    Raises:
+        ConfigError: if ``softness`` is not in [0, 1].
+    """
+
+    def __init__(self, softness: float = 1.0) -> None:
+        super().__init__()
+        if not 0 <= softness <= 1:
+            raise ConfigError(f"softness={softness}", "seeds", "give a number from 0 to 1")
+        self.softness = softness
+
+    def forward(self, scores: Tensor, seeds: Tensor) -> Tensor:
+        """The loss.
+
+        Args:
+            scores: ``[B, 1, H, W]`` logits.
+            seeds: ``[B, 1, H, W]`` as in :func:`pick_seeds`.
+
+        Returns:
+            Mean of the mean over seeds of R+ and that over seeds of R-; of one of them where the other has none; 0
+            (with a gradient of 0) where there is no seed at all.
+        """
+        signed = (seeds.to(scores.dtype) - IGNORE) / 127
+        side = signed.sign()
+        target = 0.5 + 0.5 * ((1 - self.softness) * side + self.softness * signed)
+        losses = F.binary_cross_entropy_with_logits(scores, target, reduction="none")
+        terms, present = scores.new_zeros(()), scores.new_zeros(())
+        for wanted in (1, -1):
+            chosen = (side == wanted).to(scores.dtype)
+            count = distributed.mean(chosen.sum())  # also where several processes share the mini-batch
+            terms = terms + (losses * chosen).sum() / count.clamp(min=1 / distributed.world())
+            present = present + (count > 0).to(scores.dtype)
+        return terms / present.clamp(min=1)
+
+    def settings(self) -> dict[str, Any]:
+        """What must be the same for an interrupted run to go on as it began."""
+        return {"softness": self.softness}

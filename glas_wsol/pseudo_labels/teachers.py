@@ -1,0 +1,185 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The second stage's material: what the teachers say of every training image, as seeds on disk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.networks.utils import eval_mode
+from torch import nn
+from tqdm import tqdm
+
+from glas_wsol.bundle import load_checkpoint
+from glas_wsol.errors import ConfigError
+from glas_wsol.inferers import WholeTileInferer
+from glas_wsol.networks.base import undecidable_part
+from glas_wsol.networks.component_network import FeatureComponentNetwork
+from glas_wsol.networks.fixed import FixedMaskNetwork
+from glas_wsol.networks.folding import fold_batch_norm
+from glas_wsol.networks.refined import RefinedNetwork
+from glas_wsol.pseudo_labels.feature_components import Transform, fit_components, read_image
+from glas_wsol.pseudo_labels.seed_files import (
+    MADE_WITH,
+    digest_of_items,
+    read_record,
+    require_same,
+    with_seeds,
+    write_seeds,
+)
+from glas_wsol.pseudo_labels.seeds import agreement, pick_seeds
+from glas_wsol.utils import distributed
+from glas_wsol.utils.json_files import read_json
+from glas_wsol.utils.settings import as_json
+
+__all__ = ["COMPONENTS", "STAGE_ONE", "STAIN", "check_seeds", "evidence_scores", "first_seeds"]
+
+logger = logging.getLogger(__name__)
+
+COMPONENTS, STAGE_ONE, STAIN = "components", "stage_one", "stain"
+"""Names of the teachers."""
+
+_LEAST = 1e-6  # of R+ and R-: beyond it float32 knows no order
+
+
+def evidence_scores(
+    network: nn.Module,
+    data: Sequence[Mapping[str, Any]],
+    transform: Transform,
+    inferer: WholeTileInferer,
+    device: str | torch.device = "cpu",
+    description: str = "localizing",
+) -> list[np.ndarray]:
+    """``log(R+ / R-)`` of every image, as any network sees it.
+
+    Args:
+        network: images in [0, 1] to ``[B, 1 + c, H, W]``, channel 0 ``R-``; its method ``undecidable``, where it has
+            one, to that channel alone.
+        data: items to read.
+        transform: reads one: ``image`` to ``[3, H, W]`` in [0, 1].
+        inferer: brings it to the training resolution and the answer back.
+        device: where to run.
+        description: what the progress bar says.
+
+    Returns:
+        ``[H, W]`` float32 each, in the images' own sizes.
+    """
+    scores = []
+    network.to(device)
+    answer = undecidable_part(network)
+    with eval_mode(network):
+        for item in tqdm(data, description):
+            image = read_image(item, transform, device)
+            rest = inferer(image, answer)[0, 0].clamp(_LEAST, 1 - _LEAST)
+            scores.append(torch.log((1 - rest) / rest).cpu().numpy())
+    return scores
+
+
+def first_seeds(
+    network: RefinedNetwork,
+    checkpoint: str | Path,
+    components: FeatureComponentNetwork,
+    data: Sequence[Mapping[str, Any]],
+    transform: Transform,
+    inferer: WholeTileInferer,
+    directory: str | Path,
+    weights: Mapping[str, float],
+    share: float = 0.3,
+    over: str = "set",
+    component_inferer: WholeTileInferer | None = None,
+    device: str | torch.device = "cpu",
+) -> list[dict[str, Any]]:
+    """Load the first stage into the network to refine; let the teachers mark every training image, and write it down.
+
+    Of several processes the first does so, and the others wait.
+
+    Args:
+        network: whose ``base`` is loaded.
+        checkpoint: ``model.pt`` of the first stage, its ``model.json`` beside it.
+        components: the teacher of evidence-oriented features; fitted here, its trunk folded, if its weight is positive.
+        data: training items: images and image labels, no mask.
+        transform: reads an item: ``image`` to ``[3, H, W]`` in [0, 1].
+        inferer: brings it to the training resolution.
+        directory: where the seeds are written, a folder per round. Seeds written there by the same call are used again.
+        weights: of the teachers ``components``, ``stage_one`` and ``stain`` (haematoxylin, untrained: for H&E only);
+            0 leaves one out.
+        share: see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
+        over: see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
+        component_inferer: for the components, which several views of an image make finer; ``inferer`` where not given.
+        device: where to run.
+
+    Returns:
+        The items, each with the file of its ``seeds``.
+
+    Raises:
+        ConfigError: if a wish cannot be fulfilled, see :func:`check_seeds`.
+        OutputError: if seeds made with other settings are there.
+        WeightsError: if the first stage's model is missing or of another network.
+    """
+    check_seeds(weights, share, over)
+    load_checkpoint(network.base, checkpoint)
+    folder = Path(directory) / "round_1"
+    card = read_json(Path(checkpoint).with_suffix(".json"))
+    views = component_inferer or inferer
+    made_with = {
+        "stage_one": card["sha256"],
+        "teachers": dict(weights),
+        "share": share,
+        "over": over,
+        "images": digest_of_items(data),
+        "inferer": inferer.settings(),
+    }
+    if weights.get(COMPONENTS, 0) > 0:
+        digest = {"trunk_weights_sha256": components.trunk.weights_sha256}
+        made_with |= {COMPONENTS: {**components.settings(), **digest}, "component_inferer": views.settings()}
+    made_with = as_json(made_with)
+
+    def make() -> None:
+        record = read_record(folder)
+        if record is not None:
+            require_same(folder, record, made_with)
+            logger.info("%s holds the seeds already", folder)
+            return
+        teachers, facts = {}, {}
+        if weights.get(COMPONENTS, 0) > 0:
+            found = fit_components(fold_batch_norm(components), data, transform, inferer, device)
+            facts["orientation"] = asdict(found)
+            teachers[COMPONENTS] = evidence_scores(components, data, transform, views, device, "seeds from components")
+        # Also when it teaches nothing: how far it agrees tells a good run from a failed one.
+        seen = evidence_scores(network.base, data, transform, inferer, device, "seeds from the first stage")
+        if COMPONENTS in teachers:
+            masks = [(a > np.median(a), b > np.median(b)) for a, b in zip(teachers[COMPONENTS], seen, strict=True)]
+            facts["teachers_agree"] = float(np.mean([agreement(a, b) for a, b in masks]))
+        if weights.get(STAGE_ONE, 0) > 0:
+            teachers[STAGE_ONE] = seen
+        if weights.get(STAIN, 0) > 0:
+            haematoxylin = FixedMaskNetwork("stain")
+            teachers[STAIN] = evidence_scores(haematoxylin, data, transform, inferer, device, "seeds from the stain")
+        write_seeds(folder, data, pick_seeds(teachers, share, over, weights), {MADE_WITH: made_with, **facts})
+
+    distributed.on_main(make)
+    return with_seeds(data, folder)
+
+
+def check_seeds(weights: Mapping[str, float], share: float, over: str) -> None:
+    """Refuse wishes that cannot be fulfilled, before the first stage is trained for them.
+
+    Args:
+        weights: of the teachers.
+        share: see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
+        over: see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
+
+    Raises:
+        ConfigError: if there is no such teacher, none has a positive weight, or another value is out of range.
+    """
+    unknown = sorted(set(weights) - {COMPONENTS, STAGE_ONE, STAIN})
+    if unknown:
+        raise ConfigError(f"no teacher named {unknown[0]!r}", "teachers", f"choose {COMPONENTS}, {STAGE_ONE}, {STAIN}")
+    if any(weight < 0 for weight in weights.values()):
+        raise ConfigError("a teacher's weight is negative", "teachers", "give 0 to leave one out")
+    pick_seeds({name: [np.zeros((1, 1))] for name in weights}, share, over, weights)

@@ -1,0 +1,392 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The one result: mask, class and evidence of tissue, blank and nearly blank tiles."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, replace
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from torch import Tensor
+
+from glas_wsol.data.phantom.tissue import tissue_tile
+from glas_wsol.errors import ConfigError, ImageFileError, NumericalError
+from glas_wsol.inferers.class_scores import DECIDABLE, LOCALIZER, UNDECIDABLE, Opinion, Opinions
+from glas_wsol.results.boxes import Box
+from glas_wsol.results.localization import Localization, LocalizePredictiond, separate_objects
+from glas_wsol.results.provenance import Provenance
+from tests.dicoms import dicom, rgb, save
+
+SIZE = (66, 97)
+RAMP = torch.linspace(0.02, 0.98, SIZE[0] * SIZE[1]).view(SIZE)  # a mask of a confident network
+
+
+def tissue(seed: int = 0, contrast: float = 1.0) -> Tensor:
+    tile, _ = tissue_tile(np.random.default_rng(seed), bool(seed % 2), SIZE, scale=0.25)
+    image = torch.from_numpy(tile).permute(2, 0, 1).float() / 255
+    return image.mean() + contrast * (image - image.mean())
+
+
+def prediction(decidable: Tensor, probabilities: list[float]) -> Tensor:
+    """What the network's contract says: channel 0 is R-, channel k is R+ p(k)."""
+    return torch.cat(
+        [1 - decidable[None], decidable * torch.tensor(probabilities, dtype=decidable.dtype).view(-1, 1, 1)]
+    )
+
+
+def localize(image: Tensor, decidable: Tensor = RAMP, p=(0.3, 0.7), **more) -> dict:
+    names = ("threshold", "mask_threshold", "names_class", "min_box_area", "stain", "hole_area", "speck_area")
+    names += ("mpp", "provenance")
+    options = {k: more.pop(k) for k in names if k in more}
+    item = {"image": image, "pred": prediction(decidable, list(p)), **more}
+    return LocalizePredictiond(["benign", "malignant"], **options)(item)
+
+
+def result(**changes) -> Localization:
+    values = {"name": "a", "path": "", "classes": ("x", "y", "z"), "probabilities": (0.2, 0.5, 0.3), "evidence": True}
+    values["decidable"] = np.float32([[0.2, 0.5, 0.9], [0.49999, 0.1, 0.6]])
+    return Localization(**{**values, **changes})
+
+
+def test_the_mask_is_what_reaches_the_threshold():
+    assert result().mask.tolist() == [[False, True, True], [False, False, True]]
+    assert result(threshold=0.55).mask.tolist() == [[False, False, True], [False, False, True]]
+    assert result().mask.dtype == bool
+    assert result().decidable_fraction == 0.5
+
+
+def test_the_class_is_the_most_probable():
+    assert (result().label, result().class_name, result().probability) == (1, "y", 0.5)
+
+
+def test_without_evidence_the_mask_is_empty_and_no_class_is_said():
+    blank = result(evidence=False)
+    assert not blank.mask.any()
+    assert (blank.class_name, blank.probability, blank.decidable_fraction) == ("no evidence", None, 0.0)
+
+
+def test_a_method_that_names_no_class_has_a_mask_and_no_class():
+    unnamed = result(probabilities=())
+    assert (unnamed.label, unnamed.class_name, unnamed.probability) == (None, "", None)
+    assert unnamed.decidable_fraction == 0.5
+    assert result(probabilities=(), evidence=False).class_name == "no evidence"
+
+
+def test_the_class_without_evidence_is_known_but_not_said():
+    assert (result(evidence=False).label, result(evidence=False).probability) == (1, None)
+
+
+def test_boxes_are_those_of_the_mask():
+    assert result().boxes == (Box(1, 0, 2, 2, 3, pytest.approx((0.5 + 0.9 + 0.6) / 3)),)
+    assert result(threshold=0.7).boxes == (Box(2, 0, 1, 1, 1, pytest.approx(0.9)),)
+    assert result(evidence=False).boxes == ()
+    assert result(threshold=0.7, min_box_area=0.2).boxes == (), "one of six pixels is less than a fifth"
+    assert len(result(threshold=0.7, min_box_area=1 / 6).boxes) == 1
+    kept = result()
+    assert kept.boxes is kept.boxes, "found once"
+    assert len(replace(kept, threshold=0.7).boxes) == 1
+
+
+def test_a_result_cannot_be_changed():
+    with pytest.raises(FrozenInstanceError):
+        result().name = "b"
+
+
+def test_nothing_in_a_result_can_be_changed_behind_its_back():
+    source = np.float32([[0.2, 0.7]])
+    found = result(decidable=source, image=np.zeros((1, 2, 3), np.uint8))
+    for array in (found.decidable, found.image):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0, 0] = 1
+    source[0, 0] = 0.1  # the caller's own array stays the caller's
+
+
+def test_both_regions_make_up_the_image():
+    found = result()
+    np.testing.assert_array_equal(found.decidable + found.undecidable, np.ones((2, 3), np.float32))
+    np.testing.assert_array_equal(found.rest, ~found.mask)
+    assert result(evidence=False).rest.all()
+    assert found.size == (2, 3)
+
+
+def test_areas_are_in_pixels_and_where_their_size_is_known_in_square_micrometres():
+    assert (result().decidable_area, result().square_micrometres(3)) == (3, None)
+    assert result(mpp=(0.5, 0.25)).square_micrometres(result().decidable_area) == 0.375
+
+
+def test_what_m_and_c_say_reaches_the_result():
+    said = {LOCALIZER: torch.tensor([0.25, 0.75]), UNDECIDABLE: torch.tensor([0.5, 0.5]), DECIDABLE: torch.zeros(0)}
+    found = localize(tissue(), **said)["localization"]
+    assert found.opinions.localizer == Opinion((0.25, 0.75))
+    assert found.opinions.undecidable == Opinion((0.5, 0.5))
+    assert found.opinions.decidable == Opinion(found.probabilities), "the class named is what C says of X+"
+    other = localize(tissue(), **{**said, DECIDABLE: torch.tensor([0.125, 0.875])})["localization"]
+    assert other.opinions.decidable == Opinion((0.125, 0.875))
+    assert other.probabilities == found.probabilities
+    alone = localize(tissue(), **{LOCALIZER: torch.tensor([0.25, 0.75])})["localization"]
+    assert alone.opinions == Opinions(localizer=Opinion((0.25, 0.75)))
+    assert localize(tissue())["localization"].opinions == Opinions()
+    assert localize(tissue(), names_class=False, **said)["localization"].opinions == Opinions()
+
+
+def test_the_image_the_size_of_its_pixels_and_what_it_was_made_with_are_in_the_result(tmp_path):
+    image, made = tissue(), Provenance(("12ab",))
+    found = localize(image, mpp=[0.5, 0.25], provenance=made)["localization"]
+    np.testing.assert_allclose(found.image, image.permute(1, 2, 0).numpy().clip(0, 1) * 255, atol=0.51)
+    assert found.image.dtype == np.uint8
+    assert (found.mpp, found.provenance) == ((0.5, 0.25), made)
+    assert localize(image)["localization"].mpp is None
+    path = str(save(tmp_path / "a.dcm", dicom(rgb(), PixelSpacing=[0.001, 0.002])))
+    of_dicom = MetaTensor(image, meta={"filename_or_obj": path})
+    assert localize(of_dicom)["localization"].mpp == (2, 1)
+    assert localize(of_dicom, mpp=0.5)["localization"].mpp == (0.5, 0.5), "what is given counts"
+    with pytest.raises(ConfigError, match="mpp=0 is no size of a pixel"):
+        LocalizePredictiond(["a", "b"], mpp=0)
+
+
+@pytest.mark.parametrize("size", [SIZE, (5, 3), (1, 1)])
+def test_a_tile_of_one_colour_has_an_empty_mask_however_confident_the_map(size):
+    found = localize(torch.full((3, *size), 0.9), torch.linspace(0, 1, size[0] * size[1]).view(size))["localization"]
+    assert not found.evidence
+    assert not found.mask.any()
+
+
+@pytest.mark.parametrize("p", [(0.3, 0.7), (0.999, 0.001)])
+def test_the_probabilities_come_back_from_the_channels_sums(p):
+    item = localize(tissue(), p=p)
+    assert item["probabilities"].tolist() == pytest.approx(p, abs=1e-5)
+    assert item["probabilities"].dtype == torch.float32
+    assert item["localization"].probabilities == pytest.approx(p, abs=1e-5)
+    assert sum(item["localization"].probabilities) == pytest.approx(1, abs=1e-12)
+    assert item["localization"].label == int(np.argmax(p))
+
+
+def test_a_network_that_names_no_class_gives_no_probabilities():
+    item = localize(tissue(), p=(0.5, 0.5), names_class=False)
+    assert "probabilities" not in item
+    assert item["localization"].probabilities == ()
+    assert item["localization"].classes == ("benign", "malignant")
+    assert np.array_equal(item["localization"].mask, localize(tissue())["localization"].mask)
+
+
+def test_the_least_area_of_a_box_reaches_the_result():
+    decidable = torch.full(SIZE, 0.1)
+    decidable[10:12, 20:25] = 0.8  # 10 of 6402 px
+    kept = localize(tissue(), decidable)["localization"]
+    assert kept.boxes == (Box(20, 10, 5, 2, 10, pytest.approx(0.8, abs=1e-6)),)
+    assert localize(tissue(), decidable, min_box_area=0.0016)["localization"].boxes == ()
+    with pytest.raises(ConfigError, match="min_box_area"):
+        LocalizePredictiond(["a", "b"], min_box_area=2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_prediction_that_is_not_finite_is_refused_in_one_line(value):
+    decidable = RAMP.clone()
+    decidable[3, 5] = value
+    with pytest.raises(NumericalError, match=r"not a finite number.*tile_7\.bmp"):
+        localize(MetaTensor(tissue(), meta={"filename_or_obj": "tile_7.bmp"}), decidable)
+
+
+def test_the_decidable_region_is_one_minus_the_first_channel_at_the_image_s_size():
+    item = localize(tissue())
+    np.testing.assert_allclose(item["localization"].decidable, RAMP.numpy(), atol=1e-6)
+    assert item["localization"].decidable.dtype == np.float32
+    assert np.array_equal(item["localization"].mask, item["localization"].decidable >= 0.5)
+    assert item["localization"].classes == ("benign", "malignant")
+    assert localize(tissue(), threshold=0.8)["localization"].decidable_fraction == pytest.approx(0.18 / 0.96, abs=1e-3)
+
+
+def test_the_file_is_in_the_path_and_the_item_s_name_wins():
+    image = MetaTensor(tissue(), meta={"filename_or_obj": "folder/tile_7.bmp"})
+    found = localize(image, name="seven")["localization"]
+    assert (found.name, found.path) == ("seven", "folder/tile_7.bmp")
+    assert localize(tissue(), name="seven")["localization"].path == ""
+
+
+def test_the_item_keeps_what_it_had():
+    image = tissue()
+    item = {"image": image, "pred": prediction(RAMP, [0.5, 0.5]), "label": 1}
+    given = dict(item)
+    out = LocalizePredictiond(["a", "b"])(item)
+    assert item.keys() == given.keys()
+    assert out["label"] == 1
+    assert out["image"] is image
+    assert "truth" not in out
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected"),
+    [(0, [[False, True, True], [True, True, True]]), (127, [[False, False, False], [False, True, True]])],
+)
+@pytest.mark.parametrize("convert", [np.int32, torch.tensor, lambda v: MetaTensor(torch.tensor(v))])
+def test_truth_is_what_lies_above_the_mask_threshold(threshold, expected, convert):
+    votes = convert([[[0, 1, 51], [127, 128, 255]]])
+    truth = localize(tissue()[:, :2, :3], RAMP[:2, :3], mask=votes, mask_threshold=threshold)["truth"]
+    assert truth.dtype == torch.bool
+    assert truth.tolist() == [expected]
+
+
+def mask(value: float, size=SIZE, path: str = "masks/a.png") -> MetaTensor:
+    made = torch.zeros(1, *size)
+    made[:, : size[0] // 2] = value
+    return MetaTensor(made, meta={"filename_or_obj": path})
+
+
+def test_the_path_of_the_true_mask_is_kept():
+    assert localize(tissue(), mask=mask(255))["truth_path"] == "masks/a.png"
+    assert localize(tissue(), mask=mask(255).as_tensor())["truth_path"], "never empty where there is a truth"
+    assert "truth_path" not in localize(tissue())
+
+
+@pytest.mark.parametrize("size", [(SIZE[0] - 1, SIZE[1]), SIZE[::-1], (1, 1)])
+def test_a_mask_of_another_size_is_refused_in_one_line(size):
+    with pytest.raises(ImageFileError, match=rf"size is \({size[0]}, {size[1]}\).*66, 97.*masks/a\.png") as caught:
+        localize(tissue(), mask=mask(255, size))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("largest", [1, 127])
+def test_a_mask_whose_values_all_lie_below_the_threshold_is_refused(largest):
+    with pytest.raises(ImageFileError, match=rf"mask_threshold=127, the largest is {largest} .*masks/a\.png"):
+        localize(tissue(), mask=mask(largest), mask_threshold=127)
+
+
+@pytest.mark.parametrize(("value", "pixels"), [(0, 0), (128, SIZE[0] // 2 * SIZE[1])])
+def test_an_empty_mask_and_one_just_above_the_threshold_are_taken(value, pixels):
+    assert int(localize(tissue(), mask=mask(value), mask_threshold=127)["truth"].sum()) == pixels
+
+
+IDS = [
+    [7, 7, 0, 0, 3, 0],
+    [7, 2, 2, 0, 0, 3],
+    [0, 2, 2, 0, 0, 0],
+    [0, 0, 0, 0, 7, 7],
+]
+
+
+def test_glands_that_touch_are_told_apart_by_their_ids_and_parts_of_one_value_by_their_place():
+    assert separate_objects(torch.tensor([IDS])).tolist() == [
+        [1, 1, 0, 0, 2, 0],  # 2: its two pixels touch by a corner
+        [1, 3, 3, 0, 0, 2],
+        [0, 3, 3, 0, 0, 0],
+        [0, 0, 0, 0, 4, 4],
+    ]
+    binary = (torch.tensor([IDS]) > 0).int() * 255
+    assert separate_objects(binary).tolist() == [
+        [1, 1, 0, 0, 2, 0],
+        [1, 1, 1, 0, 0, 2],
+        [0, 1, 1, 0, 0, 0],
+        [0, 0, 0, 0, 3, 3],
+    ]
+
+
+def test_votes_are_no_ids():
+    votes = [[255, 204, 102, 0, 128], [0, 153, 51, 0, 255], [0, 0, 0, 0, 127]]
+    item = localize(tissue()[:, :3, :5], RAMP[:3, :5], mask=torch.tensor([votes]), mask_threshold=127)
+    assert item["truth_objects"].tolist() == [[1, 1, 0, 0, 2], [0, 1, 0, 0, 2], [0, 0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("convert", [np.int32, np.float32, torch.tensor, lambda v: MetaTensor(torch.tensor(v).float())])
+def test_objects_cover_the_truth_whatever_holds_them(convert):
+    ids = np.zeros(SIZE, int)
+    ids[:4, :6] = IDS
+    ids[50:, 90:] = 260
+    item = localize(tissue(), mask=convert(ids[None].tolist()))
+    objects = item["truth_objects"]
+    assert isinstance(objects, np.ndarray)
+    assert not isinstance(objects, Tensor)
+    assert (objects.dtype, objects.shape) == (np.int32, SIZE)
+    assert np.array_equal(objects > 0, item["truth"][0].numpy())
+    assert sorted(np.unique(objects)) == list(range(6))
+    assert "truth_objects" not in localize(tissue())
+
+
+def test_an_empty_truth_has_no_object_and_values_below_zero_are_none():
+    assert not separate_objects(np.zeros((1, 3, 4), np.int32)).any()
+    assert separate_objects(np.array([[-1.0, -1.0, 0.0, 2.5]])).tolist() == [[0, 0, 0, 1]]
+
+
+def test_the_reason_is_kept_and_the_stain_reaches_the_judge():
+    assert localize(tissue())["localization"].reason == ""
+    assert localize(torch.full((3, *SIZE), 0.9))["localization"].reason == "blank"
+    bird = tissue()[[1, 0, 2]]  # green tissue is none
+    assert localize(bird)["localization"].reason == ""
+    found = localize(bird, stain="H&E")["localization"]
+    assert (found.reason, found.evidence, found.mask.any()) == ("no H&E tissue", False, False)
+    assert localize(tissue(), stain="H&E")["localization"].evidence
+    assert localize(bird, stain="")["localization"].evidence
+    with pytest.raises(ConfigError, match="choose H&E, or null"):
+        LocalizePredictiond(["a", "b"], stain="PAS")
+
+
+def test_a_floor_s_mask_is_not_judged():
+    ones = torch.cat([torch.zeros(1, 40, 70), torch.full((2, 40, 70), 0.5)])
+    item = {"pred": ones, "image": torch.full((3, 40, 70), 0.9), "name": "blank"}
+    assert not LocalizePredictiond(("a", "b"), names_class=False)(item)["localization"].mask.any()
+    assert LocalizePredictiond(("a", "b"), names_class=False, judge_evidence=False)(item)["localization"].mask.all()
+
+
+def several(p: tuple[float, ...], **changes) -> Localization:
+    return result(probabilities=p, several=True, **changes)
+
+
+@pytest.mark.parametrize(
+    ("p", "labels", "name", "named"),
+    [
+        ((0.9, 0.2, 0.5), (0, 2), "x;z", {"x": 0.9, "z": 0.5}),
+        ((0.1, 0.8, 0.49999), (1,), "y", {"y": 0.8}),
+        ((0.1, 0.4, 0.3), (), "no class", {}),
+        ((), (), "", {}),
+    ],
+)
+def test_of_several_classes_those_at_least_as_probable_as_not_are_named(p, labels, name, named):
+    found = several(p)
+    assert (found.labels, found.predicted, found.class_name, found.named) == (labels, name, name, named)
+    blank = several(p, evidence=False)
+    assert (blank.labels, blank.predicted, blank.class_name, blank.named) == (labels, name, "no evidence", {})
+    assert found.probability == (max(p) if p else None)
+
+
+def test_of_one_class_the_most_probable_is_named_however_probable():
+    found = result(probabilities=(0.2, 0.45, 0.35))
+    assert (found.labels, found.predicted, found.named) == ((1,), "y", {"y": 0.45})
+    assert not found.several
+    assert result(evidence=False).named == {}
+
+
+def test_probabilities_of_several_classes_are_those_given_beside_the_channels():
+    presence = torch.tensor([0.75, 0.875])
+    shared = {"image": tissue(), "pred": prediction(RAMP, [0.3, 0.7]), "presence": presence}
+    item = LocalizePredictiond(["a", "b"], classes_per_image="several")(shared)
+    assert torch.equal(item["probabilities"], presence)
+    assert item["localization"].probabilities == (0.75, 0.875)
+    assert item["localization"].class_name == "a;b"
+    np.testing.assert_allclose(item["localization"].decidable, RAMP.numpy(), atol=1e-6)
+    one = LocalizePredictiond(["a", "b"])(shared)["localization"]
+    assert one.probabilities == pytest.approx((0.3, 0.7), abs=1e-5), "of one class, it is not looked at"
+    unnamed = LocalizePredictiond(["a", "b"], names_class=False, classes_per_image="several")(shared)["localization"]
+    assert unnamed.probabilities == ()
+
+
+def test_several_classes_without_presence_are_refused_in_one_line():
+    with pytest.raises(ConfigError, match="ClassPresence"):
+        LocalizePredictiond(["a", "b"], classes_per_image="several")(
+            {"image": tissue(), "pred": prediction(RAMP, [1, 0])}
+        )
+    with pytest.raises(ConfigError, match="one or several"):
+        LocalizePredictiond(["a", "b"], classes_per_image="both")
+
+
+def test_holes_and_specks_of_the_mask_are_judged_at_the_size_of_the_image():
+    decidable = torch.full(SIZE, 0.1)
+    decidable[10:50, 10:70] = 0.9
+    decidable[20:24, 20:25] = 0.2  # a hole of 20 px
+    decidable[60:63, 80:90] = 0.8  # a speck of 30 px
+    plain = localize(tissue(), decidable)["localization"]
+    clean = localize(tissue(), decidable, hole_area=21, speck_area=31)["localization"]
+    assert clean.mask[22, 22]
+    assert not clean.mask[61, 85]
+    assert clean.mask.sum() == plain.mask.sum() + 20 - 30
+    assert clean.probabilities == plain.probabilities
