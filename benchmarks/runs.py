@@ -18,7 +18,13 @@ from places import give_up_rights
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "bundles" / "glas_minmax_entropy" / "configs"
-_IMPORTS = ["monai.bundle", "monai.engines", "glas_wsol.bundle.ensembles", "glas_wsol.handlers", "glas_wsol.networks"]
+_IMPORTS = [
+    "monai.bundle",
+    "monai.engines",
+    "glas_wsol.networks.checkpoint",
+    "glas_wsol.handlers",
+    "glas_wsol.networks",
+]
 _IMPORTS += ["glas_wsol.engines", "tensorboard", "torch.utils.tensorboard", "glas_wsol.data.seeded"]
 
 # A training of seconds; everything else is the bundle's own.

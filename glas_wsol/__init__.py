@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from glas_wsol.version import __version__
 
 if TYPE_CHECKING:
     import torch
 
     from glas_wsol.loading import Localizer
+    from glas_wsol.results import Localization
 
-__all__ = ["__version__", "load"]
-
-__version__ = "0.1.0"
+__all__ = ["__version__", "load", "save"]
 
 
 def load(
@@ -29,13 +31,13 @@ def load(
 
         localize = glas_wsol.load("dist/glas_minmax_entropy")
         found = localize("tile.png")
-        found.save("results", ["png", "geojson"])
+        glas_wsol.save(found, "results", ["png", "geojson"])
 
     Args:
         model: an exported bundle's folder with its model, the output folder of a training, or a ``model.pt`` or
             ``.safetensors`` file with its ``model.json`` beside it; a list of them is their ensemble.
         device: where to compute. Defaults to CUDA where there is one, else the CPU.
-        settings: as in ``inference.json``: ``stain``, ``flips``, ``rotations``, ``scales``, ``opinions``,
+        settings: as in ``inference.json``: ``stain``, ``flips``, ``rotations``, ``scales``, ``class_scores``,
             ``threshold``, ``min_box_area``, ``fill_holes``, ``drop_specks``, ``mpp``, ``max_pixels``. Those not given
             are what the bundle's ``inference.json`` says, which leaves ``stain``, ``fill_holes`` and ``drop_specks`` to
             ``model.json``; of a model without a bundle around it what ``model.json`` says, then the defaults: one view,
@@ -43,7 +45,7 @@ def load(
 
     Returns:
         A function of an image: a file, ``[H, W, 3]`` uint8, or a tensor ``[3, H, W]`` in [0, 1]. It returns a
-        :class:`~glas_wsol.results.localization.Localization`, with the numbers of a run of ``inference.json``.
+        :class:`~glas_wsol.results.Localization`, with the numbers of a run of ``inference.json``.
 
     Raises:
         ConfigError: if a setting does not exist or is out of range, or several models do not fit together.
@@ -52,3 +54,33 @@ def load(
     from glas_wsol.loading import load_localizer  # torch takes seconds to import, and the version is wanted without it
 
     return load_localizer(model, device=device, **settings)
+
+
+def save(
+    found: Localization,
+    folder: str | PathLike[str],
+    formats: str | Iterable[str] = ("png",),
+    *,
+    overlay: bool = True,
+    rest: bool = False,
+) -> list[Path]:
+    """Write a result, as a run of inference does; a file of the same name is replaced.
+
+    Args:
+        found: the result.
+        folder: made if absent; files are named after the result.
+        formats: of :data:`~glas_wsol.writers.formats.FORMATS`. Defaults to the mask as PNG.
+        overlay: whether to draw the overlay too. Defaults to True.
+        rest: whether GeoJSON outlines the undecidable region too. Defaults to False.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ConfigError: on an unknown format, or one that needs a missing package.
+        ImageFileError: where a format needs what the image's file does not have.
+        OutputError: where a file cannot be written.
+    """
+    from glas_wsol.writers.formats import save_localization
+
+    return save_localization(folder, found, formats, overlay=overlay, rest=rest)

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from glas_wsol import __version__
 from glas_wsol.commands import audit, choose, doctor, figure, launch, phantom, predict, prepare, report, study, table
 from glas_wsol.errors import GlasWsolError, OutputError
 from glas_wsol.utils.json_files import RESULTS, read_json
+from glas_wsol.version import __version__
 
 __all__ = ["main"]
 

@@ -17,12 +17,12 @@ from monai.transforms import ScaleIntensityRange
 from monai.utils import ensure_tuple
 from torch import Tensor
 
-from glas_wsol.bundle import load_checkpoint, model_card
-from glas_wsol.bundle.ensembles import model_digests
 from glas_wsol.errors import ConfigError, ImageFileError, WeightsError
-from glas_wsol.inferers.class_scores import ClassScoreInferer, presence_of
+from glas_wsol.inferers import ClassScoreInferer, WholeTileInferer
 from glas_wsol.networks import build_network, fold_batch_norm
-from glas_wsol.results.localization import PRESENCE, THRESHOLD, Localization, LocalizePredictiond
+from glas_wsol.networks.checkpoint import load_checkpoint, model_card, model_digests
+from glas_wsol.results.localization import THRESHOLD, Localization
+from glas_wsol.results.postprocessing import LocalizePredictiond
 from glas_wsol.results.provenance import provenance_of
 from glas_wsol.transforms import MAX_PIXELS, read_rgb
 from glas_wsol.utils.json_files import read_json
@@ -36,7 +36,7 @@ _DEFAULTS: Mapping[str, Any] = {  # of what neither a bundle nor the caller says
     "flips": False,
     "rotations": False,
     "scales": (1.0,),
-    "opinions": "all",
+    "class_scores": "all",
     "threshold": THRESHOLD,
     "min_box_area": None,
     "mpp": None,
@@ -47,14 +47,14 @@ _FORMS = "give a file, a uint8 array [H, W, 3], or a tensor [3, H, W] in [0, 1]"
 
 
 class Localizer:
-    """A trained model that takes an image and gives a :class:`~glas_wsol.results.localization.Localization`.
+    """A trained model that takes an image and gives a :class:`~glas_wsol.results.Localization`.
 
     It does what a run of ``inference.json`` does, in the same order and with the same numbers. Made by
     :func:`glas_wsol.load`. One call at a time.
 
     Args:
         checkpoint: the weights' file, or the files of an ensemble.
-        card: what they are, see :func:`~glas_wsol.bundle.model_card`.
+        card: what they are, see :func:`~glas_wsol.networks.checkpoint.model_card`.
         settings: all of those that :func:`glas_wsol.load` takes.
         device: where to compute.
 
@@ -77,15 +77,13 @@ class Localizer:
         views = {name: settings[name] for name in ("flips", "rotations", "scales")}
         views["scales"] = list(views["scales"])
         scale = card.get("scale", 1.0)
-        self._inferer = ClassScoreInferer(scale, card.get("short_side"), **views, opinions=settings["opinions"])
+        inferer = WholeTileInferer(scale, card.get("short_side"), **views)
+        self._inferer = ClassScoreInferer(inferer, settings["class_scores"])
         least = {} if settings["min_box_area"] is None else {"min_box_area": settings["min_box_area"]}
-        self._several = getattr(self.network, "classes_per_image", "one") == "several"
-        self._postprocessing = LocalizePredictiond(
-            self.classes,
+        self._postprocessing = LocalizePredictiond.for_network(
+            self.network,
+            classes=self.classes,
             threshold=settings["threshold"],
-            names_class=getattr(self.network, "names_class", True),
-            classes_per_image="several" if self._several else "one",
-            judge_evidence=getattr(self.network, "supervision", "image labels") == "image labels",
             stain=settings["stain"],
             hole_area=settings["fill_holes"] / scale**2,
             speck_area=settings["drop_specks"] / scale**2,
@@ -121,10 +119,7 @@ class Localizer:
         item: dict[str, Any] = {"name": name or (Path(path).stem if path else "image")}
         batch = values[None].to(self.device)
         with torch.no_grad():
-            item["pred"] = self._inferer(batch, self.network)[0]
-            item.update({key: said[0] for key, said in self._inferer.opinions.items()})
-            if self._several:
-                item[PRESENCE] = presence_of(self.network, self._inferer, batch)[0]
+            item |= {key: values[0] for key, values in self._inferer(batch, self.network).items()}
         item["image"] = MetaTensor(values, meta={"filename_or_obj": path})
         found: Localization = self._postprocessing(item)["localization"]
         return found if size is None else replace(found, mpp=size)

@@ -16,8 +16,8 @@ from PIL import Image
 import glas_wsol
 from glas_wsol.errors import ConfigError, GlasWsolError, ImageFileError, WeightsError
 from glas_wsol.handlers import write_model
-from glas_wsol.inferers.class_scores import Opinions
 from glas_wsol.networks import ClassActivationNetwork, build_network
+from glas_wsol.results.class_scores import Opinions
 from tests.conftest import tiny_network, tiny_trunk
 
 CARD = {"method": "minmax", "trunk": "tiny", "classes": ["benign", "malignant"], "scale": 1.0, "short_side": None}
@@ -39,7 +39,7 @@ def test_three_lines(run, tmp_path):
     Image.fromarray(PIXELS).save(tmp_path / "tile 1.png")
     localize = glas_wsol.load(run)
     found = localize(tmp_path / "tile 1.png")
-    files = found.save(tmp_path / "out", ["png", "json"])
+    files = glas_wsol.save(found, tmp_path / "out", ["png", "json"])
     assert [file.name for file in files] == ["tile 1.png", "tile 1.json", "tile 1.png"]
     assert found.classes == localize.classes == ("benign", "malignant")
     assert found.mask.shape == (41, 67)
@@ -79,7 +79,7 @@ def test_methods_without_m_and_c_have_no_opinions_and_are_written_all_the_same(r
     assert found.opinions == Opinions()
     assert sum(found.probabilities) == pytest.approx(1)
     formats = ["png", "png_map", "geojson", "nifti", "tiff", "json", "csv"]
-    files = found.save(tmp_path / "out", formats, rest=True)
+    files = glas_wsol.save(found, tmp_path / "out", formats, rest=True)
     assert all(file.is_file() for file in files)
     entry = json.loads((tmp_path / "out" / "json" / "image.json").read_text())
     assert entry["opinions"] == {"localizer": None, "decidable": None, "undecidable": None}
@@ -90,7 +90,7 @@ def test_the_alarm_of_the_run_goes_with_every_result(run, tmp_path):
     card.write_text(json.dumps({**json.loads(card.read_text()), "alarm": {"score": 0.9, "verdict": "ALARM: look"}}))
     found = glas_wsol.load(run)(PIXELS)
     assert found.provenance.alarm.verdict == "ALARM: look"
-    found.save(tmp_path / "out", ["json"], overlay=False)
+    glas_wsol.save(found, tmp_path / "out", ["json"], overlay=False)
     assert json.loads((tmp_path / "out" / "json" / "image.json").read_text())["alarm"]["score"] == 0.9
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser, ReferenceResolver
 
-import glas_wsol
 from glas_wsol.audit.expressions import expression_faults, reference_fault, references
 from glas_wsol.audit.rules import target_fault, text_fault
 from glas_wsol.errors import ConfigError
+from glas_wsol.version import PACKAGE
 
 __all__ = ["Finding", "audit", "audit_config", "audit_content", "plain_data_faults"]
 
@@ -182,7 +182,7 @@ def _short(value: Any) -> str:
 
 def _code(folder: Path) -> Iterator[Finding]:
     """Files of code in a bundle that are not this package's own."""
-    own = Path(glas_wsol.__file__).parent
+    own = PACKAGE
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in _CODE or not path.is_file():
             continue

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 from glas_wsol.bundle.startup import (
     install_excepthook,
-    load_checkpoint,
     look_at_configs,
-    model_card,
     preflight,
     refuse_unknown_ids,
     resolve_dataset,
@@ -16,9 +14,7 @@ from glas_wsol.bundle.startup import (
 
 __all__ = [
     "install_excepthook",
-    "load_checkpoint",
     "look_at_configs",
-    "model_card",
     "preflight",
     "refuse_unknown_ids",
     "resolve_dataset",

@@ -9,10 +9,10 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import glas_wsol
 from glas_wsol.audit import plain_data_faults
-from glas_wsol.bundle import model_card
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
+from glas_wsol.networks.checkpoint import model_card
+from glas_wsol.version import PACKAGE
 
 __all__ = ["export_bundle"]
 
@@ -51,7 +51,7 @@ def export_bundle(bundle: str | Path, output: str | Path, model: str | Path | No
         # By name, not by exclusion: a bundle's folder may hold a user's data and results.
         for part in ("configs", "docs"):
             shutil.copytree(bundle / part, whole / part, ignore=_CACHES)
-        shutil.copytree(Path(glas_wsol.__file__).parent, whole / "glas_wsol", ignore=_CACHES)
+        shutil.copytree(PACKAGE, whole / "glas_wsol", ignore=_CACHES)
         shutil.copy2(bundle / "LICENSE", whole)
         for config in (whole / "configs").glob("*.json"):  # the copy's own package goes before an installed one
             text = config.read_text(encoding="utf-8")

@@ -15,10 +15,11 @@ from typing import Any
 import monai.bundle
 from monai.bundle import ConfigParser
 
-from glas_wsol.bundle import look_at_configs, model_card, unknown_ids
+from glas_wsol.bundle import look_at_configs, unknown_ids
 from glas_wsol.data import images_datalist
 from glas_wsol.errors import ConfigError, GlasWsolError, IncompleteError, OutputError
 from glas_wsol.loading import ModelSource
+from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.utils.csv_cells import read_cells
 from glas_wsol.utils.csv_files import write_csv
 from glas_wsol.utils.file_lock import claim, release

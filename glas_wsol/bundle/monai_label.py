@@ -24,7 +24,7 @@ RESULT = "result"
 
 
 class LabelMapd(Transform):
-    """From a :class:`~glas_wsol.results.localization.Localization` to a map of labels.
+    """From a :class:`~glas_wsol.results.Localization` to a map of labels.
 
     Reads ``localization`` and ``image`` (``[3, H, W]``). Puts the map in the place of ``pred``, ``[W, H]`` uint8: 0
     where nothing decided, 1 + k where the class of index k did, as in the channels of the prediction; 1 throughout the

@@ -18,24 +18,17 @@ from typing import Any
 
 import monai.bundle
 from monai.bundle import ConfigParser
-from monai.utils import ensure_tuple
 
 from glas_wsol.audit import audit
 from glas_wsol.bundle.excepthook import install_excepthook
 from glas_wsol.bundle.settings_schema import check_settings
 from glas_wsol.data.files import is_file
-from glas_wsol.errors import ConfigError, OutputError, WeightsError
-from glas_wsol.networks.ensemble import EnsembleNetwork, common_card
-from glas_wsol.networks.weights import load_strictly, read_state_dict, sha256_of
+from glas_wsol.errors import ConfigError, OutputError
 from glas_wsol.utils import distributed
-from glas_wsol.utils.json_files import read_json
-from glas_wsol.utils.settings import as_json, changes, settings_of
 
 __all__ = [
     "install_excepthook",
-    "load_checkpoint",
     "look_at_configs",
-    "model_card",
     "preflight",
     "refuse_unknown_ids",
     "resolve_dataset",
@@ -226,73 +219,3 @@ def resolve_dataset(
     if not found:
         raise ConfigError("no such data set", dataset_dir, "point dataset_dir at a folder or table, or say phantom")
     return dataset_dir
-
-
-def model_card(checkpoint: str | Sequence[str], **defaults: Any) -> dict[str, Any]:
-    """What a checkpoint is: trunk, classes, resolution, from the ``model.json`` beside it.
-
-    Args:
-        checkpoint: the weights' file; of several, what they are as an ensemble, see
-            :func:`~glas_wsol.networks.ensemble.common_card`.
-        defaults: what to assume where there is no ``model.json`` or it does not say.
-
-    Raises:
-        ConfigError: if several models do not fit together.
-        WeightsError: if ``model.json`` cannot be read.
-    """
-    files = [str(one) for one in ensure_tuple(checkpoint)]
-    if len(files) != 1:
-        return common_card([model_card(file, **defaults) for file in files], files)
-    checkpoint = files[0]
-    path = Path(checkpoint).with_suffix(".json")
-    if not path.is_file():
-        if Path(checkpoint).is_file():
-            logger.warning("%s is not there: trunk, classes and resolution are taken from the config", path)
-        return defaults
-    try:
-        return {**defaults, **dict(read_json(path))}
-    except (OSError, ValueError, TypeError) as error:
-        raise WeightsError("the model's description cannot be read", path, "restore it or delete it") from error
-
-
-def load_checkpoint(network: Any, checkpoint: str | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
-    """Load a trained model into a network, strictly, and only with the settings it was trained with.
-
-    Args:
-        network: the network the weights were trained with.
-        checkpoint: a plain state dict, ``.pt`` or ``.safetensors``; for an ensemble a list of them, one per member.
-        settings: what is compared with the ``model.json`` beside it, besides the network's own settings. An ensemble's
-            members may have trunks of their own.
-
-    Raises:
-        ConfigError: if a setting differs from the one the model was trained with, or there are not as many files as
-            members.
-        WeightsError: if the file is missing, unsafe, or of another network.
-    """
-    files = [str(one) for one in ensure_tuple(checkpoint)]
-    members = list(network.members) if isinstance(network, EnsembleNetwork) else [network]
-    if len(files) != len(members):
-        what = f"{len(files)} checkpoints for a network of {len(members)}"
-        raise ConfigError(what, "checkpoint", "name one file, or several of an ensemble's members")
-    if isinstance(network, EnsembleNetwork):
-        settings = {k: v for k, v in (settings or {}).items() if k != "trunk"}
-        for member, file in zip(members, files, strict=True):
-            load_checkpoint(member, file, settings)
-        return
-    checkpoint = files[0]
-    if not Path(checkpoint).is_file():
-        raise WeightsError("no trained model", checkpoint, "train first, or name a model with --checkpoint FILE")
-    card = model_card(checkpoint)
-    now = as_json({**(settings or {}), **settings_of(network, "network_def#")})
-    then = {**card, **{f"network_def#{k}": v for k, v in dict(card.get("network") or {}).items()}}
-    changed = changes(then, now, [name for name in now if name in then])
-    if changed:
-        fix = "give the settings and overlays it was trained with"
-        raise ConfigError("the model was trained with other settings: " + ", ".join(changed), checkpoint, fix)
-    trunk = f" ({card['trunk']})" if "trunk" in card else ""
-    fix = f"give the trunk{trunk} and the classes it was trained with"
-    state = read_state_dict(checkpoint)
-    if card.get("sha256", digest := sha256_of(checkpoint)) != digest:
-        what = "the model is not the one that model.json beside it describes"
-        raise WeightsError(what, checkpoint, "resume the training that wrote them, or delete model.json")
-    load_strictly(network, state, checkpoint, fix)

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from glas_wsol.data.files import folded
 from glas_wsol.errors import FIX_ROOM, ArchiveError, OutputError
-from glas_wsol.networks.weights import sha256_of
+from glas_wsol.utils.digests import sha256_of
 
 __all__ = ["Limits", "extract"]
 

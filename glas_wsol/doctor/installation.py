@@ -11,9 +11,9 @@ from importlib import metadata
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from glas_wsol import __version__
 from glas_wsol.doctor.check import FAULT, OK, WARNING, Check, faults_of
 from glas_wsol.errors import GlasWsolError
+from glas_wsol.version import __version__
 
 __all__ = ["check_packages", "check_python", "check_torch", "check_weights", "compare"]
 

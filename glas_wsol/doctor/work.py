@@ -10,11 +10,11 @@ from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from glas_wsol import __version__
 from glas_wsol.doctor.check import FAULT, OK, WARNING, Check, faults_of
 from glas_wsol.doctor.installation import compare
 from glas_wsol.errors import GlasWsolError
 from glas_wsol.utils.json_files import read_json
+from glas_wsol.version import __version__
 
 __all__ = ["check_bundle", "check_data", "check_images", "check_output"]
 
@@ -71,10 +71,10 @@ def _metadata(folder: Path) -> list[Check]:
 
 
 def _model(folder: Path) -> list[Check]:
-    from glas_wsol.bundle import model_card
     from glas_wsol.loading import load_localizer
-    from glas_wsol.networks.weights import sha256_of
+    from glas_wsol.networks.checkpoint import model_card
     from glas_wsol.results.provenance import provenance_of
+    from glas_wsol.utils.digests import sha256_of
 
     path = next((one for one in (folder / "models" / "model.pt", folder / "model.pt") if one.is_file()), None)
     if path is None:

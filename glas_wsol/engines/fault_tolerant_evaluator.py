@@ -15,7 +15,7 @@ from monai.engines import SupervisedEvaluator
 from monai.utils.enums import CommonKeys as Keys
 
 from glas_wsol.errors import GlasWsolError, ImageFileError, NumericalError, exception_chain
-from glas_wsol.networks.weights import sha256_of
+from glas_wsol.utils.digests import sha256_of
 
 __all__ = [
     "FAILURES",

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from glas_wsol.bundle import load_checkpoint, model_card
 from glas_wsol.failure_detection.signals import MaskSignals, mask_signals
 from glas_wsol.inferers import WholeTileInferer
+from glas_wsol.networks.checkpoint import load_checkpoint, model_card
 from glas_wsol.networks.component_network import FeatureComponentNetwork
 from glas_wsol.networks.folding import fold_batch_norm
 from glas_wsol.pseudo_labels.feature_components import Transform, fit_components, fit_probe
@@ -74,7 +74,8 @@ class Alarm:
             runs: their signals.
             failed: whether each did.
             on: what they were, in words.
-            strength: of the penalty on the squared weights, see :func:`~glas_wsol.pseudo_labels.feature_components.fit_probe`.
+            strength: of the penalty on the squared weights, see
+                :func:`~glas_wsol.pseudo_labels.feature_components.fit_probe`.
 
         Raises:
             NumericalError: if a signal is not finite.

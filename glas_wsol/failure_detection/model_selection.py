@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glas_wsol.bundle import model_card
 from glas_wsol.errors import ConfigError, WeightsError, readable
 from glas_wsol.failure_detection.alarm import ALARM
+from glas_wsol.networks.checkpoint import model_card
 
 __all__ = ["Candidate", "candidates", "table_of"]
 
@@ -27,8 +27,8 @@ class Candidate:
     Attributes:
         path: its ``model.pt``.
         error: share of the validation images that it named wrongly, in [0, 1]; None where it was not validated.
-        score: how probable it is that its masks failed, in (0, 1), see :func:`~glas_wsol.failure_detection.alarm.judge_run`; None where
-            it was not judged.
+        score: how probable it is that its masks failed, in (0, 1), see
+            :func:`~glas_wsol.failure_detection.alarm.judge_run`; None where it was not judged.
         verdict: the same in words.
     """
 

@@ -77,7 +77,8 @@ def mask_signals(
     Args:
         network: images in [0, 1] to ``[B, 1 + c, H, W]``, channel 0 ``R-``; its method ``undecidable``, where it has
             one, to that channel alone.
-        features: a pretrained trunk, fitted to the same data (:func:`~glas_wsol.pseudo_labels.feature_components.fit_components`).
+        features: a pretrained trunk, fitted to the same data
+            (:func:`~glas_wsol.pseudo_labels.feature_components.fit_components`).
         data: items with ``image``, one ``label`` and, where known, ``group``: the training images, of which there are
             most. No mask.
         transform: reads an item: ``image`` to ``[3, H, W]`` in [0, 1].

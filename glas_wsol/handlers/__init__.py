@@ -8,9 +8,7 @@ from glas_wsol.handlers.clock import TrainingClock
 from glas_wsol.handlers.draw_reliability import ReliabilityDiagram
 from glas_wsol.handlers.evaluation_report import ClassOpinions, EvaluationReport
 from glas_wsol.handlers.failure_report import FailureReport
-from glas_wsol.handlers.presence import ClassPresence
 from glas_wsol.handlers.record import RunRecord
-from glas_wsol.handlers.region_scores import RegionScores
 from glas_wsol.handlers.saver import LocalizationSaver
 from glas_wsol.handlers.shared import SharedTraining
 from glas_wsol.handlers.training import (
@@ -23,7 +21,6 @@ from glas_wsol.handlers.training import (
 
 __all__ = [
     "ClassOpinions",
-    "ClassPresence",
     "EarlyStop",
     "EpochProgress",
     "EpochSeed",
@@ -31,7 +28,6 @@ __all__ = [
     "EvaluationReport",
     "FailureReport",
     "LocalizationSaver",
-    "RegionScores",
     "ReliabilityDiagram",
     "RunCheckpoint",
     "RunRecord",

@@ -17,9 +17,9 @@ from ignite.engine import Engine, Events
 
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
 from glas_wsol.handlers.training import EarlyStop
-from glas_wsol.networks.weights import sha256_of
 from glas_wsol.utils import distributed
 from glas_wsol.utils.atomic_files import atomic_write, remove_unfinished
+from glas_wsol.utils.digests import sha256_of
 from glas_wsol.utils.file_lock import claim, release
 from glas_wsol.utils.json_files import read_json
 from glas_wsol.utils.settings import as_json, changes, settings_of

@@ -23,11 +23,11 @@ from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.metrics import MEASURES, interval
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 from glas_wsol.networks.refined import RefinedNetwork
-from glas_wsol.networks.weights import sha256_of
 from glas_wsol.results.localization import THRESHOLD, Localization
 from glas_wsol.utils import distributed
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.csv_files import write_csv
+from glas_wsol.utils.digests import sha256_of
 from glas_wsol.utils.labels import SEPARATOR, present_classes
 
 __all__ = ["ClassOpinions", "EvaluationReport", "summary"]

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from glas_wsol import __version__
 from glas_wsol.errors import FIX_ROOM, OutputError
-from glas_wsol.networks.weights import sha256_of
 from glas_wsol.utils.atomic_files import atomic_write, remove_unfinished
+from glas_wsol.utils.digests import sha256_of
 from glas_wsol.utils.file_lock import claim, release
 from glas_wsol.utils.json_files import RECORD
 from glas_wsol.utils.settings import changes, describe
+from glas_wsol.version import __version__
 
 __all__ = ["Entry", "RunRecord"]
 

@@ -50,7 +50,8 @@ class LocalizationSaver:
         overlays: whether to write overlays. Defaults to True.
         provenance: what every entry of the JSON says besides, such as the models' digests; JSON values only.
         record: remembers every finished image; the tables then have those of earlier runs too, all in the order of
-            the record's images. It needs a :class:`~glas_wsol.engines.fault_tolerant_evaluator.TolerantDataset`. None (default) for none.
+            the record's images. It needs a
+            :class:`~glas_wsol.engines.fault_tolerant_evaluator.TolerantDataset`. None (default) for none.
         formats: names of :data:`~glas_wsol.writers.formats.FORMATS`. Defaults to ``("png",)``.
         rest: whether GeoJSON outlines the undecidable region too. Defaults to False.
         waiting: images that may wait, with their masks, while one is written in a thread and the evaluator goes on.

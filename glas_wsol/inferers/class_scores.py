@@ -1,90 +1,27 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What M says of the class of a whole image, and C of its decidable part and of the rest."""
+"""Inference with class scores: of M on the whole image, of C on its decidable and on its undecidable part."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
+from monai.inferers import Inferer
+from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 
-from glas_wsol.inferers import WholeTileInferer
+from glas_wsol.inferers.whole_tile import WholeTileInferer
 from glas_wsol.networks.base import choose
 from glas_wsol.networks.ensemble import EnsembleNetwork
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 from glas_wsol.networks.refined import RefinedNetwork
+from glas_wsol.results.class_scores import DECIDABLE, LOCALIZER, PRESENCE, UNDECIDABLE
 
-__all__ = [
-    "DECIDABLE",
-    "LOCALIZER",
-    "UNDECIDABLE",
-    "ClassScoreInferer",
-    "Opinion",
-    "Opinions",
-    "predict_with_scores",
-    "presence_of",
-]
-
-LOCALIZER = "localizer_opinion"
-"""Key of an evaluated item: ``[c]``, what M says of the whole image."""
-
-DECIDABLE = "decidable_opinion"
-"""Key of an evaluated item: ``[c]``, what C says of ``X+``; ``[0]`` where that is the class named, said already."""
-
-UNDECIDABLE = "undecidable_opinion"
-"""Key of an evaluated item: ``[c]``, what C says of ``X-``."""
+__all__ = ["ClassScoreInferer", "predict_with_scores"]
 
 
-@dataclass(frozen=True)
-class Opinion:
-    """How probable each class is to one part of the network, given some of the image.
-
-    Attributes:
-        probabilities: one per class, in label order; they sum to 1 unless ``several``.
-        several: whether an image may have several classes.
-    """
-
-    probabilities: tuple[float, ...]
-    several: bool = False
-
-    @property
-    def entropy(self) -> float:
-        """In nats: 0 where it is sure, ``log c`` where it knows nothing.
-
-        Of several classes per image the mean over the classes of "has it or not", at most ``log 2``.
-        """
-        p = np.asarray(self.probabilities, dtype=np.float64)
-        parts = np.stack([p, 1 - p]) if self.several else p[None]
-        logs = np.log(parts, where=parts > 0, out=np.zeros_like(parts))
-        total = -(parts * logs).sum(axis=0)
-        return max(0.0, float(total.mean() if self.several else total.sum()))
-
-    @property
-    def normalised_entropy(self) -> float:
-        """:attr:`entropy` as a share of the largest it can be, in [0, 1]."""
-        return min(1.0, self.entropy / math.log(2 if self.several else len(self.probabilities)))
-
-
-@dataclass(frozen=True)
-class Opinions:
-    """All opinions of an image's class; None of those that a method does not have, or nobody asked for.
-
-    Attributes:
-        localizer: of M, on the whole image.
-        decidable: of the classifier C on ``X+ = X R+``.
-        undecidable: of C on ``X- = X (1 - R+)``: even, if nothing there decides.
-    """
-
-    localizer: Opinion | None = None
-    decidable: Opinion | None = None
-    undecidable: Opinion | None = None
-
-
-def predict_with_scores(network: Any, image: Tensor, opinions: str = "all") -> tuple[Tensor, dict[str, Tensor]]:
+def predict_with_scores(network: Any, image: Tensor, class_scores: str = "all") -> tuple[Tensor, dict[str, Tensor]]:
     """A network's prediction and, in the same forward where it can be, what M and C say besides.
 
     A refined network that names the class by M has no more to say. One that names it by C on the first stage's own mask
@@ -93,25 +30,25 @@ def predict_with_scores(network: Any, image: Tensor, opinions: str = "all") -> t
     Args:
         network: any of :mod:`glas_wsol.networks`, or another callable, which is asked for no more than its prediction.
         image: ``[B, 3, H, W]``, in [0, 1].
-        opinions: see :class:`ClassScoreInferer`.
+        class_scores: see :class:`ClassScoreInferer`.
 
     Returns:
-        ``network(image)``, or with ``opinions="localizer"`` the same with M's class; and the opinions by
+        ``network(image)``, or with ``class_scores="localizer"`` the same with M's class; and the class scores by
         :data:`LOCALIZER`, :data:`DECIDABLE` and :data:`UNDECIDABLE`, ``[B, c]`` each; those that the network has.
         ``[B, 0]`` of the decidable part where it is the class named, which the prediction holds. An ensemble's are the
         means over its members, where every member has one.
     """
     if isinstance(network, EnsembleNetwork):
-        return _consult_members(network, image, opinions)
+        return _scores_of_members(network, image, class_scores)
     refined = isinstance(network, RefinedNetwork) and network.has_classifier
     if not refined and not isinstance(network, MinMaxEntropyNetwork):
         return network(image), {}
-    prediction, logits = network.answer(image) if opinions != "localizer" else network.localizer_answer(image)
+    prediction, logits = network.answer(image) if class_scores != "localizer" else network.localizer_answer(image)
     said = {LOCALIZER: logits}
-    c_names = opinions != "localizer" and (not refined or network.asks_classifier)
+    c_names = class_scores != "localizer" and (not refined or network.asks_classifier)
     if c_names:
         said[DECIDABLE] = logits[:, :0]
-    if opinions == "all" and not (refined and network.asks_localizer):
+    if class_scores == "all" and not (refined and network.asks_localizer):
         x, rest = network.normalise(image), prediction[:, :1]
         said[UNDECIDABLE] = network.classify(x * rest)
         if not c_names:
@@ -119,8 +56,8 @@ def predict_with_scores(network: Any, image: Tensor, opinions: str = "all") -> t
     return prediction, {key: network.probabilities(scores.double()) for key, scores in said.items()}
 
 
-def _consult_members(network: EnsembleNetwork, image: Tensor, opinions: str) -> tuple[Tensor, dict[str, Tensor]]:
-    answers = [predict_with_scores(member, image, opinions) for member in network.members]
+def _scores_of_members(network: EnsembleNetwork, image: Tensor, class_scores: str) -> tuple[Tensor, dict[str, Tensor]]:
+    answers = [predict_with_scores(member, image, class_scores) for member in network.members]
     prediction = network.combine([found for found, _ in answers])
     if len({frozenset((key, one.shape) for key, one in said.items()) for _, said in answers}) > 1:
         # members of several kinds, whose C is asked of other things
@@ -130,39 +67,34 @@ def _consult_members(network: EnsembleNetwork, image: Tensor, opinions: str) -> 
     return prediction, {key: torch.stack([said[key] for _, said in answers]).mean(dim=0) for key in keys}
 
 
-class ClassScoreInferer(WholeTileInferer):
-    """A :class:`~glas_wsol.inferers.WholeTileInferer` that also keeps what M and C say, in nearly the same work.
+class ClassScoreInferer(Inferer):
+    """Predicts whole tiles and returns the class scores of M and C beside the prediction, in nearly the same work.
 
-    The prediction is the same to the last bit. C on the rest is one more forward of C, of its input's resolution; M has
-    spoken already. Of several views it is the mean of what is said of each.
+    The prediction is that of the inferer inside, to the last bit. C on the undecidable part is one more forward of C,
+    of its input's resolution; M's scores are a by-product. Of several views the scores are the mean over them.
 
     Args:
-        args: of :class:`~glas_wsol.inferers.WholeTileInferer`.
-        opinions: ``"all"`` (default) asks M, C on what was kept and C on the rest; ``"class"`` runs C only to name the
-            class, not on the rest; ``"localizer"`` does not run C at all: the mask is the same, the class is M's of
-            the whole image. Each is quicker than the one before.
-        kwargs: of :class:`~glas_wsol.inferers.WholeTileInferer`.
-
-    Attributes:
-        asked: the argument ``opinions``.
-        opinions: of the last call, as :func:`predict_with_scores` gives them.
+        inferer: predicts one tensor.
+        class_scores: ``"all"`` (default): M's, C's on the decidable part and C's on the undecidable one; ``"class"``
+            runs C only to name the class, not on the undecidable part; ``"localizer"`` does not run C at all: the mask
+            is the same, the class is M's of the whole image; ``"none"``: no scores. Each is quicker than the one
+            before.
 
     Raises:
-        ConfigError: if a value is out of range.
+        ConfigError: if ``class_scores`` is another word.
     """
 
-    def __init__(self, *args: Any, opinions: str = "all", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        choose("opinions", opinions, ("all", "class", "localizer"))
-        self.asked = opinions
-        self.opinions: dict[str, Tensor] = {}
+    def __init__(self, inferer: WholeTileInferer, class_scores: str = "all") -> None:
+        super().__init__()
+        choose("class_scores", class_scores, ("all", "class", "localizer", "none"))
+        self.inferer, self.class_scores = inferer, class_scores
 
     def settings(self) -> dict[str, Any]:
         """What a result depends on besides the network, as JSON values."""
-        return {**super().settings(), "opinions": self.asked}
+        return {**self.inferer.settings(), "class_scores": self.class_scores}
 
-    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """Predict, and ask.
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Predict.
 
         Args:
             inputs: ``[B, 3, H, W]``, in [0, 1].
@@ -171,31 +103,26 @@ class ClassScoreInferer(WholeTileInferer):
             kwargs: must be none.
 
         Returns:
-            ``[B, 1 + c, H, W]``.
+            ``pred``, ``[B, 1 + c, H, W]``; the class scores that the network has, by :data:`LOCALIZER`,
+            :data:`DECIDABLE` and :data:`UNDECIDABLE`, ``[B, c]`` each (see :func:`predict_with_scores`); and, where an
+            image may have several classes, :data:`PRESENCE`, ``[B, c]``: channels that share one decidable region
+            cannot say how probable each class is.
         """
-        said: list[dict[str, Tensor]] = []
+        seen: list[dict[str, Tensor]] = []
 
-        def ask(view: Tensor) -> Tensor:
-            prediction, opinions = predict_with_scores(network, view, self.asked)
-            said.append(opinions)
+        def predict(view: Tensor) -> Tensor:
+            if self.class_scores == "none":
+                return network(view)
+            prediction, scores = predict_with_scores(network, view, self.class_scores)
+            seen.append(scores)
             return prediction
 
-        prediction = super().__call__(inputs, ask, *args, **kwargs)
-        self.opinions = {key: torch.stack([one[key] for one in said]).mean(dim=0) for key in said[0]}
-        return prediction
-
-
-def presence_of(network: Any, inferer: WholeTileInferer, image: Tensor) -> Tensor:
-    """How probable each class is of an image that may have several, after the inferer has predicted it.
-
-    Args:
-        network: has ``presence``.
-        inferer: that predicted; where it asks M only, M has said it already.
-        image: ``[B, 3, H, W]``, in [0, 1].
-
-    Returns:
-        ``[B, c]``, in [0, 1], the mean over the inferer's views.
-    """
-    if isinstance(inferer, ClassScoreInferer) and inferer.asked == "localizer":
-        return inferer.opinions[LOCALIZER].to(image.dtype)
-    return torch.stack([network.presence(view) for view in inferer.views(image)]).mean(dim=0)
+        prediction = self.inferer(inputs, predict, *args, **kwargs)
+        found = {key: torch.stack([one[key] for one in seen]).mean(dim=0) for key in (seen[0] if seen else ())}
+        if getattr(network, "classes_per_image", "one") == "several":
+            found[PRESENCE] = (
+                found[LOCALIZER].to(inputs.dtype)
+                if self.class_scores == "localizer"
+                else torch.stack([network.presence(view) for view in self.inferer.views(inputs)]).mean(dim=0)
+            )
+        return {Keys.PRED: prediction, **found}

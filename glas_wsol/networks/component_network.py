@@ -38,8 +38,8 @@ class FeatureComponentNetwork(TileNetwork):
     Features at stride 16, each position's vector brought to length 1, are projected on one direction: ``z``, in units
     of its standard deviation over the training images, 0 at their mean. ``R+ = sigmoid(omega z)``. The class is that of
     a linear probe on the mean feature of the *masked* image ``X R+`` in ``R+``: nothing outside the region is seen.
-    Nothing of the trunk is trained; :func:`glas_wsol.pseudo_labels.feature_components.fit_components` finds the direction, its orientation
-    and the probe from images and their labels, without any draw.
+    Nothing of the trunk is trained; :func:`glas_wsol.pseudo_labels.feature_components.fit_components` finds the
+    direction, its orientation and the probe from images and their labels, without any draw.
 
     Args:
         trunk: name of the trunk (see :data:`~glas_wsol.networks.trunks.TRUNKS`) or a trunk; pretrained, or the

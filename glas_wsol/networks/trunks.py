@@ -14,7 +14,8 @@ from monai.networks.nets import EfficientNet, resnet18, resnet50, resnet101
 from torch import Tensor, nn
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.networks.weights import fetch, load_strictly, read_state_dict, sha256_of
+from glas_wsol.networks.weights import fetch, load_strictly, read_state_dict
+from glas_wsol.utils.digests import sha256_of
 
 __all__ = ["TRUNKS", "Stages", "Trunk", "TrunkSpec", "build_trunk"]
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,23 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from glas_wsol.errors import WeightsError
+from glas_wsol.utils.digests import sha256_of
 
-__all__ = ["fetch", "load_strictly", "read_state_dict", "sha256_of"]
+__all__ = ["fetch", "load_strictly", "read_state_dict"]
 
 _URL = re.compile(r"^(?P<url>https://[^#]+)#sha256=(?P<sha256>[0-9a-f]{64})$")
-
-
-def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file, 64 lower-case hexadecimal digits.
-
-    Args:
-        path: the file.
-    """
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:

@@ -130,7 +130,7 @@ class SeedBatch(TargetBatch):
     key = SEEDS
 
     def check(self, batchdata: Mapping[str, Tensor]) -> None:
-        """Refuse a batch without seeds, and one with masks, see :func:`~glas_wsol.engines.prepare_batch.refuse_masks`."""
+        """Refuse a batch without seeds, and one with masks."""
         if SEEDS not in batchdata:
             raise ConfigError("the training images have no seeds", "training batch", "run the first stage first")
         refuse_masks(batchdata, but=(SEEDS,))

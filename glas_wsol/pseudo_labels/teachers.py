@@ -15,10 +15,10 @@ from monai.networks.utils import eval_mode
 from torch import nn
 from tqdm import tqdm
 
-from glas_wsol.bundle import load_checkpoint
 from glas_wsol.errors import ConfigError
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.networks.base import undecidable_part
+from glas_wsol.networks.checkpoint import load_checkpoint
 from glas_wsol.networks.component_network import FeatureComponentNetwork
 from glas_wsol.networks.fixed import FixedMaskNetwork
 from glas_wsol.networks.folding import fold_batch_norm

@@ -13,7 +13,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from tqdm import tqdm
 
-from glas_wsol import __version__
 from glas_wsol.errors import ConfigError, OutputError
 from glas_wsol.report.case_rows import STATES, Row, columns, rows
 from glas_wsol.report.curves import chart
@@ -21,6 +20,7 @@ from glas_wsol.report.folder import Contents, read_folder
 from glas_wsol.report.pictures import LEAST_BYTES
 from glas_wsol.report.summary import counts, facts, figures, rounds, shown, training_facts
 from glas_wsol.utils.atomic_files import atomic_write
+from glas_wsol.version import __version__
 
 __all__ = ["write_report"]
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from glas_wsol import __version__
 from glas_wsol.metrics.measures import MEASURES
 from glas_wsol.report.cases import Case, number
 from glas_wsol.report.folder import Contents
+from glas_wsol.version import __version__
 
 __all__ = ["Count", "Fact", "Figure", "counts", "facts", "figures", "rounds", "shown", "training_facts"]
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from glas_wsol import __version__
 from glas_wsol.errors import WeightsError
+from glas_wsol.version import __version__
 
 __all__ = ["Provenance", "RunAlarm", "provenance_of"]
 
@@ -68,7 +68,7 @@ def provenance_of(
     """What results of a trained model, or of an ensemble, are made with.
 
     Args:
-        card: what it is, see :func:`~glas_wsol.bundle.model_card`.
+        card: what it is, see :func:`~glas_wsol.networks.checkpoint.model_card`.
         models: SHA-256 of its weights, or of every member's.
         views: over which views predictions are averaged.
 

@@ -19,7 +19,8 @@ def write_csv(path: Path, rows: list[dict[str, Any]], columns: Iterable[str] = (
 
     Args:
         path: the file.
-        rows: one mapping from column to value per line; texts are escaped, see :func:`~glas_wsol.utils.csv_cells.escape_cell`.
+        rows: one mapping from column to value per line; texts are escaped, see
+            :func:`~glas_wsol.utils.csv_cells.escape_cell`.
         columns: the header where there are no rows. Defaults to the one column ``path``.
     """
     with atomic_write(path, "w", newline="") as file:

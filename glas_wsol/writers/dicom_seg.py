@@ -17,11 +17,11 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-import glas_wsol
 from glas_wsol.dicom import is_dicom
 from glas_wsol.errors import ConfigError, ImageFileError
 from glas_wsol.results.localization import Localization
 from glas_wsol.utils.atomic_files import atomic_write
+from glas_wsol.version import __version__
 
 __all__ = ["require_highdicom", "secondary_capture", "write_dicom_seg"]
 
@@ -139,7 +139,7 @@ def _segmentation(found: Localization, source: Dataset) -> Any:
     highdicom, _ = optional_import("highdicom")
     label = found.predicted if found.named else "Decidable"
     algorithm = highdicom.AlgorithmIdentificationSequence(
-        name="glas_wsol", family=codes.cid7162.ArtificialIntelligence, version=glas_wsol.__version__
+        name="glas_wsol", family=codes.cid7162.ArtificialIntelligence, version=__version__
     )
     segment = seg.SegmentDescription(
         segment_number=1,
@@ -160,7 +160,7 @@ def _segmentation(found: Localization, source: Dataset) -> Any:
         instance_number=1,
         manufacturer="glas_wsol",
         manufacturer_model_name="glas_wsol",
-        software_versions=glas_wsol.__version__,
+        software_versions=__version__,
         device_serial_number="none",
         content_label="DECIDABLE",
         content_description=f"Pixels that decided, R+ at least {found.threshold:g}",

@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from glas_wsol.inferers.class_scores import Opinion
+from glas_wsol.results.class_scores import Opinion
 from glas_wsol.results.localization import Localization
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.csv_files import write_csv
@@ -63,8 +63,8 @@ def entry_of(found: Localization) -> dict[str, Any]:
 
     Returns:
         What the table says, the probability of every class, all opinions with their entropies (nats, and normalised to
-        [0, 1]), every box (see :class:`~glas_wsol.results.boxes.Box`), ``mpp`` (width and height of a pixel in micrometres) and
-        what it was made with, if known.
+        [0, 1]), every box (see :class:`~glas_wsol.results.boxes.Box`), ``mpp`` (width and height of a
+        pixel in micrometres) and what it was made with, if known.
     """
     height, width = found.size
     # without evidence there is no class, and so no probability of one

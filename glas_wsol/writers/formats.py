@@ -125,7 +125,7 @@ def save_localization(
     overlay: bool = True,
     rest: bool = False,
 ) -> list[Path]:
-    """Write one result that no run wrote, see :meth:`~glas_wsol.results.localization.Localization.save`."""
+    """Write one result that no run wrote, see :meth:`~glas_wsol.results.Localization.save`."""
     chosen, folder = check_formats(formats), Path(folder)
     if found.name in ("", ".", "..") or set("/\\\0") & set(found.name):
         fix = "give it the name that its files are to have"

@@ -8,7 +8,7 @@ from os import PathLike
 import numpy as np
 
 from glas_wsol.errors import OutputError
-from glas_wsol.inferers.class_scores import Opinion
+from glas_wsol.results.class_scores import Opinion
 from glas_wsol.results.localization import Localization
 from glas_wsol.writers.images import overlay, write_png
 

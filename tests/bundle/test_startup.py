@@ -16,9 +16,10 @@ from monai.data import Dataset
 from monai.transforms import Compose
 from safetensors.torch import save_file
 
-from glas_wsol.bundle import load_checkpoint, model_card, preflight, refuse_unknown_ids, resolve_dataset, unknown_ids
+from glas_wsol.bundle import preflight, refuse_unknown_ids, resolve_dataset, unknown_ids
 from glas_wsol.errors import ConfigError, ImageFileError, OutputError, WeightsError
-from glas_wsol.networks.weights import sha256_of
+from glas_wsol.networks.checkpoint import load_checkpoint, model_card
+from glas_wsol.utils.digests import sha256_of
 from tests.conftest import tiny_network
 
 RUN = ["/site-packages/monai/bundle/__main__.py", "run"]

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from glas_wsol.bundle.ensembles import build_ensemble
 from glas_wsol.data import load_datalist
 from glas_wsol.errors import ConfigError
 from glas_wsol.inferers import WholeTileInferer
-from glas_wsol.networks.weights import read_state_dict, sha256_of
+from glas_wsol.networks.checkpoint import build_ensemble
+from glas_wsol.networks.weights import read_state_dict
 from glas_wsol.transforms import read_mask, read_rgb
+from glas_wsol.utils.digests import sha256_of
 from tests.bundles.conftest import config, own_error, workflow
 
 VIEWS: dict[str, Any] = {"flips": True, "rotations": True, "scales": [1.0, 1.5]}

@@ -85,7 +85,7 @@ def test_the_same_numbers_as_a_run_of_inference(trained, tiles, tmp_path, severa
             assert np.array_equal(again.decidable, expected.decidable)
             assert (again.probabilities, again.opinions) == (expected.probabilities, expected.opinions)
             assert again.path == ""
-    for file in localize(run[0].path).save(tmp_path / "saved", ["png", "geojson"], overlay=True):
+    for file in glas_wsol.save(localize(run[0].path), tmp_path / "saved", ["png", "geojson"], overlay=True):
         name = file.relative_to(tmp_path / "saved")
         if name.parts[0] != "geojson":  # the run wrote no other format
             assert file.read_bytes() == (tmp_path / "out" / name).read_bytes()

@@ -13,8 +13,9 @@ from PIL import Image
 
 from glas_wsol.data import load_datalist
 from glas_wsol.metrics import MEASURES
-from glas_wsol.networks.weights import read_state_dict, sha256_of
+from glas_wsol.networks.weights import read_state_dict
 from glas_wsol.transforms import read_mask, read_rgb
+from glas_wsol.utils.digests import sha256_of
 from tests.bundles.conftest import BUNDLES, PHANTOM, ROOT, config, workflow
 
 

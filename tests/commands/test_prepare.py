@@ -20,7 +20,7 @@ from glas_wsol.data.phantom.birds import write_bird_phantom
 from glas_wsol.data.phantom.tissue import write_tissue_phantom
 from glas_wsol.data.prepare_archive import DISTRIBUTED, prepare
 from glas_wsol.errors import ArchiveError, DatalistError, OutputError
-from glas_wsol.networks.weights import sha256_of
+from glas_wsol.utils.digests import sha256_of
 from tests.reliability.conftest import Ended, everything, one_line
 from tests.reliability.test_together import at_once
 

@@ -28,7 +28,7 @@ from glas_wsol.metrics import (
 )
 from glas_wsol.networks import EnsembleNetwork, RefinedNetwork
 from glas_wsol.networks.base import TileNetwork
-from glas_wsol.networks.weights import sha256_of
+from glas_wsol.utils.digests import sha256_of
 from tests.conftest import tiny_network, tiny_trunk
 from tests.handlers.conftest import broken_off, item, left, rows
 from tests.metrics.conftest import evaluate

@@ -16,8 +16,8 @@ from ignite.engine import Events
 
 from glas_wsol.errors import ConfigError, ImageFileError, OutputError
 from glas_wsol.handlers import LocalizationSaver, saver
-from glas_wsol.inferers.class_scores import Opinion, Opinions
 from glas_wsol.metrics import ClassificationError, RegionF1
+from glas_wsol.results.class_scores import Opinion, Opinions
 from glas_wsol.results.provenance import Provenance, RunAlarm
 from glas_wsol.transforms import read_mask, read_rgb
 from glas_wsol.writers import dicom_seg

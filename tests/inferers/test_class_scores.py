@@ -11,18 +11,10 @@ import torch
 from monai.engines import SupervisedEvaluator
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.handlers import RegionScores
-from glas_wsol.inferers import WholeTileInferer
-from glas_wsol.inferers.class_scores import (
-    DECIDABLE,
-    LOCALIZER,
-    UNDECIDABLE,
-    ClassScoreInferer,
-    Opinion,
-    predict_with_scores,
-)
-from glas_wsol.networks import ClassActivationNetwork, EnsembleNetwork
+from glas_wsol.inferers import ClassScoreInferer, WholeTileInferer, predict_with_scores
+from glas_wsol.networks import ClassActivationNetwork, EnsembleNetwork, FixedMaskNetwork
 from glas_wsol.networks.refined import RefinedNetwork
+from glas_wsol.results.class_scores import DECIDABLE, LOCALIZER, PRESENCE, UNDECIDABLE, Opinion
 from tests.conftest import tiny_network, tiny_trunk
 
 IMAGE = torch.linspace(0, 1, 2 * 3 * 64 * 96).view(2, 3, 64, 96).sin().abs()
@@ -137,36 +129,86 @@ def test_an_ensemble_says_the_mean_of_what_all_its_members_say():
 
 
 @pytest.mark.parametrize("options", [{}, {"factor": 0.6, "flips": True, "scales": [1.0, 1.5]}])
-def test_asking_changes_no_bit_of_the_prediction_and_is_the_mean_over_the_views(options):
+def test_inferer_scores_are_means_over_views_and_prediction_is_unchanged(options):
     network, image = tiny_network(num_classes=3).eval(), IMAGE[..., :61, :83]
-    inferer = ClassScoreInferer(**options)
-    assert torch.equal(inferer(image, network), WholeTileInferer(**options)(image, network))
-    assert inferer.settings() == {**WholeTileInferer(**options).settings(), "opinions": "all"}
-    each = [predict_with_scores(network, view)[1] for view in WholeTileInferer(**options).views(image)]
+    plain = WholeTileInferer(**options)
+    inferer = ClassScoreInferer(plain)
+    found = inferer(image, network)
+    assert torch.equal(found["pred"], plain(image, network))
+    assert inferer.settings() == {**plain.settings(), "class_scores": "all"}
+    each = [predict_with_scores(network, view)[1] for view in plain.views(image)]
     for key in (LOCALIZER, UNDECIDABLE):
-        torch.testing.assert_close(inferer.opinions[key], sum(one[key] for one in each) / len(each))
-    inferer(image, lambda view: view)
-    assert inferer.opinions == {}, "those of the last call"
+        torch.testing.assert_close(found[key], sum(one[key] for one in each) / len(each))
+    assert set(inferer(image, lambda view: view)) == {"pred"}
+    assert set(ClassScoreInferer(plain, "none")(image, network)) == {"pred"}
 
 
-def test_an_evaluator_gets_what_was_said_of_each_image():
-    network, inferer = tiny_network(num_classes=3).eval(), ClassScoreInferer()
-    data = [{"image": one[None], "label": torch.zeros(1)} for one in IMAGE]
-    seen = []
+def output_of(network, inferer: ClassScoreInferer, **options):
     evaluator = SupervisedEvaluator(
         device="cpu",
-        val_data_loader=data,
+        val_data_loader=[{"image": one[None], "label": torch.zeros(1)} for one in IMAGE],
         network=network,
         inferer=inferer,
-        val_handlers=[RegionScores(inferer)],
-        postprocessing=lambda item: seen.append(item) or item,
+        **options,
     )
     evaluator.run()
+    return evaluator.state.output
+
+
+def test_evaluator_hands_the_scores_of_each_image_to_postprocessing():
+    network, seen = tiny_network(num_classes=3).eval(), []
+    output_of(network, ClassScoreInferer(WholeTileInferer()), postprocessing=lambda item: seen.append(item) or item)
     expected = predict_with_scores(network, IMAGE)[1]
     for key in (LOCALIZER, UNDECIDABLE):
-        found = np.stack([item[key].numpy() for item in seen])
+        found = np.stack([item["pred"][key].numpy() for item in seen])
         np.testing.assert_allclose(found, expected[key].numpy(), atol=1e-6)
-    assert [tuple(item[DECIDABLE].shape) for item in seen] == [(0,), (0,)]
+    assert [tuple(item["pred"][DECIDABLE].shape) for item in seen] == [(0,), (0,)]
+
+
+# ------------------------------------------------------------------ several classes per image
+
+
+def several(seed: int = 0):
+    return tiny_network(seed=seed, num_classes=3, classes_per_image="several").eval()
+
+
+def test_presence_is_the_mean_over_views_of_what_the_network_says():
+    network, expected = several(), []
+    for image in (IMAGE, IMAGE.flip(-1)):
+        x = network.normalise(WholeTileInferer(0.5).prepare(image)[0])
+        expected.append(network.classify(x * network.decidable(network.localize(x))).sigmoid())
+    assert not torch.allclose(*expected, atol=1e-5)
+    for flips, mean in ((False, expected[0]), ("horizontal", sum(expected) / 2)):
+        inferer = ClassScoreInferer(WholeTileInferer(0.5, flips=flips), "none")
+        torch.testing.assert_close(inferer(IMAGE, network)[PRESENCE], mean)
+
+
+def test_presence_of_an_ensemble_is_the_mean_over_members_that_name_a_class():
+    members = [several(0), FixedMaskNetwork("all_ones", num_classes=3), several(1)]
+    ensemble, inferer = EnsembleNetwork(members), WholeTileInferer()
+    assert ensemble.classes_per_image == "several"
+    seen, _ = inferer.prepare(IMAGE)
+    expected = (members[0].presence(seen) + members[2].presence(seen)) / 2
+    torch.testing.assert_close(ClassScoreInferer(inferer, "none")(IMAGE, ensemble)[PRESENCE], expected)
+    assert EnsembleNetwork([tiny_network(), tiny_network(seed=1)]).classes_per_image == "one"
+    with pytest.raises(ConfigError, match="one class per image and of several"):
+        EnsembleNetwork([several(), tiny_network(num_classes=3)])
+
+
+def test_presence_is_absent_where_images_have_one_class():
+    for network in (tiny_network().eval(), FixedMaskNetwork("stain", num_classes=3)):
+        assert PRESENCE not in ClassScoreInferer(WholeTileInferer())(IMAGE, network)
+
+
+def test_presence_of_the_localizer_alone_does_not_run_the_classifier(monkeypatch):
+    network, inferer = several(), WholeTileInferer(0.5, flips="horizontal")
+    monkeypatch.setattr(type(network), "classify", lambda *_: pytest.fail("C was run"))
+    found = ClassScoreInferer(inferer, "localizer")(IMAGE, network)[PRESENCE]
+    expected = [
+        network.localize(network.normalise(inferer.prepare(image)[0])).logits.sigmoid()
+        for image in (IMAGE, IMAGE.flip(-1))
+    ]
+    torch.testing.assert_close(found, sum(expected) / 2)
 
 
 # ------------------------------------------------------------------ asking less
@@ -204,6 +246,5 @@ def test_the_mask_alone_is_the_same_mask_and_does_not_run_the_classifier(network
 
 
 def test_an_impossible_wish_is_refused():
-    with pytest.raises(ConfigError, match="all, class, localizer"):
-        ClassScoreInferer(opinions="some")
-    assert ClassScoreInferer(opinions="class").settings()["opinions"] == "class"
+    with pytest.raises(ConfigError, match="all, class, localizer, none"):
+        ClassScoreInferer(WholeTileInferer(), "some")

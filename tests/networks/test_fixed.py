@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from glas_wsol.bundle import load_checkpoint
 from glas_wsol.errors import ConfigError
 from glas_wsol.networks import FixedMaskNetwork
+from glas_wsol.networks.checkpoint import load_checkpoint
 from glas_wsol.networks.fixed import centre_gaussian, stain_map
 from glas_wsol.networks.weights import load_strictly, read_state_dict
 

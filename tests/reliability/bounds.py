@@ -20,11 +20,11 @@ import torch
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from glas_wsol.audit import audit_config
-from glas_wsol.bundle import model_card
 from glas_wsol.data import images_datalist, table_datalist
 from glas_wsol.data.archives import extract
 from glas_wsol.data.outlines import read_outlines
 from glas_wsol.errors import GlasWsolError
+from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.networks.weights import read_state_dict
 from glas_wsol.transforms import read_mask, read_rgb
 from tests.dicoms import dicom, rgb, save

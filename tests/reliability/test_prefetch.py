@@ -14,7 +14,7 @@ from glas_wsol.engines.fault_tolerant_evaluator import TolerantDataset
 from glas_wsol.errors import ImageFileError
 from glas_wsol.handlers import saver
 from glas_wsol.networks import MinMaxEntropyNetwork
-from glas_wsol.results.localization import LocalizePredictiond
+from glas_wsol.results.postprocessing import LocalizePredictiond
 from glas_wsol.utils import atomic_files as atomic
 from tests.reliability.conftest import everything, one_line, rows
 from tests.reliability.files import encoded, picture

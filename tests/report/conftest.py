@@ -14,8 +14,8 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from glas_wsol.handlers import EvaluationReport, LocalizationSaver
-from glas_wsol.inferers.class_scores import Opinion, Opinions
 from glas_wsol.metrics import ClassificationError, RegionF1
+from glas_wsol.results.class_scores import Opinion, Opinions
 from glas_wsol.results.provenance import Provenance, RunAlarm
 from glas_wsol.writers.images import write_png
 from tests.handlers.conftest import item

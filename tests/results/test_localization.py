@@ -13,10 +13,13 @@ from torch import Tensor
 
 from glas_wsol.data.phantom.tissue import tissue_tile
 from glas_wsol.errors import ConfigError, ImageFileError, NumericalError
-from glas_wsol.inferers.class_scores import DECIDABLE, LOCALIZER, UNDECIDABLE, Opinion, Opinions
+from glas_wsol.networks import ClassActivationNetwork, FixedMaskNetwork
 from glas_wsol.results.boxes import Box
-from glas_wsol.results.localization import Localization, LocalizePredictiond, separate_objects
+from glas_wsol.results.class_scores import DECIDABLE, LOCALIZER, UNDECIDABLE, Opinion, Opinions
+from glas_wsol.results.localization import Localization
+from glas_wsol.results.postprocessing import LocalizePredictiond, separate_objects
 from glas_wsol.results.provenance import Provenance
+from tests.conftest import tiny_network, tiny_trunk
 from tests.dicoms import dicom, rgb, save
 
 SIZE = (66, 97)
@@ -371,7 +374,7 @@ def test_probabilities_of_several_classes_are_those_given_beside_the_channels():
 
 
 def test_several_classes_without_presence_are_refused_in_one_line():
-    with pytest.raises(ConfigError, match="ClassPresence"):
+    with pytest.raises(ConfigError, match="ClassScoreInferer"):
         LocalizePredictiond(["a", "b"], classes_per_image="several")(
             {"image": tissue(), "pred": prediction(RAMP, [1, 0])}
         )
@@ -390,3 +393,17 @@ def test_holes_and_specks_of_the_mask_are_judged_at_the_size_of_the_image():
     assert not clean.mask[61, 85]
     assert clean.mask.sum() == plain.mask.sum() + 20 - 30
     assert clean.probabilities == plain.probabilities
+
+
+def test_for_network_labels_of_the_other_kind_are_refused_in_one_line():
+    cam, several = ClassActivationNetwork(tiny_trunk()), tiny_network(num_classes=3, classes_per_image="several")
+    with pytest.raises(ConfigError, match="ClassActivationNetwork has classes_per_image=one") as caught:
+        LocalizePredictiond.for_network(cam, "several", classes="ab")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="the labels are of one"):
+        LocalizePredictiond.for_network(several, "one", classes="abc")
+    with pytest.raises(ConfigError, match="one or several"):
+        LocalizePredictiond.for_network(cam, "two", classes="ab")
+    for network, labels in ((cam, "one"), (several, "several"), (FixedMaskNetwork("stain"), "several")):
+        made = LocalizePredictiond.for_network(network, labels, classes="abc")
+        assert made.several == (labels == "several" and made.names_class)

@@ -19,7 +19,7 @@ import pytest
 from glas_wsol.data import archives
 from glas_wsol.data.archives import Limits, extract
 from glas_wsol.errors import ArchiveError, GlasWsolError, OutputError
-from glas_wsol.networks.weights import sha256_of
+from glas_wsol.utils.digests import sha256_of
 from tests.reliability.conftest import tell
 
 CONTENT = {"a/é.png": b"\x89PNG" * 700, "a/b/c.csv": b"image,label\n", "empty": b"", "inner.zip": b"PK\x03\x04"}

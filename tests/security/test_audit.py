@@ -15,11 +15,12 @@ from monai.bundle import ConfigParser
 
 from glas_wsol.__main__ import main
 from glas_wsol.audit import audit, audit_config, audit_content, plain_data_faults
-from glas_wsol.bundle import look_at_configs, model_card
+from glas_wsol.bundle import look_at_configs
 from glas_wsol.bundle import startup as bundle
 from glas_wsol.bundle.export import export_bundle
 from glas_wsol.errors import ConfigError
 from glas_wsol.handlers import write_model
+from glas_wsol.networks.checkpoint import model_card
 from tests.conftest import tiny_network
 from tests.reliability.conftest import tell
 

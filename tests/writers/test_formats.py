@@ -15,8 +15,9 @@ import tifffile
 from PIL import Image
 from scipy.ndimage import binary_fill_holes
 
+import glas_wsol
 from glas_wsol.errors import ConfigError, OutputError
-from glas_wsol.inferers.class_scores import Opinion, Opinions
+from glas_wsol.results.class_scores import Opinion, Opinions
 from glas_wsol.results.provenance import Provenance, RunAlarm
 from glas_wsol.writers.formats import FORMATS, check_formats, write_localization
 from glas_wsol.writers.overlay import draw_overlay
@@ -121,8 +122,8 @@ def test_all_that_knows_a_resolution_has_that_of_the_result(tmp_path):
 
 def test_a_result_saves_itself_with_the_same_writers(tmp_path):
     found = asymmetric_result(name="ä 1")
-    assert [path.name for path in found.save(tmp_path / "a" / "b")] == ["ä 1.png", "ä 1.png"]
-    files = found.save(tmp_path / "a" / "b", ["geojson", "json"], overlay=False, rest=True)
+    assert [path.name for path in glas_wsol.save(found, tmp_path / "a" / "b")] == ["ä 1.png", "ä 1.png"]
+    files = glas_wsol.save(found, tmp_path / "a" / "b", ["geojson", "json"], overlay=False, rest=True)
     assert [path.relative_to(tmp_path / "a" / "b").as_posix() for path in files] == [
         "geojson/ä 1.geojson",
         "json/ä 1.json",
@@ -132,22 +133,24 @@ def test_a_result_saves_itself_with_the_same_writers(tmp_path):
     write_localization(tmp_path / "c", found, overlay=True)
     for name in ("masks/ä 1.png", "overlays/ä 1.png"):
         assert (tmp_path / "a" / "b" / name).read_bytes() == (tmp_path / "c" / name).read_bytes()
-    assert [path.name for path in asymmetric_result(image=None).save(tmp_path / "d")] == ["ä 1.png"], "no overlay"
+    assert [path.name for path in glas_wsol.save(asymmetric_result(image=None), tmp_path / "d")] == ["ä 1.png"], (
+        "no overlay"
+    )
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/a", "a\\b"])
 def test_a_result_of_a_name_that_leads_elsewhere_is_not_saved(tmp_path, name):
     with pytest.raises(OutputError, match="no name of a file"):
-        asymmetric_result(name=name).save(tmp_path / "out")
+        glas_wsol.save(asymmetric_result(name=name), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_place_or_format_that_cannot_be_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="choose another folder"):
-        asymmetric_result().save(tmp_path / "file")
+        glas_wsol.save(asymmetric_result(), tmp_path / "file")
     with pytest.raises(ConfigError, match="did you mean 'geojson'"):
-        asymmetric_result().save(tmp_path / "out", "geojsn")
+        glas_wsol.save(asymmetric_result(), tmp_path / "out", "geojsn")
     assert not (tmp_path / "out").exists()
 
 

@@ -12,7 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from glas_wsol.errors import OutputError
-from glas_wsol.inferers.class_scores import Opinion, Opinions
+from glas_wsol.results.class_scores import Opinion, Opinions
 from glas_wsol.results.localization import Localization
 from glas_wsol.writers.geojson import CLASS_COLORS, features, write_geojson
 from tests.results.test_polygons import CASES, filled, random_masks

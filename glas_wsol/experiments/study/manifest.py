@@ -10,16 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import glas_wsol
 from glas_wsol.errors import OutputError
 from glas_wsol.experiments.study.plan import Run, digest_of
-from glas_wsol.networks.weights import sha256_of
 from glas_wsol.utils.atomic_files import atomic_write
+from glas_wsol.utils.digests import sha256_of
 from glas_wsol.utils.json_files import read_json
 from glas_wsol.utils.settings import changes
+from glas_wsol.version import PACKAGE, __version__
 
 __all__ = ["MANIFEST", "Found", "State", "begin", "code_digest", "finish", "inspect"]
 
@@ -138,7 +137,7 @@ def finish(run: Run, seconds: float, finished: bool = True) -> None:
 @cache
 def code_digest() -> str:
     """SHA-256 of this package's modules, names and texts: the same code has the same."""
-    root = Path(glas_wsol.__file__).parent
+    root = PACKAGE
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
@@ -156,7 +155,7 @@ def _write(run: Run, finished: bool, seconds: float, digests: Mapping[str, str] 
         "seed": run.seed,
         "finished": finished,
         "seconds": seconds,
-        "version": glas_wsol.__version__,
+        "version": __version__,
         "code_sha256": code_digest(),
         "config_sha256": _digest(run),
         "evaluation_sha256": digests,

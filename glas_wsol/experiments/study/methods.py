@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import glas_wsol
 from glas_wsol.bundle.overrides import load
 from glas_wsol.errors import ConfigError
 from glas_wsol.experiments.published import METHODS, order_of
+from glas_wsol.version import PACKAGE
 
 __all__ = ["Row", "find", "rows_of"]
 
 _CONFIGS_OF_STAGES = {"_refined": ("refine",)}
 
-_REPOSITORY = Path(glas_wsol.__file__).parents[1]
+_REPOSITORY = PACKAGE.parent
 
 
 @dataclass(frozen=True)

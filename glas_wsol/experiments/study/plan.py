@@ -13,7 +13,6 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-import glas_wsol
 from glas_wsol.bundle import refuse_unknown_ids
 from glas_wsol.bundle.overrides import flatten, load, merged
 from glas_wsol.data.splits import FOLDS, parse_fold
@@ -21,6 +20,7 @@ from glas_wsol.errors import ConfigError
 from glas_wsol.experiments.study.image_sets import Images
 from glas_wsol.experiments.study.methods import Row, find, rows_of
 from glas_wsol.utils.settings import as_json
+from glas_wsol.version import __version__
 
 __all__ = ["Request", "Run", "digest_of", "plan"]
 
@@ -161,7 +161,7 @@ class _Source:
         both = (*self.files, self.evaluate)
         evaluation = _differing(training, _settings(merged(both, self.overrides, seed=seed, fold=fold)))
         digests = self.images[fold]
-        training |= {"glas_wsol": glas_wsol.__version__, "weights' digest": self.weights}
+        training |= {"glas_wsol": __version__, "weights' digest": self.weights}
         training |= {f"images of {split}": digests.get(split) for split in ("train", "valid")}
         evaluation |= {"split": self.split, "images evaluated": digests.get("evaluated")}
         training.pop("split", None)  # no matter which images are evaluated later

@@ -13,8 +13,8 @@ from glas_wsol.errors import ConfigError, GlasWsolError, OutputError
 from glas_wsol.experiments.study import plan
 from glas_wsol.experiments.study.manifest import State, code_digest, inspect
 from glas_wsol.experiments.study.run_study import _seconds_left, run_study
-from glas_wsol.networks.weights import sha256_of
 from glas_wsol.utils import folder_lock as lock
+from glas_wsol.utils.digests import sha256_of
 from glas_wsol.utils.folder_lock import LOCK, locked
 from tests.experiments.study.conftest import pretend
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from glas_wsol.bundle import load_checkpoint, model_card
-from glas_wsol.bundle.ensembles import build_ensemble, ensemble_of, model_digests
 from glas_wsol.errors import ConfigError, WeightsError
 from glas_wsol.handlers import write_model
 from glas_wsol.networks import ClassActivationNetwork, EnsembleNetwork, MinMaxEntropyNetwork, build_network
-from glas_wsol.networks.weights import sha256_of
+from glas_wsol.networks.checkpoint import build_ensemble, ensemble_of, load_checkpoint, model_card, model_digests
+from glas_wsol.utils.digests import sha256_of
 
 TRUNK = "efficientnet_lite0"
 CARD = {"trunk": TRUNK, "classes": ["a", "b"], "scale": 0.5, "short_side": None, "method": "minmax"}

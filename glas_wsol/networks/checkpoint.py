@@ -1,0 +1,161 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Trained models from their files: what ``model.json`` says they are, their weights, and several as an ensemble."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.utils import ensure_tuple
+from torch import nn
+
+from glas_wsol.errors import ConfigError, WeightsError
+from glas_wsol.networks.ensemble import EnsembleNetwork, common_card
+from glas_wsol.networks.registry import build_network
+from glas_wsol.networks.weights import load_strictly, read_state_dict
+from glas_wsol.utils.digests import sha256_of
+from glas_wsol.utils.json_files import read_json
+from glas_wsol.utils.settings import as_json, changes, settings_of
+
+__all__ = ["build_ensemble", "ensemble_of", "load_checkpoint", "model_card", "model_digests"]
+
+logger = logging.getLogger(__name__)
+
+
+def model_card(checkpoint: str | Sequence[str], **defaults: Any) -> dict[str, Any]:
+    """What a checkpoint is: trunk, classes, resolution, from the ``model.json`` beside it.
+
+    Args:
+        checkpoint: the weights' file; of several, what they are as an ensemble, see
+            :func:`~glas_wsol.networks.ensemble.common_card`.
+        defaults: what to assume where there is no ``model.json`` or it does not say.
+
+    Raises:
+        ConfigError: if several models do not fit together.
+        WeightsError: if ``model.json`` cannot be read.
+    """
+    files = [str(one) for one in ensure_tuple(checkpoint)]
+    if len(files) != 1:
+        return common_card([model_card(file, **defaults) for file in files], files)
+    checkpoint = files[0]
+    path = Path(checkpoint).with_suffix(".json")
+    if not path.is_file():
+        if Path(checkpoint).is_file():
+            logger.warning("%s is not there: trunk, classes and resolution are taken from the config", path)
+        return defaults
+    try:
+        return {**defaults, **dict(read_json(path))}
+    except (OSError, ValueError, TypeError) as error:
+        raise WeightsError("the model's description cannot be read", path, "restore it or delete it") from error
+
+
+def load_checkpoint(network: Any, checkpoint: str | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
+    """Load a trained model into a network, strictly, and only with the settings it was trained with.
+
+    Args:
+        network: the network the weights were trained with.
+        checkpoint: a plain state dict, ``.pt`` or ``.safetensors``; for an ensemble a list of them, one per member.
+        settings: what is compared with the ``model.json`` beside it, besides the network's own settings. An ensemble's
+            members may have trunks of their own.
+
+    Raises:
+        ConfigError: if a setting differs from the one the model was trained with, or there are not as many files as
+            members.
+        WeightsError: if the file is missing, unsafe, or of another network.
+    """
+    files = [str(one) for one in ensure_tuple(checkpoint)]
+    members = list(network.members) if isinstance(network, EnsembleNetwork) else [network]
+    if len(files) != len(members):
+        what = f"{len(files)} checkpoints for a network of {len(members)}"
+        raise ConfigError(what, "checkpoint", "name one file, or several of an ensemble's members")
+    if isinstance(network, EnsembleNetwork):
+        settings = {k: v for k, v in (settings or {}).items() if k != "trunk"}
+        for member, file in zip(members, files, strict=True):
+            load_checkpoint(member, file, settings)
+        return
+    checkpoint = files[0]
+    if not Path(checkpoint).is_file():
+        raise WeightsError("no trained model", checkpoint, "train first, or name a model with --checkpoint FILE")
+    card = model_card(checkpoint)
+    now = as_json({**(settings or {}), **settings_of(network, "network_def#")})
+    then = {**card, **{f"network_def#{k}": v for k, v in dict(card.get("network") or {}).items()}}
+    changed = changes(then, now, [name for name in now if name in then])
+    if changed:
+        fix = "give the settings and overlays it was trained with"
+        raise ConfigError("the model was trained with other settings: " + ", ".join(changed), checkpoint, fix)
+    trunk = f" ({card['trunk']})" if "trunk" in card else ""
+    fix = f"give the trunk{trunk} and the classes it was trained with"
+    state = read_state_dict(checkpoint)
+    if card.get("sha256", digest := sha256_of(checkpoint)) != digest:
+        what = "the model is not the one that model.json beside it describes"
+        raise WeightsError(what, checkpoint, "resume the training that wrote them, or delete model.json")
+    load_strictly(network, state, checkpoint, fix)
+
+
+def build_ensemble(checkpoints: Sequence[str | Path]) -> EnsembleNetwork:
+    """Trained models as one network, in evaluation mode, from each ``model.pt`` and the ``model.json`` beside it.
+
+    Args:
+        checkpoints: the weights' files, each with its card beside it.
+
+    Raises:
+        ConfigError: if they have different classes or training resolutions, or one is named twice.
+        WeightsError: if a file is missing, unsafe or not the one its card describes.
+    """
+    files = [str(one) for one in checkpoints]
+    model_card(files)  # whether they fit together
+    members = []
+    for file in files:
+        if not Path(file).is_file():
+            raise WeightsError("no trained model", file, "train first, or name another file")
+        card = model_card(file)
+        if not {"network", "trunk", "classes"} <= card.keys():
+            what = "no model.json beside this model says its network, trunk and classes"
+            raise WeightsError(what, file, "put the model.json that training wrote beside it")
+        member = build_network(card["network"], trunk=card["trunk"], weights="none", num_classes=len(card["classes"]))
+        load_checkpoint(member, file)
+        members.append(member)
+    return EnsembleNetwork(members).eval()
+
+
+def ensemble_of(network: nn.Module, checkpoint: str | Sequence[str], trunk: str) -> nn.Module:
+    """The network that one checkpoint or several are to be loaded into.
+
+    Args:
+        network: as a config describes it.
+        checkpoint: one file, and it is the network itself; several, and it is an ensemble on the network's device. A
+            member whose card has the network's settings and trunk is a copy of it, so that what no card says (how a
+            trained network is explained) is as in the config; any other is built as its card says.
+        trunk: name of the network's trunk.
+
+    Raises:
+        ConfigError: if there is no checkpoint, or a card names no network that there is.
+        WeightsError: if a card cannot be read.
+    """
+    files = [str(one) for one in ensure_tuple(checkpoint)]
+    if len(files) == 1:
+        return network
+    own, members = as_json(settings_of(network)), []
+    for file in files:
+        card = model_card(file, network=own, trunk=trunk)
+        if (card["network"], card["trunk"]) == (own, trunk):
+            members.append(copy.deepcopy(network))
+        else:
+            arguments = {"trunk": card["trunk"], "weights": "none", "num_classes": network.num_classes}
+            members.append(build_network(card["network"], **arguments))
+    device = next((one.device for one in network.parameters()), torch.device("cpu"))
+    return EnsembleNetwork(members).to(device)
+
+
+def model_digests(checkpoint: str | Sequence[str]) -> list[str]:
+    """SHA-256 of every model's file, for the record; a file that is not there has none.
+
+    Args:
+        checkpoint: one file or several.
+    """
+    files = [str(one) for one in ensure_tuple(checkpoint)]
+    return [sha256_of(file) for file in files if Path(file).is_file()]

@@ -1,0 +1,68 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Class scores of an image: of M on the whole image, of C on the decidable part and on the rest."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["DECIDABLE", "LOCALIZER", "PRESENCE", "UNDECIDABLE", "Opinion", "Opinions"]
+
+PRESENCE = "presence"
+"""Key of an evaluated item: ``[c]``, how probable each class is of an image that may have several."""
+
+LOCALIZER = "localizer_opinion"
+"""Key of an evaluated item: ``[c]``, what M says of the whole image."""
+
+DECIDABLE = "decidable_opinion"
+"""Key of an evaluated item: ``[c]``, what C says of ``X+``; ``[0]`` where that is the class named, said already."""
+
+UNDECIDABLE = "undecidable_opinion"
+"""Key of an evaluated item: ``[c]``, what C says of ``X-``."""
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """How probable each class is to one part of the network, given some of the image.
+
+    Attributes:
+        probabilities: one per class, in label order; they sum to 1 unless ``several``.
+        several: whether an image may have several classes.
+    """
+
+    probabilities: tuple[float, ...]
+    several: bool = False
+
+    @property
+    def entropy(self) -> float:
+        """In nats: 0 where it is sure, ``log c`` where it knows nothing.
+
+        Of several classes per image the mean over the classes of "has it or not", at most ``log 2``.
+        """
+        p = np.asarray(self.probabilities, dtype=np.float64)
+        parts = np.stack([p, 1 - p]) if self.several else p[None]
+        logs = np.log(parts, where=parts > 0, out=np.zeros_like(parts))
+        total = -(parts * logs).sum(axis=0)
+        return max(0.0, float(total.mean() if self.several else total.sum()))
+
+    @property
+    def normalised_entropy(self) -> float:
+        """:attr:`entropy` as a share of the largest it can be, in [0, 1]."""
+        return min(1.0, self.entropy / math.log(2 if self.several else len(self.probabilities)))
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """All opinions of an image's class; None of those that a method does not have, or nobody asked for.
+
+    Attributes:
+        localizer: of M, on the whole image.
+        decidable: of the classifier C on ``X+ = X R+``.
+        undecidable: of C on ``X- = X (1 - R+)``: even, if nothing there decides.
+    """
+
+    localizer: Opinion | None = None
+    decidable: Opinion | None = None
+    undecidable: Opinion | None = None
