@@ -61,7 +61,8 @@ def features(found: Localization, *, rest: bool = False) -> Iterator[dict[str, A
 
     Outlines run along the edges of the pixels, so that a polygon's area is its number of pixels and filling it in
     gives the mask again; see :func:`~glas_wsol.results.polygons.trace_polygons` for rings and their sense. A
-    part is as for :attr:`~glas_wsol.results.Localization.boxes`, with none left out for its size: a Polygon, or a MultiPolygon
+    part is as for
+    :attr:`~glas_wsol.results.Localization.boxes`, with none left out for its size: a Polygon, or a MultiPolygon
     where it hangs together by corners only. Ids depend on the image's name and the part's first pixel alone.
 
     Args:
