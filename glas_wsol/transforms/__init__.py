@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from glas_wsol.transforms.affine import RandIsotropicAffineD, RandIsotropicAffined, RandIsotropicAffineDict
 from glas_wsol.transforms.color import RandColorJitter, RandColorJitterD, RandColorJitterd, RandColorJitterDict
 from glas_wsol.transforms.geometry import (
     ReflectPad,
@@ -38,6 +39,9 @@ __all__ = [
     "RandHEStainJitterD",
     "RandHEStainJitterDict",
     "RandHEStainJitterd",
+    "RandIsotropicAffineD",
+    "RandIsotropicAffineDict",
+    "RandIsotropicAffined",
     "ReflectPad",
     "ReflectPadD",
     "ReflectPadDict",
