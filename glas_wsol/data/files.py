@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glas_wsol.errors import DatalistError
+from glas_wsol.transforms.reading import IMAGE_SUFFIXES
 
 __all__ = ["IMAGE_SUFFIXES", "distinct_names", "existing", "folded", "is_file", "natural_key"]
-
-IMAGE_SUFFIXES = (".bmp", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm")
 
 
 def existing(source: str | Path) -> Path:

@@ -15,7 +15,6 @@ from monai.utils.enums import CommonKeys as Keys
 from skimage.measure import label as connected_regions
 from torch import Tensor
 
-from glas_wsol.dicom import pixel_size
 from glas_wsol.errors import ConfigError, ImageFileError, NumericalError
 from glas_wsol.results.boxes import MIN_BOX_AREA, check_min_area
 from glas_wsol.results.class_scores import DECIDABLE, LOCALIZER, PRESENCE, UNDECIDABLE, Opinion, Opinions
@@ -23,6 +22,7 @@ from glas_wsol.results.localization import THRESHOLD, Localization
 from glas_wsol.results.provenance import Provenance
 from glas_wsol.results.tissue import STAINS, missing_evidence
 from glas_wsol.transforms.clean_regions import clean_regions
+from glas_wsol.transforms.reading import mpp_of_metadata
 from glas_wsol.utils.labels import is_several
 from glas_wsol.utils.pixel_size import check_mpp
 
@@ -176,7 +176,7 @@ class LocalizePredictiond(Transform):
             several=self.several,
             opinions=self._opinions(data, probabilities),
             image=_pixels(image),
-            mpp=self.mpp or pixel_size(path),
+            mpp=self.mpp or mpp_of_metadata(meta),
             provenance=self.provenance,
         )
         if "mask" in data:

@@ -17,9 +17,9 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-from glas_wsol.dicom import is_dicom
 from glas_wsol.errors import ConfigError, ImageFileError
 from glas_wsol.results.localization import Localization
+from glas_wsol.transforms.reading.dicom import is_dicom
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.version import __version__
 
@@ -117,8 +117,11 @@ def _header(path: str) -> Dataset:
     for name in _EMPTY_IF_ABSENT:
         if name not in header:
             setattr(header, name, None)
-    if "SliceThickness" not in header:  # readers want both or none, and the image referred to has the spacing
-        header.pop("PixelSpacing", None)
+    if header.get("SliceThickness") is None and "PixelSpacing" in header:  # readers want both or none
+        if {"FrameOfReferenceUID", "ImageOrientationPatient"} <= set(header.dir()):
+            what = "it has a place in the patient and no SliceThickness, without which no segmentation is read"
+            raise ImageFileError(what, path, "add SliceThickness (in mm) to its header, or leave dicom out of formats")
+        del header.PixelSpacing  # the image referred to has it
     return header
 
 
@@ -138,6 +141,9 @@ def _segmentation(found: Localization, source: Dataset) -> Any:
     seg, _ = optional_import("highdicom.seg")
     highdicom, _ = optional_import("highdicom")
     label = found.predicted if found.named else "Decidable"
+    # the frame of a slide may be larger than the slide's pixels, which alone were read: none of the rest decided
+    height, width = found.mask.shape
+    mask = np.pad(found.mask.astype(np.uint8), ((0, source.Rows - height), (0, source.Columns - width)))
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name="glas_wsol", family=codes.cid7162.ArtificialIntelligence, version=__version__
     )
@@ -151,7 +157,7 @@ def _segmentation(found: Localization, source: Dataset) -> Any:
     )
     made = seg.Segmentation(
         source_images=[source],
-        pixel_array=found.mask[None].astype(np.uint8),
+        pixel_array=mask[None],
         segmentation_type=seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[segment],
         series_instance_uid=generate_uid(),

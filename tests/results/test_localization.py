@@ -20,7 +20,6 @@ from glas_wsol.results.localization import Localization
 from glas_wsol.results.postprocessing import LocalizePredictiond, separate_objects
 from glas_wsol.results.provenance import Provenance
 from tests.conftest import tiny_network, tiny_trunk
-from tests.dicoms import dicom, rgb, save
 
 SIZE = (66, 97)
 RAMP = torch.linspace(0.02, 0.98, SIZE[0] * SIZE[1]).view(SIZE)  # a mask of a confident network
@@ -134,15 +133,14 @@ def test_what_m_and_c_say_reaches_the_result():
     assert localize(tissue(), names_class=False, **said)["localization"].opinions == Opinions()
 
 
-def test_the_image_the_size_of_its_pixels_and_what_it_was_made_with_are_in_the_result(tmp_path):
+def test_the_image_the_size_of_its_pixels_and_what_it_was_made_with_are_in_the_result():
     image, made = tissue(), Provenance(("12ab",))
     found = localize(image, mpp=[0.5, 0.25], provenance=made)["localization"]
     np.testing.assert_allclose(found.image, image.permute(1, 2, 0).numpy().clip(0, 1) * 255, atol=0.51)
     assert found.image.dtype == np.uint8
     assert (found.mpp, found.provenance) == ((0.5, 0.25), made)
     assert localize(image)["localization"].mpp is None
-    path = str(save(tmp_path / "a.dcm", dicom(rgb(), PixelSpacing=[0.001, 0.002])))
-    of_dicom = MetaTensor(image, meta={"filename_or_obj": path})
+    of_dicom = MetaTensor(image, meta={"filename_or_obj": "a.dcm", "mpp": (2.0, 1.0)})
     assert localize(of_dicom)["localization"].mpp == (2, 1)
     assert localize(of_dicom, mpp=0.5)["localization"].mpp == (0.5, 0.5), "what is given counts"
     with pytest.raises(ConfigError, match="mpp=0 is no size of a pixel"):

@@ -9,38 +9,31 @@ leaves the number of channels to the file. Here a file becomes what a viewer sho
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from monai.data import ImageReader, is_supported_format
 from monai.utils import MetaKeys, ensure_tuple
-from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
-from glas_wsol.dicom import is_dicom, read_dicom_labels, read_dicom_rgb
 from glas_wsol.errors import FIX_FILES, ConfigError, GlasWsolError, ImageFileError
-from glas_wsol.transforms._pixels import to_labels, to_rgb
+from glas_wsol.transforms.reading.dicom import is_dicom, read_dicom_labels, read_dicom_rgb
+from glas_wsol.transforms.reading.masks import to_labels
+from glas_wsol.transforms.reading.raster import MAGICS, read_raster
+from glas_wsol.transforms.reading.samples import Samples, to_rgb
+from glas_wsol.transforms.reading.spacing import MPP, mpp_metadata, pixel_size
+from glas_wsol.transforms.reading.tiff import TIFF_MAGICS, read_tiff
 
-__all__ = ["MAX_PIXELS", "TileReader", "read_mask", "read_rgb"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "Picture", "TileReader", "read_image", "read_mask", "read_rgb"]
 
 #: The largest image decoded unless a caller says otherwise, in pixels (where Pillow itself raises an error).
 MAX_PIXELS = 178_956_970
 
-# The first bytes decide, never the extension. The plugins are called without `Image.open`, whose own pixel limit is a
-# process-wide global; and a JPEG with embedded previews (MPO) is then the one picture a viewer shows.
-_FORMATS: tuple[tuple[bytes, Callable[..., ImageFile.ImageFile]], ...] = (
-    (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
-    (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
-    (b"II*\x00", TiffImagePlugin.TiffImageFile),
-    (b"MM\x00*", TiffImagePlugin.TiffImageFile),
-    (b"II+\x00", TiffImagePlugin.TiffImageFile),  # BigTIFF
-    (b"MM\x00+", TiffImagePlugin.TiffImageFile),
-    (b"BM", BmpImagePlugin.BmpImageFile),
-)
-_SUFFIXES = ("png", "jpg", "jpeg", "tif", "tiff", "bmp", "dcm")
+#: The endings of the files that are taken for images in a folder; what they are is decided by their content.
+IMAGE_SUFFIXES = (".bmp", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm")
 
 # EXIF orientation -> the array as it is to be seen.
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -54,12 +47,31 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+@dataclass(frozen=True)
+class Picture:
+    """What is read of a file.
+
+    Attributes:
+        pixels: ``[H, W, 3]`` uint8 of an image, ``[H, W]`` int32 of a mask.
+        mpp: width and height of a pixel in micrometres; None where the file does not say it.
+    """
+
+    pixels: np.ndarray
+    mpp: tuple[float, float] | None
+
+
+def read_image(path: str | PathLike[str], max_pixels: int = MAX_PIXELS) -> Picture:
+    """`read_rgb`, and the size of a pixel."""
+    return _decode(path, max_pixels, "rgb")
+
+
 def read_rgb(path: str | PathLike[str], max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read a file as the RGB image a viewer shows.
 
-    1-bit, palette, grey and CMYK images are converted; transparency is laid on white; 16-bit grey is scaled from its
-    whole range 0..65535; a float image must lie in 0..1; the EXIF orientation is applied. Colour profiles are not. For
-    DICOM see :func:`~glas_wsol.dicom.read_dicom_rgb`.
+    1-bit, palette, grey, CMYK and YCbCr images are converted, and grey of which 0 is white is turned round;
+    transparency is laid on white; integers of 9 to 16 bits are scaled from their whole range; float images must lie in
+    0..1; the EXIF orientation is applied. Colour profiles are not. For DICOM see
+    :func:`~glas_wsol.transforms.reading.dicom.read_dicom_rgb`.
 
     Args:
         path: a PNG, JPEG, TIFF, BMP or DICOM file, recognised by its content.
@@ -69,18 +81,19 @@ def read_rgb(path: str | PathLike[str], max_pixels: int = MAX_PIXELS) -> np.ndar
         ``[H, W, 3]`` uint8, rows first.
 
     Raises:
-        ImageFileError: where the file is missing, damaged, of another format, multi-page, too large, or has no defined
-            brightness (NaN, a float or 32-bit integer range of its own).
+        ImageFileError: where the file is missing, damaged, of another format, multi-page, too large, stored in a way
+            that is not read, or has no defined brightness (NaN, a float or 32-bit integer range of its own).
         GlasWsolError: where the system lets no more files be opened.
     """
-    return _decode(path, max_pixels, to_rgb)
+    return read_image(path, max_pixels).pixels
 
 
 def read_mask(path: str | PathLike[str], max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read a file as the labels it stores.
 
-    A palette image gives its indices, a grey one its values (1 to 32 bits; 1-bit gives 0 and 1), an RGB one its common
-    value where all channels agree. Transparency is ignored and the EXIF orientation applied.
+    A palette image gives its indices, a grey one its stored values (1 to 32 bits; 1-bit gives 0 and 1), also where a
+    viewer shows 0 as white; an RGB one its common value where all channels agree. Transparency is ignored and the EXIF
+    orientation applied.
 
     Args:
         path: a PNG, JPEG, TIFF, BMP or DICOM file, recognised by its content.
@@ -93,7 +106,7 @@ def read_mask(path: str | PathLike[str], max_pixels: int = MAX_PIXELS) -> np.nda
         ImageFileError: as `read_rgb`, and where the labels are ambiguous (the colour channels differ), fractional or
             negative.
     """
-    return _decode(path, max_pixels, to_labels)
+    return _decode(path, max_pixels, "mask").pixels
 
 
 class TileReader(ImageReader):
@@ -126,7 +139,7 @@ class TileReader(ImageReader):
 
     def verify_suffix(self, filename: Sequence[PathLike[str] | str] | PathLike[str] | str) -> bool:
         """Tell whether the names look like an image (the content decides when it is read)."""
-        return is_supported_format(filename, _SUFFIXES)
+        return is_supported_format(filename, [suffix[1:] for suffix in IMAGE_SUFFIXES])
 
     def read(self, data: Sequence[PathLike[str] | str] | PathLike[str] | str, **kwargs: Any) -> tuple[Path, ...]:
         """Return the paths, unread; `get_data` opens them."""
@@ -136,30 +149,28 @@ class TileReader(ImageReader):
         """Decode one file.
 
         Returns:
-            The channel-first array, and the metadata MONAI needs: ``spatial_shape`` (H, W), an identity ``affine``
-            (a tile has no orientation in a patient) and ``original_channel_dim`` 0.
+            The channel-first array, and the metadata: ``spatial_shape`` (H, W), an identity ``affine`` (a tile has no
+            orientation in a patient), ``original_channel_dim`` 0, and ``mpp``, see `mpp_of_metadata`.
 
         Raises:
             ImageFileError: see `read_rgb` and `read_mask`.
         """
         if len(img) != 1:
             raise ImageFileError(f"{len(img)} files for one item", img[0] if img else "", "give one file per item")
-        if self.mode == "rgb":
-            array = np.ascontiguousarray(read_rgb(img[0], self.max_pixels).transpose(2, 0, 1))
-        else:
-            array = read_mask(img[0], self.max_pixels)[None]
+        picture = _decode(img[0], self.max_pixels, self.mode)
+        pixels = picture.pixels
+        array = np.ascontiguousarray(pixels.transpose(2, 0, 1)) if self.mode == "rgb" else pixels[None]
         meta: dict[str, Any] = {
             MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape[1:]),
             MetaKeys.ORIGINAL_AFFINE: np.eye(4),
             MetaKeys.AFFINE: np.eye(4),
             MetaKeys.ORIGINAL_CHANNEL_DIM: 0,
+            MPP: mpp_metadata(picture.mpp),
         }
         return array, meta
 
 
-def _decode(
-    path: str | PathLike[str], max_pixels: int, convert: Callable[[Image.Image, str, Path], np.ndarray]
-) -> np.ndarray:
+def _decode(path: str | PathLike[str], max_pixels: int, mode: str) -> Picture:
     """Open, check the header, decode, convert and turn upright."""
     path = Path(path)
     try:
@@ -169,15 +180,12 @@ def _decode(
             raise ImageFileError("not a file", path, "name an image file, not a folder or device")
         with path.open("rb") as file:
             if is_dicom(path):
-                return (read_dicom_rgb if convert is to_rgb else read_dicom_labels)(path, max_pixels)
-            image = _open(file, path)
-            _check_header(image, path, max_pixels)
-            rawmode = _rawmode(image)
-            image.load()
-            if image.format == "PNG":
-                _check_png_end(path)
-            array = convert(image, rawmode, path)
-            return np.ascontiguousarray(_UPRIGHT.get(_orientation(image), lambda a: a)(array))
+                pixels = (read_dicom_rgb if mode == "rgb" else read_dicom_labels)(path, max_pixels)
+            else:
+                samples = _samples(file, path, max_pixels)
+                pixels = (to_rgb if mode == "rgb" else to_labels)(samples, path)
+                pixels = np.ascontiguousarray(_UPRIGHT.get(samples.orientation, lambda a: a)(pixels))
+        return Picture(pixels, pixel_size(path))
     except ImageFileError:
         raise
     except PermissionError as error:
@@ -190,49 +198,15 @@ def _decode(
         raise ImageFileError(f"cannot be decoded ({error})", path, "export or copy the file again") from error
 
 
-def _open(file: Any, path: Path) -> ImageFile.ImageFile:
+def _samples(file: BinaryIO, path: Path, max_pixels: int) -> Samples:
+    """Decode by the first bytes, never by the extension."""
     head = file.read(16)
     file.seek(0)
     if not head:
         raise ImageFileError("the file is empty", path, "export or copy it again")
-    for magic, plugin in _FORMATS:
+    if head.startswith(TIFF_MAGICS):
+        return read_tiff(file, path, max_pixels)
+    for magic, plugin in MAGICS.items():
         if head.startswith(magic):
-            return plugin(file, str(path))
+            return read_raster(plugin, file, path, max_pixels)
     raise ImageFileError("not a PNG, JPEG, TIFF, BMP or DICOM image", path, "export it as PNG")
-
-
-def _check_header(image: ImageFile.ImageFile, path: Path, max_pixels: int) -> None:
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise ImageFileError(f"an image of {width} x {height} pixels", path, "export it again")
-    if width * height > max_pixels:
-        fix = f"cut it into tiles, or allow it with max_pixels={width * height}"
-        raise ImageFileError(f"{width} x {height} pixels are more than the budget of {max_pixels}", path, fix)
-    pages = getattr(image, "n_frames", 1)
-    if pages > 1:
-        what = "frames (an animation)" if image.format == "PNG" else "pages"
-        raise ImageFileError(f"{pages} {what} in one file, and which is meant is unknown", path, "export one as PNG")
-
-
-def _check_png_end(path: Path) -> None:
-    """Refuse a PNG that lacks its last chunk: Pillow accepts one cut off behind its pixels."""
-    with path.open("rb") as file:
-        file.seek(8)
-        while len(head := file.read(8)) == 8:
-            if head[4:] == b"IEND" and len(file.read(4)) == 4:
-                return
-            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
-    raise ImageFileError("the file is cut off", path, "export or copy the file again")
-
-
-def _orientation(image: ImageFile.ImageFile) -> int:
-    try:
-        return image.getexif().get(0x0112, 1)
-    except Exception:  # viewers show an image with a damaged EXIF block as it is stored
-        return 1
-
-
-def _rawmode(image: ImageFile.ImageFile) -> str:
-    """How the samples lie in the file (Pillow's name), known only before the image is decoded."""
-    args = image.tile[0].args if image.tile else ""
-    return args if isinstance(args, str) else str(args[0]) if args else ""

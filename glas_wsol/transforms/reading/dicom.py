@@ -14,7 +14,10 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, SegmentationStorage
 
 from glas_wsol.errors import ImageFileError
 
-__all__ = ["is_dicom", "pixel_size", "read_dicom_labels", "read_dicom_rgb"]
+__all__ = ["dicom_pixel_size", "is_dicom", "read_dicom_labels", "read_dicom_rgb"]
+
+# What pydicom gives as RGB: the last two where JPEG 2000 is decoded, and only there.
+_COLOURS, _JPEG2000_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422"), ("YBR_ICT", "YBR_RCT")
 
 
 def is_dicom(path: str | PathLike[str]) -> bool:
@@ -26,7 +29,7 @@ def is_dicom(path: str | PathLike[str]) -> bool:
         return False
 
 
-def pixel_size(path: str | PathLike[str]) -> tuple[float, float] | None:
+def dicom_pixel_size(path: str | PathLike[str]) -> tuple[float, float] | None:
     """Width and height of a pixel in micrometres, as a DICOM file says; None where it does not, or is none.
 
     Args:
@@ -73,15 +76,17 @@ def read_dicom_rgb(path: Path, max_pixels: int) -> np.ndarray:
     image = _open(path, max_pixels)
     if image.get("SOPClassUID") == SegmentationStorage:
         raise ImageFileError("a DICOM Segmentation is no picture", path, "give the image that it belongs to")
-    values = pixel_array(image)
+    values = pixel_array(image)[_inside(image, path)]
     kind = str(image.get("PhotometricInterpretation", ""))
     if kind == "PALETTE COLOR":
         coloured = apply_color_lut(values, image)[..., :3]
         return _to_bytes(coloured, 0, np.iinfo(coloured.dtype).max)
-    if values.ndim == 3 and kind.startswith(("RGB", "YBR")):
+    known = _COLOURS + (_JPEG2000_COLOURS if image.file_meta.TransferSyntaxUID.is_compressed else ())
+    if values.ndim == 3 and kind in known and values.dtype.kind == "u":
         return _to_bytes(values, 0, 2**image.BitsStored - 1)
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
-        raise ImageFileError(f"photometric interpretation {kind!r} is not known", path, "convert the image to RGB")
+        what = f"photometric interpretation {kind!r} of type {values.dtype} is not known"
+        raise ImageFileError(what, path, "convert the image to RGB of unsigned values")
     grey = _grey(values, image, path)
     return np.repeat((255 - grey if kind == "MONOCHROME1" else grey)[..., None], 3, axis=2)
 
@@ -99,7 +104,8 @@ def read_dicom_labels(path: Path, max_pixels: int) -> np.ndarray:
     Raises:
         ImageFileError: where the file has no pixels, several frames, too many pixels, colours or negative values.
     """
-    values = pixel_array(_open(path, max_pixels), raw=True)
+    image = _open(path, max_pixels)
+    values = pixel_array(image, raw=True)[_inside(image, path)]
     if values.ndim != 2 or values.dtype.kind not in "bui" or values.min() < 0 or values.max() >= 2**31:
         what = "colours, fractions, huge or negative values are no labels"
         raise ImageFileError(what, path, "save the labels as a grey PNG")
@@ -119,6 +125,23 @@ def _open(path: Path, max_pixels: int) -> FileDataset:
         fix = f"cut it into tiles, or allow it with max_pixels={width * height}"
         raise ImageFileError(f"{width} x {height} pixels are more than the budget of {max_pixels}", path, fix)
     return dcmread(path)
+
+
+def _inside(image: Dataset, path: Path) -> tuple[slice, slice]:
+    """The rows and columns of a frame that lie in the total pixel matrix; what lies outside is padding."""
+    places = [Dataset()]
+    for name in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
+        places += [place for group in image.get(name) or () for place in group.get("PlanePositionSlideSequence") or ()]
+    inside = []
+    for side, length in (("Row", image.Rows), ("Column", image.Columns)):
+        total = int(image.get(f"TotalPixelMatrix{side}s") or 0)
+        first = int(places[-1].get(f"{side}PositionInTotalImagePixelMatrix") or 1)
+        left = total - first + 1 if total else length
+        if first < 1 or left < 1:
+            what = f"a frame at {side.lower()} {first} of a total pixel matrix of {total}"
+            raise ImageFileError(what, path, "export the tile as PNG")
+        inside.append(slice(min(length, left)))
+    return inside[0], inside[1]
 
 
 def _header(path: str | PathLike[str]) -> FileDataset:
