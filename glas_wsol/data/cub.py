@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glas_wsol.data.files import existing, is_file
+from glas_wsol.data.spelling import spelling_key, spelt_twice
 from glas_wsol.data.splits import Datalist, Item, folds_said, parse_fold, split_by_fold
 from glas_wsol.errors import ConfigError, DatalistError, SplitError
 
@@ -85,6 +86,7 @@ def cub_datalist(
     faults += [
         f"image_class_labels.txt: no class {n!r} in classes.txt" for n in sorted({*labels.values()} - {*titles, ""})
     ]
+    faults += spelt_twice([(name, f"classes.txt class {n}") for n, name in titles.items()], "classes", "class")
     if faults:
         raise DatalistError(root, faults, "unpack the data set again")
 
@@ -142,15 +144,15 @@ def _chosen(classes: str | Sequence[str], titles: dict[str, str], root: Path) ->
         return list(titles)
     if isinstance(classes, str) and classes != "cub5":
         raise ConfigError(f"there are no classes {classes!r}", "classes", 'use "cub5", "all" or a list of names')
-    known = {title.casefold(): number for number, title in titles.items()}
-    known |= {title.casefold().partition(".")[2]: number for number, title in titles.items() if "." in title}
+    known = {spelling_key(title): number for number, title in titles.items()}
+    known |= {spelling_key(title.partition(".")[2]): number for number, title in titles.items() if "." in title}
     chosen = []
     for name in map(str, CUB5_CLASSES if classes == "cub5" else classes):
-        if name.casefold() not in known:
-            near = difflib.get_close_matches(name.casefold(), known, n=1)
+        if spelling_key(name) not in known:
+            near = difflib.get_close_matches(spelling_key(name), known, n=1)
             hint = f"did you mean {titles[known[near[0]]]!r}?" if near else "choose names of classes.txt"
             raise ConfigError(f"there is no class {name!r}", root / "classes.txt", hint)
-        chosen.append(known[name.casefold()])
+        chosen.append(known[spelling_key(name)])
     if len(set(chosen)) != len(chosen) or len(chosen) < 2:
         raise ConfigError("classes must be two or more different ones", "classes", "correct the list")
     return chosen

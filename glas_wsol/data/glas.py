@@ -7,8 +7,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from glas_wsol.data.csv_table import Row, read_rows
 from glas_wsol.data.files import IMAGE_SUFFIXES, existing, is_file, natural_key
+from glas_wsol.data.pairs import mask_stem, others_said
+from glas_wsol.data.phantom.folder import MANIFEST
+from glas_wsol.data.rows import Row, read_rows
+from glas_wsol.data.spelling import clean, spelling_key, spelt_twice
 from glas_wsol.data.splits import Datalist, Item, folds_said, parse_fold, split_by_fold
 from glas_wsol.errors import DatalistError, SplitError
 
@@ -58,6 +61,8 @@ def glas_datalist(dataset_dir: str | Path, fold: str = "paper", seed: int = 0) -
     scheme, _ = parse_fold(fold)
     faults: list[str] = []
     images, masks = glas_files(root, faults)
+    known = {*images.values(), *masks.values(), root / "Grade.csv", root / MANIFEST}
+    others = [path for path in sorted(root.iterdir()) if path.is_file() and path not in known and path.name[0] != "."]
     grades = _grades(root / "Grade.csv", faults)
     # Test grades without any test image are how the data looks before the test part is fetched.
     tested = any(name.startswith("test") for name in images)
@@ -71,7 +76,11 @@ def glas_datalist(dataset_dir: str | Path, fold: str = "paper", seed: int = 0) -
 
     found = [
         Item(
-            image, GLAS_CLASSES.index(grades[name]["grade"]), name, masks.get(name), grades[name].get("patient") or None
+            image,
+            GLAS_CLASSES.index(grades[name]["grade"]),
+            name,
+            masks.get(name),
+            clean(grades[name].get("patient", "")) or None,
         )
         for name, image in images.items()
     ]
@@ -90,7 +99,7 @@ def glas_datalist(dataset_dir: str | Path, fold: str = "paper", seed: int = 0) -
         splits["valid"] = tuple(item for item in train if item.name in _PAPER_VALID)
     elif train:
         splits |= split_by_fold(train, GLAS_CLASSES, fold, seed, root)
-    return Datalist("GlaS", GLAS_CLASSES, splits, str(root))
+    return Datalist("GlaS", GLAS_CLASSES, splits, str(root), tuple(others_said(others)))
 
 
 def glas_files(root: Path, faults: list[str]) -> tuple[dict[str, Path], dict[str, Path]]:
@@ -103,12 +112,14 @@ def glas_files(root: Path, faults: list[str]) -> tuple[dict[str, Path], dict[str
     images: dict[str, Path] = {}
     masks: dict[str, Path] = {}
     for path in sorted(root.iterdir(), key=lambda path: natural_key(path.name)):
-        name = path.stem.removesuffix("_anno")
+        base = mask_stem(path.stem)
+        name = base[0] if base else path.stem
         if path.suffix.lower() not in IMAGE_SUFFIXES or not _NAME.fullmatch(name) or not is_file(path):
             continue
         kept = images if name == path.stem else masks
         if name in kept:
-            faults.append(f"{kept[name].name} and {path.name} are the same image twice")
+            what = "the same image twice" if kept is images else "two masks of one image"
+            faults.append(f"{kept[name].name} and {path.name} are {what}")
         kept[name] = path
     return {name: images[name] for name in sorted(images, key=natural_key)}, masks
 
@@ -126,7 +137,7 @@ def _grades(path: Path, faults: list[str]) -> Mapping[str, Row]:
     for row in read_rows(path, ("name", "grade"), faults, meaning=meaning, where="Grade.csv "):
         name = row["name"]
         name = name[: name.rindex(".")] if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
-        row["grade"] = row["grade"].lower()
+        row["grade"] = spelling_key(row["grade"])
         if not name or not row["grade"]:
             continue  # reported as blank
         if not _NAME.fullmatch(name):
@@ -138,4 +149,6 @@ def _grades(path: Path, faults: list[str]) -> Mapping[str, Row]:
             faults.append(f"Grade.csv line {row.line}: grade {row['grade']!r} of {name} is not benign or malignant")
         else:
             grades[name] = row
+    patients = [(row["patient"], f"Grade.csv {row.place}") for row in grades.values() if row.get("patient")]
+    faults += spelt_twice(patients, "patients", "patient")
     return grades

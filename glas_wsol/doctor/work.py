@@ -109,7 +109,7 @@ def check_data(
     from glas_wsol.data.damage import damaged
 
     try:
-        datalist = load_datalist(source, fold=fold, seed=seed)
+        datalist = load_datalist(source, fold=fold, seed=seed, log=False)
     except GlasWsolError as error:
         return faults_of("data", error)
     checks = [Check("data", OK, f"{datalist.name}, {len(datalist.classes)} classes, {datalist.source}")]
@@ -117,11 +117,7 @@ def check_data(
     for split, *cells in rows:
         counts = ", ".join(f"{title} {cell}" for title, cell in zip(header[1:], cells, strict=True))
         checks.append(Check("data", OK, f"{split}: {counts}"))
-    groups = {split: {item.group for item in items} - {None} for split, items in datalist.splits.items()}
-    both = groups.get("train", set()) & groups.get("valid", set())
-    if both:
-        which = f"fold {fold}: groups with images in both train and valid: {len(both)}; figures are too good"
-        checks.append(Check("data", WARNING, which, "use the fold patient-0 to patient-4 where groups are patients"))
+    checks += [Check("data", WARNING, one) for one in datalist.warnings]
     if pixels:
         items = [item for split in datalist.splits.values() for item in split]
         faults = damaged([(item.image, item.mask) for item in items], progress)
@@ -140,16 +136,17 @@ def check_images(
         pixels: whether to read every image.
         progress: show a bar with the time left.
     """
-    from glas_wsol.data import images_datalist
+    from glas_wsol.data import list_images
     from glas_wsol.data.damage import damaged
 
     try:
-        items = images_datalist(source, recursive=recursive)
+        items, warnings = list_images(source, recursive=recursive)
     except GlasWsolError as error:
         return faults_of("images", error)
+    said = [Check("images", WARNING, one) for one in warnings]
     if not pixels:
-        return [Check("images", OK, f"{len(items)} images")]
-    return _read("images", len(items), damaged([(item["image"], None) for item in items], progress))
+        return [Check("images", OK, f"{len(items)} images"), *said]
+    return [*said, *_read("images", len(items), damaged([(item["image"], None) for item in items], progress))]
 
 
 def _read(name: str, count: int, faults: list[str]) -> list[Check]:

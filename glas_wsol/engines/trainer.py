@@ -66,7 +66,8 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             gets wrong at once M then learns nothing.
         untrusted: see :func:`glas_wsol.engines.erasing.keep`. Defaults to ``"blank"``.
         rescale_trust: see :func:`glas_wsol.engines.erasing.keep`. Defaults to False.
-        permanent_loss_test: see :func:`glas_wsol.engines.erasing.advance`. Defaults to True. Steps go on while any is trusted.
+        permanent_loss_test: see :func:`glas_wsol.engines.erasing.advance`. Defaults to True. Steps go on while
+            any is trusted.
         alive_only: run steps ``t >= 1`` on the alive samples only. Exact only with frozen batch normalisation, a
             per-sample mask normalisation, a permanent loss test and without ``counted="all"``; None (default) does it
             exactly there. Without ``reuse_dropout`` it is exact in distribution only: fewer samples draw other noise.

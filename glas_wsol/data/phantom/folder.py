@@ -145,11 +145,9 @@ def _holds(target: Path, wanted: Mapping[str, Any]) -> bool:
     """Whether the wanted phantom is there; anything else but nothing is refused."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return False
-    elsewhere = "choose another folder, or delete this one"
+    elsewhere = "choose another folder"
     if not target.is_dir():
-        raise OutputError(
-            "a file lies where the phantom should go", target, "choose another folder, or delete the file"
-        )
+        raise OutputError("a file lies where the phantom should go", target, elsewhere)
     try:
         found = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
