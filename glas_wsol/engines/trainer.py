@@ -298,7 +298,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
                 break
             index = survivors if self.alive_only and survivors.shape[0] < count else None
         if self.step_reduction == "mean":
-            steps = distributed.largest(state.step)
+            steps = distributed.all_reduce_max(state.step)
             total = total / steps
             if not self.network.differentiable_mask:
                 for parameter in self.network.parameters():
@@ -310,7 +310,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
 
     def _goes_on(self, alive: bool) -> bool:
         """Whether another step is run: by all samples while any of the mini-batch is alive, in whatever process."""
-        return alive if self.alive_only else distributed.anywhere(alive)
+        return alive if self.alive_only else distributed.any_rank(alive)
 
     def _classify(
         self, x: Tensor, label: Tensor, kept: erasing.KeptRegion, held: Tensor

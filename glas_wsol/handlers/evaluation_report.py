@@ -132,8 +132,8 @@ class EvaluationReport:
             self.without_evidence += not found.evidence
 
     def _write(self, engine: Engine) -> None:
-        self.rows = distributed.gathered(self.rows)
-        self.without_evidence = sum(distributed.gathered([self.without_evidence]))
+        self.rows = distributed.all_gather(self.rows)
+        self.without_evidence = sum(distributed.all_gather([self.without_evidence]))
         if distributed.not_main():
             return
         arrays = self._per_image(engine.state.metric_details)

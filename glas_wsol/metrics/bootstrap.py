@@ -65,25 +65,20 @@ def reflect(value: float, low: float, high: float) -> tuple[float, float]:
     return max(0.0, min(value, 2 * value - high)), max(value, 2 * value - low)
 
 
-def interval(
-    key: str, rows: np.ndarray, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """The interval to print beside a measure: Wilson's for the classification error, a bootstrap for all others.
+def interval(key: str, rows: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval to print beside a measure: Wilson's for the classification error, a bootstrap for all others.
 
     Args:
         key: of `MEASURES`.
         rows: ``[N, k]``, what each image adds; images with an entry that is not a number are left out.
-        level: coverage wanted. Defaults to 0.95.
-        resamples: of the bootstrap. Defaults to 2000.
-        seed: of the bootstrap. Defaults to 0.
 
     Returns:
         Lower and upper bound; not numbers where nothing was measured.
     """
     if key == "classification_error":
         wrong = _measured(rows)
-        return share_interval(wrong[:, 0].tolist(), level) if len(wrong) else (float("nan"), float("nan"))
-    return bootstrap(MEASURES[key], rows, resamples, seed, level)
+        return share_interval(wrong[:, 0].tolist()) if len(wrong) else (float("nan"), float("nan"))
+    return bootstrap(MEASURES[key], rows)
 
 
 def share_interval(hits: Sequence[float], level: float = 0.95) -> tuple[float, float]:

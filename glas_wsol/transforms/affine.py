@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from glas_wsol.errors import ConfigError
 from glas_wsol.transforms._tensors import to_tensor
 
-__all__ = ["RandIsotropicAffineD", "RandIsotropicAffineDict", "RandIsotropicAffined", "warp"]
+__all__ = ["RandIsotropicAffined", "warp"]
 
 
 def warp(image: torch.Tensor, angle: float, shear: float, scale: float, mode: str = "bilinear") -> torch.Tensor:
@@ -96,6 +96,3 @@ class RandIsotropicAffined(RandomizableTransform, MapTransform):
             for key, mode in self.key_iterator(d, self.mode):
                 d[key] = warp(to_tensor(d[key]), *self.drawn, mode)
         return d
-
-
-RandIsotropicAffineD = RandIsotropicAffineDict = RandIsotropicAffined

@@ -40,7 +40,7 @@ def dataset(seed: int = 0) -> SeededCacheDataset:
             RandSpatialCropd("image", (12, 15), random_size=False),
             RandFlipd("image", 0.5, spatial_axis=1),
             ScaleIntensityRanged("image", 0, 255, 0.0, 1.0),
-            RandColorJitterd("image", 0.3, 0.3, 0.3, 0.05),
+            RandColorJitterd("image", brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05),
         ]
     )
     return SeededCacheDataset([{"image": n, "label": n % 2} for n in range(SIZE)], transform, seed)
