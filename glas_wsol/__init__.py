@@ -35,7 +35,7 @@ def load(
         model: an exported bundle's folder with its model, the output folder of a training, or a ``model.pt`` or
             ``.safetensors`` file with its ``model.json`` beside it; a list of them is their ensemble.
         device: where to compute. Defaults to CUDA where there is one, else the CPU.
-        settings: as in ``inference.json``: ``stain``, ``flips``, ``rotations``, ``scales``, ``opinions``,
+        settings: as in ``inference.json``: ``stain``, ``flips``, ``rotations``, ``scales``, ``class_scores``,
             ``threshold``, ``min_box_area``, ``fill_holes``, ``drop_specks``, ``mpp``, ``max_pixels``. Those not given
             are what the bundle's ``inference.json`` says, which leaves ``stain``, ``fill_holes`` and ``drop_specks`` to
             ``model.json``; of a model without a bundle around it what ``model.json`` says, then the defaults: one view,

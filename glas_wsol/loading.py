@@ -36,7 +36,7 @@ _DEFAULTS: Mapping[str, Any] = {  # of what neither a bundle nor the caller says
     "flips": False,
     "rotations": False,
     "scales": (1.0,),
-    "opinions": "all",
+    "class_scores": "all",
     "threshold": THRESHOLD,
     "min_box_area": None,
     "mpp": None,
@@ -77,13 +77,14 @@ class Localizer:
         views = {name: settings[name] for name in ("flips", "rotations", "scales")}
         views["scales"] = list(views["scales"])
         scale = card.get("scale", 1.0)
-        self._inferer = ClassScoreInferer(scale, card.get("short_side"), **views, opinions=settings["opinions"])
+        self._inferer = ClassScoreInferer(scale, card.get("short_side"), **views, class_scores=settings["class_scores"])
         least = {} if settings["min_box_area"] is None else {"min_box_area": settings["min_box_area"]}
         self._several = getattr(self.network, "classes_per_image", "one") == "several"
         self._postprocessing = LocalizePredictiond(
             self.classes,
             threshold=settings["threshold"],
             names_class=getattr(self.network, "names_class", True),
+            classifier_knows_mask=getattr(self.network, "classifier_knows_mask", True),
             classes_per_image="several" if self._several else "one",
             judge_evidence=getattr(self.network, "supervision", "image labels") == "image labels",
             stain=settings["stain"],
@@ -122,7 +123,7 @@ class Localizer:
         batch = values[None].to(self.device)
         with torch.no_grad():
             item["pred"] = self._inferer(batch, self.network)[0]
-            item.update({key: said[0] for key, said in self._inferer.opinions.items()})
+            item.update({key: said[0] for key, said in self._inferer.class_scores.items()})
             if self._several:
                 item[PRESENCE] = presence_of(self.network, self._inferer, batch)[0]
         item["image"] = MetaTensor(values, meta={"filename_or_obj": path})

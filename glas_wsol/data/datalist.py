@@ -6,12 +6,14 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from glas_wsol.data.csv_table import TABLE_NAMES, class_order, image_path, read_rows, table_datalist
 from glas_wsol.data.cub import cub_datalist, find_cub
 from glas_wsol.data.files import IMAGE_SUFFIXES, distinct_names, existing, is_file, natural_key
 from glas_wsol.data.glas import find_glas, glas_datalist
+from glas_wsol.data.phantom.folder import phantom_kind
 from glas_wsol.data.splits import SPLIT_WORDS, Datalist, Item, parse_fold, split_by_fold
 from glas_wsol.errors import ConfigError, DatalistError, ImageFileError
 from glas_wsol.utils.labels import is_several
@@ -58,12 +60,23 @@ def load_datalist(
         fix = "set classes_per_image=one, or point 'dataset_dir' at a table"
         raise ConfigError("only a table's labels can name several classes", root, fix)
     if kind == "glas":
-        return glas_datalist(root, fold, seed)
-    if kind == "cub":
-        return cub_datalist(root, classes, fold, seed)
-    if kind == "table":
-        return table_datalist(root, fold, seed, label_names, classes_per_image)
-    return folder_datalist(root, fold, seed, label_names)
+        found = glas_datalist(root, fold, seed)
+    elif kind == "cub":
+        found = cub_datalist(root, classes, fold, seed)
+    elif kind == "table":
+        found = table_datalist(root, fold, seed, label_names, classes_per_image)
+    else:
+        found = folder_datalist(root, fold, seed, label_names)
+    return _said_if_drawn(found)
+
+
+def _said_if_drawn(found: Datalist) -> Datalist:
+    """The same, called a phantom where images lie in one: whatever its layout imitates, and whoever lists them."""
+    folders = {item.image.parent for items in found.splits.values() for item in items}
+    kinds = sorted({kind for folder in folders if (kind := phantom_kind(folder))})
+    if not kinds:
+        return found
+    return replace(found, name=f"phantom (synthetic {' and '.join(kinds)})", synthetic=" and ".join(kinds))
 
 
 def _kind(root: Path) -> str:

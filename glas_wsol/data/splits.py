@@ -55,6 +55,7 @@ class Datalist:
         classes: class names in label order.
         splits: the splits that exist, of ``"train"``, ``"valid"`` and ``"test"``.
         source: where it was read.
+        synthetic: what drawn images show, ``"tissue"`` or ``"birds"``; empty (default) where they are not drawn.
 
     Raises:
         SplitError: where a class has no training or no validation image (a small test split may lack one).
@@ -64,6 +65,7 @@ class Datalist:
     classes: tuple[str, ...]
     splits: Mapping[str, tuple[Item, ...]]
     source: str
+    synthetic: str = ""
 
     def __post_init__(self) -> None:
         splits = {split: tuple(self.splits[split]) for split in SPLITS if self.splits.get(split)}
@@ -75,7 +77,7 @@ class Datalist:
         object.__setattr__(self, "splits", MappingProxyType(splits))
 
     def __reduce__(self) -> tuple:  # a mapping proxy can be neither copied nor sent to a worker
-        return Datalist, (self.name, self.classes, dict(self.splits), self.source)
+        return Datalist, (self.name, self.classes, dict(self.splits), self.source, self.synthetic)
 
     def select(self, split: str, masks: bool = False) -> list[dict]:
         """Items of one split as MONAI reads them.

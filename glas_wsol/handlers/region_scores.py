@@ -27,4 +27,4 @@ class RegionScores:
 
     def __call__(self, engine: Engine) -> None:
         """Hand over."""
-        engine.state.output.update(self.inferer.opinions)
+        engine.state.output.update(self.inferer.class_scores)

@@ -1,10 +1,10 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What M says of the class of a whole image, and C of its decidable part and of the rest."""
+"""Class scores of M for a whole image, and of C for its decidable and its undecidable region; what they mean."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,9 @@ from glas_wsol.networks.refined import RefinedNetwork
 __all__ = [
     "DECIDABLE",
     "LOCALIZER",
+    "MISSED",
     "UNDECIDABLE",
+    "UNKNOWN_MASK",
     "ClassScoreInferer",
     "Opinion",
     "Opinions",
@@ -37,6 +39,13 @@ DECIDABLE = "decidable_opinion"
 
 UNDECIDABLE = "undecidable_opinion"
 """Key of an evaluated item: ``[c]``, what C says of ``X-``."""
+
+
+MISSED = "the undecidable region alone names {} as surely: the mask does not hold all that decided"
+"""Remark on a result of which C says so."""
+
+UNKNOWN_MASK = "class scores of the two regions are no evidence: the classifier has not learnt on this kind of mask"
+"""Remark on a result whose mask C has not learnt on."""
 
 
 @dataclass(frozen=True)
@@ -71,47 +80,76 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Opinions:
-    """All opinions of an image's class; None of those that a method does not have, or nobody asked for.
+    """All class scores of an image; None of those that a method does not have, or nobody asked for.
 
     Attributes:
         localizer: of M, on the whole image.
         decidable: of the classifier C on ``X+ = X R+``.
         undecidable: of C on ``X- = X (1 - R+)``: even, if nothing there decides.
+        knows_mask: whether C has learnt on masks like this one. If not, as of a second stage's masks, what it says of
+            the two regions is no evidence about them: :attr:`regions` and :meth:`remark` pass it over.
     """
 
     localizer: Opinion | None = None
     decidable: Opinion | None = None
     undecidable: Opinion | None = None
+    knows_mask: bool = True
+
+    @property
+    def regions(self) -> tuple[Opinion | None, Opinion | None]:
+        """Of the decidable and of the undecidable region, where they are evidence: what may be shown to a reader."""
+        return (self.decidable, self.undecidable) if self.knows_mask else (None, None)
+
+    def remark(self, labels: Sequence[int]) -> str:
+        """What a reader must know of the scores of the two regions; empty where there is nothing.
+
+        C is trained to know nothing of the undecidable region. Where it knows as much of it as of the decidable one, in
+        whole percent, the mask does not hold all that decided.
+
+        Args:
+            labels: the classes named.
+        """
+        if not self.knows_mask and (self.decidable or self.undecidable):
+            return UNKNOWN_MASK
+        kept, rest = self.regions
+        if kept is None or rest is None:
+            return ""
+        sure = {label: round(kept.probabilities[label], 2) for label in labels}
+        if any(round(rest.probabilities[label], 2) >= least for label, least in sure.items()):
+            return MISSED.format("the class")
+        highest = round(max(rest.probabilities), 2)
+        return MISSED.format("another class") if not rest.several and any(highest >= p for p in sure.values()) else ""
 
 
-def predict_with_scores(network: Any, image: Tensor, opinions: str = "all") -> tuple[Tensor, dict[str, Tensor]]:
+def predict_with_scores(network: Any, image: Tensor, class_scores: str = "all") -> tuple[Tensor, dict[str, Tensor]]:
     """A network's prediction and, in the same forward where it can be, what M and C say besides.
 
     A refined network that names the class by M has no more to say. One that names it by C on the first stage's own mask
-    is asked what C makes of the refined mask, and of its rest: of masks that it has not learnt on.
+    is asked what C makes of the two regions of the refined mask: of masks that it has not learnt on, see
+    :attr:`Opinions.knows_mask`.
 
     Args:
         network: any of :mod:`glas_wsol.networks`, or another callable, which is asked for no more than its prediction.
         image: ``[B, 3, H, W]``, in [0, 1].
-        opinions: see :class:`ClassScoreInferer`.
+        class_scores: see :class:`ClassScoreInferer`.
 
     Returns:
-        ``network(image)``, or with ``opinions="localizer"`` the same with M's class; and the opinions by
+        ``network(image)``, or with ``class_scores="localizer"`` the same with M's class; and the class_scores by
         :data:`LOCALIZER`, :data:`DECIDABLE` and :data:`UNDECIDABLE`, ``[B, c]`` each; those that the network has.
         ``[B, 0]`` of the decidable part where it is the class named, which the prediction holds. An ensemble's are the
         means over its members, where every member has one.
     """
     if isinstance(network, EnsembleNetwork):
-        return _consult_members(network, image, opinions)
+        return _consult_members(network, image, class_scores)
     refined = isinstance(network, RefinedNetwork) and network.has_classifier
     if not refined and not isinstance(network, MinMaxEntropyNetwork):
         return network(image), {}
-    prediction, logits = network.answer(image) if opinions != "localizer" else network.localizer_answer(image)
+    prediction, logits = network.answer(image) if class_scores != "localizer" else network.localizer_answer(image)
     said = {LOCALIZER: logits}
-    c_names = opinions != "localizer" and (not refined or network.asks_classifier)
+    c_names = class_scores != "localizer" and (not refined or network.asks_classifier)
     if c_names:
         said[DECIDABLE] = logits[:, :0]
-    if opinions == "all" and not (refined and network.asks_localizer):
+    if class_scores == "all" and not (refined and network.asks_localizer):
         x, rest = network.normalise(image), prediction[:, :1]
         said[UNDECIDABLE] = network.classify(x * rest)
         if not c_names:
@@ -119,8 +157,8 @@ def predict_with_scores(network: Any, image: Tensor, opinions: str = "all") -> t
     return prediction, {key: network.probabilities(scores.double()) for key, scores in said.items()}
 
 
-def _consult_members(network: EnsembleNetwork, image: Tensor, opinions: str) -> tuple[Tensor, dict[str, Tensor]]:
-    answers = [predict_with_scores(member, image, opinions) for member in network.members]
+def _consult_members(network: EnsembleNetwork, image: Tensor, class_scores: str) -> tuple[Tensor, dict[str, Tensor]]:
+    answers = [predict_with_scores(member, image, class_scores) for member in network.members]
     prediction = network.combine([found for found, _ in answers])
     if len({frozenset((key, one.shape) for key, one in said.items()) for _, said in answers}) > 1:
         # members of several kinds, whose C is asked of other things
@@ -138,28 +176,28 @@ class ClassScoreInferer(WholeTileInferer):
 
     Args:
         args: of :class:`~glas_wsol.inferers.WholeTileInferer`.
-        opinions: ``"all"`` (default) asks M, C on what was kept and C on the rest; ``"class"`` runs C only to name the
-            class, not on the rest; ``"localizer"`` does not run C at all: the mask is the same, the class is M's of
+        class_scores: ``"all"`` (default) asks M, and C on the decidable and on the undecidable region; ``"class"`` runs
+            C only to name the class; ``"localizer"`` does not run C at all: the mask is the same, the class is M's of
             the whole image. Each is quicker than the one before.
         kwargs: of :class:`~glas_wsol.inferers.WholeTileInferer`.
 
     Attributes:
-        asked: the argument ``opinions``.
-        opinions: of the last call, as :func:`predict_with_scores` gives them.
+        asked: the argument ``class_scores``.
+        class_scores: of the last call, as :func:`predict_with_scores` gives them.
 
     Raises:
         ConfigError: if a value is out of range.
     """
 
-    def __init__(self, *args: Any, opinions: str = "all", **kwargs: Any) -> None:
+    def __init__(self, *args: Any, class_scores: str = "all", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        choose("opinions", opinions, ("all", "class", "localizer"))
-        self.asked = opinions
-        self.opinions: dict[str, Tensor] = {}
+        choose("class_scores", class_scores, ("all", "class", "localizer"))
+        self.asked = class_scores
+        self.class_scores: dict[str, Tensor] = {}
 
     def settings(self) -> dict[str, Any]:
         """What a result depends on besides the network, as JSON values."""
-        return {**super().settings(), "opinions": self.asked}
+        return {**super().settings(), "class_scores": self.asked}
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Predict, and ask.
@@ -176,12 +214,12 @@ class ClassScoreInferer(WholeTileInferer):
         said: list[dict[str, Tensor]] = []
 
         def ask(view: Tensor) -> Tensor:
-            prediction, opinions = predict_with_scores(network, view, self.asked)
-            said.append(opinions)
+            prediction, class_scores = predict_with_scores(network, view, self.asked)
+            said.append(class_scores)
             return prediction
 
         prediction = super().__call__(inputs, ask, *args, **kwargs)
-        self.opinions = {key: torch.stack([one[key] for one in said]).mean(dim=0) for key in said[0]}
+        self.class_scores = {key: torch.stack([one[key] for one in said]).mean(dim=0) for key in said[0]}
         return prediction
 
 
@@ -197,5 +235,5 @@ def presence_of(network: Any, inferer: WholeTileInferer, image: Tensor) -> Tenso
         ``[B, c]``, in [0, 1], the mean over the inferer's views.
     """
     if isinstance(inferer, ClassScoreInferer) and inferer.asked == "localizer":
-        return inferer.opinions[LOCALIZER].to(image.dtype)
+        return inferer.class_scores[LOCALIZER].to(image.dtype)
     return torch.stack([network.presence(view) for view in inferer.views(image)]).mean(dim=0)

@@ -21,7 +21,7 @@ from glas_wsol.dicom import pixel_size
 from glas_wsol.errors import ConfigError, ImageFileError, NumericalError
 from glas_wsol.inferers.class_scores import DECIDABLE, LOCALIZER, UNDECIDABLE, Opinion, Opinions
 from glas_wsol.results.boxes import MIN_BOX_AREA, Box, check_min_area, find_boxes
-from glas_wsol.results.provenance import Provenance
+from glas_wsol.results.provenance import NOT_RECORDED, Provenance
 from glas_wsol.results.tissue import STAINS, missing_evidence
 from glas_wsol.transforms.clean_regions import clean_regions
 from glas_wsol.utils.labels import LEAST_PROBABILITY, SEPARATOR, is_several
@@ -55,8 +55,8 @@ class Localization:
         min_box_area: a part of the mask below this share of the image's area gets no box.
         reason: why there is no evidence (see :func:`~glas_wsol.results.tissue.missing_evidence`); empty if there is.
         several: whether an image may have several classes: those at least as probable as not are named.
-        opinions: what M says of the whole image, and C of the decidable region and of the rest, with or without
-            evidence; those that the method has.
+        class_scores: of M for the whole image, and of C for the decidable and the undecidable region, with or without
+            evidence; those that the method has. :attr:`remark` says where they mean little.
         image: ``[H, W, 3]`` uint8 RGB, the image itself; None where it was not kept.
         mpp: width and height of a pixel in micrometres; None where unknown.
         provenance: what it was made with; None where nobody said.
@@ -72,7 +72,7 @@ class Localization:
     min_box_area: float = MIN_BOX_AREA
     reason: str = ""
     several: bool = False
-    opinions: Opinions = field(default_factory=Opinions)
+    class_scores: Opinions = field(default_factory=Opinions)
     image: np.ndarray | None = field(default=None, repr=False)
     mpp: tuple[float, float] | None = None
     provenance: Provenance | None = None
@@ -142,6 +142,29 @@ class Localization:
     def probability(self) -> float | None:
         """Probability of the most probable class; None without evidence and where the method names no class."""
         return None if self.label is None or not self.evidence else self.probabilities[self.label]
+
+    @property
+    def remark(self) -> str:
+        """What a reader must know of the class scores of the two regions; empty without any, and without evidence."""
+        return self.class_scores.remark(self.labels) if self.evidence else ""
+
+    @property
+    def trained_on(self) -> str:
+        """What the model learnt from, in words."""
+        return self.provenance.trained_on if self.provenance else NOT_RECORDED
+
+    def __str__(self) -> str:
+        """The result in a few lines."""
+        said = ", ".join(f"{name} {100 * p:.0f} %" for name, p in self.named.items()) or self.class_name
+        alarm = self.provenance.alarm if self.provenance else None
+        lines = [
+            f"{self.name}: {said or 'no class named'}, decidable {100 * self.decidable_fraction:.0f} % of the image",
+            self.reason and f"reason: {self.reason}",
+            self.remark,
+            self.trained_on,
+            "" if alarm is None else str(alarm),
+        ]
+        return "\n".join(filter(None, lines))
 
     @property
     def decidable_fraction(self) -> float:
@@ -242,6 +265,8 @@ class LocalizePredictiond(Transform):
         mpp: micrometres per pixel, or the width and the height of a pixel; None (default): as an image's DICOM file
             says.
         provenance: what results are made with; None (default) if nobody asks.
+        classifier_knows_mask: False for a network whose classifier has not learnt on masks such as it predicts, see
+            :class:`~glas_wsol.inferers.class_scores.Opinions`. Defaults to True.
 
     Raises:
         ConfigError: if ``threshold`` or ``min_box_area`` is not in [0, 1], an area is negative, on another stain,
@@ -262,6 +287,7 @@ class LocalizePredictiond(Transform):
         speck_area: float = 0,
         mpp: float | Sequence[float] | None = None,
         provenance: Provenance | None = None,
+        classifier_knows_mask: bool = True,
     ) -> None:
         if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
             raise ConfigError(f"threshold={threshold!r}", "LocalizePredictiond", "give a number from 0 to 1")
@@ -272,7 +298,7 @@ class LocalizePredictiond(Transform):
         self.classes = tuple(classes)
         self.threshold = threshold
         self.mask_threshold = mask_threshold
-        self.names_class = names_class
+        self.names_class, self.classifier_knows_mask = names_class, classifier_knows_mask
         self.min_box_area = min_box_area
         self.judge_evidence = judge_evidence
         self.stain = stain
@@ -313,7 +339,7 @@ class LocalizePredictiond(Transform):
             min_box_area=self.min_box_area,
             reason=reason,
             several=self.several,
-            opinions=self._opinions(data, probabilities),
+            class_scores=self._class_scores(data, probabilities),
             image=_pixels(image),
             mpp=self.mpp or pixel_size(path),
             provenance=self.provenance,
@@ -331,13 +357,13 @@ class LocalizePredictiond(Transform):
             raise ConfigError("nothing says how probable each of several classes is", "LocalizePredictiond", fix)
         return torch.as_tensor(data[PRESENCE]).double()
 
-    def _opinions(self, data: Mapping[Hashable, Any], probabilities: tuple[float, ...]) -> Opinions:
+    def _class_scores(self, data: Mapping[Hashable, Any], probabilities: tuple[float, ...]) -> Opinions:
         if not probabilities:
             return Opinions()
         said = {k: tuple(torch.as_tensor(data[k]).tolist()) for k in (LOCALIZER, DECIDABLE, UNDECIDABLE) if k in data}
         # C on the decidable part names the class, and has said no more of it
-        opinions = {key: Opinion(shares or probabilities, self.several) for key, shares in said.items()}
-        return Opinions(opinions.get(LOCALIZER), opinions.get(DECIDABLE), opinions.get(UNDECIDABLE))
+        found = {key: Opinion(shares or probabilities, self.several) for key, shares in said.items()}
+        return Opinions(*(found.get(key) for key in (LOCALIZER, DECIDABLE, UNDECIDABLE)), self.classifier_knows_mask)
 
     def _truth(self, mask: Tensor, image: Tensor) -> Tensor:
         values = torch.as_tensor(mask)

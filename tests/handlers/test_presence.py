@@ -82,7 +82,7 @@ def test_labels_of_the_other_kind_are_refused_in_one_line():
 def test_where_m_alone_is_asked_the_presence_is_what_it_says_and_c_is_not_run(monkeypatch):
     network = several()
     monkeypatch.setattr(type(network), "classify", lambda *_: pytest.fail("C was run"))
-    inferer = ClassScoreInferer(0.5, flips="horizontal", opinions="localizer")
+    inferer = ClassScoreInferer(0.5, flips="horizontal", class_scores="localizer")
     found = output_of(network, inferer)["presence"]
     expected = []
     for image in (IMAGE, IMAGE.flip(-1)):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,9 +17,12 @@ from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.inferers.class_scores import (
     DECIDABLE,
     LOCALIZER,
+    MISSED,
     UNDECIDABLE,
+    UNKNOWN_MASK,
     ClassScoreInferer,
     Opinion,
+    Opinions,
     predict_with_scores,
 )
 from glas_wsol.networks import ClassActivationNetwork, EnsembleNetwork
@@ -59,6 +63,48 @@ def test_entropies_are_those_by_hand(opinion, nats, normalised):
     assert opinion.entropy == pytest.approx(nats, abs=1e-15)
     assert opinion.normalised_entropy == pytest.approx(normalised, abs=1e-15)
     assert 0 <= opinion.normalised_entropy <= 1
+
+
+# ------------------------------------------------------------------ what they mean
+
+
+CLASS, OTHER = (MISSED.format(what) for what in ("the class", "another class"))
+
+
+@pytest.mark.parametrize(
+    ("kept", "rest", "labels", "several", "remark"),
+    [
+        ((0.81, 0.19), (0.82, 0.18), (0,), False, CLASS),
+        ((0.81, 0.19), (0.806, 0.194), (0,), False, CLASS),  # 81 % both, as printed
+        ((0.81, 0.19), (0.804, 0.196), (0,), False, ""),
+        ((0.81, 0.19), (0.5, 0.5), (0,), False, ""),
+        ((0.81, 0.19), (0.1, 0.9), (0,), False, OTHER),
+        ((0.5, 0.5), (0.5, 0.5), (0,), False, CLASS),
+        ((0.2, 0.3, 0.5), (0.55, 0.1, 0.35), (2,), False, OTHER),
+        ((0.9, 0.8), (0.3, 0.85), (0, 1), True, CLASS),
+        ((0.9, 0.2), (0.3, 0.95), (0,), True, ""),  # another class that an image may have besides
+        ((0.2, 0.2), (0.9, 0.9), (), True, ""),
+    ],
+)
+def test_remark_where_the_undecidable_region_is_as_sure(kept, rest, labels, several, remark):
+    scores = Opinions(None, Opinion(kept, several), Opinion(rest, several))
+    assert scores.remark(labels) == remark
+    assert scores.regions == (scores.decidable, scores.undecidable)
+    unknown = replace(scores, knows_mask=False)
+    assert unknown.remark(labels) == UNKNOWN_MASK
+    assert unknown.regions == (None, None)
+
+
+def test_no_remark_without_scores_of_the_regions():
+    assert Opinions().remark((0,)) == Opinions(knows_mask=False).remark((0,)) == ""
+    assert Opinions(Opinion((0.9, 0.1)), Opinion((0.9, 0.1))).remark((0,)) == ""
+
+
+def test_a_second_stages_mask_is_unknown_to_the_classifier():
+    first, second = tiny_network(num_classes=3), refined("first_stage")
+    assert (first.classifier_knows_mask, second.classifier_knows_mask) == (True, False)
+    assert not EnsembleNetwork([first, second]).classifier_knows_mask
+    assert EnsembleNetwork([first, tiny_network(num_classes=3)]).classifier_knows_mask
 
 
 # ------------------------------------------------------------------ who is asked of what
@@ -141,12 +187,12 @@ def test_asking_changes_no_bit_of_the_prediction_and_is_the_mean_over_the_views(
     network, image = tiny_network(num_classes=3).eval(), IMAGE[..., :61, :83]
     inferer = ClassScoreInferer(**options)
     assert torch.equal(inferer(image, network), WholeTileInferer(**options)(image, network))
-    assert inferer.settings() == {**WholeTileInferer(**options).settings(), "opinions": "all"}
+    assert inferer.settings() == {**WholeTileInferer(**options).settings(), "class_scores": "all"}
     each = [predict_with_scores(network, view)[1] for view in WholeTileInferer(**options).views(image)]
     for key in (LOCALIZER, UNDECIDABLE):
-        torch.testing.assert_close(inferer.opinions[key], sum(one[key] for one in each) / len(each))
+        torch.testing.assert_close(inferer.class_scores[key], sum(one[key] for one in each) / len(each))
     inferer(image, lambda view: view)
-    assert inferer.opinions == {}, "those of the last call"
+    assert inferer.class_scores == {}, "those of the last call"
 
 
 def test_an_evaluator_gets_what_was_said_of_each_image():
@@ -205,5 +251,5 @@ def test_the_mask_alone_is_the_same_mask_and_does_not_run_the_classifier(network
 
 def test_an_impossible_wish_is_refused():
     with pytest.raises(ConfigError, match="all, class, localizer"):
-        ClassScoreInferer(opinions="some")
-    assert ClassScoreInferer(opinions="class").settings()["opinions"] == "class"
+        ClassScoreInferer(class_scores="some")
+    assert ClassScoreInferer(class_scores="class").settings()["class_scores"] == "class"
