@@ -38,6 +38,7 @@ CUB5_VALID = {
         strict=True,
     )
 }
+_ALL_IMAGES = 11_788  # of CUB-200-2011, whose figures hold for nothing else
 _TABLES = ("classes.txt", "images.txt", "image_class_labels.txt", "train_test_split.txt")
 
 
@@ -65,7 +66,7 @@ def cub_datalist(
 
     Returns:
         Splits train, valid and test, the last of which is the official test split (145 images for CUB5). It is named
-        ``"CUB5"`` where the classes are the paper's, ``"CUB200"`` where they are all.
+        ``"CUB5"`` where the classes are the paper's, ``"CUB200"`` where they are all, after them where images lack.
 
     Raises:
         ConfigError: if there is no such fold or class.
@@ -111,6 +112,8 @@ def cub_datalist(
     official = parts["1"]
     # Five other birds are not CUB5: what is published of it does not hold for them.
     title = {CUB5_CLASSES: "CUB5"}.get(names, "CUB200" if len(names) == 200 else f"CUB ({len(names)} classes)")
+    if len(files) != _ALL_IMAGES:
+        title = f"{root.name} (layout of {title})"
     if classes == "cub5" and fold == "paper":
         valid = [item for item in official if "_".join(item.name.split("_")[-2:]) in CUB5_VALID[names[item.label]]]
         wanted = sum(map(len, CUB5_VALID.values()))

@@ -12,6 +12,7 @@ from glas_wsol.data.csv_table import TABLE_NAMES, table_datalist
 from glas_wsol.data.cub import cub_datalist, find_cub
 from glas_wsol.data.files import existing, is_file, log_warnings
 from glas_wsol.data.glas import find_glas, glas_datalist
+from glas_wsol.data.phantom.folder import phantom_kind
 from glas_wsol.data.splits import Datalist, Item
 from glas_wsol.errors import ConfigError, DatalistError
 from glas_wsol.utils.labels import is_several
@@ -65,10 +66,19 @@ def load_datalist(
         found = table_datalist(root, fold, seed, label_names, classes_per_image)
     else:
         found = folder_datalist(root, fold, seed, label_names)
-    found = replace(found, warnings=(*found.warnings, *found.shared_groups()))
+    found = _said_if_drawn(replace(found, warnings=(*found.warnings, *found.shared_groups())))
     if log:
         log_warnings(root, found.warnings)
     return found
+
+
+def _said_if_drawn(found: Datalist) -> Datalist:
+    """The same, called a phantom where images lie in one: whatever its layout imitates, and whoever lists them."""
+    folders = {item.image.parent for items in found.splits.values() for item in items}
+    kinds = sorted({kind for folder in folders if (kind := phantom_kind(folder))})
+    if not kinds:
+        return found
+    return replace(found, name=f"phantom (synthetic {' and '.join(kinds)})", synthetic=" and ".join(kinds))
 
 
 def _kind(root: Path) -> str:

@@ -53,6 +53,7 @@ class Datalist:
         splits: the splits that exist, of ``"train"``, ``"valid"`` and ``"test"``.
         source: where it was read.
         warnings: what is to be known before it is used, a sentence each; no part of what it is compared by.
+        synthetic: what drawn images show, ``"tissue"`` or ``"birds"``; empty (default) where they are not drawn.
 
     Raises:
         SplitError: where a class has no training or no validation image (a small test split may lack one).
@@ -63,6 +64,7 @@ class Datalist:
     splits: Mapping[str, tuple[Item, ...]]
     source: str
     warnings: tuple[str, ...] = field(default=(), compare=False)
+    synthetic: str = ""
 
     def __post_init__(self) -> None:
         splits = {split: tuple(self.splits[split]) for split in SPLITS if self.splits.get(split)}
@@ -74,7 +76,8 @@ class Datalist:
         object.__setattr__(self, "splits", MappingProxyType(splits))
 
     def __reduce__(self) -> tuple:  # a mapping proxy can be neither copied nor sent to a worker
-        return Datalist, (self.name, self.classes, dict(self.splits), self.source, self.warnings)
+        state = (self.name, self.classes, dict(self.splits), self.source, self.warnings, self.synthetic)
+        return Datalist, state
 
     def select(self, split: str, masks: bool = False) -> list[dict]:
         """Items of one split as MONAI reads them.

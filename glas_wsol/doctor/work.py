@@ -82,13 +82,14 @@ def _model(folder: Path) -> list[Check]:
         return [Check("model", WARNING, f"the bundle has no trained model [{folder / 'models'}]", fix)]
     try:
         localizer = load_localizer(folder, device="cpu")
-        alarm = provenance_of(model_card(str(path))).alarm
+        provenance = provenance_of(model_card(str(path)))
     except GlasWsolError as error:
         return faults_of("model", error)
-    what = f"it loads; classes {', '.join(localizer.classes)}; SHA-256 {sha256_of(path)}"
+    what = f"it loads; classes {', '.join(localizer.classes)}; {provenance.trained_on}; SHA-256 {sha256_of(path)}"
     checks = [Check("model", OK, what)]
+    alarm = provenance.alarm
     if alarm is not None and alarm.score >= _DOUBTFUL:
-        what = f"its training judged that its masks may not be trusted: {alarm.verdict} ({alarm.score:.2f})"
+        what = f"its training run was judged: {alarm.verdict} (estimated failure probability {alarm.score:.2f})"
         checks.append(Check("model", WARNING, what, "look at its masks, or train with another seed"))
     return checks
 

@@ -10,7 +10,10 @@ from scipy import stats
 
 from glas_wsol.metrics.measures import MEASURES, Measure
 
-__all__ = ["bootstrap", "interval", "redraw", "reflect", "share_interval"]
+__all__ = ["NO_WIDTH", "bootstrap", "interval", "redraw", "reflect", "share_interval"]
+
+NO_WIDTH = "an interval without width: drawing images again gives nothing else, which does not make it certain"
+"""Note on an interval that is printed with two equal bounds."""
 
 _AT_ONCE = 500  # resamples: of histograms of 2 x 1001 bins, 8 MB each time
 

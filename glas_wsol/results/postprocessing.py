@@ -81,6 +81,8 @@ class LocalizePredictiond(Transform):
         mpp: micrometres per pixel, or the width and the height of a pixel; None (default): as an image's DICOM file
             says.
         provenance: what results are made with; None (default) if nobody asks.
+        classifier_knows_mask: False for a network whose classifier has not learnt on masks such as it predicts, see
+            :class:`~glas_wsol.results.class_scores.Opinions`. Defaults to True.
 
     Raises:
         ConfigError: if ``threshold`` or ``min_box_area`` is not in [0, 1], an area is negative, on another stain,
@@ -101,6 +103,7 @@ class LocalizePredictiond(Transform):
         speck_area: float = 0,
         mpp: float | Sequence[float] | None = None,
         provenance: Provenance | None = None,
+        classifier_knows_mask: bool = True,
     ) -> None:
         if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
             raise ConfigError(f"threshold={threshold!r}", "LocalizePredictiond", "give a number from 0 to 1")
@@ -112,7 +115,7 @@ class LocalizePredictiond(Transform):
         self.classes = tuple(classes)
         self.threshold = threshold
         self.mask_threshold = mask_threshold
-        self.names_class = names_class
+        self.names_class, self.classifier_knows_mask = names_class, classifier_knows_mask
         self.min_box_area = min_box_area
         self.judge_evidence = judge_evidence
         self.stain = stain
@@ -138,7 +141,13 @@ class LocalizePredictiond(Transform):
             fix = "give both the same classes_per_image; a method that cannot have several goes with one"
             raise ConfigError(what, "classes_per_image", fix)
         judged = getattr(network, "supervision", "image labels") == "image labels"
-        return cls(names_class=names_class, classes_per_image=own, judge_evidence=judged, **options)
+        return cls(
+            names_class=names_class,
+            classes_per_image=own,
+            judge_evidence=judged,
+            classifier_knows_mask=getattr(network, "classifier_knows_mask", True),
+            **options,
+        )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Localize one decollated item.
@@ -175,7 +184,7 @@ class LocalizePredictiond(Transform):
             min_box_area=self.min_box_area,
             reason=reason,
             several=self.several,
-            opinions=self._opinions(data, probabilities),
+            class_scores=self._class_scores(data, probabilities),
             image=_pixels(image),
             mpp=self.mpp or mpp_of_metadata(meta),
             provenance=self.provenance,
@@ -193,13 +202,13 @@ class LocalizePredictiond(Transform):
             raise ConfigError("nothing says how probable each of several classes is", "LocalizePredictiond", fix)
         return torch.as_tensor(data[PRESENCE]).double()
 
-    def _opinions(self, data: Mapping[Hashable, Any], probabilities: tuple[float, ...]) -> Opinions:
+    def _class_scores(self, data: Mapping[Hashable, Any], probabilities: tuple[float, ...]) -> Opinions:
         if not probabilities:
             return Opinions()
         said = {k: tuple(torch.as_tensor(data[k]).tolist()) for k in (LOCALIZER, DECIDABLE, UNDECIDABLE) if k in data}
         # C on the decidable part names the class, and has said no more of it
-        opinions = {key: Opinion(shares or probabilities, self.several) for key, shares in said.items()}
-        return Opinions(opinions.get(LOCALIZER), opinions.get(DECIDABLE), opinions.get(UNDECIDABLE))
+        found = {key: Opinion(shares or probabilities, self.several) for key, shares in said.items()}
+        return Opinions(*(found.get(key) for key in (LOCALIZER, DECIDABLE, UNDECIDABLE)), self.classifier_knows_mask)
 
     def _truth(self, mask: Tensor, image: Tensor) -> Tensor:
         values = torch.as_tensor(mask)

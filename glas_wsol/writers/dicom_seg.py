@@ -25,6 +25,7 @@ from glas_wsol.version import __version__
 
 __all__ = ["require_highdicom", "secondary_capture", "write_dicom_seg"]
 
+_LONG_STRING = 64  # characters of this kind of value
 _EMPTY_IF_ABSENT = (  # type 2: present in every image, empty where nothing is known
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
@@ -149,12 +150,14 @@ def _segmentation(found: Localization, source: Dataset) -> Any:
     )
     segment = seg.SegmentDescription(
         segment_number=1,
-        segment_label=label[:64],
+        segment_label=label[:_LONG_STRING],
         segmented_property_category=codes.cid7150.SpatialAndRelationalConcept,
         segmented_property_type=codes.DCM.SelectedRegion,
         algorithm_type=seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=algorithm,
     )
+    # not an argument of highdicom's: a Short Text, which viewers show beside the label
+    segment.SegmentDescription = _said(found)
     made = seg.Segmentation(
         source_images=[source],
         pixel_array=mask[None],
@@ -170,12 +173,19 @@ def _segmentation(found: Localization, source: Dataset) -> Any:
         device_serial_number="none",
         content_label="DECIDABLE",
         content_description=f"Pixels that decided, R+ at least {found.threshold:g}",
-        series_description="Decidable region",
+        series_description=f"Decidable region, {found.trained_on}"[:_LONG_STRING],
         omit_empty_frames=False,
     )
     if "ImageOrientationPatient" not in source:  # required then, and empty where it is not known
         made.PatientOrientation = source.get("PatientOrientation")
     return made
+
+
+def _said(found: Localization) -> str:
+    """What a reader must know of the model and of the result, within a Short Text."""
+    alarm = found.provenance.alarm if found.provenance else None
+    parts = (found.trained_on, "" if alarm is None else str(alarm), found.remark)
+    return ". ".join(filter(None, parts))[:1024]
 
 
 def _save(path: str | PathLike[str], dataset: Dataset) -> None:

@@ -69,8 +69,8 @@ def test_every_kind_is_recognised(tmp_path):
     settings = {"fold": "stratified-1", "classes": "all"}
     found = {kind: load_datalist(root, **settings) for kind, root in made.items()}
     assert {kind: data.name for kind, data in found.items()} == {
-        "glas": "GlaS",
-        "cub": "CUB (2 classes)",
+        "glas": "glas (layout of GlaS)",
+        "cub": "cub (layout of CUB (2 classes))",
         "table": "index.csv",
         "folder": "folder",
     }

@@ -121,16 +121,16 @@ def test_areas_are_in_pixels_and_where_their_size_is_known_in_square_micrometres
 def test_what_m_and_c_say_reaches_the_result():
     said = {LOCALIZER: torch.tensor([0.25, 0.75]), UNDECIDABLE: torch.tensor([0.5, 0.5]), DECIDABLE: torch.zeros(0)}
     found = localize(tissue(), **said)["localization"]
-    assert found.opinions.localizer == Opinion((0.25, 0.75))
-    assert found.opinions.undecidable == Opinion((0.5, 0.5))
-    assert found.opinions.decidable == Opinion(found.probabilities), "the class named is what C says of X+"
+    assert found.class_scores.localizer == Opinion((0.25, 0.75))
+    assert found.class_scores.undecidable == Opinion((0.5, 0.5))
+    assert found.class_scores.decidable == Opinion(found.probabilities), "the class named is what C says of X+"
     other = localize(tissue(), **{**said, DECIDABLE: torch.tensor([0.125, 0.875])})["localization"]
-    assert other.opinions.decidable == Opinion((0.125, 0.875))
+    assert other.class_scores.decidable == Opinion((0.125, 0.875))
     assert other.probabilities == found.probabilities
     alone = localize(tissue(), **{LOCALIZER: torch.tensor([0.25, 0.75])})["localization"]
-    assert alone.opinions == Opinions(localizer=Opinion((0.25, 0.75)))
-    assert localize(tissue())["localization"].opinions == Opinions()
-    assert localize(tissue(), names_class=False, **said)["localization"].opinions == Opinions()
+    assert alone.class_scores == Opinions(localizer=Opinion((0.25, 0.75)))
+    assert localize(tissue())["localization"].class_scores == Opinions()
+    assert localize(tissue(), names_class=False, **said)["localization"].class_scores == Opinions()
 
 
 def test_the_image_the_size_of_its_pixels_and_what_it_was_made_with_are_in_the_result():

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from glas_wsol.errors import ConfigError, OutputError
 
-__all__ = ["MANIFEST", "build_phantom", "check_request", "generator_of", "is_phantom", "run_jobs"]
+__all__ = ["MANIFEST", "build_phantom", "check_request", "generator_of", "phantom_kind", "run_jobs"]
 
 MANIFEST = "phantom.json"
 _WORTHWHILE = 10.0  # seconds of work for which a process pays: starting one takes a few
@@ -149,11 +149,21 @@ def _holds(target: Path, wanted: Mapping[str, Any]) -> bool:
     return True
 
 
-def is_phantom(folder: str | Path) -> bool:
-    """Whether a data set is synthetic: published figures do not belong beside figures on it.
+def phantom_kind(folder: str | Path) -> str:
+    """What a phantom's images show, by the file that its writer leaves in its folder.
 
     Args:
-        folder: where the data set was read.
+        folder: of images, at most two levels below the phantom's own.
+
+    Returns:
+        ``"tissue"`` or ``"birds"``; ``"images"`` where that file is damaged; empty for any other folder.
     """
     place = Path(folder).resolve()
-    return any((one / MANIFEST).is_file() for one in (place, place.parent))
+    for one in (place, *place.parents[:2]):
+        if (one / MANIFEST).is_file():
+            try:
+                kind = json.loads((one / MANIFEST).read_text(encoding="utf-8"))["phantom"]
+            except (OSError, ValueError, TypeError, KeyError):
+                kind = ""
+            return kind if kind in ("tissue", "birds") else "images"
+    return ""
