@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from glas_wsol.data.splits import Datalist
-from glas_wsol.dicom import pixel_size
+from glas_wsol.transforms.reading.spacing import pixel_size
 
 __all__ = ["training_data"]
 

@@ -11,7 +11,7 @@ from scipy.ndimage import affine_transform
 from skimage.transform import AffineTransform
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.transforms import RandIsotropicAffined, RandIsotropicAffineDict
+from glas_wsol.transforms import RandIsotropicAffined
 from glas_wsol.transforms.affine import warp
 
 CASES = [(10.0, -7.0, 1.3), (-10.0, 10.0, 0.3), (4.0, 0.0, 1.0), (0.0, 9.0, 1.5), (0.0, 0.0, 0.62)]
@@ -92,7 +92,7 @@ def test_random_affine_is_one_draw_for_all_keys_and_seeded():
 
 def test_random_affine_of_probability_zero_changes_nothing():
     item = {"image": image()}
-    assert RandIsotropicAffineDict("image", prob=0.0)(item)["image"] is item["image"]
+    assert RandIsotropicAffined("image", prob=0.0)(item)["image"] is item["image"]
 
 
 @pytest.mark.parametrize("options", [{"degrees": -1}, {"shear": 90}, {"scale": (1.5, 0.3)}, {"scale": (0, 1)}])
