@@ -59,6 +59,29 @@ def readable(text: str) -> str:
     return "".join(repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs") or c in _TURNS else c for c in text)
 
 
+_IDS = re.compile(r"(?<![\w/\\.#\-])(?P<quote>'?)(?P<id>output_dir|dataset_dir)(?P=quote)(?![\w/\\.\-])")
+_TYPED: dict[str, str] = {}
+
+
+def set_typed(names: Mapping[str, str]) -> None:
+    """Say how settings are typed on this command line; those that are not named are typed as ``--setting``.
+
+    Args:
+        names: by the setting's id, such as ``{"output_dir": "--output"}``.
+    """
+    _TYPED.clear()
+    _TYPED.update(names)
+
+
+def as_typed(text: str) -> str:
+    """A message about settings in the words of the command line.
+
+    Args:
+        text: with ids of settings, quoted or not. What looks like a part of a path is left alone.
+    """
+    return _IDS.sub(lambda found: _TYPED.get(found["id"], f"--{found['id']}"), text)
+
+
 _REFUSALS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS), FIX_ROOM),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), FIX_FILES),
@@ -143,7 +166,7 @@ class IncompleteError(GlasWsolError):
 
 
 class DatalistError(GlasWsolError):
-    """Every fault of a datalist at once; the message names the first thousand and how many more there are.
+    """Every fault of a data set at once; the message names the first thousand and how many more there are.
 
     Args:
         where: the table or folder that was read.
@@ -155,4 +178,4 @@ class DatalistError(GlasWsolError):
         self.faults = tuple(faults)
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
         told = [*self.faults[:_TOLD], *([f"and {len(self.faults) - _TOLD} more"] if len(self.faults) > _TOLD else [])]
-        super().__init__(f"{count} in the datalist: " + "; ".join(told), where, fix)
+        super().__init__(f"{count} in the data: " + "; ".join(told), where, fix)

@@ -9,8 +9,10 @@ from glas_wsol.bundle.startup import (
     look_at_configs,
     model_card,
     preflight,
+    refuse_unknown,
     refuse_unknown_ids,
     resolve_dataset,
+    typed_run,
     unknown_ids,
 )
 
@@ -20,7 +22,9 @@ __all__ = [
     "look_at_configs",
     "model_card",
     "preflight",
+    "refuse_unknown",
     "refuse_unknown_ids",
     "resolve_dataset",
+    "typed_run",
     "unknown_ids",
 ]

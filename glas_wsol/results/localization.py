@@ -267,6 +267,7 @@ class LocalizePredictiond(Transform):
             raise ConfigError(f"threshold={threshold!r}", "LocalizePredictiond", "give a number from 0 to 1")
         check_min_area(min_box_area)
         clean_regions(np.zeros((3, 3), np.float32), hole_area, speck_area)  # refuses what it cannot do
+        stain = None if stain == "null" else stain  # as the command line says it
         if stain and stain not in STAINS:
             raise ConfigError(f"stain={stain!r}", "LocalizePredictiond", f"choose {' or '.join(STAINS)}, or null")
         self.classes = tuple(classes)

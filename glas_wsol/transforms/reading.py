@@ -164,7 +164,7 @@ def _decode(
     path = Path(path)
     try:
         if not path.exists():
-            raise ImageFileError("no such file", path, "check the path in the datalist")
+            raise ImageFileError("no such file", path, "check its path")
         if not path.is_file():
             raise ImageFileError("not a file", path, "name an image file, not a folder or device")
         with path.open("rb") as file:

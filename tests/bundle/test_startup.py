@@ -293,7 +293,7 @@ def test_the_state_of_a_run_or_a_pickle_is_not_a_model(tmp_path):
 
 def test_a_data_set_is_the_folder_named_and_must_exist(tmp_path):
     assert resolve_dataset(str(tmp_path), "unused") == str(tmp_path)
-    with pytest.raises(ConfigError, match=r"no such data set.*nowhere.*or say phantom"):
+    with pytest.raises(ConfigError, match=r"no such data set.*nowhere.*or the word phantom"):
         resolve_dataset(str(tmp_path / "nowhere"), "unused")
 
 

@@ -83,7 +83,7 @@ def test_a_row_that_explains_another_s_network_comes_after_it_and_is_only_evalua
 
 
 def test_the_settings_are_those_that_monai_makes_of_the_command(request_of):
-    overrides = {"epochs": "7", "optimizer#weight_decay": "1e-3", "pixel_mean": "[0.1, 0.2, 0.3]", "amp": "None"}
+    overrides = {"epochs": "7", "optimizer#weight_decay": "1e-3", "pixel_mean": "[0.1, 0.2, 0.3]"}
     (run,) = plan(request_of(seeds=[3], overrides=overrides))
     files = json.loads(run.commands[0][5])
     typed = {"epochs": 7, "optimizer#weight_decay": 1e-3, "pixel_mean": [0.1, 0.2, 0.3], "weights": "none"}
