@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import errno
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 __all__ = [
     "FIX_FILES",
@@ -20,8 +21,10 @@ __all__ = [
     "OutputError",
     "SplitError",
     "WeightsError",
+    "as_typed",
     "exception_chain",
     "readable",
+    "set_typed",
 ]
 
 FIX_ROOM = "choose a folder that can be written and has room"
@@ -57,6 +60,29 @@ def readable(text: str) -> str:
         text: a file's name, say.
     """
     return "".join(repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs") or c in _TURNS else c for c in text)
+
+
+_IDS = re.compile(r"(?<![\w/\\.#\-])(?P<quote>'?)(?P<id>output_dir|dataset_dir)(?P=quote)(?![\w/\\.\-])")
+_TYPED: dict[str, str] = {}
+
+
+def set_typed(names: Mapping[str, str]) -> None:
+    """Say how settings are typed on this command line; those that are not named are typed as ``--setting``.
+
+    Args:
+        names: by the setting's id, such as ``{"output_dir": "--output"}``.
+    """
+    _TYPED.clear()
+    _TYPED.update(names)
+
+
+def as_typed(text: str) -> str:
+    """A message about settings in the words of the command line.
+
+    Args:
+        text: with ids of settings, quoted or not. What looks like a part of a path is left alone.
+    """
+    return _IDS.sub(lambda found: _TYPED.get(found["id"], f"--{found['id']}"), text)
 
 
 _REFUSALS = {

@@ -7,8 +7,10 @@ from glas_wsol.bundle.startup import (
     install_excepthook,
     look_at_configs,
     preflight,
+    refuse_unknown,
     refuse_unknown_ids,
     resolve_dataset,
+    typed_run,
     unknown_ids,
 )
 
@@ -16,7 +18,9 @@ __all__ = [
     "install_excepthook",
     "look_at_configs",
     "preflight",
+    "refuse_unknown",
     "refuse_unknown_ids",
     "resolve_dataset",
+    "typed_run",
     "unknown_ids",
 ]

@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 from types import FrameType, TracebackType
 
-from glas_wsol.errors import ConfigError, GlasWsolError, exception_chain
+from glas_wsol.errors import ConfigError, GlasWsolError, as_typed, exception_chain
 from glas_wsol.utils import distributed
 
 __all__ = ["install_excepthook"]
@@ -64,7 +64,7 @@ def _say_in_one_line(kind: type[BaseException], error: BaseException, trace: Tra
     for cause in exception_chain(error):  # MONAI wraps what a component raises in a RuntimeError per level
         told = _FROM_WORKER.findall(getattr(cause, "what", str(cause)))
         if told:  # a loader's worker hands over a traceback as text
-            print(f"error: {told[-1]}", file=sys.stderr)
+            print(f"error: {as_typed(told[-1])}", file=sys.stderr)
             return
         killed = _killed_worker(cause)
         if killed:
@@ -77,17 +77,17 @@ def _say_in_one_line(kind: type[BaseException], error: BaseException, trace: Tra
             print(f"error: {GlasWsolError('another process of this run has ended', fix=fix)}", file=sys.stderr)
             return
         if isinstance(cause, GlasWsolError):
-            print(f"error: {cause}", file=sys.stderr)
+            print(f"error: {as_typed(str(cause))}", file=sys.stderr)
             if cause.exit_code != 1:  # what Python ends with after any hook but one that leaves so
                 raise SystemExit(cause.exit_code)
             return
     refused = GlasWsolError.of_system(error)
     if refused is not None:
-        print(f"error: {refused}", file=sys.stderr)
+        print(f"error: {as_typed(str(refused))}", file=sys.stderr)
         return
     fault = _config_fault(error)
     if fault and not os.environ.get("GLAS_WSOL_TRACEBACK"):
-        print(f"error: {fault} ({_TRACE})", file=sys.stderr)
+        print(f"error: {as_typed(str(fault))} ({_TRACE})", file=sys.stderr)
         return
     sys.__excepthook__(kind, error, trace)
 

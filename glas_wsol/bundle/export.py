@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from glas_wsol.audit import plain_data_faults
+from glas_wsol.bundle.startup import SHIPPED_TARGET, TRAINED
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
 from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.version import PACKAGE
 
 __all__ = ["export_bundle"]
 
-_CACHES = shutil.ignore_patterns("__pycache__", "*.pyc")
+_CACHES = shutil.ignore_patterns("__pycache__", "*.pyc", "bundles")  # an installed package holds the bundles
+
+_OF_CARD = ("trunk", "classes", "scale", "short_side", "stain", "network")
 
 
 def export_bundle(bundle: str | Path, output: str | Path, model: str | Path | None = None) -> Path:
@@ -62,7 +65,7 @@ def export_bundle(bundle: str | Path, output: str | Path, model: str | Path | No
             card = Path(model).with_suffix(".json")
             if card.is_file():
                 shutil.copy2(card, whole / "models" / "model.json")
-                _describe(whole / "configs" / "inference.json", model_card(str(model)), card)
+                _describe(whole / "configs", model_card(str(model)), card)
         if target.exists():
             shutil.rmtree(target)
         whole.rename(target)
@@ -73,12 +76,30 @@ def export_bundle(bundle: str | Path, output: str | Path, model: str | Path | No
     return target
 
 
-def _describe(config: Path, card: dict[str, Any], where: Path) -> None:
-    """Write what the shipped model is into the inference config: MONAI's `load` reads no model.json."""
-    content = json.loads(config.read_text(encoding="utf-8"))
-    described = {key: card[key] for key in content["card"].keys() & card.keys()}
-    faults = plain_data_faults(described, "model.json")
+def _describe(configs: Path, card: dict[str, Any], where: Path) -> None:
+    """Write what the shipped model is into the configs: MONAI's `load` reads no model.json."""
+    faults = plain_data_faults({key: card[key] for key in _OF_CARD if key in card}, "model.json")
     if faults:  # MONAI would execute it
         raise ConfigError(f"the model's description is no plain data: {faults[0]}", where, "correct model.json")
-    content["card"].update(described)
-    config.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+    content = json.loads((configs / "inference.json").read_text(encoding="utf-8"))
+    content["card"].update({key: card[key] for key in content["card"].keys() & card.keys()})
+    _write(configs / "inference.json", content)
+    if not {"network", "trunk", "classes"} <= card.keys() or not (configs / "train.json").is_file():
+        return
+    # `monai.bundle.load` takes `network_def` of train.json: that of a training may be another network than the model's
+    train = (configs / "train.json").read_text(encoding="utf-8").replace("@network_def", f"@{TRAINED}")
+    parts = {TRAINED if key == "network_def" else key: value for key, value in json.loads(train).items()}
+    parts["network_def"] = {
+        "_desc_": f"The shipped model, for monai.bundle.load; a training here takes {TRAINED}.",
+        "_target_": SHIPPED_TARGET,
+        "settings": card["network"],
+        "trunk": card["trunk"],
+        "weights": "none",
+        "num_classes": len(card["classes"]),
+        "seed": 0,
+    }
+    _write(configs / "train.json", parts)
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")

@@ -3,28 +3,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import json
-import shlex
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import monai.bundle
 from monai.bundle import ConfigParser
 
-from glas_wsol.bundle import look_at_configs, unknown_ids
+from glas_wsol.bundle import refuse_unknown
+from glas_wsol.bundle.runs import BundleRun, bundle_of
 from glas_wsol.data import images_datalist
 from glas_wsol.data.files import existing
-from glas_wsol.errors import ConfigError, GlasWsolError, IncompleteError, OutputError
+from glas_wsol.errors import ConfigError, IncompleteError, OutputError
 from glas_wsol.loading import ModelSource
 from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.utils.csv_cells import read_cells
 from glas_wsol.utils.csv_files import write_csv
 from glas_wsol.utils.file_lock import claim, release
 from glas_wsol.utils.json_files import RECORD
+from glas_wsol.utils.shipped import bundle_folder
 
 __all__ = ["Inference", "Results", "infer", "plan_inference"]
 
@@ -49,9 +48,7 @@ class Inference:
     @property
     def command(self) -> str:
         """The same run as one would type it."""
-        words = ["python", "-m", "monai.bundle", "run", "--config_file", str(self.config)]
-        words += [word for name, value in self.settings.items() for word in (f"--{name}", str(value))]
-        return " ".join(map(_quoted, words))
+        return BundleRun([self.config], self.settings).command
 
 
 @dataclass(frozen=True)
@@ -71,11 +68,6 @@ class Results:
     failures: int = 0
 
 
-def _quoted(word: str) -> str:
-    """A word as one would type it: a list of names in double quotes."""
-    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
-
-
 def plan_inference(
     images: Sequence[str | Path],
     model: Sequence[str | Path],
@@ -90,7 +82,7 @@ def plan_inference(
         model: exported bundle, output folder of a training, or weights' file; several are an ensemble.
         output: receives the results; made if absent.
         bundle: folder of the bundle that the model belongs to. None (default): the exported one around it, else that
-            of ``bundles/`` with the model's classes, else the one for tissue there.
+            that came with the package and has the model's classes, else the one for tissue.
         settings: ids of ``inference.json`` with their values.
 
     Raises:
@@ -105,9 +97,7 @@ def plan_inference(
     given = dict(settings or {})
     parser = ConfigParser()
     parser.read_config(str(config))
-    unknown = unknown_ids(parser, list(given))
-    if unknown:
-        raise ConfigError(f"no setting named {unknown[0]!r}", config, "see docs/settings.md")
+    refuse_unknown(parser, given, config)
     own = {
         "bundle_root": str(config.parent.parent),
         "checkpoint": checkpoint[0] if len(checkpoint) == 1 else checkpoint,
@@ -121,30 +111,25 @@ def _config(bundle: str | Path | None, places: Sequence[ModelSource]) -> Path:
     if bundle is None:
         around = next((place.config_file for place in places if place.config_file.is_file()), None)
         return around if around is not None else _guessed(places[0])
-    config = Path(bundle) / "configs" / "inference.json"
+    config = bundle_folder(bundle) / "configs" / "inference.json"
     if not config.is_file():
         raise ConfigError("no bundle for inference here", bundle, "name a folder that holds configs/inference.json")
     return config
 
 
 def _guessed(place: ModelSource) -> Path:
-    """Of the project's bundles the one with the model's classes; where neither has them, that for tissue."""
-    classes = model_card(str(place.checkpoint)).get("classes")
-    known = sorted(Path("bundles").glob("*/configs/inference.json"), key=lambda path: "glas" not in path.as_posix())
-    if not known:
+    """That of the bundle that came with the package and has the model's classes, else of that for tissue."""
+    known = bundle_of(model_card(str(place.checkpoint)).get("classes"))
+    if known is None:
         what = "which bundle this model belongs to is not known"
         raise ConfigError(what, place.path, "name an exported bundle as the model, or give --bundle DIR")
-
-    def card(path: Path) -> Mapping[str, Any]:
-        return json.loads(path.read_text(encoding="utf-8")).get("card", {})
-
-    return next((path for path in known if card(path).get("classes") == classes), known[0])
+    return known / "configs" / "inference.json"
 
 
 def _source(images: Sequence[str | Path], output: Path, recursive: bool) -> Path:
     if len(images) == 1:
         existing(images[0])
-        return Path(images[0])
+        return Path(images[0]).absolute() if str(images[0]) == "phantom" else Path(images[0])  # not the config's word
     listed = [Path(item["image"]) for one in images for item in images_datalist(one, recursive, exclude=output)]
     table = output / LISTED
     if table.exists():
@@ -173,18 +158,8 @@ def infer(inference: Inference) -> Results:
         GlasWsolError: as the bundle raises it, freed from what MONAI wraps around it. Images that failed are none:
             the results name them.
     """
-    look_at_configs(["bundle/__main__.py", "run", "--config_file", str(inference.config)])
-    with warnings.catch_warnings():
-        # that a config may run code; this one was just looked at
-        warnings.filterwarnings("ignore", message="parsing config_file")
-        try:
-            monai.bundle.run(config_file=str(inference.config), **inference.settings)
-        except Exception as error:
-            own = GlasWsolError.behind(error)
-            if own is None:
-                raise
-            if not isinstance(own, IncompleteError):
-                raise own from None
+    with contextlib.suppress(IncompleteError):
+        BundleRun([inference.config], inference.settings).make()
     done, failed = _rows(inference.output / "predictions.csv"), inference.output / "failed.csv"
     failures = _rows(failed) if failed.is_file() else []
     evidence = sum(row.get("class") != "no evidence" for row in done)

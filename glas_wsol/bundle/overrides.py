@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,25 +16,49 @@ from yaml import YAMLError
 
 from glas_wsol.errors import ConfigError, GlasWsolError
 
-__all__ = ["behind", "flatten", "load", "merged", "parse_overrides", "parsed"]
+__all__ = ["behind", "flatten", "load", "merged", "parse_overrides", "parsed", "split_overrides"]
 
 _INSTEAD = {
     "output_dir": "give the study's folder",
     "ckpt_dir": "give the study's folder",
     "checkpoint": "leave it out: every run evaluates its own model",
-    "dataset_dir": "use --dataset_dir before --",
-    "seed": "use --seeds before --",
-    "fold": "use --folds before --",
-    "split": "use --split before --",
-    "method": "use --rows before --",
+    "dataset_dir": "use --dataset_dir",
+    "seed": "use --seeds",
+    "fold": "use --folds",
+    "split": "use --split",
+    "method": "use --rows",
     "resume": "leave it out: a study always resumes",
-    "config_file": "use --bundle, --overlays and --rows before --",
+    "config_file": "use --bundle, --overlays and --rows",
 }
 _NO_SETTINGS = ("args_file", "final_id", "init_id", "logging_file", "meta_file", "run_id", "tracking", "workflow_type")
+_WORDS = {"true": "True", "false": "False", "null": "$None", "None": "$None"}  # as JSON and the documents spell them
+
+
+def split_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command's own words, and the settings of the config among them.
+
+    Args:
+        parser: of the command; an option that it does not have is a setting, as is all that follows ``--``.
+        arguments: as typed.
+    """
+    own, rest = list(arguments), []
+    if "--" in own:
+        cut = own.index("--")
+        own, rest = own[:cut], own[cut + 1 :]
+    position = 0
+    while position < len(own):
+        name = own[position].partition("=")[0]
+        if not re.match(r"--?[A-Za-z_]", name) or name in parser._option_string_actions:
+            position += 1
+            continue
+        width = 1 if "=" in own[position] else 2
+        rest += own[position : position + width]
+        del own[position : position + width]
+    return own, rest
 
 
 def parse_overrides(arguments: Sequence[str], instead: Mapping[str, str] = _INSTEAD) -> dict[str, str]:
-    """Settings given after ``--``, as text.
+    """Settings of the config, as text; ``true``, ``false`` and ``null`` become what MONAI's command line takes.
 
     Args:
         arguments: ``--id value`` or ``--id=value``, any number of times.
@@ -50,17 +75,17 @@ def parse_overrides(arguments: Sequence[str], instead: Mapping[str, str] = _INST
     while rest:
         name, equals, value = rest.pop(0).partition("=")
         if not re.match(r"--?[A-Za-z_]", name):
-            raise ConfigError(f"{name!r} is no setting", "after --", "give --id value")
+            raise ConfigError(f"{name!r} is no setting", "command line", "give --id value")
         if not equals:
             if not rest or re.match(r"--?[A-Za-z_]", rest[0]):
-                raise ConfigError(f"{name} has no value", "after --", f"give {name} VALUE")
+                raise ConfigError(f"{name} has no value", "command line", f"give {name} VALUE")
             value = rest.pop(0)
         identifier = name.lstrip("-").replace("-", "_").replace("::", "#")
         if identifier in instead:
-            raise ConfigError(f"--{identifier} is not given here", "after --", instead[identifier])
+            raise ConfigError(f"--{identifier} is not given here", "command line", instead[identifier])
         if identifier in _NO_SETTINGS:
-            raise ConfigError(f"--{identifier} is no setting of the bundle", "after --", "leave it out")
-        overrides[identifier] = "$None" if value in ("None", "null") else value
+            raise ConfigError(f"--{identifier} is no setting of the bundle", "command line", "leave it out")
+        overrides[identifier] = _WORDS.get(value, value)
     return overrides
 
 

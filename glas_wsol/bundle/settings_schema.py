@@ -23,7 +23,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: naming every value that cannot be, and what may be given.
     """
-    wrong = [(name, value, _RULES[name][1]) for name, value in settings.items() if _breaks(name, value)]
+    wrong = [(name, value, _allowed(name, value)) for name, value in settings.items() if _breaks(name, value)]
     if wrong:
         what = ", ".join(f"{name}={value!r}" for name, value, _ in wrong)
         fix = "; ".join(f"give {allowed}" if len(wrong) == 1 else f"{name}: {allowed}" for name, _, allowed in wrong)
@@ -35,6 +35,12 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
 def _breaks(name: str, value: Any) -> bool:
     return name in _RULES and not _RULES[name][0](value)
+
+
+def _allowed(name: str, value: Any) -> str:
+    rule, allowed = _RULES[name]
+    # MONAI's command line hands over null as a text, and None not at all
+    return f"{allowed}; null is typed '$None'" if value in ("null", "None") and rule(None) else allowed
 
 
 def _check_device(name: str, device: Any) -> None:

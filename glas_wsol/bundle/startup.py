@@ -12,7 +12,7 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,19 @@ __all__ = [
     "install_excepthook",
     "look_at_configs",
     "preflight",
+    "refuse_unknown",
     "refuse_unknown_ids",
     "resolve_dataset",
+    "typed_run",
     "unknown_ids",
 ]
 
 logger = logging.getLogger(__name__)
+
+TRAINED = "training_network_def"
+"""In an exported bundle's ``train.json`` the network that a training makes; ``network_def`` is the shipped model."""
+
+SHIPPED_TARGET = "glas_wsol.networks.build_network"
 
 
 def preflight(output_dir: str, settings: Mapping[str, Any] | None = None) -> None:
@@ -77,32 +84,63 @@ def refuse_unknown_ids(argv: Sequence[str]) -> None:
     Raises:
         ConfigError: naming the nearest id that exists; or on a switch of MONAI's that cannot work here.
     """
-    if len(argv) < 2 or Path(argv[0]).parent.name != "bundle" or argv[1] not in ("run", "run_workflow"):
-        return
-    options = dict(_options(argv[2:]))
-    if "args_file" in options:
-        options = {**ConfigParser.load_config_files(_literal(options["args_file"])), **options}
-    files = _literal(options.get("config_file"))
-    if files is None:
+    files, settings = typed_run(argv)
+    if not files:
         return
     parser = ConfigParser()
     parser.read_config(files)
+    options = dict(_options(argv[2:]))
     if options.get("tracking") == "mlflow" and "train" in parser:
         what = "MONAI's own settings for MLflow read the loss from items that no training here makes"
         raise ConfigError(what, "--tracking mlflow", "give --tracking and the bundle's configs/mlflow.json")
     for file in _tracking_files(options):
         parser.update({**ConfigParser.load_config_file(file).get("configs", {}), **parser.get()})
+    refuse_unknown(parser, settings, "command line")
+    typed = next((name for name in settings if name.split("#")[0].split("::")[0] == "network_def"), None)
+    if TRAINED in parser and (typed or parser["network_def"].get("_target_") != SHIPPED_TARGET):
+        what = "network_def is the model that this bundle ships, and no training takes it"
+        raise ConfigError(what, typed or "network_def", f"set {TRAINED} instead")
+    for name, value in settings.items():
+        # MONAI leaves out a None and takes a null for a text: the setting would stay what it was
+        if value in (None, "None", "null") and (name, value) != ("stain", "null"):
+            fix = "name a folder or table" if name == "dataset_dir" else f"write --{name} '$None' for no value"
+            raise ConfigError(f"--{name} {value} is not valid", "command line", fix)
+
+
+def typed_run(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """The config files and the settings of a command line; none of any but ``python -m monai.bundle run ...``.
+
+    Args:
+        argv: as in ``sys.argv``.
+    """
+    if len(argv) < 2 or Path(argv[0]).parent.name != "bundle" or argv[1] not in ("run", "run_workflow"):
+        return [], {}
+    options: dict[str, Any] = dict(_options(argv[2:]))
+    if "args_file" in options:
+        options = {**ConfigParser.load_config_files(_literal(options["args_file"])), **options}
+    files = _literal(options.get("config_file"))
+    if isinstance(files, str):
+        files = [files] if Path(files).is_file() else files.split(",")
     own = set(inspect.signature(monai.bundle.run).parameters)
-    for identifier in unknown_ids(parser, [name for name in options if name not in own]):
+    return list(files or ()), {name: value for name, value in options.items() if name not in own}
+
+
+def refuse_unknown(parser: ConfigParser, ids: Iterable[str], where: object) -> None:
+    """Refuse settings that a config does not have.
+
+    Args:
+        parser: holds the config.
+        ids: as typed.
+        where: they were typed, or the config.
+
+    Raises:
+        ConfigError: naming the nearest id that exists.
+    """
+    for identifier in unknown_ids(parser, list(ids)):
         known = sorted(_ids(parser.get()))
         near = difflib.get_close_matches(identifier, known, n=1, cutoff=0.5)
         near = near or [name for name in known if "#" not in name]
-        raise ConfigError(f"no setting named {identifier!r}", "command line", f"did you mean {' or '.join(near)}")
-    for name, value in options.items():
-        # MONAI leaves out a None and takes a null for a text: the setting would stay what it was
-        if name not in own and value in ("None", "null") and (name, value) != ("stain", "null"):
-            fix = "name a folder or table" if name == "dataset_dir" else f"write --{name} '$None' for no value"
-            raise ConfigError(f"--{name} {value} is not valid", "command line", fix)
+        raise ConfigError(f"no setting named {identifier!r}", where, f"did you mean {' or '.join(near)}")
 
 
 _LOOKED_AT: set[tuple[str, ...]] = set()
@@ -137,13 +175,8 @@ def look_at_configs(argv: Sequence[str]) -> None:
 
 def _config_files(argv: Sequence[str]) -> list[str]:
     """The config files of a command line; none of any but ``python -m monai.bundle run ...``."""
-    if len(argv) < 2 or Path(argv[0]).parent.name != "bundle" or argv[1] not in ("run", "run_workflow"):
-        return []
-    options = dict(_options(argv[2:]))
-    files = _literal(options.get("config_file"))
-    if isinstance(files, str):
-        files = [files] if Path(files).is_file() else files.split(",")
-    return [str(file) for file in (*(files or ()), *_tracking_files(options))]
+    files, _ = typed_run(argv)
+    return [str(file) for file in (*files, *(_tracking_files(dict(_options(argv[2:]))) if files else ()))]
 
 
 def _tracking_files(options: Mapping[str, Any]) -> list[str]:
@@ -193,7 +226,11 @@ def _ids(config: Any, prefix: str = "") -> Iterator[str]:
 
 
 def resolve_dataset(
-    dataset_dir: str, phantom_dir: str, kind: str = "tissue", options: Mapping[str, Any] | None = None, below: str = ""
+    dataset_dir: str | None,
+    phantom_dir: str,
+    kind: str = "tissue",
+    options: Mapping[str, Any] | None = None,
+    below: str = "",
 ) -> str:
     """The folder to read: the user's, or the phantom, made on first use.
 
@@ -208,7 +245,7 @@ def resolve_dataset(
         A path.
 
     Raises:
-        ConfigError: if nothing is at ``dataset_dir``.
+        ConfigError: if nothing is at ``dataset_dir``; None is not the phantom.
     """
     if dataset_dir == "phantom":
         from glas_wsol.data.phantom.birds import write_bird_phantom
@@ -219,7 +256,7 @@ def resolve_dataset(
         return str(Path(made) / below)
     try:
         found = bool(str(dataset_dir).strip()) and Path(dataset_dir).exists()
-    except (OSError, ValueError, TypeError):  # a name that no file can have
+    except (OSError, ValueError, TypeError):  # a name that no file can have, or no name at all
         found = False
     if not found:
         fix = "give the path of a folder or table, or the word phantom for synthetic data"

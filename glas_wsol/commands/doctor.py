@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 import json
 
+from glas_wsol.errors import as_typed
+
 __all__ = ["register"]
 
 
@@ -30,7 +32,7 @@ def register(commands: argparse._SubParsersAction) -> None:
     add("--no-pixels", action="store_true", help="do not read the images, which takes its time")
     add("--output", metavar="DIR", help="output folder: whether it can be written, and has room")
     add("--json", action="store_true", help="print one JSON object, for other programs")
-    parser.set_defaults(command=_doctor)
+    parser.set_defaults(command=_doctor, typed={"dataset_dir": "--data", "output_dir": "--output"})
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
@@ -57,7 +59,7 @@ def _doctor(arguments: argparse.Namespace) -> None:
         checks = look()
         found += checks
         if not arguments.json:
-            print(*checks, sep="\n", flush=True)
+            print(*(as_typed(str(one)) for one in checks), sep="\n", flush=True)
     counts = {status: sum(one.status == status for one in found) for status in (OK, WARNING, FAULT)}
     if arguments.json:
         print(json.dumps({"counts": counts, "checks": [one.entry() for one in found]}, indent=1, ensure_ascii=False))

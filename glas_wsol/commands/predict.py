@@ -10,11 +10,11 @@ __all__ = ["register"]
 
 _HELP = "localize your own images with a trained model"
 _INSTEAD = {
-    "checkpoint": "use --model before --",
-    "dataset_dir": "name the images before --",
-    "output_dir": "use --output before --",
-    "bundle_root": "use --bundle before --",
-    "config_file": "use --bundle before --",
+    "checkpoint": "use --model",
+    "dataset_dir": "name the images first: predict IMAGES",
+    "output_dir": "use --output",
+    "bundle_root": "use --bundle",
+    "config_file": "use --bundle",
 }
 
 
@@ -24,25 +24,26 @@ def register(commands: argparse._SubParsersAction) -> None:
     Args:
         commands: of the program's parser.
     """
-    # Everything is left to a parser of its own: the settings after "--" would be taken for images.
+    # everything is left to a parser of its own: settings of the config may stand among the arguments
     predict = commands.add_parser("predict", help=_HELP, prefix_chars="\0", add_help=False)
     predict.add_argument("arguments", nargs=argparse.REMAINDER)
-    predict.set_defaults(command=lambda arguments: _predict(arguments.arguments, predict.prog))
+    typed = {"dataset_dir": "IMAGES", "output_dir": "--output"}
+    predict.set_defaults(command=lambda arguments: _predict(arguments.arguments, predict.prog), typed=typed)
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
         description=_HELP.capitalize() + ".",
-        usage="%(prog)s IMAGES... --model MODEL --output DIR [options] [-- --id value ...]",
-        epilog="What follows -- are settings of inference.json, such as: -- --stain H&E --seed 1",
+        usage="%(prog)s IMAGES... --model MODEL --output DIR [options] [--id value ...]",
+        epilog="Any other --id value is a setting of inference.json (docs/settings.md), such as: --stain null --seed 1",
     )
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGES", help="images, folders of them, or CSV tables with a column image")
     text = "model.pt with its model.json, output folder of a training, or exported bundle; several are an ensemble"
     add("--model", nargs="+", required=True, metavar="MODEL", help=text)
     add("--output", required=True, metavar="DIR", help="receives the results; run it again to go on where it stopped")
-    text = "bundle that the model belongs to (default: the exported one, else that of bundles/ with its classes)"
+    text = "glas, cub, or the folder of the bundle that the model belongs to (default: found by its classes)"
     add("--bundle", metavar="BUNDLE", help=text)
     add("--formats", nargs="+", metavar="FORMAT", help="png, geojson, dicom, nifti, tiff, ... (default: png)")
     add("--report", action="store_true", help="write report.html at the end")
@@ -68,19 +69,21 @@ def _settings(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _predict(arguments: list[str], prog: str) -> None:
-    cut = arguments.index("--") if "--" in arguments else len(arguments)
-    given = _parser(prog).parse_args(arguments[:cut])
+    from glas_wsol.bundle.overrides import parse_overrides, split_overrides
+
+    parser = _parser(prog)
+    own, rest = split_overrides(parser, arguments)
+    given = parser.parse_args(own)
+    more = parse_overrides(rest, _INSTEAD)
     from fire.parser import DefaultParseValue
 
     from glas_wsol.bundle import install_excepthook
     from glas_wsol.bundle.inference_run import infer, plan_inference
-    from glas_wsol.bundle.overrides import parse_overrides
     from glas_wsol.data import list_images
     from glas_wsol.errors import IncompleteError
     from glas_wsol.report import write_report
 
     install_excepthook()
-    more = parse_overrides(arguments[cut + 1 :], _INSTEAD)
     settings = _settings(given) | {name: DefaultParseValue(text) for name, text in more.items()}
     run = plan_inference(given.images, given.model, given.output, given.bundle, settings)
     print(f"this is: {run.command}", flush=True)

@@ -22,22 +22,23 @@ def register(commands: argparse._SubParsersAction) -> None:
     Args:
         commands: of the program's parser.
     """
-    # Everything is left to a parser of its own: the settings after "--" would be taken for arguments of this one.
+    # everything is left to a parser of its own: settings of the config may stand among the arguments
     study = commands.add_parser("study", help=_HELP, prefix_chars="\0", add_help=False)
     study.add_argument("arguments", nargs=argparse.REMAINDER)
-    study.set_defaults(command=lambda arguments: _study(arguments.arguments, study.prog))
+    typed = {"output_dir": "OUT"}
+    study.set_defaults(command=lambda arguments: _study(arguments.arguments, study.prog), typed=typed)
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
         description=_HELP.capitalize() + ".",
-        usage="%(prog)s OUT [options] [-- --id value ...]",
-        epilog="What follows -- are settings of the bundle, for every run, such as: -- --epochs 20 --batch_size 4",
+        usage="%(prog)s OUT [options] [--id value ...]",
+        epilog="Any other --id value is a setting of the bundle, for every run, such as: --epochs 20 --batch_size 4",
     )
     add = parser.add_argument
     add("output", metavar="OUT", type=Path, help="the study's folder; a run is in OUT/ROW/FOLD_seed_SEED")
-    add("--bundle", type=Path, default=Path("bundles/glas_minmax_entropy"), help="folder of the bundle")
+    add("--bundle", default="glas", metavar="BUNDLE", help="glas (default), cub, or a bundle's folder")
     add("--overlays", nargs="*", default=[], metavar="FILE", help="recipe and trunk; none: the bundle's own")
     add("--rows", nargs="+", default=["all"], metavar="ROW", help="all, names in configs/methods, or own overlays")
     add("--seeds", nargs="+", type=_seed, default=[0], metavar="SEED", help="one training each (default: 0)")
@@ -59,22 +60,26 @@ def _seed(text: str) -> int:
 
 
 def _study(arguments: list[str], prog: str) -> None:
-    cut = arguments.index("--") if "--" in arguments else len(arguments)
-    given: Any = _parser(prog).parse_args(arguments[:cut])
-    from glas_wsol.bundle.overrides import parse_overrides
+    from glas_wsol.bundle.overrides import parse_overrides, split_overrides
+
+    parser = _parser(prog)
+    own, rest = split_overrides(parser, arguments)
+    given: Any = parser.parse_args(own)
+    overrides = parse_overrides(rest)
     from glas_wsol.experiments.study import Request
     from glas_wsol.experiments.study import run_study as run_study
+    from glas_wsol.utils.shipped import bundle_folder
 
     request = Request(
         output=given.output,
-        bundle=given.bundle,
+        bundle=bundle_folder(given.bundle),
         overlays=given.overlays,
         rows=given.rows,
         seeds=given.seeds,
         folds=given.folds,
         split=given.split,
         dataset_dir=given.dataset_dir,
-        overrides=parse_overrides(arguments[cut + 1 :]),
+        overrides=overrides,
     )
     try:
         with _terminated_as_interrupted():

@@ -28,6 +28,7 @@ __all__ = ["RunCheckpoint", "write_model"]
 
 logger = logging.getLogger(__name__)
 
+_STEPS = "steps of the schedule"
 _OWN_NAMES = {"initial_lr": "lr"}  # the schedule keeps the rate the user set under another name
 
 
@@ -129,7 +130,7 @@ class RunCheckpoint:
             OutputError: if there is one and it is not to be resumed, or it is going on in another process.
             WeightsError: if its file is damaged.
         """
-        self._trained_with = {**self._settings(trainer), "epochs": trainer.state.max_epochs}
+        self._trained_with = self._settings(trainer)
         self._claim()
         if not self.last_file.is_file():
             return
@@ -187,19 +188,23 @@ class RunCheckpoint:
             **settings_of(self.network, "network_def#"),
             **{f"optimizer#{_OWN_NAMES.get(k, k)} of group {i}": v for i, g in enumerate(groups) for k, v in g.items()},
             "schedule": type(self.stateful["lr_scheduler"]).__name__,
-            "steps of the schedule": getattr(self.stateful["lr_scheduler"], "total_steps", None),
+            "epochs": trainer.state.max_epochs,
+            _STEPS: getattr(self.stateful["lr_scheduler"], "total_steps", None),
         }
         return as_json(settings)
 
     def _check(self, state: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         then = state["recipe"]
-        changed = changes(then, now, sorted(then.keys() | now.keys()))
+        fix = "restore them, or choose another output_dir"
+        if "epochs" in then and then.get(_STEPS) != now.get(_STEPS) and then["epochs"] != now["epochs"]:
+            free = _STEPS  # they follow the epochs
+            fix = f"the schedule spans them: give --epochs {then['epochs']}, or choose another output_dir"
+        else:
+            free = "epochs"  # any other schedule goes on for as long as one likes
+        changed = changes(then, now, sorted((then.keys() | now.keys()) - {free}))
         if changed:
-            raise ConfigError(
-                "the run to resume was made with other settings: " + ", ".join(changed),
-                self.directory,
-                "restore them, or choose another output_dir",
-            )
+            what = "the run to resume was made with other settings: " + ", ".join(changed)
+            raise ConfigError(what, self.directory, fix)
 
 
 def write_model(network: torch.nn.Module, directory: str | Path, card: Mapping[str, Any]) -> None:

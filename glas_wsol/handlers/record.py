@@ -168,7 +168,7 @@ class RunRecord:
             first, *lines = self.file.read_text(encoding="utf-8", errors="replace").split("\n")
             then = dict(json.loads(first)["made_with"])
         except (OSError, ValueError, TypeError, KeyError) as error:
-            fix = "choose another output_dir, or delete it"
+            fix = "choose another output_dir"
             raise OutputError("this file is not the record of a run", self.file, fix) from error
         for line in lines:
             entry = _entry(line)

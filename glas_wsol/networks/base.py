@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glas_wsol.errors import ConfigError
+from glas_wsol.errors import ConfigError, WeightsError
 from glas_wsol.networks.hypercolumn import number_of_stages, rescale
 from glas_wsol.networks.trunks import Trunk, build_trunk
 
@@ -162,6 +162,24 @@ class TileNetwork(nn.Module):
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
         return self
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights, and refuse a part of them: ``monai.bundle.load`` fills what a model lacks with one's own.
+
+        Args:
+            state_dict: of a network of the same kind.
+            strict: as in torch.
+            assign: as in torch.
+
+        Raises:
+            WeightsError: if some of it are this very network's own tensors.
+        """
+        own = {value.data_ptr() for value in self.state_dict().values() if value.numel()}
+        kept = [name for name, value in state_dict.items() if isinstance(value, Tensor) and value.data_ptr() in own]
+        if kept:
+            what = f"the model is of another network: {len(kept)} of {len(state_dict)} weights are not in it"
+            raise WeightsError(what, kept[0], "export the bundle with this model, and load that")
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def normalise(self, image: Tensor) -> Tensor:
         """Images in [0, 1] to what the trunk expects; 0 then stands for the mean colour, and erasing paints it.

@@ -74,7 +74,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         record = dict(read_json(path))
         record[MADE_WITH] = dict(record[MADE_WITH])
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise OutputError("the record of these seeds is damaged", path, "delete this folder") from error
+        raise OutputError("the record of these seeds is damaged", path, "choose another output_dir") from error
     return record
 
 

@@ -7,12 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import monai.bundle
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from PIL import Image
 
 import glas_wsol
+from glas_wsol.bundle import refuse_unknown_ids
 from glas_wsol.bundle.export import export_bundle
 from glas_wsol.data import load_datalist
 from glas_wsol.errors import ConfigError
@@ -99,6 +102,34 @@ def test_the_same_numbers_as_a_run_of_inference(trained, tiles, tmp_path, severa
         name = file.relative_to(tmp_path / "saved")
         if name.parts[0] != "geojson":  # the run wrote no other format
             assert file.read_bytes() == (tmp_path / "out" / name).read_bytes()
+
+
+def test_monai_loads_the_shipped_model_by_its_defaults(trained, tmp_path, monkeypatch):
+    again = another_seed(trained.model, tmp_path / "second")
+    bundle = export_bundle(ROOT / "bundles" / trained.bundle, tmp_path / "dist", again)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    network = monai.bundle.load(trained.bundle, bundle_dir=str(tmp_path / "dist"), source="github", repo="a/b/c")
+    assert sorted(tmp_path.rglob("*")) == before, "nothing is drawn"
+    expected = glas_wsol.load(bundle, device="cpu").network
+    image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(network.cpu().eval()(image), expected(image), atol=1e-5)
+
+
+def test_an_exported_train_json_trains_its_own_network(trained, tmp_path):
+    bundle = export_bundle(ROOT / "bundles" / trained.bundle, tmp_path / "dist", trained.model)
+    file = str(bundle / "configs" / "train.json")
+    argv = ["monai/bundle/__main__.py", "run", "--config_file", file]
+    refuse_unknown_ids([*argv, "--training_network_def#omega", "4"])
+    with pytest.raises(ConfigError, match="set training_network_def instead"):
+        refuse_unknown_ids([*argv, "--network_def#omega", "4"])
+    ours, shipped = (
+        ConfigParser(ConfigParser.load_config_file(one)) for one in (config(trained.bundle, "train"), file)
+    )
+    assert shipped["training_network_def"] == ours["network_def"]
+    assert shipped["network"]["network"] == "@training_network_def"
+    assert "@network_def" not in (bundle / "configs" / "train.json").read_text()
 
 
 def test_what_the_card_and_the_bundle_say_is_done(trained, tiles, tmp_path):

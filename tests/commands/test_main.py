@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import subprocess
 import sys
 from functools import partial
@@ -18,6 +19,7 @@ from glas_wsol.__main__ import main
 from glas_wsol.data import images_datalist, load_datalist
 from glas_wsol.data.phantom import birds as phantom_birds
 from glas_wsol.data.phantom import tissue as phantom_tissue
+from glas_wsol.errors import as_typed, set_typed
 from glas_wsol.transforms import read_rgb
 from tests.writers.conftest import write_evaluation
 
@@ -151,7 +153,7 @@ def test_show_cannot_demand_a_gain_where_there_are_no_true_masks(tissue, tmp_pat
 
 
 def test_show_without_an_evaluation_says_how_to_get_one(tmp_path, capsys):
-    assert "evaluate.json" in fails(capsys, "show", str(tmp_path))
+    assert "glas_wsol evaluate" in fails(capsys, "show", str(tmp_path))
 
 
 def test_export_says_where_the_copy_is(tmp_path, capsys):
@@ -160,7 +162,7 @@ def test_export_says_where_the_copy_is(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == f"exported {tmp_path / 'glas_minmax_entropy'}"
     assert (tmp_path / "glas_minmax_entropy" / "glas_wsol" / "__main__.py").is_file()
     assert "no such model" in fails(capsys, "export", str(bundle), str(tmp_path), "--model", str(tmp_path / "no.pt"))
-    assert "not a bundle" in fails(capsys, "export", str(tmp_path), str(tmp_path))
+    assert "no bundle here" in fails(capsys, "export", str(tmp_path), str(tmp_path))
 
 
 @pytest.mark.parametrize("arguments", [[], ["no-such-command"], ["images", "d"], ["images", "d", "--split", "all"]])
@@ -169,6 +171,45 @@ def test_a_wrong_command_line_is_refused_with_usage(arguments, capsys):
         main(arguments)
     assert caught.value.code == 2
     assert "usage: python -m glas_wsol" in capsys.readouterr().err
+
+
+def test_help_lists_every_command_in_the_order_of_use(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    order = ["doctor", "data", "train", "evaluate", "predict", "report", "study", "table"]
+    places = [said.index(f"\n  {name} ") for name in order]
+    assert places == sorted(places)
+    modules = {path.stem for path in (ROOT / "glas_wsol" / "commands").glob("[a-z]*.py")} - {"launch"}
+    assert {line.split()[0] for line in said.splitlines() if line[:2] == "  " and line[2] != "-"} >= modules | {"run"}
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "study"])
+def test_help_of_a_command_suggests_what_a_shell_can_read(command, capsys):
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    assert left.value.code == 0
+    said = capsys.readouterr().out
+    assert "&" not in said
+    assert f"usage: python -m glas_wsol {command} " in said
+
+
+def test_a_reader_that_had_enough_is_no_failure(tissue):
+    command = f"{shlex.quote(sys.executable)} -m glas_wsol data {shlex.quote(str(tissue))} --fold stratified-0"
+    script = f"{{ sleep 2; {command}; echo $? >&2; }} | true"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+    assert done.stderr == "141\n"
+
+
+def test_messages_are_in_the_words_of_the_command(tissue, tmp_path, capsys):
+    assert "point DATA at one of these" in fails(capsys, "data", str(tmp_path))
+    text = "choose another output_dir [/a/output_dir/dataset_dir.csv]: not my_output_dir, but 'dataset_dir'"
+    set_typed({"output_dir": "--output"})
+    assert as_typed(text) == (
+        "choose another --output [/a/output_dir/dataset_dir.csv]: not my_output_dir, but --dataset_dir"
+    )
+    set_typed({})
+    assert as_typed("another output_dir") == "another --output_dir"
 
 
 def test_the_version_is_said(capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
 import shutil
 import signal
@@ -50,10 +51,10 @@ def tiles(tmp_path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def as_it_was(monkeypatch):
-    """Puts back what a run changes in the process, and stands where the bundles are found."""
+def as_it_was(monkeypatch, tmp_path):
+    """Puts back what a run changes in the process, and stands where no bundle is."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(tmp_path)
     before = signal.getsignal(signal.SIGTERM)
     with warnings.catch_warnings():
         yield
@@ -113,6 +114,30 @@ def test_only_bad_images_leave_no_report(model, tmp_path, capsys):
     assert not (tmp_path / "out" / "report.html").exists()
 
 
+def test_files_passed_over_are_counted_by_kind(model, tiles, tmp_path, capsys):
+    for name in ("slide.svs", "b.svs", "c.webp", "notes", ".hidden.svs"):
+        (tiles / name).touch()
+    output = tiles / "results"
+    words = ["--model", str(model), "--output", str(output), "--no-overlays", "--device", "cpu", "--seed", "1"]
+    assert main(["predict", str(tiles), *words]) == 0
+    assert main(["predict", str(tiles), *words, "--recursive"]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "passed over" in line]
+    assert len(said) == 2
+    for line in said:
+        assert line.startswith(f"{tiles}: 4 other files passed over (")
+        assert {".svs", ".webp"} <= set(re.findall(r"\.\w+", line.rpartition("(")[2]))
+
+
+@pytest.mark.parametrize("value", ["null", "None"])
+def test_a_stain_of_none_is_none(model, tiles, tmp_path, value):
+    words = ["--model", str(model), "--output", str(tmp_path / "out"), "--device", "cpu", "--stain", value]
+    colour = Image.open(tiles / "a.png").convert("RGB")
+    Image.merge("RGB", colour.split()[::-1]).save(tiles / "a.png")  # tissue of no stain
+    assert main(["predict", str(tiles / "a.png"), *words]) == 0
+    (row,) = rows(tmp_path / "out" / "predictions.csv")
+    assert row["class"] in CARD["classes"], "evidence, whatever its colour"
+
+
 def test_what_is_typed_is_what_is_asked_for(model, tiles, tmp_path, monkeypatch):
     asked: list[Inference] = []
 
@@ -124,7 +149,7 @@ def test_what_is_typed_is_what_is_asked_for(model, tiles, tmp_path, monkeypatch)
     words = ["--flips", "--rotations", "--scales", "0.75", "1", "--mpp", "0.5", "0.25", "--anew", "--rest"]
     main(["predict", str(tiles), "--model", str(model), str(model.parent), "--output", "O", *words, "--", "--seed=3"])
     main(["predict", str(tiles), "--model", str(model), "--output", "O"])
-    places = {"bundle_root": "bundles/glas_minmax_entropy", "dataset_dir": str(tiles), "output_dir": "O"}
+    places = {"bundle_root": str(GLAS), "dataset_dir": str(tiles), "output_dir": "O"}
     expected = {"flips": True, "rotations": True, "scales": [0.75, 1.0], "mpp": [0.5, 0.25], "rest": True}
     more = {"checkpoint": [str(model), str(model)], "resume": False, "seed": 3}
     assert [dict(run.settings) for run in asked] == [places | expected | more, places | {"checkpoint": str(model)}]
@@ -138,8 +163,7 @@ def test_an_exported_bundle_is_run_by_its_own_config(model, tiles, tmp_path, mon
     assert run.settings["checkpoint"] == str(bundle / "models" / "model.pt")
     assert run.settings["bundle_root"] == str(bundle)
     assert plan_inference([tiles], [model], "out", bundle).config == run.config
-    with pytest.raises(ConfigError, match="give --bundle DIR"):
-        plan_inference([tiles], [model], "out")
+    assert plan_inference([tiles], [model], "out").config == GLAS / "configs" / "inference.json", "from any folder"
 
 
 @pytest.mark.parametrize(("classes", "bundle"), [("cub", CUB), ("own", GLAS)])
@@ -154,7 +178,7 @@ def test_a_model_goes_to_the_bundle_with_its_classes(model, tiles, tmp_path, cla
 def test_mistakes_are_told_before_anything_is_computed(model, tiles, tmp_path, capsys):
     with pytest.raises(WeightsError, match="no trained model"):
         plan_inference([tiles], [tmp_path / "none.pt"], "out")
-    with pytest.raises(ConfigError, match="no bundle for inference"):
+    with pytest.raises(ConfigError, match="no bundle here"):
         plan_inference([tiles], [model], "out", tmp_path)
     with pytest.raises(ConfigError, match="no setting named 'flipz'"):
         plan_inference([tiles], [model], "out", settings={"flipz": True})
@@ -164,7 +188,13 @@ def test_mistakes_are_told_before_anything_is_computed(model, tiles, tmp_path, c
         plan_inference([tiles, tiles / "a.png"], [model], tmp_path / "out")
     words = ["--model", str(model), "--output", str(tmp_path / "out")]
     assert main(["predict", str(tiles), *words, "--", "--checkpoint", "x"]) == 1
-    assert "use --model before --" in capsys.readouterr().err
+    assert "use --model" in capsys.readouterr().err
+    assert main(["predict", str(tiles), "--model", str(model), "--output", str(tiles)]) == 1
+    assert capsys.readouterr().err.endswith("choose another --output\n")
+    assert main(["predict", str(tiles), *words, "--formts", "png"]) == 1
+    assert "did you mean formats" in capsys.readouterr().err
+    assert main(["predict", str(tiles), *words, "--checkpoint", "x"]) == 1
+    assert "use --model" in capsys.readouterr().err
     with pytest.raises(SystemExit) as left:
         main(["predict", str(tiles), "--model", str(model)])
     assert left.value.code == 2

@@ -237,7 +237,18 @@ def test_what_the_parts_were_really_made_with_is_compared_too_and_what_a_schedul
 def test_a_schedule_of_another_length_is_refused(tmp_path):
     Run(tmp_path, [0.1, 0.2], schedule="6").go(1)
     with pytest.raises(ConfigError, match=r"schedule.* 6\b.* 8\b"):
-        Run(tmp_path, [0.1, 0.2], schedule="8").go(2)
+        Run(tmp_path, [0.1, 0.2], schedule="8").go(1)
+
+
+def test_a_schedule_that_follows_the_epochs_names_them(tmp_path):
+    Run(tmp_path, [0.1, 0.2], schedule="4").go(2)
+    with pytest.raises(ConfigError) as caught:
+        Run(tmp_path, [0.1, 0.2], schedule="6").go(3)
+    said = str(caught.value)
+    assert "other settings: epochs was 2, is 3 [" in said
+    assert said.endswith("the schedule spans them: give --epochs 2, or choose another output_dir")
+    Run(tmp_path / "steps", [0.1, 0.2, 0.3]).go(2)
+    assert Run(tmp_path / "steps", [0.1, 0.2, 0.3]).go(3).trainer.state.epoch == 3, "any other may be lengthened"
 
 
 @pytest.mark.parametrize("size", [0, 100, -10])

@@ -260,3 +260,18 @@ def test_bad_options_are_refused(row, options):
         pytest.skip("it has none to choose")
     with pytest.raises(ConfigError):
         HAVING_A_TRUNK[row](**{"trunk": tiny_trunk(), **options})
+
+
+def test_a_part_of_another_networks_weights_is_refused():
+    # as monai.bundle.load does: what the file lacks is filled with the network's own
+    network, other = (tiny_minmax(seed) for seed in (0, 1))
+    whole = {**network.state_dict(), **other.state_dict()}
+    network.load_state_dict(whole)
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in network.state_dict().items())
+    some = {name: value for name, value in other.state_dict().items() if name.startswith("trunk")}
+    with pytest.raises(WeightsError, match="the model is of another network"):
+        network.load_state_dict({**network.state_dict(), **some})
+
+
+def tiny_minmax(seed: int) -> MinMaxEntropyNetwork:
+    return MinMaxEntropyNetwork(tiny_trunk(), num_classes=2, seed=seed)

@@ -7,6 +7,7 @@ import base64
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import numpy as np
@@ -43,6 +44,23 @@ def test_a_notebook_is_kept_without_what_a_run_left(name):
     assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
 
 
+def test_train_and_watch_begins_anew_with_another_number(tmp_path, capsys):
+    cells = nbformat.read(FOLDER / f"{NAMES[0]}.ipynb", as_version=4).cells
+    before = [cell.source for cell in cells if cell.cell_type == "code"][:3]  # parameters, imports, data
+    small = {"work": str(tmp_path), "tiles": 20, "size": (64, 72)}
+    runs = []
+    for change in ({}, {"tiles": 21}, {"epochs": 2}, {}):
+        names: dict[str, Any] = {}
+        exec(before[0], names)  # noqa: S102 - the project's own notebook
+        names |= small | change
+        for source in before[1:]:
+            exec(source, names)  # noqa: S102
+        assert sum(map(len, names["datalist"].splits.values())) == 6 + names["tiles"]
+        runs.append(names["run"])
+    assert runs[0] == runs[3]
+    assert len(set(runs)) == 3
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> tuple[Path, nbformat.NotebookNode]:
     work = tmp_path_factory.mktemp("notebooks")
@@ -56,7 +74,7 @@ def test_train_and_watch(trained):
     said = printed(notebook)
     assert "GlaS, 2 classes" in said
     assert "the probability that the run failed is 0." in said
-    assert (work / "run" / "models" / "model.pt").is_file()
+    assert (work / "train_20_104x152" / "run_96_1_1" / "models" / "model.pt").is_file()
     tiles, curves, masks = drawn(notebook)
     assert is_a_picture(tiles)
     assert is_a_picture(masks)
@@ -73,7 +91,7 @@ def test_read_one_result(trained):
     assert "square micrometres" in said
     assert len(drawn(notebook)) == 3
     assert all(is_a_picture(one) for one in drawn(notebook)[:2])
-    model = json.loads((work / "run" / "models" / "model.json").read_text())
+    model = json.loads((work / "train_20_104x152" / "run_96_1_1" / "models" / "model.json").read_text())
     assert f"alarm: {model['alarm']['verdict']} ({model['alarm']['score']:.2f})" in said
     outlines = json.loads((work / "one_result" / "geojson" / "testA_1.geojson").read_text())
     assert f"{len(outlines['features'])} annotations" in said
@@ -85,7 +103,7 @@ def test_compare_methods(tmp_path):
     rows = ["all_ones", "stain"]
     notebook = execute(NAMES[2], work=str(tmp_path), rows=rows, epochs=1, tiles=10, size=(104, 152))
     said = printed(notebook)
-    assert (tmp_path / "study" / "tables" / "tables.md").read_text() in said
+    assert (tmp_path / "compare_10_104x152" / "study_1" / "tables" / "tables.md").read_text() in said
     assert "| Haematoxylin stain" in said
     assert "| All-ones" in said
     (figure,) = drawn(notebook)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import uuid
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -67,7 +68,8 @@ def run_jobs(
         folder: where it writes.
         jobs: what it writes.
         workers: processes; 1 stays in this one, None takes one for each processor that this process may use, but none
-            that would not have enough to do to be worth its start.
+            that would not have enough to do to be worth its start. Always 1 where the main program is a script, which
+            every process would run once more.
         seconds: about what one job takes.
         progress: show a progress bar.
         title: what the bar is called.
@@ -75,7 +77,7 @@ def run_jobs(
     if workers is None:
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = min(processors, int(seconds * len(jobs) / _WORTHWHILE))
-    workers = min(workers, len(jobs))
+    workers = min(workers, len(jobs)) if _may_spawn() else 1
     work = partial(function, folder)
     with tqdm(total=len(jobs), desc=title, unit="image", disable=not progress) as bar:
         if workers <= 1:
@@ -87,6 +89,16 @@ def run_jobs(
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             for _ in pool.map(work, jobs, chunksize=max(1, len(jobs) // (8 * workers))):
                 bar.update()
+
+
+def _may_spawn() -> bool:
+    """Whether a new process would leave the main program alone: it runs a script again, guarded or not."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:  # python -m
+        return spec.name.split(".")[-1] == "__main__"
+    file = getattr(main, "__file__", None)  # a notebook and a shell have none
+    return file is None or Path(file).stem == "glas-wsol"
 
 
 def build_phantom(directory: str | Path, manifest: Mapping[str, Any], fill: Callable[[Path], None]) -> Path:

@@ -53,7 +53,7 @@ class Images:
         there = (self.output / "phantom" / PHANTOM).is_file()
         if parsed(parser, "dataset_dir") == "phantom" and not there and not self.make_phantom:
             return self.output / "phantom"
-        return Path(self._once(parser, "datalist#dataset_dir")).expanduser().absolute()
+        return Path(self._once(parser, "datalist#dataset_dir")()).expanduser().absolute()
 
     def digests(self, files: Sequence[Path], overrides: Mapping[str, str]) -> dict[str, dict[str, str]]:
         """Digests of names and labels, by fold, then by ``train``, ``valid`` and ``evaluated``.

@@ -74,7 +74,7 @@ def inspect(run: Run) -> Found:
         digests = manifest["evaluation_sha256"] if manifest["finished"] else None
         made = manifest["config_sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError("the run's manifest is damaged", path, "delete the run's folder") from error
+        raise OutputError("the run's manifest is damaged", path, "move this run's folder away") from error
     changed = [clause for old, now in zip(then, (run.training, run.evaluation), strict=True)
                for clause in changes(old, now, sorted(old.keys() | now.keys()))]  # fmt: skip
     if (changed or made != _digest(run)) and digests is None and not (run.folder / "models").exists():

@@ -12,13 +12,13 @@ from typing import Any
 from glas_wsol.bundle.overrides import load
 from glas_wsol.errors import ConfigError
 from glas_wsol.experiments.published import METHODS, order_of
-from glas_wsol.version import PACKAGE
+from glas_wsol.utils.shipped import shipped_root
 
 __all__ = ["Row", "find", "rows_of"]
 
 _CONFIGS_OF_STAGES = {"_refined": ("refine",)}
 
-_REPOSITORY = PACKAGE.parent
+_REPOSITORY = shipped_root()
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Row:
 
 
 def find(path: str | Path, bundle: Path | None = None) -> Path:
-    """A file or folder as the user named it: from the working directory, else from the repository.
+    """A file or folder as the user named it: from the working directory, else from what ships with the package.
 
     Args:
         path: absolute or relative.
-        bundle: the bundle's folder, two levels below its repository; None: the repository of this package.
+        bundle: the bundle's folder, two levels below the folder that holds ``configs/``.
 
     Returns:
         An absolute path.
@@ -55,7 +55,8 @@ def find(path: str | Path, bundle: Path | None = None) -> Path:
     for place in dict.fromkeys((Path.cwd(), repository, _REPOSITORY)):
         if (place / Path(path).expanduser()).exists():
             return (place / Path(path).expanduser()).absolute()
-    raise ConfigError("no such file or folder", path, "give a path from the working directory or the repository")
+    fix = "give a path from the working directory, or one that ships with the package, such as configs/data/demo.json"
+    raise ConfigError("no such file or folder", path, fix)
 
 
 def rows_of(names: Sequence[str], bundle: Path) -> list[Row]:

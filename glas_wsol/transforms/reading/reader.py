@@ -175,7 +175,7 @@ def _decode(path: str | PathLike[str], max_pixels: int, mode: str) -> Picture:
     path = Path(path)
     try:
         if not path.exists():
-            raise ImageFileError("no such file", path, "check the path in the datalist")
+            raise ImageFileError("no such file", path, "check its path")
         if not path.is_file():
             raise ImageFileError("not a file", path, "name an image file, not a folder or device")
         with path.open("rb") as file:

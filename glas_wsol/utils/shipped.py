@@ -1,0 +1,48 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Where the bundles and the overlays lie: inside the installed package, or beside it in the repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from glas_wsol.errors import ConfigError
+from glas_wsol.version import PACKAGE
+
+__all__ = ["bundle_folder", "bundle_folders", "shipped_root"]
+
+_PACKAGE = PACKAGE.resolve()
+_SUFFIX = "_minmax_entropy"
+
+
+def shipped_root() -> Path:
+    """The folder that holds ``bundles/`` and ``configs/``."""
+    return _PACKAGE if (_PACKAGE / "bundles").is_dir() else _PACKAGE.parent
+
+
+def bundle_folders() -> list[Path]:
+    """The bundles that came with the package, the one for tissue first; none in an exported bundle's own copy."""
+    return sorted((shipped_root() / "bundles").glob(f"*{_SUFFIX}"), key=lambda path: not path.name.startswith("glas"))
+
+
+def bundle_folder(name: str | Path) -> Path:
+    """A bundle's folder.
+
+    Args:
+        name: a path, or the name of a bundle that came with the package, such as ``glas`` or ``glas_minmax_entropy``.
+
+    Raises:
+        ConfigError: if it is neither.
+    """
+    known = {short: path for path in bundle_folders() for short in (path.name, *_short(path))}
+    # a name before a folder of that name: a folder of the working directory must not change what "glas" means
+    path = known.get(str(name), Path(name).expanduser())
+    if not (path / "configs").is_dir():
+        names = " or ".join(_short(one)[0] for one in bundle_folders())
+        raise ConfigError("no bundle here", name, f"give {names}, or a folder that holds configs/" if names else "")
+    return path
+
+
+def _short(bundle: Path) -> tuple[str, str]:
+    """``glas`` of glas_minmax_entropy; ``cub`` and ``cub5`` of cub5_minmax_entropy."""
+    name = bundle.name.removesuffix(_SUFFIX)
+    return name.rstrip("0123456789"), name
