@@ -116,7 +116,7 @@ class Localizer:
         """
         size = check_mpp(mpp)
         values, path = self._read(image)
-        item: dict[str, Any] = {"name": name or (Path(path).stem if path else "image")}
+        item: dict[Any, Any] = {"name": name or (Path(path).stem if path else "image")}
         batch = values[None].to(self.device)
         with torch.no_grad():
             item |= {key: values[0] for key, values in self._inferer(batch, self.network).items()}

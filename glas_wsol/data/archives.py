@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from tqdm import tqdm
 
@@ -257,9 +257,9 @@ def _untar(writer: _Writer) -> None:
     with writer.archive.open("rb") as file, tqdm.wrapattr(file, "read", total=size, **writer.bar) as read:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        source: Any = gzip.GzipFile(fileobj=read) if packed else read
+        source: Any = gzip.GzipFile(fileobj=cast("Any", read)) if packed else read
         # as a stream: each byte is unpacked once, and nothing behind a refused member
-        with tarfile.open(fileobj=_Counted(source, writer), mode="r|") as archive:
+        with tarfile.open(fileobj=cast("Any", _Counted(source, writer)), mode="r|") as archive:
             for member in archive:
                 place = _tar_place(writer, member)
                 if member.isdir():

@@ -7,6 +7,7 @@ import difflib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from glas_wsol.data.files import existing, is_file
 from glas_wsol.data.splits import Datalist, Item, folds_said, parse_fold, split_by_fold
@@ -14,7 +15,7 @@ from glas_wsol.errors import ConfigError, DatalistError, SplitError
 
 __all__ = ["CUB5_CLASSES", "CUB5_VALID", "cub_datalist", "find_cub"]
 
-CUB5_CLASSES = (
+CUB5_CLASSES: tuple[str, ...] = (
     "019.Gray_Catbird",
     "171.Myrtle_Warbler",
     "108.White_necked_Raven",
@@ -110,7 +111,11 @@ def cub_datalist(
     # Five other birds are not CUB5: what is published of it does not hold for them.
     title = {CUB5_CLASSES: "CUB5"}.get(names, "CUB200" if len(names) == 200 else f"CUB ({len(names)} classes)")
     if classes == "cub5" and fold == "paper":
-        valid = [item for item in official if "_".join(item.name.split("_")[-2:]) in CUB5_VALID[names[item.label]]]
+        valid = [
+            item
+            for item in official
+            if "_".join(item.name.split("_")[-2:]) in CUB5_VALID[names[cast("int", item.label)]]
+        ]
         wanted = sum(map(len, CUB5_VALID.values()))
         if len(valid) != wanted:
             what = f"{len(valid)} of the paper's {wanted} validation images are among the training images"

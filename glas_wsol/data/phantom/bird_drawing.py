@@ -253,5 +253,5 @@ def _branch(rng: np.random.Generator, canvas: Canvas, pose: _Pose, picture: np.n
 def _votes(rng: np.random.Generator, canvas: Canvas, distance: np.ndarray) -> np.ndarray:
     """Five annotators: two drew a little outside, two a little inside, and the middle one exactly."""
     wobble = np.abs(canvas.noise(rng, 18)) * 0.5 + 0.6
-    votes = sum((distance < offset * wobble).astype(np.uint8) for offset in (-1.8, -0.9, 0.0, 0.9, 1.8))
+    votes = np.asarray(sum((distance < offset * wobble).astype(np.uint8) for offset in (-1.8, -0.9, 0.0, 0.9, 1.8)))
     return (votes * 51).astype(np.uint8)

@@ -133,9 +133,10 @@ class Comparison:
             None where there is nothing in common.
         """
         cells = tuple(sorted(c for c in row.runs.keys() | other.runs.keys() if row.at(c) and other.at(c)))
-        both = [_blocks(one, cells, measure.key) for one in (row, other)]
-        if not cells or any(blocks is None for blocks in both):
+        mine, its = (_blocks(one, cells, measure.key) for one in (row, other))
+        if not cells or mine is None or its is None:
             return None
+        both = (mine, its)
         absent = {cell: _absent(both[0])[cell] | _absent(both[1])[cell] for cell in cells}
         measured = [
             self._measured(one, cells, measure, blocks, absent) for one, blocks in zip((row, other), both, strict=True)
@@ -214,7 +215,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 def _blocks(row: Row, cells: Iterable[Cell], key: str) -> dict[Cell, tuple[np.ndarray, np.ndarray]] | None:
     """Names and rows of each cell; a run that was not measured has NaN; None where no run was."""
-    runs = {cell: row.at(cell) for cell in cells}
+    runs = {cell: run for cell in cells if (run := row.at(cell)) is not None}
     widths = {run.rows[key].shape[1] for run in runs.values() if key in run.rows}
     if not widths:
         return None
@@ -225,7 +226,7 @@ def _blocks(row: Row, cells: Iterable[Cell], key: str) -> dict[Cell, tuple[np.nd
 
 
 def _absent(blocks: Mapping[Cell, tuple[np.ndarray, np.ndarray]]) -> dict[Cell, np.ndarray]:
-    return {cell: np.isnan(values).any(axis=1) for cell, (_, values) in blocks.items()}
+    return {cell: np.asarray(np.isnan(values).any(axis=1)) for cell, (_, values) in blocks.items()}
 
 
 def _names(blocks: Mapping[Cell, tuple[np.ndarray, np.ndarray]]) -> list[str]:
