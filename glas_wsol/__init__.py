@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,4 +83,4 @@ def save(
     """
     from glas_wsol.writers.formats import save_localization
 
-    return save_localization(folder, found, formats, overlay=overlay, rest=rest)
+    return save_localization(fspath(folder), found, formats, overlay=overlay, rest=rest)

@@ -131,7 +131,7 @@ class GlasWsolError(Exception):
         if not refusals:
             return None
         found = refusals[-1]
-        return OutputError(str(found.strerror).lower(), found.filename or "", _REFUSALS[found.errno])
+        return OutputError(str(found.strerror).lower(), found.filename or "", _REFUSALS[found.errno or 0])
 
 
 class ArchiveError(GlasWsolError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -72,3 +73,27 @@ def test_the_map_of_the_code_has_every_module():
     )
     modules = {path.stem for path in (ROOT / "glas_wsol").iterdir() if path.suffix == ".py" or path.is_dir()}
     assert modules - {"__init__", "__pycache__"} - named == set()
+
+
+@pytest.mark.slow
+def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    pages = {path: path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.html")}
+    assert len(pages) > 20
+    loads = re.compile(r"<(?:script|img|iframe)[^>]+src=.?(?:https?:)?//|<link(?! rel=.canonical)[^>]+href=.?https?:")
+    assert [path for path, text in pages.items() if loads.search(text)] == []
+    assert 'id="glas_wsol.save"' in pages[tmp_path / "api" / "glas_wsol" / "index.html"]
+
+
+def test_every_room_has_a_page_of_its_own():
+    rooms = {path.parent.name for path in (ROOT / "glas_wsol").glob("*/__init__.py")}
+    pages = {path.stem for path in (ROOT / "docs" / "api").glob("*.md")}
+    assert rooms - pages <= {"commands", "audit"}, "commands are described in docs/commands.md"
+    assert pages - rooms == {"glas_wsol"}

@@ -7,6 +7,7 @@ import difflib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from glas_wsol.data.files import existing, is_file
 from glas_wsol.data.spelling import spelling_key, spelt_twice
@@ -15,7 +16,7 @@ from glas_wsol.errors import ConfigError, DatalistError, SplitError
 
 __all__ = ["CUB5_CLASSES", "CUB5_VALID", "cub_datalist", "find_cub"]
 
-CUB5_CLASSES = (
+CUB5_CLASSES: tuple[str, ...] = (
     "019.Gray_Catbird",
     "171.Myrtle_Warbler",
     "108.White_necked_Raven",
@@ -115,7 +116,11 @@ def cub_datalist(
     if len(files) != _ALL_IMAGES:
         title = f"{root.name} (layout of {title})"
     if classes == "cub5" and fold == "paper":
-        valid = [item for item in official if "_".join(item.name.split("_")[-2:]) in CUB5_VALID[names[item.label]]]
+        valid = [
+            item
+            for item in official
+            if "_".join(item.name.split("_")[-2:]) in CUB5_VALID[names[cast("int", item.label)]]
+        ]
         wanted = sum(map(len, CUB5_VALID.values()))
         if len(valid) != wanted:
             what = f"{len(valid)} of the paper's {wanted} validation images are among the training images"

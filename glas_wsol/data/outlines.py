@@ -94,7 +94,7 @@ def _polygons(feature: dict[str, Any]) -> Iterator[list[np.ndarray]]:
     if not isinstance(polygons, list) or not all(isinstance(polygon, list) and polygon for polygon in polygons):
         raise _FaultError(f"feature {number} has no coordinates")
     for polygon in polygons:
-        yield [_ring(ring, number) for ring in polygon]
+        yield [_ring(ring, number) for ring in polygon or ()]
 
 
 def _ring(ring: Any, number: int) -> np.ndarray:

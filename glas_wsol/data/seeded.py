@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ class SeededCacheDataset(CacheDataset):
         if isinstance(self.transform, Randomizable):
             self._generator.seed(mix_seeds(self.seed, self.epoch, index % len(self)))
             _draw_from(self._generator, self.transform)
-        return self._moved(super()._transform(index))
+        return self._moved(cast("dict[str, Any]", super()._transform(index)))
 
     def _fill_cache(self, indices: Sequence[int] | None = None) -> list:
         self._cache = []  # of other data, whose memory is needed now
@@ -78,7 +78,7 @@ class SeededCacheDataset(CacheDataset):
         return super()._fill_cache(indices)
 
     def _load_cache_item(self, idx: int) -> Any:
-        item = super()._load_cache_item(idx)
+        item = cast("dict[str, Any]", super()._load_cache_item(idx))
         size = sum(value.nbytes for value in item.values() if isinstance(value, Tensor))
         if size > self._room:
             return item

@@ -7,6 +7,7 @@ import os
 import platform
 import warnings
 from importlib import metadata
+from typing import Any, cast
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -30,7 +31,7 @@ def _distribution() -> metadata.Distribution | None:
 def check_python() -> list[Check]:
     """Whether this Python is one that the package is made for."""
     found, installed = platform.python_version(), _distribution()
-    wanted = "" if installed is None else installed.metadata.get("Requires-Python", "")
+    wanted = "" if installed is None else cast("Any", installed.metadata).get("Requires-Python", "")
     if not SpecifierSet(wanted).contains(found, prereleases=True):
         return [Check("python", FAULT, f"{found}, and {wanted} is needed", "make a virtual environment with one")]
     needed = f" ({wanted} is needed)" if wanted else ""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -255,7 +256,7 @@ def keep(state: ErasingState, untrusted: str = "blank", rescale_trust: bool = Fa
     missed = state.present & ~trusted
     counted = torch.ones_like(trusted)
     if untrusted == "plain":
-        mask = torch.where(_beside(missed, mask), state.first_mask, mask)
+        mask = torch.where(_beside(missed, mask), cast("Tensor", state.first_mask), mask)
     elif untrusted == "skip":
         counted = ~missed & _beside(_of_any_class(trusted), trusted)
     return KeptRegion(mask.amax(dim=1, keepdim=True), counted)

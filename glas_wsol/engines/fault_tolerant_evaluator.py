@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from monai.data import Dataset, list_data_collate
@@ -116,7 +116,7 @@ class TolerantDataset(Dataset):
             return None
         try:
             added = {PATH: str(item["image"]), SHA256: _digest(str(item["image"]))}
-            return {**super()._transform(index), **added}
+            return {**cast("Any", super()._transform(index)), **added}
         except Exception as error:
             failure = failure_of(error, item, "read") if self.tolerant else None
             if failure is None:
@@ -176,7 +176,7 @@ class TolerantEvaluator(SupervisedEvaluator):
         engine.state.output = [result for _, results in found for result in results]
         return engine.state.output
 
-    def _predicted(self, engine: SupervisedEvaluator, items: list[Mapping[str, Any]]) -> tuple[list, list]:
+    def _predicted(self, engine: SupervisedEvaluator, items: list[Mapping[str, Any]]) -> tuple[Any, Any]:
         """Items, and as many results."""
         try:
             engine.state.batch = list_data_collate(items)

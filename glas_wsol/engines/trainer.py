@@ -6,7 +6,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from ignite.metrics import Average
@@ -223,7 +223,8 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             f"labels of shape {tuple(label.shape)} with classes_per_image={engine.network.classes_per_image}",
             "give the network and the data the same classes_per_image",
         )
-        output = engine.state.output = {Keys.IMAGE: image, Keys.LABEL: label}
+        output: dict[str, Tensor] = {Keys.IMAGE: image, Keys.LABEL: label}
+        engine.state.output = output
         engine.network.train()
         engine.optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
         try:
@@ -244,7 +245,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             LossKeys.VARIATION: variation.detach(),
         }
         output.update(terms)
-        output[Keys.LOSS] = sum(terms.values())
+        output[Keys.LOSS] = cast("Tensor", sum(terms.values()))
         output[Keys.PRED] = engine.network.probabilities(logits.detach())
         for event in (
             IterationEvents.FORWARD_COMPLETED,
@@ -344,7 +345,10 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         return loss if self.scaler is None else self.scaler.scale(loss)
 
 
-def _part(values: Tensor | None, index: Tensor | None) -> Tensor | None:
+_Part = TypeVar("_Part", Tensor, "Tensor | None")
+
+
+def _part(values: _Part, index: Tensor | None) -> _Part:
     return values if values is None or index is None else values[index]
 
 

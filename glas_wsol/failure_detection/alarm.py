@@ -109,7 +109,7 @@ class Alarm:
 
 def shipped_alarm() -> Alarm:
     """The alarm that comes with the package."""
-    values = json.loads(resources.files("glas_wsol").joinpath(_FILE).read_text(encoding="utf-8"))
+    values = json.loads(resources.files("glas_wsol.failure_detection").joinpath(_FILE).read_text(encoding="utf-8"))
     return Alarm(tuple(values["weights"]), values["bias"], values["calibrated_on"])
 
 
@@ -148,7 +148,7 @@ def judge_run(
         if why:
             logger.info("whether the masks can be trusted is not judged: %s", why)
             return None
-        load_checkpoint(network, checkpoint)
+        load_checkpoint(network, str(checkpoint))
         some = data[:: math.ceil(len(data) / _ENOUGH)]
         fit_components(fold_batch_norm(features), some, transform, inferer, device)
         signals = mask_signals(network, features, some, transform, inferer, device)

@@ -44,7 +44,8 @@ class Candidate:
         What is not known is worst. The errors come before the score because they are counted, and the score tells
         models apart whose class is right.
         """
-        return (not self.usable, *(math.inf if one is None else one for one in (self.error, self.score)))
+        error, score = (math.inf if one is None else one for one in (self.error, self.score))
+        return not self.usable, error, score
 
     @property
     def usable(self) -> bool:
@@ -103,7 +104,7 @@ def table_of(found: Iterable[Candidate]) -> str:
         found: models.
     """
     head = ("validation error", "alarm", "verdict", "model")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for one in found:
         error = "-" if one.error is None else f"{100 * one.error:.1f} %"
         rows.append(

@@ -69,7 +69,8 @@ class RunCheckpoint:
         self.stateful = {"network": network, "optimizer": optimizer, "lr_scheduler": lr_scheduler}
         if early_stop is not None:
             self.stateful["early_stop"] = early_stop
-        self.network, self.evaluator, self.resume = network, evaluator, resume
+        self.network, self.resume = network, resume
+        self.evaluator: Any = evaluator  # MONAI adds to Ignite's state
         self.card, self.recipe = dict(card or {}), dict(recipe or {})
         self._trained_with: dict[str, Any] = {}
 
@@ -101,7 +102,7 @@ class RunCheckpoint:
         if not self.best_file.is_file():
             raise ConfigError("no epoch was validated, so there is no model", self.directory, "lower val_interval")
 
-    def keep_best(self, evaluator: Engine) -> None:
+    def keep_best(self, evaluator: Any) -> None:
         """Save the model if the validation that just ended was the best so far."""
         if evaluator.state.best_metric_epoch != evaluator.state.epoch:
             return

@@ -46,7 +46,7 @@ class TrainingClock:
     def _begin(self, _: Engine) -> None:
         self._start = (time.perf_counter(), time.process_time())
 
-    def _end(self, engine: Engine) -> None:
+    def _end(self, engine: Any) -> None:
         device = engine.state.device
         if device.type == "cuda":  # the steps were only queued
             torch.cuda.synchronize(device)

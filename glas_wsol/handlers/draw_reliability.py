@@ -46,7 +46,7 @@ class ReliabilityDiagram:
     def _start(self, _: Engine) -> None:
         self.path.unlink(missing_ok=True)  # an older one is not this one's
 
-    def _write(self, engine: Engine) -> None:
+    def _write(self, engine: Any) -> None:
         classes, mask = (
             _rows(engine.state.metric_details.get(key)) for key in ("calibration_error", "mask_calibration_error")
         )

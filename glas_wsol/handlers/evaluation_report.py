@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -49,7 +49,8 @@ class ClassOpinions:
     """
 
     def __init__(self, network: torch.nn.Module, inferer: WholeTileInferer) -> None:
-        self.network, self.inferer = network, inferer
+        self.inferer = inferer
+        self.network: Any = network
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator."""
@@ -57,7 +58,7 @@ class ClassOpinions:
         if refined or isinstance(self.network, MinMaxEntropyNetwork):
             engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: Any) -> None:
         """Run M and C once more on every view of the batch."""
         class_scores = []
         with eval_mode(self.network):  # no gradient either
@@ -110,7 +111,7 @@ class EvaluationReport:
         for name in ("evaluation.json", "evaluation.csv", "evaluation.npz"):  # older ones are not this one's
             (self.output_dir / name).unlink(missing_ok=True)
 
-    def _collect(self, engine: Engine) -> None:
+    def _collect(self, engine: Any) -> None:
         for item in engine.state.output:
             found: Localization = item["localization"]
             labels = present_classes(item[Keys.LABEL])
@@ -168,7 +169,9 @@ class EvaluationReport:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         write_csv(self.output_dir / "evaluation.csv", self.rows)
         with atomic_write(self.output_dir / "evaluation.npz") as file:
-            np.savez_compressed(file, names=np.array([row["name"] for row in self.rows], dtype=str), **arrays)
+            np.savez_compressed(
+                file, names=np.array([row["name"] for row in self.rows], dtype=str), **cast("Any", arrays)
+            )
         with atomic_write(self.output_dir / "evaluation.json", "w") as file:  # last: it says that the others are whole
             file.write(json.dumps(report, indent=4, allow_nan=False) + "\n")
         logger.info("evaluated %d images of split %r\n%s", len(self.rows), report.get("split"), summary(report))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import logging
 from pathlib import Path
+from typing import Any
 
 from ignite.engine import Engine, Events
 
@@ -43,7 +44,7 @@ class FailureReport:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.COMPLETED, self._write)
 
-    def _start(self, engine: Engine) -> None:
+    def _start(self, engine: Any) -> None:
         self.failures.clear()
         self.total = len(engine.state.dataloader.dataset)
         if self.file.exists():
@@ -56,13 +57,13 @@ class FailureReport:
                 raise OutputError("this file is not one of earlier results", self.file, "choose another output_dir")
             self.file.unlink()
 
-    def _collect(self, engine: Engine) -> None:
+    def _collect(self, engine: Any) -> None:
         while engine.state.failures:
             failure = engine.state.failures.pop(0)
             self.failures.append(failure)
             logger.warning("no result of %s", readable(f"{failure.image}: {failure.what}: {failure.fix}"))
 
-    def _write(self, engine: Engine) -> None:
+    def _write(self, engine: Any) -> None:
         self._collect(engine)  # what was written last may have failed after the last iteration
         if self.failures:
             places = {item["name"]: place for place, item in enumerate(engine.state.dataloader.dataset.data)}

@@ -166,14 +166,14 @@ class LocalizationSaver:
         with self._journal.open("a", encoding="utf-8") as journal:
             journal.write(f"{json.dumps(name)}\n")  # a name may have line ends
 
-    def _write_images(self, engine: Engine) -> None:
+    def _write_images(self, engine: Any) -> None:
         tolerant = getattr(engine, "tolerant", False)
         for number, item in enumerate(engine.state.output):
             source = {key: engine.state.batch[number][key] for key in (PATH, SHA256)} if self.record else {}
             self._tell(engine, self.background.do(partial(self._write_image, item["localization"], source, tolerant)))
 
     @staticmethod
-    def _tell(engine: Engine, failures: list[Failure | None]) -> None:
+    def _tell(engine: Any, failures: list[Failure | None]) -> None:
         if any(failures):
             engine.state.failures += filter(None, failures)
 

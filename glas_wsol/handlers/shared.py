@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, cast
 
 import torch
 from ignite.engine import Engine, Events
@@ -47,7 +48,7 @@ class SharedTraining:
             fix = "set network_def#normalisation=sample, or train in one process"
             raise ConfigError("normalisation=batch needs the whole mini-batch", "SharedTraining", fix)
         for parent, name, layer in list(_trained_by_statistics(self.network)):
-            if engine.state.device.type != "cuda":
+            if cast("Any", engine.state).device.type != "cuda":
                 what = "batch statistics cannot be shared by processes without CUDA"
                 raise ConfigError(what, "SharedTraining", "set batch_norm=frozen, or train in one process")
             setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(layer))
@@ -62,7 +63,7 @@ class SharedTraining:
     def _average(self, _: Engine) -> None:
         distributed.average_gradients(p for group in self.optimizer.param_groups for p in group["params"])
 
-    def _compare(self, engine: Engine) -> None:
+    def _compare(self, engine: Any) -> None:
         if engine.state.iteration % engine.state.epoch_length:
             return  # before the handlers of the epoch's end, which save the network
         if not distributed.same_everywhere(self.network):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from ignite.engine import Engine, Events
@@ -73,7 +73,8 @@ class EarlyStop:
     def __init__(self, patience: int, evaluator: Engine, interval: int = 1) -> None:
         if patience < 0:
             raise ConfigError(f"patience={patience}", "EarlyStop", "give 0 to never stop early")
-        self.patience, self.evaluator, self.interval = patience, evaluator, interval
+        self.patience, self.interval = patience, interval
+        self.evaluator: Any = evaluator  # MONAI adds to Ignite's state
         self.handler: EarlyStopping | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -109,7 +110,7 @@ class EpochSummary:
     """
 
     def __init__(self, evaluator: Engine) -> None:
-        self.evaluator = evaluator
+        self.evaluator: Any = evaluator  # MONAI adds to Ignite's state
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer, after the handler that validates."""
@@ -157,7 +158,7 @@ class StopOnNonFiniteLoss:
         Raises:
             NumericalError: if it is not a finite number.
         """
-        loss = float(distributed.mean(engine.state.output[Keys.LOSS].detach()))
+        loss = float(distributed.mean(cast("Any", engine.state.output)[Keys.LOSS].detach()))
         if not math.isfinite(loss):
             raise NumericalError(
                 f"the loss is {loss}",

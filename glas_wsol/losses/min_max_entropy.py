@@ -165,7 +165,10 @@ class MinMaxEntropyLoss(nn.Module):
         """
         size = variation = mask.new_zeros(())
         if self.size > 0:
-            size = self.size * size_band(mask, *self.band, self.barrier * self.barrier_growth**epoch).mean()
+            size = (
+                self.size
+                * size_band(mask, self.band[0], self.band[1], self.barrier * self.barrier_growth**epoch).mean()
+            )
         if self.variation > 0:
             variation = self.variation * total_variation(mask).mean()
         return MaskLoss(size, variation)

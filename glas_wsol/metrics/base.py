@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import ignite.distributed as idist
 import numpy as np
@@ -47,7 +47,7 @@ class _Rows(CumulativeIterationMetric):
         self._synced = True
 
     def aggregate(self) -> Tensor | None:
-        rows = self.get_buffer()
+        rows = cast("Tensor | None", self.get_buffer())
         return None if rows is None else torch.tensor(self.value_of(rows.numpy()), dtype=torch.float64)
 
 

@@ -52,8 +52,10 @@ class RegionF1(MeasureMetric):
         if truth is None:
             return None
         mask = np.ones_like(truth) if self.floor else item["localization"].mask
-        pair = (torch.from_numpy(m if self.region == "foreground" else ~m)[None, None].double() for m in (mask, truth))
-        return compute_dice(*pair, ignore_empty=False)[0].numpy()
+        found, true = (
+            torch.from_numpy(m if self.region == "foreground" else ~m)[None, None].double() for m in (mask, truth)
+        )
+        return compute_dice(found, true, ignore_empty=False)[0].numpy()
 
 
 class PixelAveragePrecision(MeasureMetric):

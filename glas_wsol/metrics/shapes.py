@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -25,7 +26,7 @@ class _Shape:
         self.low, self.high = self.pixels.min(axis=0), self.pixels.max(axis=0)
         self._middle = self.rim[len(self.rim) // 2]
         self._radius = np.sqrt(_squares(self.rim - self._middle).max())
-        self._tree: KDTree | None = None
+        self._tree: Any = None
 
     def farthest(self, points: np.ndarray) -> float:
         """The largest distance of any of the points to this object."""

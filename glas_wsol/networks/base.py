@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -127,6 +127,11 @@ class TileNetwork(nn.Module):
     supervision = "image labels"
     names_class = True
     classifier_knows_mask = True
+
+    if TYPE_CHECKING:  # buffers; not for TorchScript
+        pixel_mean: Tensor
+        pixel_std: Tensor
+        temperature: Tensor
 
     def __init__(
         self,

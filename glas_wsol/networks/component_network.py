@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -55,6 +55,12 @@ class FeatureComponentNetwork(TileNetwork):
         ConfigError: if a value is out of range.
         WeightsError: if the trunk's weights cannot be read.
     """
+
+    if TYPE_CHECKING:  # buffers; not for TorchScript
+        centre: Tensor
+        direction: Tensor
+        probe_weight: Tensor
+        probe_bias: Tensor
 
     def __init__(
         self,

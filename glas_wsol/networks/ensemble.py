@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,10 @@ class EnsembleNetwork(nn.Module):
     names_class = True
     classifier_knows_mask = True
 
-    def __init__(self, members: Sequence[nn.Module]) -> None:
+    if TYPE_CHECKING:  # not for TorchScript
+        members: Any
+
+    def __init__(self, members: Sequence[Any]) -> None:
         super().__init__()
         if not members:
             raise ConfigError("no member", "ensemble", "name at least one trained model")

@@ -42,4 +42,4 @@ def fold_batch_norm(network: Network) -> Network:
         if isinstance(module, Trunk):
             first, *others = (fuse(stage) for stage in module.stages)
             module.stages = Stages(nn.Sequential(_ChannelsLast(), first), *others)
-    return network.to(memory_format=torch.channels_last)
+    return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's stub lacks it

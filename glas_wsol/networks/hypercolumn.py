@@ -59,7 +59,7 @@ def rescale(features: Tensor, norm: float = 20.0, eps: float = 0.1) -> Tensor:
     return (values * (norm * torch.rsqrt(values.square().sum(dim=1, keepdim=True) + eps))).to(features.dtype)
 
 
-def widen(layer: nn.Module, channels: Sequence[int]) -> None:
+def widen(layer: nn.Conv2d | nn.Linear, channels: Sequence[int]) -> None:
     """Let a linear layer of the last stage's features read finer stages too, with weights that start at 0.
 
     So a seed draws the same weights at every stride, and training starts from the maps of stride 32, resized.

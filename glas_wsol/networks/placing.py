@@ -36,7 +36,7 @@ def placed(
         ConfigError: if there is no such backend.
     """
     layout = torch.channels_last if channels_last else torch.preserve_format
-    network = network.to(device=torch.device(device), memory_format=layout)
+    network = network.to(device=torch.device(device), memory_format=layout)  # pyright: ignore[reportCallIssue]
     if compiler is None:
         return network
     known = torch.compiler.list_backends(exclude_tags=None)

@@ -71,7 +71,7 @@ class RefinedNetwork(TileNetwork):
         with seeded(seed):
             network = _first_stage(base or {}, {**arguments, "pixel_mean": pixel_mean, "pixel_std": pixel_std})
             super().__init__(network.trunk, num_classes, weights, "frozen", pixel_mean, pixel_std)
-            del self.trunk  # once in the weights' file: as the first stage's
+            del self._modules["trunk"]  # once in the weights' file: as the first stage's
             self.base = network
             self.decoder = PyramidDecoder(self.trunk.stage_channels()[1:], decoder_width)
         self.base_settings = network.settings()
@@ -229,7 +229,7 @@ class RefinedNetwork(TileNetwork):
         return {**super().settings(), **own}
 
 
-def _first_stage(settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> TileNetwork:
+def _first_stage(settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
     """A network whose class is that of whole images, read off the trunk's features.
 
     Raises:

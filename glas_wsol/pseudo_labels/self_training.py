@@ -133,7 +133,7 @@ class SelfTraining:
         if self.reached:
             engine.terminate()
 
-    def _seeds_of_next(self, engine: Engine) -> bool:
+    def _seeds_of_next(self, engine: Any) -> bool:
         """Look at the training images, and write what the next round learns; True where there is nothing more to."""
         done = engine.state.epoch // self.epochs
         device, loss = engine.state.device, float(engine.state.metrics.get("loss", math.nan))

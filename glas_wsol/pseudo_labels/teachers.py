@@ -122,7 +122,7 @@ def first_seeds(
         WeightsError: if the first stage's model is missing or of another network.
     """
     check_seeds(weights, share, over)
-    load_checkpoint(network.base, checkpoint)
+    load_checkpoint(network.base, str(checkpoint))
     folder = Path(directory) / "round_1"
     card = read_json(Path(checkpoint).with_suffix(".json"))
     views = component_inferer or inferer

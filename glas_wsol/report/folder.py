@@ -204,7 +204,7 @@ def _history(folder: Path) -> tuple[Series, ...]:
             if value is not None:
                 values[int(event.step)] = value
         if values:
-            series.append(Series(key, _TITLES.get(key, key), tuple(sorted(values.items()))))
+            series.append(Series(key, _TITLES.get(key) or key, tuple(sorted(values.items()))))
     return tuple(series)
 
 

@@ -174,7 +174,9 @@ def figures(evaluation: Mapping[str, Any]) -> list[Figure]:
         other = shown(floor[key], measure.unit) if key in floor else ""
         better = "higher" if measure.higher_is_better else "lower"
         value, least = number(one.get("value")), number(floor.get(key))
-        below = None not in (value, least) and (value <= least if measure.higher_is_better else value >= least)
+        below = False
+        if value is not None and least is not None:
+            below = value <= least if measure.higher_is_better else value >= least
         found.append(
             Figure(
                 f"{measure.title} ({measure.unit})",

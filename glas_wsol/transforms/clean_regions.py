@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 from skimage.morphology import area_closing, area_opening
 
@@ -38,7 +40,7 @@ def clean_regions(decidable: np.ndarray, hole_area: float = 0, speck_area: float
     if (hole_area == 0 and speck_area == 0) or min(decidable.shape) < _LEAST_SIDE:
         return decidable
     before = np.rint(decidable * _LEVELS).astype(np.uint16)
-    after = area_closing(before, hole_area, connectivity=1) if hole_area else before
-    after = area_opening(after, speck_area, connectivity=1) if speck_area else after
+    after = area_closing(before, cast("int", hole_area), connectivity=1) if hole_area else before
+    after = area_opening(after, cast("int", speck_area), connectivity=1) if speck_area else after
     changed = after != before
     return np.where(changed, after.astype(np.float32) / _LEVELS, decidable).astype(np.float32)

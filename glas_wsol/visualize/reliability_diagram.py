@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import matplotlib as mpl
 import numpy as np
@@ -102,4 +103,4 @@ def _panel(upper: Axes, lower: Axes, name: str, found: Reliability | None, colou
     if name == "mask":
         lower.ticklabel_format(axis="y", style="sci", scilimits=(0, 3), useMathText=True)
     else:
-        lower.yaxis.get_major_locator().set_params(integer=True)
+        cast("Any", lower.yaxis.get_major_locator()).set_params(integer=True)

@@ -72,7 +72,7 @@ def write_dicom_seg(path: str | PathLike[str], image_path: str | PathLike[str], 
     if alone and found.image is None:
         fix = "keep the image in the result, or leave dicom out of formats"
         raise ImageFileError("there is no image that a segmentation could refer to", found.path or found.name, fix)
-    source = secondary_capture(found.image, found.mpp) if alone else _header(found.path)
+    source = secondary_capture(found.image, found.mpp) if alone and found.image is not None else _header(found.path)
     try:
         with _quiet():
             segmentation = _segmentation(found, source)

@@ -47,16 +47,19 @@ def _write_map(path: Path, found: Localization) -> None:
 
 
 FORMATS: Mapping[str, Format] = {
-    "png": Format(("masks/{}.png",), lambda paths, found, rest: write_png(*paths, found.mask, found.mpp)),
-    "png_map": Format(("maps/{}.png",), lambda paths, found, rest: _write_map(*paths, found)),
-    "geojson": Format(("geojson/{}.geojson",), lambda paths, found, rest: write_geojson(*paths, found, rest=rest)),
-    "nifti": Format(("masks/{}.nii.gz", "maps/{}.nii.gz"), lambda paths, found, rest: write_nifti(*paths, found)),
-    "tiff": Format(("masks/{}.tif", "maps/{}.tif"), lambda paths, found, rest: write_tiff(*paths, found)),
-    "dicom": Format(
-        ("dicom/{}_seg.dcm", "dicom/{}_image.dcm"), lambda paths, found, rest: write_dicom_seg(*paths, found)
+    "png": Format(("masks/{}.png",), lambda paths, found, rest: write_png(paths[0], found.mask, found.mpp)),
+    "png_map": Format(("maps/{}.png",), lambda paths, found, rest: _write_map(paths[0], found)),
+    "geojson": Format(("geojson/{}.geojson",), lambda paths, found, rest: write_geojson(paths[0], found, rest=rest)),
+    "nifti": Format(
+        ("masks/{}.nii.gz", "maps/{}.nii.gz"), lambda paths, found, rest: write_nifti(paths[0], paths[1], found)
     ),
-    "json": Format(("json/{}.json",), lambda paths, found, rest: write_entry(*paths, found)),
-    "csv": Format(("boxes/{}.csv",), lambda paths, found, rest: write_boxes(*paths, found)),
+    "tiff": Format(("masks/{}.tif", "maps/{}.tif"), lambda paths, found, rest: write_tiff(paths[0], paths[1], found)),
+    "dicom": Format(
+        ("dicom/{}_seg.dcm", "dicom/{}_image.dcm"),
+        lambda paths, found, rest: write_dicom_seg(paths[0], paths[1], found),
+    ),
+    "json": Format(("json/{}.json",), lambda paths, found, rest: write_entry(paths[0], found)),
+    "csv": Format(("boxes/{}.csv",), lambda paths, found, rest: write_boxes(paths[0], found)),
 }
 """By the names that settings use. A new writer is an entry here."""
 

@@ -159,7 +159,9 @@ def _header(title: str, notes: Sequence[str], caption: str, evidence: bool, size
 
 
 def _write_lines(
-    lines: Sequence[tuple[str, ImageFont.ImageFont, tuple[int, int, int]]], size: int, width: int
+    lines: Sequence[tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont, tuple[int, int, int]]],
+    size: int,
+    width: int,
 ) -> np.ndarray:
     step = round(1.5 * size)
     sheet = Image.new("RGB", (width, step * len(lines) + size // 2), _PAPER)
@@ -214,7 +216,7 @@ def _colour_bar(threshold: float, size: int, width: int) -> np.ndarray:
     return np.asarray(sheet)
 
 
-def wrap_text(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
+def wrap_text(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
     """Break text into lines no wider than ``width`` px, between words or, where a word is longer, inside it."""
     lines: list[str] = []
     line = ""
@@ -233,7 +235,7 @@ def wrap_text(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str
     return [*lines, line] if line else lines
 
 
-def text_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+def text_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Return matplotlib's DejaVu Sans, which knows Latin, Greek and Cyrillic; Pillow's own font without matplotlib."""
     spec = importlib.util.find_spec("matplotlib")
     if spec is not None and spec.origin is not None:

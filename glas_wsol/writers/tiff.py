@@ -33,7 +33,7 @@ def write_tiff(mask_path: str | PathLike[str], map_path: str | PathLike[str], fo
 
 
 def _write(path: str | PathLike[str], array: np.ndarray, pixel_size: tuple[float, float] | None) -> None:
-    per_centimetre = (1.0, 1.0) if pixel_size is None else tuple(1e4 / side for side in pixel_size)
+    per_centimetre = (1.0, 1.0) if pixel_size is None else (1e4 / pixel_size[0], 1e4 / pixel_size[1])
     with atomic_write(path) as file:
         tifffile.imwrite(
             file,

@@ -73,7 +73,7 @@ def write_bird_phantom(
         for species in SPECIES:
             (folder / "images" / species).mkdir(parents=True)
             (folder / "segmentations" / species).mkdir(parents=True)
-        draw = partial(_write_picture, seed=seed, size=tuple(size))
+        draw = partial(_write_picture, seed=seed, size=(size[0], size[1]))
         seconds = 0.02 + 1.2e-6 * size[0] * size[1]
         run_jobs(draw, folder, pictures, workers=workers, seconds=seconds, progress=progress, title="bird phantom")
         _write_tables(folder, pictures)

@@ -87,8 +87,8 @@ class Canvas:
         )
         knots = rng.standard_normal((height, width), dtype=np.float32)
         # Sums of four, not matrix products: their rounding does not depend on the number of threads.
-        wide = sum(weight * knots[:, cols + k] for k, weight in enumerate(col_weights))
-        return sum(weight[:, None] * wide[rows + k] for k, weight in enumerate(row_weights))
+        wide = np.asarray(sum(weight * knots[:, cols + k] for k, weight in enumerate(col_weights)))
+        return np.asarray(sum(weight[:, None] * wide[rows + k] for k, weight in enumerate(row_weights)))
 
     def fibres(
         self,
@@ -214,7 +214,7 @@ class Ellipses:
         dotted = self[rng.random(len(self)) < 0.55]
         n, radius = len(dotted), rng.uniform(1.0, 1.7, (2, len(dotted)))
         y, x = dotted.y + rng.uniform(-1.5, 1.5, n), dotted.x + rng.uniform(-1.5, 1.5, n)
-        return Ellipses(y, x, *radius, dotted.angle, 1.15 * dotted.value, np.zeros(n), np.zeros(n))
+        return Ellipses(y, x, radius[0], radius[1], dotted.angle, 1.15 * dotted.value, np.zeros(n), np.zeros(n))
 
     def grown(self, by: float, value: float) -> Ellipses:
         """The same bodies with a rim of ``by`` native px, all of one value."""
@@ -239,7 +239,7 @@ class Ellipses:
 
     def _draw_patches(self, field: np.ndarray, scale: np.float32, half: int) -> None:
         y, x, a, b, angle, value, hollow, lobed = (
-            np.float32(getattr(self, f.name))[:, None, None] for f in fields(self)
+            np.asarray(getattr(self, f.name), np.float32)[:, None, None] for f in fields(self)
         )
         y, x, a, b = y * scale, x * scale, a * scale, b * scale
         cos, sin = np.cos(angle), np.sin(angle)

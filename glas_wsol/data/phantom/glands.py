@@ -93,7 +93,7 @@ class _Branched:
 
     def distance(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         result = None
-        for y0, x0, y1, x1, radius in np.float32(self.capsules):
+        for y0, x0, y1, x1, radius in np.asarray(self.capsules, np.float32):
             ay, ax = y1 - y0, x1 - x0
             t = np.clip(((y - y0) * ay + (x - x0) * ax) / (ay * ay + ax * ax + np.float32(1e-6)), 0, 1)
             d = np.hypot(y - y0 - t * ay, x - x0 - t * ax) - radius
@@ -102,6 +102,7 @@ class _Branched:
             else:  # a smooth minimum rounds the angle between branches
                 h = np.clip(16 - np.abs(result - d), 0, None) / 16
                 result = np.minimum(result, d) - h * h * 4
+        assert result is not None, "a gland has a capsule"
         return result
 
 

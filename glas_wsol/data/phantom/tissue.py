@@ -123,7 +123,7 @@ def write_tissue_phantom(
     tiles = _train_tiles(train) + _test_tiles(test)
 
     def fill(folder: Path) -> None:
-        draw = partial(_write_tile, seed=seed, size=tuple(size), scale=scale, confounded=confounded)
+        draw = partial(_write_tile, seed=seed, size=(size[0], size[1]), scale=scale, confounded=confounded)
         seconds = 0.04 + 1.6e-6 * size[0] * size[1]
         run_jobs(draw, folder, tiles, workers=workers, seconds=seconds, progress=progress, title="tissue phantom")
         _write_grades(folder / "Grade.csv", tiles)

@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from glas_wsol.errors import GlasWsolError
 from glas_wsol.experiments.study import manifest
@@ -58,8 +58,8 @@ class Children:
 
     def __init__(self, variables: Mapping[str, str], inherited: Sequence[int] = ()) -> None:
         self.variables = dict(variables)
-        self.options = {"pass_fds": tuple(inherited)} if sys.platform != "win32" else {}
-        self.running: set[subprocess.Popen[bytes]] = set()
+        self.options: dict[str, Any] = {"pass_fds": tuple(inherited)} if sys.platform != "win32" else {}
+        self.running: set[subprocess.Popen[Any]] = set()
         self.guard, self.stopped = threading.Lock(), False
 
     def __call__(self, command: Sequence[str], log: IO[bytes]) -> int:

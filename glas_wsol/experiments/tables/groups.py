@@ -143,7 +143,9 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
             seed and fold do not decide; if rows were evaluated on different images of one fold, or with other
             classes or another threshold of the true masks.
     """
-    groups: dict[tuple, dict[tuple, dict[Cell, Run]]] = defaultdict(lambda: defaultdict(dict))
+    groups: dict[tuple[str, bool, str], dict[tuple[str, int | None, str, bool], dict[Cell, Run]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
     for run in runs:
         facts = run.facts
         rows = groups[facts["dataset"], facts["synthetic"], facts["split"]]

@@ -161,7 +161,8 @@ def _passes_table(desk: TableContext, least: Row, deeper: Row, measures: list[Me
         values = [desk.published(row, measure) for row in (least, deeper)]
         if desk.has_published and any(value is not None for value in values):
             columns.append(PUBLISHED_COLUMN)
-            change = "" if None in values else f"{100 * (values[1] - values[0]):+.2f}"
+            first, second = values
+            change = "" if first is None or second is None else f"{100 * (second - first):+.2f}"
             for line, cell in zip(lines, (*map(percent, values), change, ""), strict=True):
                 line.append(cell)
     cells = "the same seeds, folds and images" if least.runs.keys() == deeper.runs.keys() else "the runs both have"

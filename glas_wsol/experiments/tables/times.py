@@ -119,8 +119,10 @@ def time_records(desk: TableContext) -> list[dict[str, Any]]:
 def _ratios(desk: TableContext, row: Row, time: str) -> list[float]:
     same = ("minmax", _BASE, row.trunk, row.pretrained)
     base = next((other for other in desk.group.rows if other.key == same), None)
+    if base is None:
+        return []
     ratios = []
-    for cell in sorted(row.runs.keys() & base.runs.keys()) if base else ():
+    for cell in sorted(row.runs.keys() & base.runs.keys()):
         mine, its = row.runs[cell].facts["training"], base.runs[cell].facts["training"]
         if mine and its and all(mine[name] == its[name] for name in ("device", "threads")) and its[time] > 0:
             ratios.append(mine[time] / its[time])
