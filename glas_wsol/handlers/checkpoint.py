@@ -22,12 +22,13 @@ from glas_wsol.utils.atomic_files import atomic_write, remove_unfinished
 from glas_wsol.utils.digests import sha256_of
 from glas_wsol.utils.file_lock import claim, release
 from glas_wsol.utils.json_files import read_json
-from glas_wsol.utils.settings import as_json, changes, settings_of
+from glas_wsol.utils.settings import Fingerprint, settings_of
 
 __all__ = ["RunCheckpoint", "write_model"]
 
 logger = logging.getLogger(__name__)
 
+_STEPS = "lr_scheduler#total_steps"
 _OWN_NAMES = {"initial_lr": "lr"}  # the schedule keeps the rate the user set under another name
 
 
@@ -46,9 +47,10 @@ class RunCheckpoint:
         lr_scheduler: its schedule.
         evaluator: the engine that validates; its ``best_metric`` decides. Where it measures a ``temperature``
             (:class:`~glas_wsol.metrics.Temperature`), the model is written with it; training goes on without.
-        early_stop: saved and restored with the run; or None.
+        early_stop: attached before this, saved and restored with the run; or None.
         card: what ``model.json`` says of the model, JSON values only.
-        recipe: settings that must be the same when the run is taken up again, JSON values only.
+        recipe: settings that must be the same when the run is taken up again, JSON values only; what the trainer, the
+            network and the optimiser were made with is added.
         resume: take up an interrupted run found in ``directory`` (default); else refuse to touch it.
     """
 
@@ -84,6 +86,8 @@ class RunCheckpoint:
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer, as the last of its handlers: what it saves must be the state after the others."""
+        if "early_stop" in self.stateful:
+            self.stateful["early_stop"].attach(engine)
         engine.add_event_handler(Events.STARTED, self.restore)
         self.evaluator.add_event_handler(Events.EPOCH_COMPLETED, self.keep_best)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.keep_last)
@@ -129,7 +133,7 @@ class RunCheckpoint:
             OutputError: if there is one and it is not to be resumed, or it is going on in another process.
             WeightsError: if its file is damaged.
         """
-        self._trained_with = {**self._settings(trainer), "epochs": trainer.state.max_epochs}
+        self._trained_with = self._settings(trainer)
         self._claim()
         if not self.last_file.is_file():
             return
@@ -173,27 +177,28 @@ class RunCheckpoint:
         if claim(self.last_file):
             remove_unfinished(self.directory)
 
-    def _settings(self, trainer: Engine) -> dict[str, Any]:
+    def _settings(self, trainer: Engine) -> Fingerprint:
         """The recipe, with what the trainer, the network and the optimiser were really made with."""
         optimizer = self.stateful["optimizer"]
         # A schedule moves the learning rate and may move the momentum; the device decides whether steps are fused.
         free = {"params", "lr", "momentum", "betas", "max_lr", "min_lr", "max_momentum", "base_momentum", "fused"}
         groups = [{k: v for k, v in g.items() if k not in free} for g in optimizer.param_groups]
         settings = {
+            "epochs": trainer.state.max_epochs,
             **self.recipe,
             "amp": getattr(trainer, "amp", False),  # not every Ignite engine has it
             "optimizer": type(optimizer).__name__,
-            **settings_of(trainer, "train#trainer#"),
-            **settings_of(self.network, "network_def#"),
             **{f"optimizer#{_OWN_NAMES.get(k, k)} of group {i}": v for i, g in enumerate(groups) for k, v in g.items()},
-            "schedule": type(self.stateful["lr_scheduler"]).__name__,
-            "steps of the schedule": getattr(self.stateful["lr_scheduler"], "total_steps", None),
+            "lr_scheduler": type(self.stateful["lr_scheduler"]).__name__,
+            _STEPS: getattr(self.stateful["lr_scheduler"], "total_steps", None),
         }
-        return as_json(settings)
+        return Fingerprint.of(settings, {"train#trainer": trainer, "network_def": self.network})
 
-    def _check(self, state: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        then = state["recipe"]
-        changed = changes(then, now, sorted(then.keys() | now.keys()))
+    def _check(self, state: Mapping[str, Any], now: Fingerprint) -> None:
+        then = Fingerprint(state["recipe"])
+        if "epochs" not in self.recipe and then.get(_STEPS) == now[_STEPS]:  # this schedule lets a run go on
+            then["epochs"] = now["epochs"]
+        changed = then.changes(now)
         if changed:
             raise ConfigError(
                 "the run to resume was made with other settings: " + ", ".join(changed),

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,10 +18,10 @@ from glas_wsol.data.splits import FOLDS, parse_fold
 from glas_wsol.errors import ConfigError
 from glas_wsol.experiments.study.image_sets import Images
 from glas_wsol.experiments.study.methods import Row, find, rows_of
-from glas_wsol.utils.settings import as_json
+from glas_wsol.utils.settings import Fingerprint, as_json
 from glas_wsol.version import __version__
 
-__all__ = ["Request", "Run", "digest_of", "plan"]
+__all__ = ["Request", "Run", "plan"]
 
 _NO_MATTER = ("output_dir", "dataset_dir", "bundle_root", "num_workers")  # where and how fast, not what
 _UNTRAINED_SEED = 0
@@ -84,15 +83,6 @@ class Run:
     def name(self) -> str:
         """Its folder, below the study's."""
         return f"{self.row}/{self.fold}_seed_{self.seed}"
-
-
-def digest_of(settings: Mapping[str, Any]) -> str:
-    """SHA-256 of settings in any order.
-
-    Args:
-        settings: JSON values.
-    """
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def plan(request: Request, make_phantom: bool = True) -> list[Run]:
@@ -170,7 +160,7 @@ class _Source:
         train = _command(self.files, given, self.overrides)
         given["split"] = self.split
         if source:
-            training[f"training of {source.row}"] = digest_of(source.training)
+            training[f"training of {source.row}"] = Fingerprint(source.training).digest()
             given["checkpoint"] = source.folder / "models" / "model.pt"
         evaluate = _command(both, given, self.overrides)
         commands = (evaluate,) if source else (train, evaluate)
