@@ -104,7 +104,7 @@ def plan(request: Request, make_phantom: bool = True) -> list[Run]:
     """
     bundle = find(request.bundle)
     evaluate = _config_of(bundle, "evaluate")
-    base = [_config_of(bundle, "paper"), *(find(overlay, bundle) for overlay in request.overlays)]
+    base = [_config_of(bundle, "train"), _config_of(bundle, "paper"), *(find(overlay, bundle) for overlay in request.overlays)]
     for file in base:
         load(file)  # a faulty file is named before anything is read together
     overrides = dict(request.overrides or {})
@@ -114,7 +114,7 @@ def plan(request: Request, make_phantom: bool = True) -> list[Run]:
     sources = []
     for row in rows_of(request.rows, bundle):
         _refuse_undoing(row, overrides)
-        files = (*base, *(_config_of(bundle, name) for name in row.below), row.overlay)
+        files = (*base, row.overlay)
         merged(files, {})  # or a faulty overlay would be taken for a faulty override
         refuse_unknown_ids(["bundle/__main__.py", "run", *_arguments(files, overrides)])
         weights = images.weights(merged(files, overrides))
