@@ -177,7 +177,7 @@ _COMPONENT = (None, "")  # what it is given to refuses it, before anything is co
 
 SCHEMA: dict[str, Setting] = {
     "method": Setting(*_COMPONENT, card=True),
-    "stage": Setting(*_COMPONENT, free=True),  # a part of the second stage's method
+    "stage": Setting(lambda value: value in ("", "_refined"), "_refined for two stages, else an empty text", free=True),
     "dataset_dir": Setting(*_PATH, free=True),  # the images themselves are compared
     "output_dir": Setting(*_PATH, free=True),
     "trunk": Setting(_text, "the name of one, such as efficientnet_lite0", card=True, model=True),
@@ -206,7 +206,7 @@ SCHEMA: dict[str, Setting] = {
     "resume": Setting(*_SWITCH, free=True),
     "patience": Setting(*_ANY, free=True),
     "val_interval": Setting(*_SOME),
-    "selection_ties": Setting(*_COMPONENT),
+    "selection_ties": Setting(*_among("loss", "last")),
     "selection_rule": Setting(*_COMPONENT, free=True, card=True),
     "scale": Setting(
         lambda value: _number(value) and 0 < value <= 100, "a number above 0, at most 100", card=True, model=True

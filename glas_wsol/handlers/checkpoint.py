@@ -121,7 +121,7 @@ class RunCheckpoint:
         state["trainer"] = {"epoch": trainer.state.epoch, "iteration": trainer.state.iteration}
         best = self.evaluator.state
         state["best"] = {"best_metric": best.best_metric, "best_metric_epoch": best.best_metric_epoch}
-        state["recipe"] = self._settings(trainer)
+        state["recipe"] = dict(self._settings(trainer))  # a file holds plain values
         self.directory.mkdir(parents=True, exist_ok=True)
         _save(state, self.last_file)
 

@@ -121,7 +121,7 @@ def test_resuming_with_other_settings_or_against_the_users_word_is_refused(phant
 
     before = {p.name: p.read_bytes() for p in (undisturbed / "models").iterdir() if p.suffix != ".lock"}
     more = write_tissue_phantom(tmp_path / "more", **{**DATA[GLAS]["phantom"], "train": 16})
-    ties = {"loss": "last", "last": "loss"}[json.loads(Path(config(GLAS, "paper")).read_text())["selection_ties"]]
+    ties = {"loss": "last", "last": "loss"}[json.loads(Path(config(GLAS, "train")).read_text())["selection_ties"]]
     for changes, named in (
         ({"passes": 3}, r"passes was 2, is 3"),
         ({"selection_ties": ties}, rf"selection_ties was '\w+', is '{ties}'"),

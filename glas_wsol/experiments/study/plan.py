@@ -13,7 +13,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from glas_wsol.bundle import refuse_unknown_ids
-from glas_wsol.bundle.overrides import flatten, load, merged
+from glas_wsol.bundle.overrides import flatten, load, merged, parsed
 from glas_wsol.data.splits import FOLDS, parse_fold
 from glas_wsol.errors import ConfigError
 from glas_wsol.experiments.study.image_sets import Images
@@ -117,6 +117,7 @@ def plan(request: Request, make_phantom: bool = True) -> list[Run]:
         files = (*base, row.overlay)
         merged(files, {})  # or a faulty overlay would be taken for a faulty override
         refuse_unknown_ids(["bundle/__main__.py", "run", *_arguments(files, overrides)])
+        parsed(merged(files, overrides), "settings").check()
         weights = images.weights(merged(files, overrides))
         folder, digests = images.folder(files, overrides), images.digests(files, overrides)
         sources.append(_Source(row, files, evaluate, overrides, request.split, folder, digests, weights))
