@@ -142,3 +142,36 @@ def test_configs_call_only_what_they_need_in_the_project_s_format(path):
         i for i in imports if i in ("$import sys", "$import torch")
     ]
     assert "http" not in text or path.name == "metadata.json"
+
+
+def documented() -> dict[str, tuple[str, str]]:
+    """The default columns of docs/settings.md, by flat id: of GlaS and of CUB5."""
+    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    text = text[text.index("## Flat settings of train.json") : text.index("## The alarm")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    found = {}
+    for names, _, glas, cub5, *_ in rows:
+        for name in re.findall(r"`(\w+)`", names):
+            found[name] = (glas, glas if cub5 == "the same" else cub5)
+    return found
+
+
+def said(value: Any) -> str:
+    return f"`{value}`" if isinstance(value, str) else json.dumps(value)
+
+
+@pytest.mark.parametrize("place", range(2), ids=BUNDLES)
+def test_docs_say_the_defaults_of_the_configs(place):
+    train = read(BUNDLES[place], "train")
+    papers = merged([Path(one) for one in paper(BUNDLES[place])], {}).config
+    table = documented()
+    assert train["settings"].keys() - {"_target_"} <= table.keys()
+    for name in train["settings"].keys() - {"_target_", "teachers", "stage", "scales", "selection_rule"}:
+        ours, theirs = train[name], papers[name]
+        if any(str(value).startswith("$") for value in (ours, theirs)):
+            continue
+        expected = [said(json.loads(one)) for one in dict.fromkeys(map(json.dumps, (ours, theirs)))]
+        written = table[name][place].replace("0.5 each", "[0.5, 0.5, 0.5]")
+        assert [float(x) if x[0].isdigit() else x for x in written.split(" / ")] == [
+            float(x) if x[0].isdigit() else x for x in expected
+        ], name
