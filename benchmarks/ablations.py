@@ -29,7 +29,11 @@ from glas_wsol.experiments.tables.groups import Row
 from glas_wsol.experiments.tables.runs import Run, find_runs, read_run
 from glas_wsol.metrics.measures import MEASURES
 
-TRAIN, PAPER, LITE0 = CONFIGS / "train.json", CONFIGS / "paper.json", ROOT / "configs" / "trunks" / "efficientnet_lite0.json"
+TRAIN, PAPER, LITE0 = (
+    CONFIGS / "train.json",
+    CONFIGS / "paper.json",
+    ROOT / "configs" / "trunks" / "efficientnet_lite0.json",
+)
 LIGHT, SGD = ROOT / "configs" / "data" / "light.json", ROOT / "benchmarks" / "ablations" / "sgd.json"
 USUAL = {"scale": 1.0, "crop_size": 192}
 EPOCHS = {"phantom": 12, "table": 6}  # of the first stage: a phantom has fewer tiles, so fewer steps an epoch

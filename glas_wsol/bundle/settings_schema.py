@@ -189,7 +189,9 @@ SCHEMA: dict[str, Setting] = {
     "batch_size": Setting(*_SOME),
     "crop_size": Setting(*_SOME),
     # the methods that erase nothing say null
-    "passes": Setting(_or_null(_whole(0)), "0 for no erasing, or a whole number of forwards of the localizer", card=True),
+    "passes": Setting(
+        _or_null(_whole(0)), "0 for no erasing, or a whole number of forwards of the localizer", card=True
+    ),
     "fold": Setting(*_COMPONENT, card=True, model=True),
     "fold_seed": Setting(*_COMPONENT, card=True, model=True),
     "cub_classes": Setting(*_COMPONENT, free=True),  # the classes themselves are compared

@@ -132,11 +132,11 @@ class SecondStage:
             self.network, first / "model.pt", self.components, self.data, self.transform, self.inferer, own / "seeds",
             self.teachers, component_inferer=self.component_inferer, device=self.device, **marks,
         )  # fmt: skip
-        read_seeds = LoadImaged(SEEDS, reader="glas_wsol.transforms.TileReader", mode="mask", ensure_channel_first=True, dtype=np.uint8)
-        augmented = Compose([self.reading, read_seeds, self.augmentation])
-        dataset = SeededCacheDataset(
-            items, augmented, self.seed, self.data_device, copy_cache=self.copy_cache
+        read_seeds = LoadImaged(
+            SEEDS, reader="glas_wsol.transforms.TileReader", mode="mask", ensure_channel_first=True, dtype=np.uint8
         )
+        augmented = Compose([self.reading, read_seeds, self.augmentation])
+        dataset = SeededCacheDataset(items, augmented, self.seed, self.data_device, copy_cache=self.copy_cache)
         loader = training_loader(dataset, self.batch_size, self.seed, self.num_workers, "refine_batch_size")
         groups = self.network.parameter_groups(0.0, self.lr)
         optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay, fused=self.fused)
@@ -156,9 +156,7 @@ class SecondStage:
             LrScheduleHandler(schedule, print_lr=False, epoch_level=False),
             ValidationHandler(self.epochs, evaluator),
             EpochSummary(evaluator),
-            RunCheckpoint(
-                own, self.network, optimizer, schedule, evaluator, rounds, self.card, recipe, self.resume
-            ),
+            RunCheckpoint(own, self.network, optimizer, schedule, evaluator, rounds, self.card, recipe, self.resume),
             SharedTraining(self.network, optimizer),
             *self.handlers,
         ]

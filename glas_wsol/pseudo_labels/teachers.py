@@ -166,4 +166,3 @@ def first_seeds(
 
     distributed.on_main(make)
     return with_seeds(data, folder)
-

@@ -275,7 +275,10 @@ def test_seeds_of_a_later_round_that_are_gone_or_not_this_run_s_are_refused(stag
     run.engine.run()
     folder = tmp_path / "seeds" / "round_2"
     record = read_record(folder)
-    for change, what in (({"share": 0.1}, "seed_share was 0.1, is 0.3"), ({"stage_one": "ab"}, "stage_one was 'ab'")):
+    for change, what in (
+        ({"seed_share": 0.1}, "seed_share was 0.1, is 0.3"),
+        ({"stage_one": "ab"}, "stage_one was 'ab'"),
+    ):
         write_record(folder, {**record, "made_with": {**record["made_with"], **change}})
         other = Run(stage_one, tmp_path, rounds=2, epochs=1)
         other.engine.state.epoch = 2

@@ -104,7 +104,11 @@ def plan(request: Request, make_phantom: bool = True) -> list[Run]:
     """
     bundle = find(request.bundle)
     evaluate = _config_of(bundle, "evaluate")
-    base = [_config_of(bundle, "train"), _config_of(bundle, "paper"), *(find(overlay, bundle) for overlay in request.overlays)]
+    base = [
+        _config_of(bundle, "train"),
+        _config_of(bundle, "paper"),
+        *(find(overlay, bundle) for overlay in request.overlays),
+    ]
     for file in base:
         load(file)  # a faulty file is named before anything is read together
     overrides = dict(request.overrides or {})

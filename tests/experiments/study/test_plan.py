@@ -27,7 +27,8 @@ def test_the_commands_are_the_documented_ones(request_of, tissue):
     (run,) = plan(request)
     folder = request.output / "cam_max" / "stratified-0_seed_3"
     bundle = ROOT / "bundles" / "glas_minmax_entropy" / "configs"
-    files = [bundle / "train.json", bundle / "paper.json", *(ROOT / name for name in OVERLAYS), ROOT / "configs" / "methods" / "cam_max.json"]
+    files = [*(bundle / f"{name}.json" for name in ("train", "paper")), *(ROOT / name for name in OVERLAYS)]
+    files.append(ROOT / "configs" / "methods" / "cam_max.json")
     start = (sys.executable, "-m", "monai.bundle", "run", "--config_file")
     given = ("--weights=none", "--epochs=7", "--dataset_dir", str(tissue), "--output_dir", str(folder))
     given += ("--seed", "3", "--fold", "stratified-0")
