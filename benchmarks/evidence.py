@@ -24,8 +24,7 @@ from scipy import ndimage
 from scipy.signal import fftconvolve
 from skimage import data as pictures
 
-from glas_wsol.data.phantom.bird_drawing import draw_bird
-from glas_wsol.data.phantom.bird_plumage import SPECIES
+from glas_wsol.data.phantom.bird_drawing import SPECIES, draw_bird
 from glas_wsol.data.phantom.tissue import tissue_tile
 from glas_wsol.results.tissue import missing_evidence
 from glas_wsol.transforms import read_rgb

@@ -159,6 +159,7 @@ def versions() -> str:
         "safetensors",
         "scikit-image",
         "tifffile",
+        "imagecodecs",
     ]
     found = ", ".join(f"{name} {metadata.version(name)}" for name in names)
     return f"Python {platform.python_version()} on {platform.system()}, {found}."

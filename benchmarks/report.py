@@ -60,8 +60,8 @@ def lay_out(folder: Path, count: int, size: tuple[int, int]) -> None:
         chances = {"benign": 0.25, "malignant": 0.75}
         said = {"probabilities": chances, "entropy": 0.562335, "normalised_entropy": 0.811278}
         entry = {"path": str(folder / f"{which}.png"), "name": name, "class": "malignant", "decidable_fraction": 0.5}
-        opinions = dict.fromkeys(("localizer", "decidable", "undecidable"), said)
-        entries.append({**entry, "probabilities": chances, "opinions": opinions, "boxes": []})
+        class_scores = dict.fromkeys(("localizer", "decidable", "undecidable"), said)
+        entries.append({**entry, "probabilities": chances, "class_scores": class_scores, "boxes": []})
     (folder / "predictions.json").write_text(json.dumps(entries), encoding="utf-8")
 
 

@@ -19,7 +19,7 @@ __all__ = ["main"]
 def _data(arguments: argparse.Namespace) -> None:
     from glas_wsol.data import load_datalist
 
-    print(load_datalist(arguments.dataset, fold=arguments.fold, seed=arguments.seed).summary())
+    print(load_datalist(arguments.dataset, fold=arguments.fold, seed=arguments.seed, log=False).summary())
 
 
 def _images(arguments: argparse.Namespace) -> None:

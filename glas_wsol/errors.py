@@ -143,7 +143,7 @@ class IncompleteError(GlasWsolError):
 
 
 class DatalistError(GlasWsolError):
-    """Every fault of a datalist at once; the message names the first thousand and how many more there are.
+    """Every fault of a data set at once; the message names the first thousand and how many more there are.
 
     Args:
         where: the table or folder that was read.
@@ -155,4 +155,4 @@ class DatalistError(GlasWsolError):
         self.faults = tuple(faults)
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
         told = [*self.faults[:_TOLD], *([f"and {len(self.faults) - _TOLD} more"] if len(self.faults) > _TOLD else [])]
-        super().__init__(f"{count} in the datalist: " + "; ".join(told), where, fix)
+        super().__init__(f"{count} in the data: " + "; ".join(told), where, fix)

@@ -24,7 +24,8 @@ from glas_wsol.networks.checkpoint import load_checkpoint, model_card, model_dig
 from glas_wsol.results.localization import THRESHOLD, Localization
 from glas_wsol.results.postprocessing import LocalizePredictiond
 from glas_wsol.results.provenance import provenance_of
-from glas_wsol.transforms import MAX_PIXELS, read_rgb
+from glas_wsol.transforms.reading import MAX_PIXELS, read_image
+from glas_wsol.transforms.reading.spacing import MPP, mpp_metadata
 from glas_wsol.utils.json_files import read_json
 from glas_wsol.utils.pixel_size import check_mpp
 
@@ -115,29 +116,30 @@ class Localizer:
             NumericalError: if the network's output is not finite.
         """
         size = check_mpp(mpp)
-        values, path = self._read(image)
+        values, path, said = self._read(image)
         item: dict[str, Any] = {"name": name or (Path(path).stem if path else "image")}
         batch = values[None].to(self.device)
         with torch.no_grad():
             item |= {key: values[0] for key, values in self._inferer(batch, self.network).items()}
-        item["image"] = MetaTensor(values, meta={"filename_or_obj": path})
+        item["image"] = MetaTensor(values, meta={"filename_or_obj": path, MPP: mpp_metadata(said)})
         found: Localization = self._postprocessing(item)["localization"]
         return found if size is None else replace(found, mpp=size)
 
-    def _read(self, image: Any) -> tuple[Tensor, str]:
-        """``[3, H, W]`` float32 in [0, 1], and the file it came from."""
+    def _read(self, image: Any) -> tuple[Tensor, str, tuple[float, float] | None]:
+        """``[3, H, W]`` float32 in [0, 1], the file it came from, and the size of a pixel that the file says."""
         if isinstance(image, Tensor):
-            return _checked(image), ""
-        path = ""
+            return _checked(image), "", None
+        path, said = "", None
         if isinstance(image, (str, PathLike)):
             path = str(image)
-            image = read_rgb(image, self._max_pixels)
+            picture = read_image(image, self._max_pixels)
+            image, said = picture.pixels, picture.mpp
         if not isinstance(image, np.ndarray):
             raise ImageFileError(f"a {type(image).__name__} is no image", "in memory", _FORMS)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise ImageFileError(f"an array of {image.dtype} {list(image.shape)}", "in memory", _FORMS)
         scaled = self._to_unit(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        return scaled.as_tensor() if isinstance(scaled, MetaTensor) else torch.as_tensor(scaled), path
+        return scaled.as_tensor() if isinstance(scaled, MetaTensor) else torch.as_tensor(scaled), path, said
 
 
 def load_localizer(

@@ -37,9 +37,9 @@ def test_every_failure_is_caught_as_one_kind_and_by_its_own_name(name):
 
 def test_a_datalist_error_counts_and_names_every_fault():
     one = DatalistError("table.csv", ["row 2: no label"])
-    assert str(one) == "1 fault in the datalist: row 2: no label [table.csv]: correct these entries"
+    assert str(one) == "1 fault in the data: row 2: no label [table.csv]: correct these entries"
     two = DatalistError(Path("d"), ["row 2: no label", "row 3: no\nfile"], "mend them")
-    assert str(two) == "2 faults in the datalist: row 2: no label; row 3: no file [d]: mend them"
+    assert str(two) == "2 faults in the data: row 2: no label; row 3: no file [d]: mend them"
     assert two.faults == ("row 2: no label", "row 3: no\nfile")
     assert isinstance(two, GlasWsolError)
 

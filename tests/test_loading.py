@@ -23,6 +23,8 @@ from tests.conftest import tiny_network, tiny_trunk
 CARD = {"method": "minmax", "trunk": "tiny", "classes": ["benign", "malignant"], "scale": 1.0, "short_side": None}
 PIXELS = np.random.default_rng(0).integers(0, 255, (41, 67, 3), dtype=np.uint8)
 
+NO_SCORES = {"localizer": None, "decidable": None, "undecidable": None, "regions_are_evidence": None, "note": ""}
+
 
 @pytest.fixture
 def run(tmp_path, monkeypatch) -> Path:
@@ -76,13 +78,13 @@ def test_methods_without_m_and_c_have_no_opinions_and_are_written_all_the_same(r
     network = ClassActivationNetwork(tiny_trunk(), 2, seed=0)
     write_model(network, tmp_path / "cam", {**CARD, "method": "cam_average"})
     found = glas_wsol.load(tmp_path / "cam")(PIXELS)
-    assert found.opinions == Opinions()
+    assert found.class_scores == Opinions()
     assert sum(found.probabilities) == pytest.approx(1)
     formats = ["png", "png_map", "geojson", "nifti", "tiff", "json", "csv"]
     files = glas_wsol.save(found, tmp_path / "out", formats, rest=True)
     assert all(file.is_file() for file in files)
     entry = json.loads((tmp_path / "out" / "json" / "image.json").read_text())
-    assert entry["opinions"] == {"localizer": None, "decidable": None, "undecidable": None}
+    assert entry["class_scores"] == NO_SCORES
 
 
 def test_the_alarm_of_the_run_goes_with_every_result(run, tmp_path):

@@ -151,14 +151,14 @@ def draw(story: Story, output: str | Path) -> None:
         page.picture(0, column, _outlined(step.seen, step.region), title, said)
     page.heading(1, "2  The classifier C must name the class from what was kept, and must not be able to from the rest")
     page.picture(1, 0, story.kept, "R+: what was kept", "by trust, of all steps")
-    page.asked(1, 1, story.parts[0], "X R+", "C, on the decidable part")
-    page.asked(1, 2, story.parts[1], "X (1 - R+)", "C, on the rest")
+    page.asked(1, 1, story.parts[0], "X R+", "C, on the decidable region")
+    page.asked(1, 2, story.parts[1], "X (1 - R+)", "C, on the undecidable region")
     page.note(1, 3, _LOSSES)
     page.heading(2, "3  The second stage, a decoder on the same trunk, draws a finer mask: this is the result")
     page.picture(2, 0, story.decoded, "the decoder's R+", "one value for 4 px")
     page.picture(2, 1, _outlined(story.image / 255, story.mask), "the mask", "R+ at least 0.5, cleaned; not tuned")
-    page.asked(2, 2, story.second[0], "X R+", "C, on the decidable part")
-    page.asked(2, 3, story.second[1], "X (1 - R+)", "C, on the rest")
+    page.asked(2, 2, story.second[0], "X R+", "C, not trained on this mask")
+    page.asked(2, 3, story.second[1], "X (1 - R+)", "C, not trained on this mask")
     page.note(
         2,
         4,

@@ -17,6 +17,7 @@ from monai.bundle import ConfigParser
 
 from glas_wsol.bundle import look_at_configs, unknown_ids
 from glas_wsol.data import images_datalist
+from glas_wsol.data.files import existing
 from glas_wsol.errors import ConfigError, GlasWsolError, IncompleteError, OutputError
 from glas_wsol.loading import ModelSource
 from glas_wsol.networks.checkpoint import model_card
@@ -142,6 +143,7 @@ def _guessed(place: ModelSource) -> Path:
 
 def _source(images: Sequence[str | Path], output: Path, recursive: bool) -> Path:
     if len(images) == 1:
+        existing(images[0])
         return Path(images[0])
     listed = [Path(item["image"]) for one in images for item in images_datalist(one, recursive, exclude=output)]
     table = output / LISTED

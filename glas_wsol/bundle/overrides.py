@@ -41,6 +41,9 @@ def parse_overrides(arguments: Sequence[str], instead: Mapping[str, str] = _INST
 
     Raises:
         ConfigError: if they are of another form, or are given otherwise.
+
+    Returns:
+        The texts by id; ``None`` and ``null`` as the expression that MONAI reads as no value.
     """
     overrides: dict[str, str] = {}
     rest = list(arguments)
@@ -57,7 +60,7 @@ def parse_overrides(arguments: Sequence[str], instead: Mapping[str, str] = _INST
             raise ConfigError(f"--{identifier} is not given here", "after --", instead[identifier])
         if identifier in _NO_SETTINGS:
             raise ConfigError(f"--{identifier} is no setting of the bundle", "after --", "leave it out")
-        overrides[identifier] = value
+        overrides[identifier] = "$None" if value in ("None", "null") else value
     return overrides
 
 

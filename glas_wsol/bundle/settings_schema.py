@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from glas_wsol.data import training_data
 from glas_wsol.errors import ConfigError
 from glas_wsol.pseudo_labels.teachers import TEACHERS
 
@@ -78,6 +79,7 @@ class Settings(dict[str, Any]):
             found = {name: value for name, value in found.items() if name not in ("fill_holes", "drop_specks")}
         if self["trunk"] == "none":
             found.pop("seed", None)  # nothing is drawn
+        found["training_data"] = {} if self["trunk"] == "none" else training_data(datalist)
         trunk = getattr(network, "trunk", None)
         weights = {} if trunk is None else {"trunk_weights_sha256": trunk.weights_sha256}
         return {**found, "classes": list(datalist.classes), **weights}

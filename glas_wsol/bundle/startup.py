@@ -98,6 +98,11 @@ def refuse_unknown_ids(argv: Sequence[str]) -> None:
         near = difflib.get_close_matches(identifier, known, n=1, cutoff=0.5)
         near = near or [name for name in known if "#" not in name]
         raise ConfigError(f"no setting named {identifier!r}", "command line", f"did you mean {' or '.join(near)}")
+    for name, value in options.items():
+        # MONAI leaves out a None and takes a null for a text: the setting would stay what it was
+        if name not in own and value in ("None", "null") and (name, value) != ("stain", "null"):
+            fix = "name a folder or table" if name == "dataset_dir" else f"write --{name} '$None' for no value"
+            raise ConfigError(f"--{name} {value} is not valid", "command line", fix)
 
 
 _LOOKED_AT: set[tuple[str, ...]] = set()
@@ -193,7 +198,7 @@ def resolve_dataset(
     """The folder to read: the user's, or the phantom, made on first use.
 
     Args:
-        dataset_dir: a folder or a table, or the word ``phantom``.
+        dataset_dir: a folder or a table, or the word ``phantom`` for synthetic data.
         phantom_dir: where the phantom is kept.
         kind: ``tissue`` (GlaS layout) or ``birds`` (CUB-200-2011 layout).
         options: arguments of the phantom's writer.
@@ -213,9 +218,10 @@ def resolve_dataset(
         made = distributed.on_main(lambda: write(phantom_dir, progress=True, **(options or {})))
         return str(Path(made) / below)
     try:
-        found = Path(dataset_dir).exists()
-    except (OSError, ValueError):  # a name that no file can have
+        found = bool(str(dataset_dir).strip()) and Path(dataset_dir).exists()
+    except (OSError, ValueError, TypeError):  # a name that no file can have
         found = False
     if not found:
-        raise ConfigError("no such data set", dataset_dir, "point dataset_dir at a folder or table, or say phantom")
+        fix = "give the path of a folder or table, or the word phantom for synthetic data"
+        raise ConfigError("no such data set", dataset_dir or repr(dataset_dir), fix)
     return dataset_dir

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from glas_wsol.data.class_folders import folder_datalist
 from glas_wsol.data.csv_table import table_datalist
 from glas_wsol.data.cub import CUB5_CLASSES, cub_datalist
-from glas_wsol.data.datalist import folder_datalist, images_datalist, load_datalist
+from glas_wsol.data.datalist import load_datalist
 from glas_wsol.data.glas import GLAS_CLASSES, glas_datalist
-from glas_wsol.data.phantom.folder import is_phantom
+from glas_wsol.data.images import images_datalist, list_images
 from glas_wsol.data.splits import Datalist, Item
+from glas_wsol.data.training_data import training_data
 
 __all__ = [
     "CUB5_CLASSES",
@@ -19,7 +21,8 @@ __all__ = [
     "folder_datalist",
     "glas_datalist",
     "images_datalist",
-    "is_phantom",
+    "list_images",
     "load_datalist",
     "table_datalist",
+    "training_data",
 ]

@@ -10,15 +10,13 @@ import os
 import shutil
 import stat
 import tarfile
-import unicodedata
 import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -28,13 +26,11 @@ from glas_wsol.utils.digests import sha256_of
 
 __all__ = ["Limits", "extract"]
 
-_BLOCK = 1 << 20
-_LOOK_ALIKES = frozenset("\\/\u2044\u2215\u29f8\uff0f\uff3c\u2024\uff0e\u2025\uff1a\ufe55")
+_SEPARATORS = frozenset("\\/:\u2044\u2215\u29f8\uff0f\uff3c\u2024\uff0e\u2025\uff1a\ufe55")
 """Signs that are, or that some system turns into, a slash, a dot or a colon; the plain dot is looked at apart."""
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """What an archive may be unpacked to.
 
     Attributes:
@@ -50,9 +46,13 @@ class Limits:
     ratio: float = 100.0
     depth: int = 32
 
-    def bytes_of(self, archive: Path) -> int:
-        """How many bytes this archive may be unpacked to."""
-        return min(self.total, max(64 << 20, int(self.ratio * archive.stat().st_size)))
+
+class _Member(NamedTuple):
+    name: str
+    is_folder: bool
+    size: int  # bytes
+    fault: str  # why it is refused whatever its name; empty if it is not
+    open: Callable[[], IO[bytes] | None]
 
 
 def extract(
@@ -88,12 +88,15 @@ def extract(
     with _typed(archive, target):
         if sha256 and sha256_of(archive) != sha256.lower():
             raise ArchiveError("wrong SHA-256", archive, "download it again from its publisher")
-        unpack = _unpacker(archive)
+        size = archive.stat().st_size
+        most = min(limits.total, max(64 << 20, int(limits.ratio * size)))
         target.parent.mkdir(parents=True, exist_ok=True)
         whole = target.parent / f".{uuid.uuid4().hex}.part"
+        bar: dict[str, Any] = {"desc": "unpacking", "disable": not progress, "leave": False}
         try:
             whole.mkdir()
-            unpack(_Writer(archive, whole, limits, progress))
+            with archive.open("rb") as file, tqdm.wrapattr(file, "read", total=size, **bar) as read:
+                _write(archive, _members(archive, read, most, limits), whole, most, limits)
             if hasattr(os, "sync"):
                 os.sync()  # once, instead of for each of thousands of files
             if target.exists():
@@ -120,89 +123,46 @@ def _typed(archive: Path, target: Path) -> Iterator[None]:
         raise ArchiveError(f"a damaged or unusual archive ({error})", archive, fix) from error
 
 
-def _unpacker(archive: Path) -> Callable[[_Writer], None]:
-    with archive.open("rb") as file:
-        head = file.read(512)
-    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        return _unzip
-    if head[:2] == b"\x1f\x8b" or head[257:262] == b"ustar":
-        return _untar
-    raise ArchiveError("not a zip, tar or tar.gz file", archive, "download it again, or unpack it yourself")
+def _refuse(archive: Path, what: str) -> None:
+    raise ArchiveError(what, archive, "do not trust this archive, or unpack it yourself")
 
 
-class _Writer:
-    """Judges members and writes them; counts what really comes out."""
-
-    def __init__(self, archive: Path, folder: Path, limits: Limits, progress: bool) -> None:
-        self.archive, self.folder, self.limits = archive, folder, limits
-        self.bar: dict[str, Any] = {"desc": "unpacking", "disable": not progress, "leave": False}
-        self.most, self.written, self.members = limits.bytes_of(archive), 0, 0
-        self.seen: dict[str, str] = {}
-        self.kinds: dict[str, bool] = {}
-
-    def refuse(self, what: str) -> None:
-        raise ArchiveError(what, self.archive, "do not trust this archive, or unpack it yourself")
-
-    def place(self, name: str, is_folder: bool) -> Path:
-        """Where a member goes, if its name may go anywhere."""
-        self.members += 1
-        if self.members > self.limits.files:
-            self.refuse(f"more than {self.limits.files} members")
-        parts = name.rstrip("/").split("/") if is_folder else name.split("/")
-        parts = [part for part in parts if part != "."]
-        fault = _name_fault(name, parts, self.limits.depth)
-        if fault:
-            self.refuse(f"the member {_printable(name)} {fault}")
+def _write(archive: Path, members: Iterator[_Member], folder: Path, most: int, limits: Limits) -> None:
+    seen: dict[str, tuple[str, bool]] = {}
+    written = 0
+    for number, member in enumerate(members, start=1):
+        said = _printable(member.name)
+        written += member.size
+        if number > limits.files:
+            _refuse(archive, f"more than {limits.files} members")
+        if member.fault:
+            _refuse(archive, f"the member {said} is {member.fault}")
+        if member.size < 0 or written > most:
+            _refuse(archive, f"it unpacks to more than {most} bytes: a compression bomb, or a very large archive")
+        name = member.name.rstrip("/") if member.is_folder else member.name
+        parts = [part for part in name.split("/") if part != "."]
+        if not 0 < len(parts) <= limits.depth or not all(map(_is_plain, parts)):
+            _refuse(archive, f"the member {said} has no plain name: it may lead out of the folder, or is ambiguous")
         for length in range(1, len(parts) + 1):
-            path = "/".join(parts[:length])
-            folder = is_folder or length < len(parts)
-            other = self.seen.setdefault(folded(path), path)
-            known = self.kinds.get(other)
-            if other != path or (known is not None and not (known and folder)):
-                self.refuse(f"the members {_printable(other)} and {_printable(name)} are one to some file systems")
-            self.kinds[other] = folder
-        return self.folder.joinpath(*parts)
-
-    def budget(self, size: int) -> None:
-        if size < 0 or size > self.most:
-            self.refuse(f"it unpacks to more than {self.most} bytes: a compression bomb, or a very large archive")
-
-    def folder_at(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
-
-    def file_at(self, path: Path, source: IO[bytes], size: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        count = 0
-        with path.open("xb") as file:
-            while block := source.read(_BLOCK):
-                count += len(block)
-                self.written += len(block)
-                if count > size:
-                    self.refuse(f"the member {_printable(path.name)} is longer than it says")
-                self.budget(self.written)
-                file.write(block)
-        if count != size:
-            raise ArchiveError("a damaged archive (it ends too early)", self.archive, "copy or download it again")
+            path, is_folder = "/".join(parts[:length]), member.is_folder or length < len(parts)
+            other, was_folder = seen.get(folded(path), (path, True))
+            if other != path or (folded(path) in seen and not (was_folder and is_folder)):
+                _refuse(archive, f"the members {_printable(other)} and {said} are one to some file systems")
+            seen[folded(path)] = path, is_folder
+        place = folder.joinpath(*parts)
+        (place if member.is_folder else place.parent).mkdir(parents=True, exist_ok=True)
+        content = None if member.is_folder else member.open()
+        if content is not None:
+            with content, place.open("xb") as file:
+                shutil.copyfileobj(content, file)  # no more than it says: both kinds of archives see to that
+            if place.stat().st_size != member.size:
+                raise ArchiveError("a damaged archive (it ends too early)", archive, "copy or download it again")
 
 
-def _name_fault(name: str, parts: list[str], depth: int) -> str:
-    """Why a member's name is refused; empty if it is not."""
-    if not parts or "" in parts:
-        return "is absolute or has an empty part"
-    if ".." in parts:
-        return "leads out of the folder"
-    if len(parts) > depth:
-        return f"lies in more than {depth} folders"
-    if any(len(os.fsencode(part)) > 255 for part in parts):
-        return "has a part of more than 255 bytes"
-    for part in parts:
-        if any(sign in _LOOK_ALIKES for sign in part) or (len(part) > 1 and part[1] == ":"):
-            return "has a sign that some system takes for a separator"
-        if any(unicodedata.category(sign) in ("Cc", "Cf", "Cs", "Zl", "Zp") for sign in part):
-            return "has a sign that is not shown"
-        if part != part.strip(" ") or part.endswith("."):
-            return "begins or ends with a space, or ends with a dot, which some systems leave out"
-    return ""
+def _is_plain(part: str) -> bool:
+    """Whether a part of a name is the same to every system, and shown as it is."""
+    shown = part.isprintable() and not _SEPARATORS & set(part)
+    return bool(part) and shown and part == part.strip(" ") and part[-1] != "." and len(os.fsencode(part)) <= 255
 
 
 def _printable(name: str) -> str:
@@ -210,75 +170,52 @@ def _printable(name: str) -> str:
     return repr(text if len(text) <= 80 else f"{text[:77]}...")
 
 
-def _unzip(writer: _Writer) -> None:
-    with zipfile.ZipFile(writer.archive) as archive:
-        members = archive.infolist()
-        writer.budget(sum(member.file_size for member in members))
-        places = [(member, _zip_place(writer, member)) for member in members]  # all are judged before one is written
-        for member, place in tqdm(places, unit="file", **writer.bar):
-            if member.is_dir():
-                writer.folder_at(place)
-                continue
-            with archive.open(member) as source:
-                writer.file_at(place, source, member.file_size)
+def _members(archive: Path, file: IO[bytes], most: int, limits: Limits) -> Iterator[_Member]:
+    head = file.read(512)
+    file.seek(0)
+    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return _in_zip(file)
+    if head[:2] == b"\x1f\x8b" or head[257:262] == b"ustar":
+        source: Any = gzip.GzipFile(fileobj=file) if head[:2] == b"\x1f\x8b" else file
+        # headers and padding come on top of the files themselves
+        return _in_tar(_Counted(archive, source, most + 2048 * limits.files + (1 << 20)))
+    raise ArchiveError("not a zip, tar or tar.gz file", archive, "download it again, or unpack it yourself")
 
 
-def _zip_place(writer: _Writer, member: zipfile.ZipInfo) -> Path:
-    name = _printable(member.orig_filename)
-    kind = stat.S_IFMT(member.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        writer.refuse(f"the member {name} is a link or a device")
-    if member.flag_bits & 1:
-        writer.refuse(f"the member {name} is encrypted")
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        writer.refuse(f"the member {name} is compressed in an unusual way")
-    # zipfile cuts a name at a zero byte
-    return writer.place(member.orig_filename, member.is_dir())
+def _in_zip(file: IO[bytes]) -> Iterator[_Member]:
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            fault = ""
+            if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                fault = "a link or a device"
+            elif member.flag_bits & 1:
+                fault = "encrypted"
+            elif member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                fault = "compressed in an unusual way"
+            # zipfile cuts a name at a zero byte
+            yield _Member(
+                member.orig_filename, member.is_dir(), member.file_size, fault, lambda one=member: archive.open(one)
+            )
+
+
+def _in_tar(file: Any) -> Iterator[_Member]:
+    # as a stream: each byte is unpacked once, and nothing behind a refused member
+    with tarfile.open(fileobj=file, mode="r|") as archive:
+        for member in archive:
+            plain = (member.isreg() or member.isdir()) and not member.issparse()
+            fault = "" if plain else "a link, a device or a file with holes"
+            yield _Member(member.name, member.isdir(), member.size, fault, lambda one=member: archive.extractfile(one))
 
 
 class _Counted:
-    """A stream that ends in a refusal where more comes out than may."""
+    """A stream that ends in a refusal where more comes out than may, even in headers."""
 
-    def __init__(self, source: Any, writer: _Writer) -> None:
-        self.source, self.writer, self.count = source, writer, 0
-        # headers and padding come on top of the files themselves
-        self.most = writer.most + 2048 * writer.limits.files + (1 << 20)
+    def __init__(self, archive: Path, source: Any, most: int) -> None:
+        self.archive, self.source, self.left = archive, source, most
 
     def read(self, size: int = -1) -> bytes:
         data = self.source.read(size)
-        self.count += len(data)
-        if self.count > self.most:
-            self.writer.budget(self.count)
+        self.left -= len(data)
+        if self.left < 0:
+            _refuse(self.archive, "it unpacks to more than it may: a compression bomb, or a very large archive")
         return data
-
-
-def _untar(writer: _Writer) -> None:
-    size = writer.archive.stat().st_size
-    with writer.archive.open("rb") as file, tqdm.wrapattr(file, "read", total=size, **writer.bar) as read:
-        packed = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        source: Any = gzip.GzipFile(fileobj=read) if packed else read
-        # as a stream: each byte is unpacked once, and nothing behind a refused member
-        with tarfile.open(fileobj=_Counted(source, writer), mode="r|") as archive:
-            for member in archive:
-                place = _tar_place(writer, member)
-                if member.isdir():
-                    writer.folder_at(place)
-                    continue
-                content = archive.extractfile(member)
-                assert content is not None
-                writer.file_at(place, content, member.size)
-
-
-def _tar_place(writer: _Writer, member: tarfile.TarInfo) -> Path:
-    name = _printable(member.name)
-    if not (member.isreg() or member.isdir()) or member.issparse():
-        writer.refuse(f"the member {name} is a link, a device or a file with holes")
-    writer.budget(writer.written + member.size)
-    place = writer.place(member.name, member.isdir())
-    if hasattr(tarfile, "data_filter"):  # a second opinion, of Python's own
-        try:
-            tarfile.data_filter(member, str(writer.folder))
-        except tarfile.FilterError as error:
-            writer.refuse(f"the member {name} is refused ({type(error).__name__})")
-    return place

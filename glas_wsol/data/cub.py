@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glas_wsol.data.files import existing, is_file
+from glas_wsol.data.spelling import spelling_key, spelt_twice
 from glas_wsol.data.splits import Datalist, Item, folds_said, parse_fold, split_by_fold
 from glas_wsol.errors import ConfigError, DatalistError, SplitError
 
@@ -37,6 +38,7 @@ CUB5_VALID = {
         strict=True,
     )
 }
+_ALL_IMAGES = 11_788  # of CUB-200-2011, whose figures hold for nothing else
 _TABLES = ("classes.txt", "images.txt", "image_class_labels.txt", "train_test_split.txt")
 
 
@@ -64,7 +66,7 @@ def cub_datalist(
 
     Returns:
         Splits train, valid and test, the last of which is the official test split (145 images for CUB5). It is named
-        ``"CUB5"`` where the classes are the paper's, ``"CUB200"`` where they are all.
+        ``"CUB5"`` where the classes are the paper's, ``"CUB200"`` where they are all, after them where images lack.
 
     Raises:
         ConfigError: if there is no such fold or class.
@@ -85,6 +87,7 @@ def cub_datalist(
     faults += [
         f"image_class_labels.txt: no class {n!r} in classes.txt" for n in sorted({*labels.values()} - {*titles, ""})
     ]
+    faults += spelt_twice([(name, f"classes.txt class {n}") for n, name in titles.items()], "classes", "class")
     if faults:
         raise DatalistError(root, faults, "unpack the data set again")
 
@@ -109,6 +112,8 @@ def cub_datalist(
     official = parts["1"]
     # Five other birds are not CUB5: what is published of it does not hold for them.
     title = {CUB5_CLASSES: "CUB5"}.get(names, "CUB200" if len(names) == 200 else f"CUB ({len(names)} classes)")
+    if len(files) != _ALL_IMAGES:
+        title = f"{root.name} (layout of {title})"
     if classes == "cub5" and fold == "paper":
         valid = [item for item in official if "_".join(item.name.split("_")[-2:]) in CUB5_VALID[names[item.label]]]
         wanted = sum(map(len, CUB5_VALID.values()))
@@ -142,15 +147,15 @@ def _chosen(classes: str | Sequence[str], titles: dict[str, str], root: Path) ->
         return list(titles)
     if isinstance(classes, str) and classes != "cub5":
         raise ConfigError(f"there are no classes {classes!r}", "classes", 'use "cub5", "all" or a list of names')
-    known = {title.casefold(): number for number, title in titles.items()}
-    known |= {title.casefold().partition(".")[2]: number for number, title in titles.items() if "." in title}
+    known = {spelling_key(title): number for number, title in titles.items()}
+    known |= {spelling_key(title.partition(".")[2]): number for number, title in titles.items() if "." in title}
     chosen = []
     for name in map(str, CUB5_CLASSES if classes == "cub5" else classes):
-        if name.casefold() not in known:
-            near = difflib.get_close_matches(name.casefold(), known, n=1)
+        if spelling_key(name) not in known:
+            near = difflib.get_close_matches(spelling_key(name), known, n=1)
             hint = f"did you mean {titles[known[near[0]]]!r}?" if near else "choose names of classes.txt"
             raise ConfigError(f"there is no class {name!r}", root / "classes.txt", hint)
-        chosen.append(known[name.casefold()])
+        chosen.append(known[spelling_key(name)])
     if len(set(chosen)) != len(chosen) or len(chosen) < 2:
         raise ConfigError("classes must be two or more different ones", "classes", "correct the list")
     return chosen

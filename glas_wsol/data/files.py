@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from glas_wsol.errors import DatalistError
+from glas_wsol.errors import DatalistError, readable
+from glas_wsol.transforms.reading import IMAGE_SUFFIXES
+from glas_wsol.utils import distributed
 
-__all__ = ["IMAGE_SUFFIXES", "distinct_names", "existing", "folded", "is_file", "natural_key"]
+__all__ = ["IMAGE_SUFFIXES", "distinct_names", "existing", "folded", "is_file", "log_warnings", "natural_key"]
 
-IMAGE_SUFFIXES = (".bmp", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm")
+logger = logging.getLogger(__name__)
 
 
 def existing(source: str | Path) -> Path:
@@ -88,3 +91,14 @@ def _cut(name: str, digest: str, limit: int = 200) -> str:
 def folded(name: str) -> str:
     """A name as file systems that ignore case and Unicode composition compare it."""
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def log_warnings(source: object, warnings: Iterable[str]) -> None:
+    """Log what is to be known of data, in the first of several processes.
+
+    Args:
+        source: where the data were read.
+        warnings: a sentence each.
+    """
+    for one in warnings if distributed.is_main() else ():
+        logger.warning("%s", readable(f"{source}: {one}"))

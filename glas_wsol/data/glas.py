@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from glas_wsol.data.csv_table import Row, read_rows
 from glas_wsol.data.files import IMAGE_SUFFIXES, existing, is_file, natural_key
+from glas_wsol.data.pairs import mask_stem, others_said
+from glas_wsol.data.phantom.folder import MANIFEST
+from glas_wsol.data.rows import Row, read_rows
+from glas_wsol.data.spelling import clean, spelling_key, spelt_twice
 from glas_wsol.data.splits import Datalist, Item, folds_said, parse_fold, split_by_fold
 from glas_wsol.errors import DatalistError, SplitError
 
@@ -22,6 +27,10 @@ GLAS_VALID = {
     "benign": (38, 72, 65, 51, 12, 63, 2, 52),
 }
 _PAPER_VALID = frozenset(f"train_{number}" for numbers in GLAS_VALID.values() for number in numbers)
+_GRADES_SHA256 = [  # of names and labels of the other 67, and of these 18
+    "3df7a6bdc5dbc4447b4f73ffd6d5477879e4e2847b5c0791e23ba2616498f45a",
+    "2bf181cdd66d1edbad6cceedc30f23073ed375477e18b0060abfd5612452f01a",
+]
 _PAPER_NAMES = frozenset(f"train_{number}" for number in range(1, 86))
 
 
@@ -58,6 +67,8 @@ def glas_datalist(dataset_dir: str | Path, fold: str = "paper", seed: int = 0) -
     scheme, _ = parse_fold(fold)
     faults: list[str] = []
     images, masks = glas_files(root, faults)
+    known = {*images.values(), *masks.values(), root / "Grade.csv", root / MANIFEST}
+    others = [path for path in sorted(root.iterdir()) if path.is_file() and path not in known and path.name[0] != "."]
     grades = _grades(root / "Grade.csv", faults)
     # Test grades without any test image are how the data looks before the test part is fetched.
     tested = any(name.startswith("test") for name in images)
@@ -71,7 +82,11 @@ def glas_datalist(dataset_dir: str | Path, fold: str = "paper", seed: int = 0) -
 
     found = [
         Item(
-            image, GLAS_CLASSES.index(grades[name]["grade"]), name, masks.get(name), grades[name].get("patient") or None
+            image,
+            GLAS_CLASSES.index(grades[name]["grade"]),
+            name,
+            masks.get(name),
+            clean(grades[name].get("patient", "")) or None,
         )
         for name, image in images.items()
     ]
@@ -90,7 +105,16 @@ def glas_datalist(dataset_dir: str | Path, fold: str = "paper", seed: int = 0) -
         splits["valid"] = tuple(item for item in train if item.name in _PAPER_VALID)
     elif train:
         splits |= split_by_fold(train, GLAS_CLASSES, fold, seed, root)
-    return Datalist("GlaS", GLAS_CLASSES, splits, str(root))
+    return Datalist(_name(train, root), GLAS_CLASSES, splits, str(root), tuple(others_said(others)))
+
+
+def _name(train: Sequence[Item], root: Path) -> str:
+    """``GlaS`` where the training images have the names and grades of GlaS: its figures hold for nothing else."""
+    parts = ([item for item in train if (item.name in _PAPER_VALID) == valid] for valid in (False, True))
+    found = [
+        hashlib.sha256(json.dumps([[item.name, item.label] for item in part]).encode()).hexdigest() for part in parts
+    ]
+    return "GlaS" if found == _GRADES_SHA256 else f"{root.name} (layout of GlaS)"
 
 
 def glas_files(root: Path, faults: list[str]) -> tuple[dict[str, Path], dict[str, Path]]:
@@ -103,12 +127,14 @@ def glas_files(root: Path, faults: list[str]) -> tuple[dict[str, Path], dict[str
     images: dict[str, Path] = {}
     masks: dict[str, Path] = {}
     for path in sorted(root.iterdir(), key=lambda path: natural_key(path.name)):
-        name = path.stem.removesuffix("_anno")
+        base = mask_stem(path.stem)
+        name = base[0] if base else path.stem
         if path.suffix.lower() not in IMAGE_SUFFIXES or not _NAME.fullmatch(name) or not is_file(path):
             continue
         kept = images if name == path.stem else masks
         if name in kept:
-            faults.append(f"{kept[name].name} and {path.name} are the same image twice")
+            what = "the same image twice" if kept is images else "two masks of one image"
+            faults.append(f"{kept[name].name} and {path.name} are {what}")
         kept[name] = path
     return {name: images[name] for name in sorted(images, key=natural_key)}, masks
 
@@ -126,7 +152,7 @@ def _grades(path: Path, faults: list[str]) -> Mapping[str, Row]:
     for row in read_rows(path, ("name", "grade"), faults, meaning=meaning, where="Grade.csv "):
         name = row["name"]
         name = name[: name.rindex(".")] if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
-        row["grade"] = row["grade"].lower()
+        row["grade"] = spelling_key(row["grade"])
         if not name or not row["grade"]:
             continue  # reported as blank
         if not _NAME.fullmatch(name):
@@ -138,4 +164,6 @@ def _grades(path: Path, faults: list[str]) -> Mapping[str, Row]:
             faults.append(f"Grade.csv line {row.line}: grade {row['grade']!r} of {name} is not benign or malignant")
         else:
             grades[name] = row
+    patients = [(row["patient"], f"Grade.csv {row.place}") for row in grades.values() if row.get("patient")]
+    faults += spelt_twice(patients, "patients", "patient")
     return grades

@@ -87,7 +87,7 @@ def prepare(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         if not target.is_dir() or not all(is_file(target / mark) for mark in wanted.marks):
             raise OutputError(f"something else than {wanted.name} is here", target, "name a new folder")
-        _refuse(target, check(target, wanted), "delete this folder and prepare it again")
+        _refuse(target, check(target, wanted), "name a new folder to prepare it in, or add what is missing")
         return _datalist(kind, target), False
     for source in map(Path, sources):
         if not source.exists():

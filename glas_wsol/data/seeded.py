@@ -112,7 +112,12 @@ def training_loader(
         ConfigError: if the mini-batches cannot be shared out evenly.
     """
     sampler = DistributedSampler(
-        dataset, even_divisible=True, num_replicas=distributed.world(), rank=distributed.rank(), shuffle=True, seed=seed
+        dataset,
+        even_divisible=True,
+        num_replicas=distributed.world_size(),
+        rank=distributed.rank(),
+        shuffle=True,
+        seed=seed,
     )
     own = distributed.local_share(batch_size, name)
     ahead = 0 if dataset.device.type == "cpu" else 1

@@ -7,23 +7,20 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
+from glas_wsol.data.spelling import split_word
 from glas_wsol.errors import ConfigError, SplitError, readable
 from glas_wsol.utils.labels import multi_hot
 
-__all__ = ["FOLDS", "SPLITS", "SPLIT_WORDS", "Datalist", "Item", "folds_said", "parse_fold", "split_by_fold"]
+__all__ = ["FOLDS", "SPLITS", "Datalist", "Item", "folds_said", "parse_fold", "split_by_fold", "with_validation"]
 
 FOLDS = 5
 SPLITS = ("train", "valid", "test")
-SPLIT_WORDS: Mapping[str, str] = MappingProxyType(
-    {"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid"}
-    | {"test": "test", "testing": "test"}
-)
 _COLUMNS_SHOWN = 8  # summary() counts class by class up to this many classes
 
 
@@ -55,6 +52,8 @@ class Datalist:
         classes: class names in label order.
         splits: the splits that exist, of ``"train"``, ``"valid"`` and ``"test"``.
         source: where it was read.
+        warnings: what is to be known before it is used, a sentence each; no part of what it is compared by.
+        synthetic: what drawn images show, ``"tissue"`` or ``"birds"``; empty (default) where they are not drawn.
 
     Raises:
         SplitError: where a class has no training or no validation image (a small test split may lack one).
@@ -64,6 +63,8 @@ class Datalist:
     classes: tuple[str, ...]
     splits: Mapping[str, tuple[Item, ...]]
     source: str
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    synthetic: str = ""
 
     def __post_init__(self) -> None:
         splits = {split: tuple(self.splits[split]) for split in SPLITS if self.splits.get(split)}
@@ -75,7 +76,8 @@ class Datalist:
         object.__setattr__(self, "splits", MappingProxyType(splits))
 
     def __reduce__(self) -> tuple:  # a mapping proxy can be neither copied nor sent to a worker
-        return Datalist, (self.name, self.classes, dict(self.splits), self.source)
+        state = (self.name, self.classes, dict(self.splits), self.source, self.warnings, self.synthetic)
+        return Datalist, state
 
     def select(self, split: str, masks: bool = False) -> list[dict]:
         """Items of one split as MONAI reads them.
@@ -126,20 +128,28 @@ class Datalist:
         return rows
 
     def summary(self) -> str:
-        """:meth:`rows` as a short table."""
+        """:meth:`rows` as a short table, and the warnings."""
         rows = [[readable(cell) for cell in row] for row in self.rows()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([f"{self.name}, {len(self.classes)} classes, {self.source}", *lines])
+        said = [f"warning: {readable(one)}" for one in self.warnings]
+        return "\n".join([f"{self.name}, {len(self.classes)} classes, {self.source}", *lines, *said])
 
     def _items(self, split: str) -> tuple[Item, ...]:
-        items = self.splits.get(SPLIT_WORDS.get(split, split))
+        items = self.splits.get(split_word(split) or split)
         if items is None:
-            fix = (
-                f"set the split to one of {', '.join(self.splits)}, or 'dataset_dir' to data that has {split!r} images"
-            )
+            fix = f"mark images of every class as {split} in the data, or choose of {', '.join(self.splits)}"
             raise SplitError(f"{self.name} has no {split!r} split", self.source, fix)
         return items
+
+    def shared_groups(self) -> tuple[str, ...]:
+        """A warning where groups have images in both train and valid."""
+        train, valid = ({item.group for item in self.splits.get(split, ())} - {None} for split in ("train", "valid"))
+        both = len(train & valid)
+        if not both:
+            return ()
+        what = f"{both} {'patient has' if both == 1 else 'patients have'} images in both train and valid"
+        return (f"{what}, so figures are too good: choose the fold patient-0 (to patient-{FOLDS - 1})",)
 
     def _label(self, item: Item) -> int | np.ndarray:
         return multi_hot(item.label, len(self.classes)) if isinstance(item.label, tuple) else item.label
@@ -198,8 +208,37 @@ def split_by_fold(
         absent = _absent(part, classes)
         if absent:
             what = f"the {split} split of fold {fold!r} has no image of {', '.join(map(repr, absent))}"
+            one = {label: {item.group for item in items if label in item.labels} for label in range(len(classes))}
+            if grouped and any(name in absent and len(one[label]) == 1 for label, name in enumerate(classes)):
+                what += ", whose images are all of one patient"
             raise SplitError(what, source, folds_said(items, classes, seed))
     return splits
+
+
+def with_validation(
+    splits: Mapping[str, Sequence[Item]], classes: Sequence[str], fold: str, seed: int, source: object
+) -> tuple[dict[str, tuple[Item, ...]], tuple[str, ...]]:
+    """Splits that the data say themselves; where they say train and no valid, a fold of the training images is that.
+
+    Args:
+        splits: by their names.
+        classes: class names in label order.
+        fold: as in :func:`split_by_fold`.
+        seed: of the fold.
+        source: named in errors.
+
+    Returns:
+        The splits, and warnings. Where the fold cannot be had there is no validation, and a warning says why.
+    """
+    said = {split: tuple(items) for split, items in splits.items()}
+    if not said.get("train") or said.get("valid"):
+        return said, ()
+    try:
+        said |= split_by_fold(said["train"], classes, fold, seed, source)
+    except SplitError as error:
+        return said, (f"no image is for validation, so nothing can be trained: {error.what}: {error.fix}",)
+    taken = f"a fifth of the training images is taken ({len(said['valid'])}, fold {fold})"
+    return said, (f"no image is for validation: {taken}; to choose yourself, mark images of every class as valid",)
 
 
 def folds_said(items: Sequence[Item], classes: Sequence[str], seed: int = 0) -> str:
@@ -208,6 +247,10 @@ def folds_said(items: Sequence[Item], classes: Sequence[str], seed: int = 0) -> 
     if items and all(item.group is not None for item in items):
         schemes = {"patient": _grouped} | schemes
     works = []
+    counts = Counter(label for item in items for label in item.labels)
+    lone = [repr(name) for label, name in enumerate(classes) if counts[label] == 1]
+    if lone:
+        return f"add images of {', '.join(lone)}, which has one only: training and validation need one each"
     for scheme, assign in schemes.items():
         fold_of = assign(items, len(classes), seed)
         has = np.zeros((FOLDS, len(classes)), dtype=int)

@@ -82,13 +82,14 @@ def _model(folder: Path) -> list[Check]:
         return [Check("model", WARNING, f"the bundle has no trained model [{folder / 'models'}]", fix)]
     try:
         localizer = load_localizer(folder, device="cpu")
-        alarm = provenance_of(model_card(str(path))).alarm
+        provenance = provenance_of(model_card(str(path)))
     except GlasWsolError as error:
         return faults_of("model", error)
-    what = f"it loads; classes {', '.join(localizer.classes)}; SHA-256 {sha256_of(path)}"
+    what = f"it loads; classes {', '.join(localizer.classes)}; {provenance.trained_on}; SHA-256 {sha256_of(path)}"
     checks = [Check("model", OK, what)]
+    alarm = provenance.alarm
     if alarm is not None and alarm.score >= _DOUBTFUL:
-        what = f"its training judged that its masks may not be trusted: {alarm.verdict} ({alarm.score:.2f})"
+        what = f"its training run was judged: {alarm.verdict} (estimated failure probability {alarm.score:.2f})"
         checks.append(Check("model", WARNING, what, "look at its masks, or train with another seed"))
     return checks
 
@@ -109,7 +110,7 @@ def check_data(
     from glas_wsol.data.damage import damaged
 
     try:
-        datalist = load_datalist(source, fold=fold, seed=seed)
+        datalist = load_datalist(source, fold=fold, seed=seed, log=False)
     except GlasWsolError as error:
         return faults_of("data", error)
     checks = [Check("data", OK, f"{datalist.name}, {len(datalist.classes)} classes, {datalist.source}")]
@@ -117,11 +118,7 @@ def check_data(
     for split, *cells in rows:
         counts = ", ".join(f"{title} {cell}" for title, cell in zip(header[1:], cells, strict=True))
         checks.append(Check("data", OK, f"{split}: {counts}"))
-    groups = {split: {item.group for item in items} - {None} for split, items in datalist.splits.items()}
-    both = groups.get("train", set()) & groups.get("valid", set())
-    if both:
-        which = f"fold {fold}: groups with images in both train and valid: {len(both)}; figures are too good"
-        checks.append(Check("data", WARNING, which, "use the fold patient-0 to patient-4 where groups are patients"))
+    checks += [Check("data", WARNING, one) for one in datalist.warnings]
     if pixels:
         items = [item for split in datalist.splits.values() for item in split]
         faults = damaged([(item.image, item.mask) for item in items], progress)
@@ -140,16 +137,17 @@ def check_images(
         pixels: whether to read every image.
         progress: show a bar with the time left.
     """
-    from glas_wsol.data import images_datalist
+    from glas_wsol.data import list_images
     from glas_wsol.data.damage import damaged
 
     try:
-        items = images_datalist(source, recursive=recursive)
+        items, warnings = list_images(source, recursive=recursive)
     except GlasWsolError as error:
         return faults_of("images", error)
+    said = [Check("images", WARNING, one) for one in warnings]
     if not pixels:
-        return [Check("images", OK, f"{len(items)} images")]
-    return _read("images", len(items), damaged([(item["image"], None) for item in items], progress))
+        return [Check("images", OK, f"{len(items)} images"), *said]
+    return [*said, *_read("images", len(items), damaged([(item["image"], None) for item in items], progress))]
 
 
 def _read(name: str, count: int, faults: list[str]) -> list[Check]:

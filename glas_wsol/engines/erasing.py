@@ -18,7 +18,7 @@ from torch import Tensor
 
 from glas_wsol.utils.labels import LEAST_PROBABILITY
 
-__all__ = ["ErasingState", "KeptRegion", "advance", "keep", "remember", "start", "surroundings", "survivors", "trust"]
+__all__ = ["ErasingState", "KeptRegion", "advance", "judged", "keep", "remember", "start", "surroundings", "trust"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class ErasingState:
         erased: ``[B, 3, H, W]`` next input ``X*``: the image without what was found so far.
         mask: ``[B, 1, H, W]`` accumulated decidable region ``R+*``, in [0, 1].
         present: ``[B]`` bool, whose trust may rise: all; or ``[B, c]``, the classes that each sample has.
-        alive: ``[B]`` bool, those of them whose trust has never been zero.
+        alive: ``[B]`` bool, those of them whose trust may still rise: those whose trust has never been zero, or as
+            :func:`advance` was asked.
         step: ``t``, number of forwards done.
         first_loss: ``[B]`` loss ``L0`` of the unerased image; None before the first step.
         first_mask: ``[B, 1, H, W]`` mask ``R_0`` of the unerased image; None before the first step.
@@ -106,7 +107,7 @@ def trust(
         losses: ``[B]`` ``-log p(y)`` of M; of several classes the loss of each.
         first_loss: ``[B]`` the same of the unerased image.
         label: ``[B]`` class indices; or ``[B, c]`` zeros and ones.
-        alive: ``[B]`` bool, samples whose trust has never been zero; a zero is permanent.
+        alive: ``[B]`` bool, samples whose trust may be above zero.
         sigma: slope of the decay with depth. Defaults to 10.
 
     Returns:
@@ -114,18 +115,16 @@ def trust(
     """
     if label.ndim == 2:
         probability = logits.detach().sigmoid()
-        right = (label > 0) & (probability >= LEAST_PROBABILITY)
     else:
         probability = logits.detach().softmax(dim=1).gather(1, label.unsqueeze(1)).squeeze(1)
-        right = logits.argmax(dim=1) == label
-    trusted = alive & right & (losses.detach() <= first_loss)
+    trusted = alive & _is_right(logits, label) & (losses.detach() <= first_loss)
     return torch.where(trusted, math.exp(-step / sigma) * probability, 0.0)
 
 
-def survivors(
+def judged(
     state: ErasingState, logits: Tensor, losses: Tensor, label: Tensor, index: Tensor | None = None, sigma: float = 10.0
-) -> Tensor:
-    """Who will be alive after :func:`advance`: known before it, and before any mask is made.
+) -> ErasingState:
+    """The state in which those alone are alive that this step trusts: known before :func:`advance` and any mask.
 
     Args:
         state: as there.
@@ -134,11 +133,8 @@ def survivors(
         label: as there.
         index: as there.
         sigma: as there.
-
-    Returns:
-        ``[B]`` bool: the next state's ``samples``.
     """
-    return _of_any_class(_trust_of(state, logits, losses, label, index, sigma) > 0)
+    return replace(state, alive=_trust_of(state, logits, losses, label, index, sigma) > 0)
 
 
 def advance(
@@ -149,6 +145,7 @@ def advance(
     label: Tensor,
     index: Tensor | None = None,
     sigma: float = 10.0,
+    permanent_loss_test: bool = True,
 ) -> ErasingState:
     """One step of the recursion, after a forward of M on ``state.erased``.
 
@@ -160,19 +157,22 @@ def advance(
         label: ``[B]`` class indices of the whole mini-batch; or ``[B, c]`` zeros and ones.
         index: ``[n]`` which samples the forward ran on, at least all alive ones; None for all.
         sigma: slope of the trust. Defaults to 10.
+        permanent_loss_test: whether a zero is permanent whatever its reason (default, the paper); else only that of a
+            wrong class is, and who was less sure than unerased may be trusted again. Then all must have been run.
 
     Returns:
         The next state: ``R+* = max(R+*, psi_t R_t)`` (equation 12) and ``X* = X* (1 - R+*)`` where ``psi_t > 0``; of
         several classes, the largest ``R+*`` of those with ``psi_t > 0``.
     """
     psi = _trust_of(state, logits, losses, label, index, sigma).to(mask.dtype)
+    trusted = psi > 0
+    alive = trusted if permanent_loss_test else state.alive & _is_right(logits, label)
     if index is not None:
         losses, mask = (_spread(values, index, state.alive.shape[0]) for values in (losses, mask))
     first_loss = losses.detach() if state.first_loss is None else state.first_loss
     first_mask = mask if state.first_mask is None else state.first_mask
-    alive = psi > 0
     accumulated = torch.maximum(state.mask, _beside(psi, mask) * mask)
-    taken = torch.where(_beside(alive, mask), accumulated.detach(), 0.0).amax(dim=1, keepdim=True)
+    taken = torch.where(_beside(trusted, mask), accumulated.detach(), 0.0).amax(dim=1, keepdim=True)
     return replace(
         state,
         erased=state.erased * (1 - taken),
@@ -270,6 +270,13 @@ def _trust_of(
         losses = _spread(losses, index, state.alive.shape[0])
     first_loss = losses if state.first_loss is None else state.first_loss
     return trust(state.step, logits, losses, first_loss.detach(), label, state.alive, sigma)
+
+
+def _is_right(logits: Tensor, label: Tensor) -> Tensor:
+    """``[B]`` bool: whether M names the class; or ``[B, c]``, the classes present that it names."""
+    if label.ndim == 2:
+        return (label > 0) & (logits.detach().sigmoid() >= LEAST_PROBABILITY)
+    return logits.argmax(dim=1) == label
 
 
 def _beside(values: Tensor, others: Tensor) -> Tensor:

@@ -60,12 +60,16 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         sigma: slope of the trust. Defaults to 10.
         step_reduction: gradients of the steps are summed (``"sum"``, default) or averaged (``"mean"``).
         counted: whose localizer loss counts at steps ``t >= 1``: samples ``"alive"`` before the step (default; of
-            several classes those whose label holds, see ``ErasingState.sound``), or ``"all"`` (the reference run).
+            several classes those whose label holds, see ``ErasingState.sound``), or ``"all"`` (the reference run); or
+            ``"trusted"``, at every step those alone whom this step trusts (algorithm 1 as printed): of a sample that M
+            gets wrong at once M then learns nothing.
         untrusted: see :func:`glas_wsol.engines.erasing.keep`. Defaults to ``"blank"``.
         rescale_trust: see :func:`glas_wsol.engines.erasing.keep`. Defaults to False.
+        permanent_loss_test: see :func:`glas_wsol.engines.erasing.advance`. Defaults to True. Steps go on while
+            any is trusted.
         alive_only: run steps ``t >= 1`` on the alive samples only. Exact only with frozen batch normalisation, a
-            per-sample mask normalisation and ``counted="alive"``; None (default) does it exactly there. Without
-            ``reuse_dropout`` it is exact in distribution only: fewer samples draw other noise.
+            per-sample mask normalisation, a permanent loss test and without ``counted="all"``; None (default) does it
+            exactly there. Without ``reuse_dropout`` it is exact in distribution only: fewer samples draw other noise.
         reuse_dropout: whether one dropout pattern of M serves all steps of a mini-batch (default), or each step
             draws afresh.
         memory: normalised evidence granted at steps ``t >= 1`` to pixels beside what was found before, see
@@ -96,6 +100,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         counted: str = "alive",
         untrusted: str = "blank",
         rescale_trust: bool = False,
+        permanent_loss_test: bool = True,
         alive_only: bool | None = None,
         reuse_dropout: bool = True,
         memory: float = 0.0,
@@ -108,8 +113,11 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         _require(passes >= 0, f"passes={passes}", "give 0 for no erasing, or a number of forwards of the localizer")
         _require(sigma > 0, f"sigma={sigma}", "give a positive number")
         _require(step_reduction in ("sum", "mean"), f"step_reduction={step_reduction!r}", "choose sum or mean")
-        _require(counted in ("alive", "all"), f"counted={counted!r}", "choose alive or all")
+        _require(counted in ("alive", "all", "trusted"), f"counted={counted!r}", "choose alive, all or trusted")
         _require(untrusted in ("blank", "plain", "skip"), f"untrusted={untrusted!r}", "choose blank, plain or skip")
+        switches = {"rescale_trust": rescale_trust, "permanent_loss_test": permanent_loss_test}
+        for name, value in {**switches, "reuse_dropout": reuse_dropout}.items():  # a text such as "false" is true
+            _require(isinstance(value, bool), f"{name}={value!r}", "give True or False")
         _require(0 <= memory <= 1, f"memory={memory}", "give 0 for none, or evidence up to 1")
         _require(0 < memory_radius <= 1, f"memory_radius={memory_radius}", "give a fraction above 0, at most 1")
         _require(
@@ -117,11 +125,12 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             "accumulation_steps and compile do not go with the erasing recursion",
             "leave them out: memory does not grow with passes",
         )
-        exact = network.batch_norm == "frozen" and network.normalisation != "batch" and counted == "alive"
+        exact = network.batch_norm == "frozen" and network.normalisation != "batch"
+        exact = exact and counted != "all" and permanent_loss_test
         _require(
             exact or not alive_only,
             "alive_only would change the gradient",
-            "it needs batch_norm=frozen, normalisation=sample and counted=alive",
+            "it needs batch_norm=frozen, normalisation=sample, permanent_loss_test=true and counted=alive or trusted",
         )
         loss_function = MinMaxEntropyLoss() if loss_function is None else loss_function
         _require(
@@ -157,6 +166,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         self.counted = counted
         self.untrusted = untrusted
         self.rescale_trust = rescale_trust
+        self.permanent_loss_test = permanent_loss_test
         self.alive_only = exact if alive_only is None else alive_only
         self.reuse_dropout = reuse_dropout
         self.memory = memory
@@ -174,6 +184,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             "counted": self.counted,
             "untrusted": self.untrusted,
             "rescale_trust": self.rescale_trust,
+            "permanent_loss_test": self.permanent_loss_test,
             "alive_only": self.alive_only,
             "reuse_dropout": self.reuse_dropout,
             "memory": self.memory,
@@ -262,16 +273,21 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
                 dropout = localized.dropout if self.reuse_dropout else None
                 first_region = self.network.decidable(localized)
             losses = cross_entropy(localized.logits, _part(label, index))
-            everyone = torch.ones_like(state.alive)
-            counts = everyone if step == 0 or self.counted == "all" else state.sound
+            judged = erasing.judged(state, localized.logits, losses, label, index, self.sigma)
+            if self.counted == "trusted":
+                counts = judged.sound
+            else:
+                counts = torch.ones_like(state.alive) if step == 0 or self.counted == "all" else state.sound
             loss = self.loss_function.localizer_term(losses, _part(counts, index), count)
             # Asked before the backward pass is queued and read after it: meanwhile the device works on.
-            asked = AsyncHostCopy(erasing.survivors(state, localized.logits, losses, label, index, self.sigma))
+            asked = AsyncHostCopy(judged.samples)
             total = total + self._backward(loss)
             mask = localized.mask
             if self.memory > 0:
                 mask = erasing.remember(mask, state, self.memory, self.memory_radius, self.network.omega, index)
-            state = erasing.advance(state, localized.logits, losses, mask, label, index, self.sigma)
+            state = erasing.advance(
+                state, localized.logits, losses, mask, label, index, self.sigma, self.permanent_loss_test
+            )
             self.fire_event(IterationEvents.INNER_ITERATION_COMPLETED)
             if step + 1 == forwards:
                 break
@@ -280,7 +296,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
                 break
             index = survivors if self.alive_only and survivors.shape[0] < count else None
         if self.step_reduction == "mean":
-            steps = distributed.largest(state.step)
+            steps = distributed.all_reduce_max(state.step)
             total = total / steps
             if not self.network.differentiable_mask:
                 for parameter in self.network.parameters():
@@ -292,7 +308,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
 
     def _goes_on(self, alive: bool) -> bool:
         """Whether another step is run: by all samples while any of the mini-batch is alive, in whatever process."""
-        return alive if self.alive_only else distributed.anywhere(alive)
+        return alive if self.alive_only else distributed.any_rank(alive)
 
     def _classify(
         self, x: Tensor, label: Tensor, kept: erasing.KeptRegion, held: Tensor

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""An alarm for runs whose masks should not be trusted, rung without a single outline."""
+"""An alarm for training runs whose masks should not be trusted, judged without a single outline."""
 
 from __future__ import annotations
 
@@ -158,7 +158,8 @@ def judge_run(
         with atomic_write(Path(checkpoint).with_suffix(".json"), "w") as file:
             file.write(json.dumps({**card, ALARM: found}, indent=4) + "\n")
         level = logging.INFO if score < _SURE else logging.WARNING
-        logger.log(level, "%s (probability of failure %.2f, judged without any outline)", found["verdict"], score)
+        said = "this training run: %s (estimated failure probability %.2f), judged on its images without outlines"
+        logger.log(level, f"{said}; other images are not judged", found["verdict"], score)
         return found
 
     return distributed.on_main(judge)

@@ -51,7 +51,7 @@ class TrainingClock:
         if device.type == "cuda":  # the steps were only queued
             torch.cuda.synchronize(device)
         seconds, used = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
-        processes, used = distributed.world(), sum(distributed.gathered([used]))
+        processes, used = distributed.world_size(), sum(distributed.all_gather([used]))
         if distributed.not_main():
             return
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -20,7 +20,7 @@ from monai.utils.enums import CommonKeys as Keys
 
 from glas_wsol.handlers.clock import read_clock
 from glas_wsol.inferers import WholeTileInferer
-from glas_wsol.metrics import MEASURES, interval
+from glas_wsol.metrics import MEASURES, NO_WIDTH, interval
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 from glas_wsol.networks.refined import RefinedNetwork
 from glas_wsol.results.localization import THRESHOLD, Localization
@@ -59,13 +59,13 @@ class ClassOpinions:
 
     def __call__(self, engine: Engine) -> None:
         """Run M and C once more on every view of the batch."""
-        opinions = []
+        class_scores = []
         with eval_mode(self.network):  # no gradient either
             for image in self.inferer.views(engine.state.output[Keys.IMAGE]):
                 x = self.network.normalise(image)
                 scores = self.network.localize(x).logits, self.network.classify(x)
-                opinions.append([self.network.probabilities(logits) for logits in scores])
-        localizer, classifier = (torch.stack(who).mean(dim=0) for who in zip(*opinions, strict=True))
+                class_scores.append([self.network.probabilities(logits) for logits in scores])
+        localizer, classifier = (torch.stack(who).mean(dim=0) for who in zip(*class_scores, strict=True))
         engine.state.output["localizer_probabilities"] = localizer
         engine.state.output["whole_image_probabilities"] = classifier
 
@@ -132,8 +132,8 @@ class EvaluationReport:
             self.without_evidence += not found.evidence
 
     def _write(self, engine: Engine) -> None:
-        self.rows = distributed.gathered(self.rows)
-        self.without_evidence = sum(distributed.gathered([self.without_evidence]))
+        self.rows = distributed.all_gather(self.rows)
+        self.without_evidence = sum(distributed.all_gather([self.without_evidence]))
         if distributed.not_main():
             return
         arrays = self._per_image(engine.state.metric_details)
@@ -220,11 +220,12 @@ def _one_or_all(values: list[str]) -> str | list[str]:
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """A small table of an evaluation for a terminal: percent, and pixels where a measure is a distance.
+    """A small table of an evaluation for a terminal: percent, and pixels where a measure is a distance; its notes.
 
     Args:
         report: the content of ``evaluation.json``.
     """
+    notes = [report["trained_on"]] if report.get("trained_on") else []
     lines = [f"{'':34}{'model':>8}  {'95 % interval':<16}{'all-ones floor':>14}"]
     for key, measure in MEASURES.items():
         if measure.oracle or key not in report["measures"]:
@@ -233,8 +234,11 @@ def summary(report: Mapping[str, Any]) -> str:
         value, *bounds = (_shown(v, measure.unit) for v in (found["value"], *(found["interval"] or (None, None))))
         floor = _shown(report["floor"].get(key), measure.unit) if key in report["floor"] else ""
         between = "" if found["interval"] is None else f"{bounds[0]} to {bounds[1]}"
+        if found["interval"] is not None and bounds[0] == bounds[1]:
+            between += " *"
+            notes.append(f"* {NO_WIDTH}")
         lines.append(f"{f'{measure.title} ({measure.unit})':<34}{value:>8}  {between:<16}{floor:>14}")
-    return "\n".join(lines)
+    return "\n".join((*lines, *dict.fromkeys(notes)))
 
 
 def _shown(value: float | None, unit: str) -> str:

@@ -76,7 +76,7 @@ class LocalizationSaver:
     ) -> None:
         if not table.endswith(".csv"):
             raise ConfigError(f"table={table!r}", "LocalizationSaver", "give a name that ends in .csv")
-        if record is not None and distributed.world() > 1:
+        if record is not None and distributed.world_size() > 1:
             raise ConfigError("a record is kept by one process", "LocalizationSaver", "run without torchrun")
         self.output_dir, self.table, self.overlays = Path(output_dir), table, overlays
         self.provenance, self.record = dict(provenance or {}), record
@@ -208,7 +208,7 @@ class LocalizationSaver:
 
     def _write_tables(self, engine: Engine) -> None:
         self._tell(engine, self.background.finish())
-        self.rows, self.details = distributed.gathered(self.rows), distributed.gathered(self.details)
+        self.rows, self.details = distributed.all_gather(self.rows), distributed.all_gather(self.details)
         if distributed.not_main():
             return
         if self.record:

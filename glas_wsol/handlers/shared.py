@@ -41,7 +41,7 @@ class SharedTraining:
         Raises:
             ConfigError: if images of a mini-batch would have to meet, and cannot.
         """
-        if distributed.world() == 1:
+        if distributed.world_size() == 1:
             return
         if getattr(self.network, "normalisation", None) == "batch":
             fix = "set network_def#normalisation=sample, or train in one process"

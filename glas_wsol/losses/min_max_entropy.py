@@ -207,7 +207,7 @@ class MinMaxEntropyLoss(nn.Module):
 
 def _mean(values: Tensor, counted: Tensor) -> Tensor:
     # Of several processes that share a mini-batch, the mean of this is the mean over the whole.
-    number = distributed.mean(counted.sum()).clamp(min=1 / distributed.world())
+    number = distributed.mean(counted.sum()).clamp(min=1 / distributed.world_size())
     return torch.where(counted, values, 0.0).sum() / number
 
 

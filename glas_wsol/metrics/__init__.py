@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from glas_wsol.metrics.base import MeasureMetric, RowMetric
-from glas_wsol.metrics.bootstrap import bootstrap, interval, redraw, reflect, share_interval
+from glas_wsol.metrics.bootstrap import NO_WIDTH, bootstrap, interval, redraw, reflect, share_interval
 from glas_wsol.metrics.box_accuracy import BoxAccuracy, MaxBoxAccuracy
 from glas_wsol.metrics.calibration import (
     CalibrationError,
@@ -21,6 +21,7 @@ from glas_wsol.metrics.region_scores import OracleRegionF1, PixelAveragePrecisio
 
 __all__ = [
     "MEASURES",
+    "NO_WIDTH",
     "BalancedError",
     "BoxAccuracy",
     "CalibrationError",

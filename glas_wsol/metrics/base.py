@@ -55,7 +55,7 @@ class RowMetric(IgniteMetricHandler):
     """A figure of one row per image; ``engine.state.metric_details[name]`` holds the rows ``[n, k]``, float64.
 
     Under distributed evaluation the rows of all ranks are gathered, in the order of the ranks: that of the data set,
-    where each has a run of neighbours (:func:`~glas_wsol.utils.distributed.portion`).
+    where each has a run of neighbours (:func:`~glas_wsol.utils.distributed.rank_slice`).
 
     Args:
         row_of: an item's row, all of one length, or None if it has nothing to measure by: it is left out. A row of no

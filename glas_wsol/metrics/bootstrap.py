@@ -10,7 +10,10 @@ from scipy import stats
 
 from glas_wsol.metrics.measures import MEASURES, Measure
 
-__all__ = ["bootstrap", "interval", "redraw", "reflect", "share_interval"]
+__all__ = ["NO_WIDTH", "bootstrap", "interval", "redraw", "reflect", "share_interval"]
+
+NO_WIDTH = "an interval without width: drawing images again gives nothing else, which does not make it certain"
+"""Note on an interval that is printed with two equal bounds."""
 
 _AT_ONCE = 500  # resamples: of histograms of 2 x 1001 bins, 8 MB each time
 
@@ -65,25 +68,20 @@ def reflect(value: float, low: float, high: float) -> tuple[float, float]:
     return max(0.0, min(value, 2 * value - high)), max(value, 2 * value - low)
 
 
-def interval(
-    key: str, rows: np.ndarray, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """The interval to print beside a measure: Wilson's for the classification error, a bootstrap for all others.
+def interval(key: str, rows: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval to print beside a measure: Wilson's for the classification error, a bootstrap for all others.
 
     Args:
         key: of `MEASURES`.
         rows: ``[N, k]``, what each image adds; images with an entry that is not a number are left out.
-        level: coverage wanted. Defaults to 0.95.
-        resamples: of the bootstrap. Defaults to 2000.
-        seed: of the bootstrap. Defaults to 0.
 
     Returns:
         Lower and upper bound; not numbers where nothing was measured.
     """
     if key == "classification_error":
         wrong = _measured(rows)
-        return share_interval(wrong[:, 0].tolist(), level) if len(wrong) else (float("nan"), float("nan"))
-    return bootstrap(MEASURES[key], rows, resamples, seed, level)
+        return share_interval(wrong[:, 0].tolist()) if len(wrong) else (float("nan"), float("nan"))
+    return bootstrap(MEASURES[key], rows)
 
 
 def share_interval(hits: Sequence[float], level: float = 0.95) -> tuple[float, float]:

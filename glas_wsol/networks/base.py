@@ -115,6 +115,7 @@ class TileNetwork(nn.Module):
             trained model what makes its confidences honest on validation images, see
             :func:`~glas_wsol.metrics.temperature.fit_temperature`.
         supervision: what it learns from: ``"image labels"``, ``"pixel labels"`` or ``"none"``.
+        classifier_knows_mask: whether its classifier, where it has one, has learnt on masks as those that it predicts.
         names_class: whether ``p(class k)`` is an answer; if not, it is 1 / c and no class is to be reported.
         smallest_side: least height and width in px; below it, the trunk has no feature position left.
 
@@ -125,6 +126,7 @@ class TileNetwork(nn.Module):
 
     supervision = "image labels"
     names_class = True
+    classifier_knows_mask = True
 
     def __init__(
         self,

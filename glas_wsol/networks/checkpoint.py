@@ -21,7 +21,7 @@ from glas_wsol.utils.digests import sha256_of
 from glas_wsol.utils.json_files import read_json
 from glas_wsol.utils.settings import Fingerprint, as_json, settings_of
 
-__all__ = ["build_ensemble", "ensemble_of", "load_checkpoint", "model_card", "model_digests"]
+__all__ = ["ensemble_of", "load_checkpoint", "model_card", "model_digests"]
 
 logger = logging.getLogger(__name__)
 
@@ -94,32 +94,6 @@ def load_checkpoint(network: Any, checkpoint: str | Sequence[str], settings: Map
         what = "the model is not the one that model.json beside it describes"
         raise WeightsError(what, checkpoint, "resume the training that wrote them, or delete model.json")
     load_strictly(network, state, checkpoint, fix)
-
-
-def build_ensemble(checkpoints: Sequence[str | Path]) -> EnsembleNetwork:
-    """Trained models as one network, in evaluation mode, from each ``model.pt`` and the ``model.json`` beside it.
-
-    Args:
-        checkpoints: the weights' files, each with its card beside it.
-
-    Raises:
-        ConfigError: if they have different classes or training resolutions, or one is named twice.
-        WeightsError: if a file is missing, unsafe or not the one its card describes.
-    """
-    files = [str(one) for one in checkpoints]
-    model_card(files)  # whether they fit together
-    members = []
-    for file in files:
-        if not Path(file).is_file():
-            raise WeightsError("no trained model", file, "train first, or name another file")
-        card = model_card(file)
-        if not {"network", "trunk", "classes"} <= card.keys():
-            what = "no model.json beside this model says its network, trunk and classes"
-            raise WeightsError(what, file, "put the model.json that training wrote beside it")
-        member = build_network(card["network"], trunk=card["trunk"], weights="none", num_classes=len(card["classes"]))
-        load_checkpoint(member, file)
-        members.append(member)
-    return EnsembleNetwork(members).eval()
 
 
 def ensemble_of(network: nn.Module, checkpoint: str | Sequence[str], trunk: str) -> nn.Module:

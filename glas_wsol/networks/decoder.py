@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from glas_wsol.errors import ConfigError
+from glas_wsol.networks.maps import bilinear
 
 __all__ = ["PyramidDecoder"]
 
@@ -54,7 +54,6 @@ class PyramidDecoder(nn.Module):
         step = len(laterals) - 2
         for fuse in self.fuse:
             finer = laterals[step]
-            up = F.interpolate(y, size=[finer.shape[2], finer.shape[3]], mode="bilinear", align_corners=False)
-            y = fuse(finer + up)
+            y = fuse(finer + bilinear(y, finer.shape[2], finer.shape[3]))
             step -= 1
         return self.score(y)

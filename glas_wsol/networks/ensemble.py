@@ -60,6 +60,7 @@ class EnsembleNetwork(nn.Module):
 
     supervision = "image labels"
     names_class = True
+    classifier_knows_mask = True
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -73,6 +74,7 @@ class EnsembleNetwork(nn.Module):
         self.naming = [bool(member.names_class) for member in members]
         self.supervision = min((str(member.supervision) for member in members), key=_SUPERVISION.index)
         self.names_class = any(self.naming)
+        self.classifier_knows_mask = all(member.classifier_knows_mask for member in members)
         self.num_classes = counts[0]
         words = {getattr(member, "classes_per_image", "one") for member in members if member.names_class}
         if len(words) > 1:

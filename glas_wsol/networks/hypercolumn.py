@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.networks.maps import at_least_float32, interpolation_matrix, resize
+from glas_wsol.networks.maps import at_least_float32, interpolation_matrix, resize_exactly
 
 __all__ = ["attended", "join", "number_of_stages", "project", "rescale", "widen"]
 
@@ -137,11 +137,7 @@ def _resized(maps: Tensor, height: int, width: int) -> Tensor:
     maps = at_least_float32(maps)
     if maps.shape[2] == height and maps.shape[3] == width:
         return maps
-    if torch.jit.is_scripting():
-        return resize(maps, height, width, False)
-    else:  # autocast would round the matrix products to 8 bits
-        with torch.autocast(maps.device.type, enabled=False):
-            return resize(maps, height, width, False)
+    return resize_exactly(maps, height, width)
 
 
 def _spread(weights: Tensor, height: int, width: int) -> Tensor:

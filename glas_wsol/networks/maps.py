@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 __all__ = [
     "at_least_float32",
+    "bilinear",
     "distribution",
     "evidence_map",
     "interpolation_matrix",
@@ -83,22 +85,42 @@ def resize(maps: Tensor, height: int, width: int, align_corners: bool = True) ->
     return rows @ maps @ columns.transpose(0, 1)
 
 
-def resize_exactly(maps: Tensor, height: int, width: int) -> Tensor:
-    """:func:`resize` with ``align_corners=False``, in the maps' own precision under autocast too.
+def bilinear(maps: Tensor, height: int, width: int, align_corners: bool = False) -> Tensor:
+    """Bilinear resizing: quick, and by matrix products where a gradient passes through it.
+
+    The gradient of ``torch.nn.functional.interpolate`` differs from run to run on CUDA.
+
+    Args:
+        maps: ``[B, n, h, w]``, floating point.
+        height: rows wanted.
+        width: columns wanted.
+        align_corners: as in ``torch.nn.functional.interpolate``.
+
+    Returns:
+        ``[B, n, height, width]``; at least float32 where a gradient passes.
+    """
+    if maps.requires_grad:
+        return resize_exactly(at_least_float32(maps), height, width, align_corners)
+    return F.interpolate(maps, size=[height, width], mode="bilinear", align_corners=align_corners)
+
+
+def resize_exactly(maps: Tensor, height: int, width: int, align_corners: bool = False) -> Tensor:
+    """:func:`resize` in the maps' own precision under autocast too.
 
     Args:
         maps: ``[..., h, w]``, at least float32.
         height: rows wanted.
         width: columns wanted.
+        align_corners: as in ``torch.nn.functional.interpolate``. Defaults to False.
 
     Returns:
         ``[..., height, width]``.
     """
     if torch.jit.is_scripting():
-        return resize(maps, height, width, False)
+        return resize(maps, height, width, align_corners)
     else:  # autocast would round the matrix products, and so a mask, to 8 bits
         with torch.autocast(maps.device.type, enabled=False):
-            return resize(maps, height, width, False)
+            return resize(maps, height, width, align_corners)
 
 
 def normalise(evidence: Tensor, mode: str = "sample", eps: float = 1e-6) -> Tensor:

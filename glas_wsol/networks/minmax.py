@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from glas_wsol.errors import ConfigError
 from glas_wsol.networks.base import TileNetwork, choose, seeded
 from glas_wsol.networks.head import Head
-from glas_wsol.networks.maps import distribution, evidence_map, normalise, pseudo_threshold, resize
+from glas_wsol.networks.maps import bilinear, distribution, evidence_map, normalise, pseudo_threshold, resize
 from glas_wsol.networks.trunks import Trunk
 from glas_wsol.utils.labels import LEAST_PROBABILITY, is_several
 
@@ -53,6 +53,7 @@ class MinMaxEntropyNetwork(TileNetwork):
         pooling: pooling of both heads. Defaults to ``"wildcat"``.
         pooling_options: arguments of the pooling; for WILDCAT defaults to ``kmax=kmin=0.09, alpha=0, dropout=0.75``.
         classifier_scale: C sees its input bilinearly shrunk by this factor. Defaults to 0.5.
+        classifier_align_corners: whether the corner pixels of both sizes coincide in that. Defaults to False.
         normalisation: min-max normalisation of the evidence map *in training*, ``"sample"`` (default), ``"batch"``
             or ``"none"``; evaluation is always per image unless ``"none"``.
         omega: steepness of the pseudo-threshold. Defaults to 8.
@@ -81,6 +82,7 @@ class MinMaxEntropyNetwork(TileNetwork):
         pooling: str = "wildcat",
         pooling_options: Mapping[str, Any] | None = None,
         classifier_scale: float = 0.5,
+        classifier_align_corners: bool = False,
         normalisation: str = "sample",
         omega: float = 8.0,
         sigma: float = 0.5,
@@ -96,6 +98,9 @@ class MinMaxEntropyNetwork(TileNetwork):
         choose("normalisation", normalisation, ("sample", "batch", "none"))
         if not 0 < classifier_scale <= 1:
             raise ConfigError(f"classifier_scale={classifier_scale}", "network", "give a factor in (0, 1]")
+        for value in (classifier_align_corners, differentiable_mask):  # a text such as "false" is true
+            if not isinstance(value, bool):
+                raise ConfigError(f"{value!r} is not a switch", "network", "give True or False")
         if pooling == "wildcat":
             pooling_options = {"dropout": 0.75, **(pooling_options or {})}
         with seeded(seed):
@@ -104,6 +109,7 @@ class MinMaxEntropyNetwork(TileNetwork):
             self.localizer = Head(self.feature_channels(), *head)
             self.classifier = Head(self.trunk.channels, *head)
         self.classifier_scale = classifier_scale
+        self.classifier_align_corners = classifier_align_corners
         self.normalisation = normalisation
         if not all(isinstance(value, (int, float)) for value in (omega, sigma)):
             raise ConfigError(f"omega={omega!r}, sigma={sigma!r}", "network", "give numbers")
@@ -218,10 +224,7 @@ class MinMaxEntropyNetwork(TileNetwork):
         height = max(int(round(self.classifier_scale * x.shape[2])), min(self.smallest_side, x.shape[2]))  # noqa: RUF046 - TorchScript's round gives a float
         width = max(int(round(self.classifier_scale * x.shape[3])), min(self.smallest_side, x.shape[3]))  # noqa: RUF046 - TorchScript's round gives a float
         if height != x.shape[2] or width != x.shape[3]:
-            if self.differentiable_mask:  # the gradient of F.interpolate is not deterministic on CUDA
-                x = resize(x, height, width, align_corners=False)
-            else:
-                x = F.interpolate(x, size=[height, width], mode="bilinear", align_corners=False)
+            x = bilinear(x, height, width, self.classifier_align_corners)
         return self.classifier([self.trunk(x)])
 
     def forward(self, image: Tensor) -> Tensor:
@@ -295,6 +298,7 @@ class MinMaxEntropyNetwork(TileNetwork):
             **super().settings(),
             **self.localizer.settings(),
             "classifier_scale": self.classifier_scale,
+            "classifier_align_corners": self.classifier_align_corners,
             "normalisation": self.normalisation,
             "omega": self.omega,
             "sigma": self.sigma,

@@ -48,6 +48,7 @@ class RefinedNetwork(TileNetwork):
             per image, or there is no classifier to ask.
     """
 
+    classifier_knows_mask = False
     __constants__ = ("asks_classifier", "asks_localizer")  # TorchScript compiles only the branch that is taken
     __jit_unused_properties__ = ("trunk",)
 

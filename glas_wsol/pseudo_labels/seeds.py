@@ -172,7 +172,7 @@ class PartialCrossEntropy(nn.Module):
         for wanted in (1, -1):
             chosen = (side == wanted).to(scores.dtype)
             count = distributed.mean(chosen.sum())  # also where several processes share the mini-batch
-            terms = terms + (losses * chosen).sum() / count.clamp(min=1 / distributed.world())
+            terms = terms + (losses * chosen).sum() / count.clamp(min=1 / distributed.world_size())
             present = present + (count > 0).to(scores.dtype)
         return terms / present.clamp(min=1)
 

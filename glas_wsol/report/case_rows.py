@@ -117,11 +117,12 @@ def columns(cases: Sequence[Case]) -> tuple[Column, ...]:
             hint="connected parts of the mask, without specks",
         )
         found.append(regions)
-    for part, title in (("decidable", "entropy, decidable"), ("undecidable", "entropy, rest")):
+    for part in ("decidable", "undecidable"):
         if any(_entropy(case, part) is not None for case in cases):
-            where = "the decidable part alone" if part == "decidable" else "the rest alone"
-            hint = f"how unsure the classifier is on {where}: 0 % sure, 100 % knows nothing"
-            found.append(_share(f"entropy_{part}", title, lambda c, p=part: _entropy(c, p), minor=True, hint=hint))
+            hint = f"how unsure the classifier is on the {part} region alone: 0 % sure, 100 % knows nothing"
+            found.append(
+                _share(f"entropy_{part}", f"entropy, {part}", lambda c, p=part: _entropy(c, p), minor=True, hint=hint)
+            )
     for key, title in (("f1_foreground", "F1+"), ("f1_background", "F1-")):
         if any(key in case.scores for case in cases):
             hint = f"agreement with the true {'outlines' if key == 'f1_foreground' else 'background'}"
@@ -142,14 +143,15 @@ def _said(case: Case) -> str:
 
 
 def _entropy(case: Case, part: str) -> float | None:
-    opinion = case.opinions.get(part)
-    return None if opinion is None else opinion.share
+    scores = case.class_scores.get(part)
+    return None if scores is None else scores.share
 
 
 def _remark(case: Case) -> str:
     if case.failed or not case.evidence:
         return case.reason
-    return "wrong class" if case.wrong else ""
+    missed = "undecidable region as sure" if case.note and not case.unknown_mask else ""
+    return ", ".join(filter(None, ("wrong class" if case.wrong else "", missed)))
 
 
 def rows(cases: Sequence[Case], titles: Sequence[Column], truth_above: float, limit: int) -> Iterator[Row]:

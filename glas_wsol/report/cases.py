@@ -23,7 +23,7 @@ _PARTS = {"localizer": "image", "decidable": "decidable", "undecidable": "undeci
 
 @dataclass(frozen=True)
 class Opinion:
-    """What the model says of the class on seeing a part of the image.
+    """Class scores of the model for a part of the image.
 
     Attributes:
         probabilities: of every class, in label order, each in [0, 1].
@@ -46,7 +46,10 @@ class Case:
         said: the class or classes named, or ``"no evidence"``; empty where the method names none, or nothing was found.
         probability: of the most probable class named, in [0, 1]; None where none is.
         probabilities: of every class; empty without evidence and where the method names no class.
-        opinions: by part of the image: ``"image"``, ``"decidable"``, ``"undecidable"``; those that are known.
+        class_scores: by part of the image: ``"image"``, ``"decidable"``, ``"undecidable"``; those that are known, and
+            evidence.
+        unknown_mask: whether those of the regions were left out, being no evidence.
+        note: what to know of those of the regions.
         decidable: share of the image in the mask, in [0, 1]; None of an image that failed.
         regions: boxes of the mask; None of an image that failed.
         evidence: False if the image shows nothing to decide on.
@@ -67,7 +70,9 @@ class Case:
     said: str = ""
     probability: float | None = None
     probabilities: Mapping[str, float] = field(default_factory=dict)
-    opinions: Mapping[str, Opinion] = field(default_factory=dict)
+    class_scores: Mapping[str, Opinion] = field(default_factory=dict)
+    unknown_mask: bool = False
+    note: str = ""
     decidable: float | None = None
     regions: int | None = None
     evidence: bool = True
@@ -84,9 +89,12 @@ class Case:
 
     @property
     def named(self) -> Mapping[str, float]:
-        """:attr:`probabilities`; empty where they are those of one of the opinions."""
-        opinions = [one.probabilities for one in self.opinions.values()]
-        return {} if self.probabilities in opinions else self.probabilities
+        """:attr:`probabilities`; empty where they are those of a part."""
+        return (
+            {}
+            if self.probabilities in [one.probabilities for one in self.class_scores.values()]
+            else self.probabilities
+        )
 
     @property
     def wrong(self) -> bool | None:
@@ -131,6 +139,7 @@ def _case(entry: Mapping[str, Any], folder: Path, row: Mapping[str, str]) -> Cas
     said = str(entry.get("class", ""))
     named = [probabilities[one] for one in said.split(";") if one in probabilities]
     width, height = number(entry.get("width")), number(entry.get("height"))
+    regions = dict(entry.get("class_scores") or {}) if evidence else {}
     scores = {key: number(row.get(key)) for key in ("f1_foreground", "f1_background")}
     return Case(
         name=name,
@@ -138,7 +147,9 @@ def _case(entry: Mapping[str, Any], folder: Path, row: Mapping[str, str]) -> Cas
         said=said,
         probability=max(named, default=max(probabilities.values(), default=None)),
         probabilities=probabilities,
-        opinions=_opinions(entry) if evidence else {},
+        class_scores=_class_scores(regions),
+        unknown_mask=regions.get("regions_are_evidence") is False and bool(regions.get("undecidable")),
+        note=str(regions.get("note") or ""),
         decidable=number(entry["decidable_fraction"]),
         regions=len(entry.get("boxes") or ()),
         evidence=evidence,
@@ -157,12 +168,12 @@ def _probabilities(values: Any) -> dict[str, float]:
     return {str(name): float(p) for name, p in dict(values or {}).items()}
 
 
-def _opinions(entry: Mapping[str, Any]) -> dict[str, Opinion]:
-    said = dict(entry.get("opinions") or {})
+def _class_scores(said: Mapping[str, Any]) -> dict[str, Opinion]:
     found = {}
     for who, part in _PARTS.items():
         one = said.get(who)
-        if one and one.get("probabilities"):
+        evident = who == "localizer" or said.get("regions_are_evidence", True)
+        if evident and one and one.get("probabilities"):
             entropy, share = number(one.get("entropy")), number(one.get("normalised_entropy"))
             found[part] = Opinion(_probabilities(one["probabilities"]), entropy, share)
     return found

@@ -14,6 +14,7 @@ from typing import Any
 from glas_wsol.errors import OutputError
 from glas_wsol.handlers.clock import read_clock
 from glas_wsol.report.cases import AGAIN, Case, number, read_cases, read_failures, read_rows
+from glas_wsol.results.provenance import provenance_of
 from glas_wsol.utils.json_files import RECORD, RESULTS, read_json
 
 __all__ = ["Contents", "Series", "read_folder"]
@@ -22,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 _TITLES = {
     "loss": "Training loss, all terms",
-    "loss_relevant": "Loss of the classifier on the decidable part",
-    "loss_irrelevant": "Loss of its certainty on the rest",
+    "loss_relevant": "Loss of the classifier on the decidable region",
+    "loss_irrelevant": "Loss of its certainty on the undecidable region",
     "loss_localizer": "Loss of the localizer",
     "classification_error": "Validation: classification error",
     "cross_entropy": "Validation: cross-entropy of the class, nats",
@@ -78,6 +79,14 @@ class Contents:
     epochs: tuple[Mapping[str, Any], ...]
     diagram: Path | None
     written: datetime
+
+    @property
+    def trained_on(self) -> str:
+        """What the model learnt from, in words."""
+        for source in (self.entry, self.evaluation):
+            if source.get("trained_on"):
+                return str(source["trained_on"])
+        return provenance_of({"training_data": self.card.get("training_data")}).trained_on
 
     @property
     def alarm(self) -> tuple[float | None, str] | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from markupsafe import Markup
 from tqdm import tqdm
 
 from glas_wsol.errors import ConfigError, OutputError
+from glas_wsol.metrics import NO_WIDTH
 from glas_wsol.report.case_rows import STATES, Row, columns, rows
+from glas_wsol.report.cases import Case
 from glas_wsol.report.curves import chart
 from glas_wsol.report.folder import Contents, read_folder
 from glas_wsol.report.pictures import LEAST_BYTES
 from glas_wsol.report.summary import counts, facts, figures, rounds, shown, training_facts
+from glas_wsol.results.reading import reading_guide
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.version import __version__
 
@@ -113,6 +117,9 @@ def _context(contents: Contents, limit: int, progress: bool) -> dict[str, Any]:
         "counts": counts(contents.cases),
         "facts": facts(contents),
         "figures": measured,
+        "no_width": NO_WIDTH if any(figure.without_width for figure in measured) else "",
+        "trained_on": contents.trained_on,
+        "guide": _guide(contents.cases),
         "below": [figure.title for figure in measured if figure.below],
         "interval": evaluation.get("interval", ""),
         "charts": [chart(series, chosen) for series in contents.history],
@@ -137,6 +144,19 @@ def _context(contents: Contents, limit: int, progress: bool) -> dict[str, Any]:
         "noscript": Markup(sources["noscript.css"]),  # noqa: S704
         "policy": _policy(sources),
     }
+
+
+def _guide(cases: Sequence[Case]) -> tuple[str, ...]:
+    """How to read a case; empty without any that shows something."""
+    done = [case for case in cases if case.evidence and not case.failed]
+    if not done:
+        return ()
+    regions = True if any("undecidable" in case.class_scores for case in done) else None
+    if any(case.unknown_mask for case in done):
+        regions = False
+    number = max(len(case.probabilities) for case in done)
+    total = sum(done[0].probabilities.values())
+    return reading_guide(regions, number, several=total > 0 and not math.isclose(total, 1, abs_tol=1e-3))
 
 
 def _followed(made: Iterator[Row], total: int, progress: bool) -> Iterator[Row]:

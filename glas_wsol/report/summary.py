@@ -45,7 +45,10 @@ class Fact:
 
 @dataclass(frozen=True)
 class Figure:
-    """A measure of an evaluation, as printed; ``below`` where it is no better than its floor."""
+    """A measure of an evaluation, as printed.
+
+    ``below``: no better than its floor; ``without_width``: the bounds of its interval are printed alike.
+    """
 
     title: str
     value: str
@@ -54,6 +57,7 @@ class Figure:
     images: str = ""
     better: str = "lower"
     below: bool = False
+    without_width: bool = False
 
 
 def counts(cases: Sequence[Case]) -> list[Count]:
@@ -91,6 +95,7 @@ def facts(contents: Contents) -> list[Fact]:
     found = [
         Fact("Method", _text(first("method")) or _text(network.get("class"))),
         Fact("Learns from", _text(evaluation.get("supervision"))),
+        Fact("Training data", contents.trained_on),
         Fact("Trunk", _text(first("trunk"))),
         Fact("Classes", ", ".join(classes)),
         Fact("Weights, SHA-256", ", ".join(digests), code=True),
@@ -99,7 +104,7 @@ def facts(contents: Contents) -> list[Fact]:
         Fact("Epoch chosen", _text(card.get("epoch"))),
         Fact("Threshold of the mask", "" if threshold is None else f"{threshold:g}" + (f", {rule}" if rule else "")),
         Fact("Views averaged", _views(first("views"))),
-        Fact("Data set", _data(evaluation)),
+        Fact("Evaluated on" if evaluation else "Data set", _data(evaluation)),
         Fact("Split", ", ".join(filter(None, (_text(evaluation.get("split")), _named("fold", first("fold")))))),
         Fact("Seed", _text(first("seed"))),
         Fact("Images in", _common(paths), code=True),
@@ -141,7 +146,7 @@ def _views(views: Any) -> str:
 
 def _data(evaluation: Mapping[str, Any]) -> str:
     name = _text(evaluation.get("dataset"))
-    return f"{name}, synthetic: no evidence about tissue" if name and evaluation.get("synthetic") else name
+    return f"{name}: no evidence about real images" if name and evaluation.get("synthetic") else name
 
 
 def _common(folders: Sequence[str]) -> str:
@@ -164,7 +169,8 @@ def figures(evaluation: Mapping[str, Any]) -> list[Figure]:
         if measure.oracle or not isinstance(one, Mapping):
             continue
         low, high = one.get("interval") or (None, None)
-        between = "" if low is None else f"{shown(low, measure.unit)} to {shown(high, measure.unit)}"
+        bounds = (shown(low, measure.unit), shown(high, measure.unit))
+        between = "" if low is None else " to ".join(bounds)
         other = shown(floor[key], measure.unit) if key in floor else ""
         better = "higher" if measure.higher_is_better else "lower"
         value, least = number(one.get("value")), number(floor.get(key))
@@ -178,6 +184,7 @@ def figures(evaluation: Mapping[str, Any]) -> list[Figure]:
                 _text(one.get("n")),
                 better,
                 below,
+                low is not None and bounds[0] == bounds[1],
             )
         )
     others = evaluation.get("other_classification_errors") or {}

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["DECIDABLE", "LOCALIZER", "PRESENCE", "UNDECIDABLE", "Opinion", "Opinions"]
+__all__ = ["DECIDABLE", "LOCALIZER", "MISSED", "PRESENCE", "UNDECIDABLE", "UNKNOWN_MASK", "Opinion", "Opinions"]
 
 PRESENCE = "presence"
 """Key of an evaluated item: ``[c]``, how probable each class is of an image that may have several."""
@@ -21,6 +22,12 @@ DECIDABLE = "decidable_opinion"
 
 UNDECIDABLE = "undecidable_opinion"
 """Key of an evaluated item: ``[c]``, what C says of ``X-``."""
+
+MISSED = "the undecidable region alone names {} as surely: the mask does not hold all that decided"
+"""Remark on a result of which C says so."""
+
+UNKNOWN_MASK = "class scores of the two regions are no evidence: the classifier has not learnt on this kind of mask"
+"""Remark on a result whose mask C has not learnt on."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +62,42 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Opinions:
-    """All opinions of an image's class; None of those that a method does not have, or nobody asked for.
+    """All class scores of an image; None of those that a method does not have, or nobody asked for.
 
     Attributes:
         localizer: of M, on the whole image.
         decidable: of the classifier C on ``X+ = X R+``.
         undecidable: of C on ``X- = X (1 - R+)``: even, if nothing there decides.
+        knows_mask: whether C has learnt on masks like this one. If not, as of a second stage's masks, what it says of
+            the two regions is no evidence about them: :attr:`regions` and :meth:`remark` pass it over.
     """
 
     localizer: Opinion | None = None
     decidable: Opinion | None = None
     undecidable: Opinion | None = None
+    knows_mask: bool = True
+
+    @property
+    def regions(self) -> tuple[Opinion | None, Opinion | None]:
+        """Of the decidable and of the undecidable region, where they are evidence: what may be shown to a reader."""
+        return (self.decidable, self.undecidable) if self.knows_mask else (None, None)
+
+    def remark(self, labels: Sequence[int]) -> str:
+        """What a reader must know of the scores of the two regions; empty where there is nothing.
+
+        C is trained to know nothing of the undecidable region. Where it knows as much of it as of the decidable one, in
+        whole percent, the mask does not hold all that decided.
+
+        Args:
+            labels: the classes named.
+        """
+        if not self.knows_mask and (self.decidable or self.undecidable):
+            return UNKNOWN_MASK
+        kept, rest = self.regions
+        if kept is None or rest is None:
+            return ""
+        sure = {label: round(kept.probabilities[label], 2) for label in labels}
+        if any(round(rest.probabilities[label], 2) >= least for label, least in sure.items()):
+            return MISSED.format("the class")
+        highest = round(max(rest.probabilities), 2)
+        return MISSED.format("another class") if not rest.several and any(highest >= p for p in sure.values()) else ""

@@ -10,7 +10,7 @@ import numpy as np
 
 from glas_wsol.results.boxes import MIN_BOX_AREA, Box, find_boxes
 from glas_wsol.results.class_scores import Opinions
-from glas_wsol.results.provenance import Provenance
+from glas_wsol.results.provenance import NOT_RECORDED, Provenance
 from glas_wsol.utils.labels import LEAST_PROBABILITY, SEPARATOR
 
 __all__ = ["THRESHOLD", "Localization"]
@@ -38,8 +38,8 @@ class Localization:
         min_box_area: a part of the mask below this share of the image's area gets no box.
         reason: why there is no evidence (see :func:`~glas_wsol.results.tissue.missing_evidence`); empty if there is.
         several: whether an image may have several classes: those at least as probable as not are named.
-        opinions: what M says of the whole image, and C of the decidable region and of the rest, with or without
-            evidence; those that the method has.
+        class_scores: of M for the whole image, and of C for the decidable and the undecidable region, with or without
+            evidence; those that the method has. :attr:`remark` says where they mean little.
         image: ``[H, W, 3]`` uint8 RGB, the image itself; None where it was not kept.
         mpp: width and height of a pixel in micrometres; None where unknown.
         provenance: what it was made with; None where nobody said.
@@ -55,7 +55,7 @@ class Localization:
     min_box_area: float = MIN_BOX_AREA
     reason: str = ""
     several: bool = False
-    opinions: Opinions = field(default_factory=Opinions)
+    class_scores: Opinions = field(default_factory=Opinions)
     image: np.ndarray | None = field(default=None, repr=False)
     mpp: tuple[float, float] | None = None
     provenance: Provenance | None = None
@@ -125,6 +125,29 @@ class Localization:
     def probability(self) -> float | None:
         """Probability of the most probable class; None without evidence and where the method names no class."""
         return None if self.label is None or not self.evidence else self.probabilities[self.label]
+
+    @property
+    def remark(self) -> str:
+        """What a reader must know of the class scores of the two regions; empty without any, and without evidence."""
+        return self.class_scores.remark(self.labels) if self.evidence else ""
+
+    @property
+    def trained_on(self) -> str:
+        """What the model learnt from, in words."""
+        return self.provenance.trained_on if self.provenance else NOT_RECORDED
+
+    def __str__(self) -> str:
+        """The result in a few lines."""
+        said = ", ".join(f"{name} {100 * p:.0f} %" for name, p in self.named.items()) or self.class_name
+        alarm = self.provenance.alarm if self.provenance else None
+        lines = [
+            f"{self.name}: {said or 'no class named'}, decidable {100 * self.decidable_fraction:.0f} % of the image",
+            self.reason and f"reason: {self.reason}",
+            self.remark,
+            self.trained_on,
+            "" if alarm is None else str(alarm),
+        ]
+        return "\n".join(filter(None, lines))
 
     @property
     def decidable_fraction(self) -> float:

@@ -15,7 +15,6 @@ from monai.utils.enums import CommonKeys as Keys
 from skimage.measure import label as connected_regions
 from torch import Tensor
 
-from glas_wsol.dicom import pixel_size
 from glas_wsol.errors import ConfigError, ImageFileError, NumericalError
 from glas_wsol.results.boxes import MIN_BOX_AREA, check_min_area
 from glas_wsol.results.class_scores import DECIDABLE, LOCALIZER, PRESENCE, UNDECIDABLE, Opinion, Opinions
@@ -23,6 +22,7 @@ from glas_wsol.results.localization import THRESHOLD, Localization
 from glas_wsol.results.provenance import Provenance
 from glas_wsol.results.tissue import STAINS, missing_evidence
 from glas_wsol.transforms.clean_regions import clean_regions
+from glas_wsol.transforms.reading import mpp_of_metadata
 from glas_wsol.utils.labels import is_several
 from glas_wsol.utils.pixel_size import check_mpp
 
@@ -81,6 +81,8 @@ class LocalizePredictiond(Transform):
         mpp: micrometres per pixel, or the width and the height of a pixel; None (default): as an image's DICOM file
             says.
         provenance: what results are made with; None (default) if nobody asks.
+        classifier_knows_mask: False for a network whose classifier has not learnt on masks such as it predicts, see
+            :class:`~glas_wsol.results.class_scores.Opinions`. Defaults to True.
 
     Raises:
         ConfigError: if ``threshold`` or ``min_box_area`` is not in [0, 1], an area is negative, on another stain,
@@ -101,17 +103,19 @@ class LocalizePredictiond(Transform):
         speck_area: float = 0,
         mpp: float | Sequence[float] | None = None,
         provenance: Provenance | None = None,
+        classifier_knows_mask: bool = True,
     ) -> None:
         if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
             raise ConfigError(f"threshold={threshold!r}", "LocalizePredictiond", "give a number from 0 to 1")
         check_min_area(min_box_area)
         clean_regions(np.zeros((3, 3), np.float32), hole_area, speck_area)  # refuses what it cannot do
+        stain = None if stain == "null" else stain  # as the command line says it
         if stain and stain not in STAINS:
             raise ConfigError(f"stain={stain!r}", "LocalizePredictiond", f"choose {' or '.join(STAINS)}, or null")
         self.classes = tuple(classes)
         self.threshold = threshold
         self.mask_threshold = mask_threshold
-        self.names_class = names_class
+        self.names_class, self.classifier_knows_mask = names_class, classifier_knows_mask
         self.min_box_area = min_box_area
         self.judge_evidence = judge_evidence
         self.stain = stain
@@ -137,7 +141,13 @@ class LocalizePredictiond(Transform):
             fix = "give both the same classes_per_image; a method that cannot have several goes with one"
             raise ConfigError(what, "classes_per_image", fix)
         judged = getattr(network, "supervision", "image labels") == "image labels"
-        return cls(names_class=names_class, classes_per_image=own, judge_evidence=judged, **options)
+        return cls(
+            names_class=names_class,
+            classes_per_image=own,
+            judge_evidence=judged,
+            classifier_knows_mask=getattr(network, "classifier_knows_mask", True),
+            **options,
+        )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Localize one decollated item.
@@ -174,9 +184,9 @@ class LocalizePredictiond(Transform):
             min_box_area=self.min_box_area,
             reason=reason,
             several=self.several,
-            opinions=self._opinions(data, probabilities),
+            class_scores=self._class_scores(data, probabilities),
             image=_pixels(image),
-            mpp=self.mpp or pixel_size(path),
+            mpp=self.mpp or mpp_of_metadata(meta),
             provenance=self.provenance,
         )
         if "mask" in data:
@@ -192,13 +202,13 @@ class LocalizePredictiond(Transform):
             raise ConfigError("nothing says how probable each of several classes is", "LocalizePredictiond", fix)
         return torch.as_tensor(data[PRESENCE]).double()
 
-    def _opinions(self, data: Mapping[Hashable, Any], probabilities: tuple[float, ...]) -> Opinions:
+    def _class_scores(self, data: Mapping[Hashable, Any], probabilities: tuple[float, ...]) -> Opinions:
         if not probabilities:
             return Opinions()
         said = {k: tuple(torch.as_tensor(data[k]).tolist()) for k in (LOCALIZER, DECIDABLE, UNDECIDABLE) if k in data}
         # C on the decidable part names the class, and has said no more of it
-        opinions = {key: Opinion(shares or probabilities, self.several) for key, shares in said.items()}
-        return Opinions(opinions.get(LOCALIZER), opinions.get(DECIDABLE), opinions.get(UNDECIDABLE))
+        found = {key: Opinion(shares or probabilities, self.several) for key, shares in said.items()}
+        return Opinions(*(found.get(key) for key in (LOCALIZER, DECIDABLE, UNDECIDABLE)), self.classifier_knows_mask)
 
     def _truth(self, mask: Tensor, image: Tensor) -> Tensor:
         values = torch.as_tensor(mask)

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What a result was made with: weights, method, recipe, views, version; and whether the run that trained it rang."""
+"""What a result was made with: weights, training data, method, recipe, views, version, alarm of the training run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from typing import Any
 from glas_wsol.errors import WeightsError
 from glas_wsol.version import __version__
 
-__all__ = ["Provenance", "RunAlarm", "provenance_of"]
+__all__ = ["ALARM_SCOPE", "NOT_RECORDED", "Provenance", "RunAlarm", "provenance_of", "trained_on"]
+
+ALARM_SCOPE = "this judges the training run, not this image"
+"""What the verdict of an alarm holds for, wherever it is shown."""
+
+NOT_RECORDED = "training data not recorded"
+"""Said of a model whose ``model.json`` does not say what it learnt from."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,10 @@ class RunAlarm:
 
     score: float
     verdict: str
+
+    def __str__(self) -> str:
+        """Verdict, score, and what they hold for."""
+        return f"training run: {self.verdict} (estimated failure probability {self.score:.2f}); {ALARM_SCOPE}"
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,8 @@ class Provenance:
         version: of this package.
         alarm: of the run that trained it; of an ensemble that of the member most probably failed. None where no run
             was judged.
+        training_data: what it learnt from, see :func:`~glas_wsol.data.training_data.training_data`; of an ensemble
+            every member's, each once; an empty one where nothing is trained. Empty where ``model.json`` does not say.
     """
 
     models: tuple[str, ...] = ()
@@ -48,16 +60,26 @@ class Provenance:
     views: Mapping[str, Any] = field(default_factory=dict)
     version: str = __version__
     alarm: RunAlarm | None = None
+    training_data: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def trained_on(self) -> str:
+        """What it learnt from, in words, see :func:`trained_on`."""
+        return trained_on(self.training_data)
 
     def entry(self) -> dict[str, Any]:
         """As JSON values; without the recipe, which is long, the same for every image, and in ``model.json``."""
-        alarm = None if self.alarm is None else {"score": round(self.alarm.score, 6), "verdict": self.alarm.verdict}
+        alarm = None
+        if self.alarm is not None:
+            alarm = {"score": round(self.alarm.score, 6), "verdict": self.alarm.verdict, "scope": ALARM_SCOPE}
         return {
             "models": list(self.models),
             "views": dict(self.views),
             "method": self.method,
             "trunk": self.trunk,
             "version": self.version,
+            "trained_on": self.trained_on,
+            "training_data": [dict(one) for one in self.training_data],
             "alarm": alarm,
         }
 
@@ -73,9 +95,13 @@ def provenance_of(
         views: over which views predictions are averaged.
 
     Raises:
-        WeightsError: if the card has an alarm that is none.
+        WeightsError: if the card has an alarm or training data that are none.
     """
-    alarms = [one for one in map(_alarm_of, card.get("members") or [card]) if one is not None]
+    cards = card.get("members") or [card]
+    alarms = [one for one in map(_alarm_of, cards) if one is not None]
+    data = [_data_of(one) for one in cards]
+    if any(one is not None for one in data):
+        data = [{"name": "data not recorded"} if one is None else one for one in data]
     return Provenance(
         models=tuple(models),
         method=str(card.get("method") or ""),
@@ -83,7 +109,43 @@ def provenance_of(
         recipe=dict(card.get("recipe") or {}),
         views=dict(views or {}),
         alarm=max(alarms, key=lambda one: one.score, default=None),
+        training_data=tuple(one for n, one in enumerate(data) if one is not None and one not in data[:n]),
     )
+
+
+def trained_on(data: Sequence[Mapping[str, Any]]) -> str:
+    """What a model learnt from, in words: drawn images first, since they are no evidence about real ones.
+
+    Args:
+        data: of one model or of several, see :func:`~glas_wsol.data.training_data.training_data`.
+
+    Returns:
+        Such as "trained on synthetic tissue (phantom, 85 images)", "trained on GlaS (67 images of 15 patients)";
+        :data:`NOT_RECORDED` without any data.
+    """
+    if not data:
+        return NOT_RECORDED
+    said = [_data_in_words(one) for one in sorted(data, key=lambda one: not one.get("synthetic")) if one]
+    return f"trained on {' and on '.join(dict.fromkeys(said))}" if said else "not trained"
+
+
+def _data_in_words(data: Mapping[str, Any]) -> str:
+    images, patients = data.get("images"), data.get("patients")
+    facts = ["phantom"] if data.get("synthetic") else []
+    if images:
+        facts.append(f"{images} images" + (f" of {patients} patients" if patients else ""))
+    name = " ".join((f"synthetic {data['synthetic']}" if data.get("synthetic") else data["name"]).split())
+    return f"{name} ({', '.join(facts)})" if facts else name
+
+
+def _data_of(card: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What ``model.json`` records; None where it does not."""
+    found = card.get("training_data")
+    if found is None:
+        return None
+    if not isinstance(found, Mapping) or (found and not isinstance(found.get("name"), str)):
+        raise WeightsError(f"training data without a name: {found!r:.80}", "model.json", "train again")
+    return dict(found)
 
 
 def _alarm_of(card: Mapping[str, Any]) -> RunAlarm | None:

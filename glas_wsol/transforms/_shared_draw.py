@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 from monai.config import KeysCollection
@@ -21,15 +21,20 @@ class SharedDrawd(RandomizableTransform, MapTransform):
 
     Args:
         keys: the images to change.
-        jitter: a transform with ``randomize()`` and ``__call__(img, randomize)`` that always changes (``prob=1``).
         prob: probability of changing the images at all.
         allow_missing_keys: whether a missing key is passed over.
+        strengths: further arguments of the array transform, :attr:`array_transform`.
     """
 
-    def __init__(self, keys: KeysCollection, jitter: Any, prob: float, allow_missing_keys: bool) -> None:
+    array_transform: ClassVar[Callable[..., Any]]
+    """Has ``randomize()`` and ``__call__(img, randomize)``; made to change always (``prob=1``)."""
+
+    def __init__(
+        self, keys: KeysCollection, prob: float = 1.0, allow_missing_keys: bool = False, **strengths: Any
+    ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
         RandomizableTransform.__init__(self, prob)
-        self.jitter = jitter
+        self.jitter = type(self).array_transform(**strengths)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> SharedDrawd:
         """Seed this transform and the one it wraps."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
 from monai.transforms import RandomizableTransform
 from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
@@ -15,7 +14,7 @@ from glas_wsol.errors import ConfigError
 from glas_wsol.transforms._shared_draw import SharedDrawd
 from glas_wsol.transforms._tensors import require_unit_rgb, to_tensor
 
-__all__ = ["RandColorJitter", "RandColorJitterD", "RandColorJitterDict", "RandColorJitterd"]
+__all__ = ["RandColorJitter", "RandColorJitterd"]
 
 
 class RandColorJitter(RandomizableTransform):
@@ -138,33 +137,7 @@ _OPERATIONS = (_brightness, _contrast, _saturation, _hue)
 
 
 class RandColorJitterd(SharedDrawd):
-    """Dictionary-based version of `RandColorJitter`; all keys share one draw.
-
-    Args:
-        keys: the images to change.
-        brightness: see `RandColorJitter`.
-        contrast: see `RandColorJitter`.
-        saturation: see `RandColorJitter`.
-        hue: see `RandColorJitter`.
-        prob: probability of changing the images at all.
-        allow_missing_keys: whether a missing key is passed over.
-    """
+    """Dictionary-based version of `RandColorJitter`, which says its strengths; all keys share one draw."""
 
     backend = RandColorJitter.backend
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        brightness: float = 0.5,
-        contrast: float = 0.5,
-        saturation: float = 0.5,
-        hue: float = 0.05,
-        prob: float = 1.0,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(
-            keys, RandColorJitter(brightness, contrast, saturation, hue, prob=1.0), prob, allow_missing_keys
-        )
-
-
-RandColorJitterD = RandColorJitterDict = RandColorJitterd
+    array_transform = RandColorJitter

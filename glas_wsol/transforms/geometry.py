@@ -20,8 +20,6 @@ from glas_wsol.transforms._tensors import to_tensor
 
 __all__ = [
     "ReflectPad",
-    "ReflectPadD",
-    "ReflectPadDict",
     "ReflectPadd",
     "Window",
     "crop_back",
@@ -171,6 +169,3 @@ class ReflectPadd(MapTransform):
         for key in self.key_iterator(d):
             d[key] = self.padder(d[key])
         return d
-
-
-ReflectPadD = ReflectPadDict = ReflectPadd

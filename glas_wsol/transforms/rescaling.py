@@ -16,7 +16,7 @@ from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tenso
 from glas_wsol.errors import ConfigError
 from glas_wsol.transforms._tensors import to_tensor
 
-__all__ = ["Rescale", "RescaleD", "RescaleDict", "Rescaled"]
+__all__ = ["Rescale", "Rescaled"]
 
 
 class Rescale(Transform):
@@ -127,6 +127,3 @@ class Rescaled(MapTransform):
         for key, mode in self.key_iterator(d, self.mode):
             d[key] = self.rescaler(d[key], mode)
         return d
-
-
-RescaleD = RescaleDict = Rescaled

@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
 from monai.transforms import RandomizableTransform
 from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
@@ -15,12 +14,7 @@ from glas_wsol.errors import ConfigError
 from glas_wsol.transforms._shared_draw import SharedDrawd
 from glas_wsol.transforms._tensors import require_unit_rgb, to_tensor
 
-__all__ = [
-    "RandHEStainJitter",
-    "RandHEStainJitterD",
-    "RandHEStainJitterDict",
-    "RandHEStainJitterd",
-]
+__all__ = ["RandHEStainJitter", "RandHEStainJitterd"]
 
 # Optical densities (red, green, blue) of haematoxylin, eosin and a residual: Ruifrok and Johnston, Anal. Quant. Cytol.
 # Histol. 23 (2001) 291-299.
@@ -91,27 +85,7 @@ class RandHEStainJitter(RandomizableTransform):
 
 
 class RandHEStainJitterd(SharedDrawd):
-    """Dictionary-based version of `RandHEStainJitter`; all keys share one draw.
-
-    Args:
-        keys: the images to change.
-        sigma_scale: see `RandHEStainJitter`.
-        sigma_shift: see `RandHEStainJitter`.
-        prob: probability of changing the images at all.
-        allow_missing_keys: whether a missing key is passed over.
-    """
+    """Dictionary-based version of `RandHEStainJitter`, which says its strengths; all keys share one draw."""
 
     backend = RandHEStainJitter.backend
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        sigma_scale: float = 0.2,
-        sigma_shift: float = 0.1,
-        prob: float = 1.0,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, RandHEStainJitter(sigma_scale, sigma_shift, prob=1.0), prob, allow_missing_keys)
-
-
-RandHEStainJitterD = RandHEStainJitterDict = RandHEStainJitterd
+    array_transform = RandHEStainJitter

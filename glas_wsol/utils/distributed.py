@@ -8,13 +8,15 @@ image. The processes are started by ``torchrun``, and tensors are exchanged by N
 from __future__ import annotations
 
 import atexit
+import hashlib
 import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sized
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
+import ignite.distributed as idist
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -22,37 +24,36 @@ from torch import Tensor, nn
 from glas_wsol.errors import ConfigError
 
 __all__ = [
-    "anywhere",
+    "all_gather",
+    "all_reduce_max",
+    "any_rank",
     "average_gradients",
     "begin",
     "end",
-    "gathered",
     "is_lost",
     "is_main",
-    "largest",
     "local_share",
     "mean",
     "not_main",
     "on_main",
-    "portion",
     "rank",
+    "rank_slice",
     "same_everywhere",
     "wait",
-    "world",
+    "world_size",
 ]
 
 _T = TypeVar("_T")
-_BUCKET = 2**23  # numbers reduced together: 32 MiB of float32, so that little memory is needed beside the gradients
 
 
-def world() -> int:
+def world_size() -> int:
     """Number of processes; 1 where no group has begun."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return idist.get_world_size()
 
 
 def rank() -> int:
     """Number of this process, from 0; 0 where no group has begun."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return idist.get_rank()
 
 
 def is_main() -> bool:
@@ -140,7 +141,7 @@ def is_lost(error: BaseException) -> bool:
 
 def wait() -> None:
     """Go on when all processes have come here."""
-    if world() > 1:
+    if world_size() > 1:
         dist.all_reduce(torch.zeros(1))  # on the CPU: what waits may wait for long, and must not keep a device
 
 
@@ -153,25 +154,17 @@ def on_main(work: Callable[[], _T]) -> _T:
     Returns:
         The result, to all processes.
     """
-    if world() == 1:
-        return work()
-    result = [work() if is_main() else None]
-    dist.broadcast_object_list(result, src=0)
-    return result[0]  # type: ignore[return-value]
+    return all_gather([work()] if is_main() else [])[0]
 
 
-def gathered(items: Iterable[_T]) -> list[_T]:
+def all_gather(items: Iterable[_T]) -> list[_T]:
     """The items of all processes, in the order of the processes.
 
     Args:
         items: picklable ones, any number of them.
     """
     items = list(items)
-    if world() == 1:
-        return items
-    found: list[Any] = [None] * world()
-    dist.all_gather_object(found, items)
-    return [one for part in found for one in part]
+    return items if world_size() == 1 else [one for part in idist.all_gather(items) for one in part]
 
 
 def mean(value: Tensor) -> Tensor:
@@ -183,33 +176,29 @@ def mean(value: Tensor) -> Tensor:
     Returns:
         Of the same shape; floating-point where there are several processes.
     """
-    if world() == 1:
+    if world_size() == 1:
         return value
     total = value.detach().clone() if value.is_floating_point() else value.detach().float()
-    dist.all_reduce(total)
-    return total / world()
+    dist.all_reduce(total)  # ignite's would move it to another device
+    return total / world_size()
 
 
-def anywhere(condition: bool) -> bool:
+def any_rank(condition: bool) -> bool:
     """Whether it holds in any process.
 
     Args:
         condition: whether it holds in this one.
     """
-    return bool(largest(int(condition)))
+    return bool(all_reduce_max(int(condition)))
 
 
-def largest(number: int) -> int:
+def all_reduce_max(number: int) -> int:
     """The largest of the processes' numbers.
 
     Args:
         number: of this one.
     """
-    if world() == 1:
-        return number
-    found = torch.tensor([number])
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return int(found)
+    return max(all_gather([number]))
 
 
 def local_share(whole: int, name: str = "batch_size") -> int:
@@ -222,13 +211,14 @@ def local_share(whole: int, name: str = "batch_size") -> int:
     Raises:
         ConfigError: if it cannot be shared out evenly.
     """
-    if whole % world() or whole < world():
-        fix = f"give a multiple of {world()}: it counts the images of all processes together"
-        raise ConfigError(f"{name}={whole} cannot be shared by {world()} processes", name, fix)
-    return whole // world()
+    count = world_size()
+    if whole % count or whole < count:
+        fix = f"give a multiple of {count}: it counts the images of all processes together"
+        raise ConfigError(f"{name}={whole} cannot be shared by {count} processes", name, fix)
+    return whole // count
 
 
-def portion(dataset: Sized) -> range:
+def rank_slice(dataset: Sized) -> range:
     """Which items are this process's to evaluate: a run of neighbours, so that all in turn are the data set in order.
 
     Args:
@@ -237,11 +227,11 @@ def portion(dataset: Sized) -> range:
     Raises:
         ConfigError: if a process has none.
     """
-    number = len(dataset)
-    if world() > 1 and number < world():
-        what = f"{number} images cannot be shared by {world()} processes"
+    number, count = len(dataset), world_size()
+    if count > 1 and number < count:
+        what = f"{number} images cannot be shared by {count} processes"
         raise ConfigError(what, "distributed", "start fewer processes")
-    return range(rank() * number // world(), (rank() + 1) * number // world())
+    return range(rank() * number // count, (rank() + 1) * number // count)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -252,47 +242,25 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     Args:
         parameters: the same in every process, in the same order.
     """
-    if world() == 1:
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if world_size() == 1:
         return
-    kinds: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
-    for parameter in parameters:
-        if parameter.grad is not None:
-            kinds.setdefault((parameter.grad.dtype, parameter.grad.device), []).append(parameter.grad)
-    for gradients in kinds.values():
-        bucket: list[Tensor] = []
-        for gradient in gradients:
-            if bucket and sum(one.numel() for one in bucket) + gradient.numel() > _BUCKET:
-                _average(bucket)
-                bucket = []
-            bucket.append(gradient)
-        _average(bucket)
-
-
-def _average(gradients: list[Tensor]) -> None:
-    flat = torch.cat([one.reshape(-1) for one in gradients])
-    dist.all_reduce(flat)
-    flat /= world()
-    for gradient, part in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
+    for kind in dict.fromkeys((one.dtype, one.device) for one in gradients):
+        mine = [one for one in gradients if (one.dtype, one.device) == kind]
+        means = mean(torch.cat([one.reshape(-1) for one in mine]))
+        for gradient, part in zip(mine, means.split([one.numel() for one in mine]), strict=True):
+            gradient.copy_(part.view_as(gradient))
 
 
 def same_everywhere(module: nn.Module) -> bool:
-    """Whether all processes hold the same parameters and buffers, bit by bit (but for a coincidence in 2^64).
+    """Whether all processes hold the same parameters and buffers, bit by bit.
 
     Args:
         module: the same in every process.
     """
-    if world() == 1:
+    if world_size() == 1:
         return True
-    found = torch.stack([_digest(one) for one in module.state_dict().values()]).cpu()
-    low, high = found.clone(), found.clone()
-    dist.all_reduce(low, dist.ReduceOp.MIN)
-    dist.all_reduce(high, dist.ReduceOp.MAX)
-    return torch.equal(low, high)
-
-
-def _digest(values: Tensor) -> Tensor:
-    """A whole number that another bit anywhere changes: the bits, weighted by their places, modulo 2^64."""
-    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()]
-    bits = values.detach().contiguous().reshape(-1).view(whole).long()
-    return (bits * (2 * torch.arange(len(bits), device=bits.device) + 1)).sum()
+    digest = hashlib.sha256()
+    for one in module.state_dict().values():
+        digest.update(one.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return len(set(all_gather([digest.digest()]))) == 1

@@ -17,14 +17,15 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-from glas_wsol.dicom import is_dicom
 from glas_wsol.errors import ConfigError, ImageFileError
 from glas_wsol.results.localization import Localization
+from glas_wsol.transforms.reading.dicom import is_dicom
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.version import __version__
 
 __all__ = ["require_highdicom", "secondary_capture", "write_dicom_seg"]
 
+_LONG_STRING = 64  # characters of this kind of value
 _EMPTY_IF_ABSENT = (  # type 2: present in every image, empty where nothing is known
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
@@ -117,8 +118,11 @@ def _header(path: str) -> Dataset:
     for name in _EMPTY_IF_ABSENT:
         if name not in header:
             setattr(header, name, None)
-    if "SliceThickness" not in header:  # readers want both or none, and the image referred to has the spacing
-        header.pop("PixelSpacing", None)
+    if header.get("SliceThickness") is None and "PixelSpacing" in header:  # readers want both or none
+        if {"FrameOfReferenceUID", "ImageOrientationPatient"} <= set(header.dir()):
+            what = "it has a place in the patient and no SliceThickness, without which no segmentation is read"
+            raise ImageFileError(what, path, "add SliceThickness (in mm) to its header, or leave dicom out of formats")
+        del header.PixelSpacing  # the image referred to has it
     return header
 
 
@@ -138,20 +142,25 @@ def _segmentation(found: Localization, source: Dataset) -> Any:
     seg, _ = optional_import("highdicom.seg")
     highdicom, _ = optional_import("highdicom")
     label = found.predicted if found.named else "Decidable"
+    # the frame of a slide may be larger than the slide's pixels, which alone were read: none of the rest decided
+    height, width = found.mask.shape
+    mask = np.pad(found.mask.astype(np.uint8), ((0, source.Rows - height), (0, source.Columns - width)))
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name="glas_wsol", family=codes.cid7162.ArtificialIntelligence, version=__version__
     )
     segment = seg.SegmentDescription(
         segment_number=1,
-        segment_label=label[:64],
+        segment_label=label[:_LONG_STRING],
         segmented_property_category=codes.cid7150.SpatialAndRelationalConcept,
         segmented_property_type=codes.DCM.SelectedRegion,
         algorithm_type=seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=algorithm,
     )
+    # not an argument of highdicom's: a Short Text, which viewers show beside the label
+    segment.SegmentDescription = _said(found)
     made = seg.Segmentation(
         source_images=[source],
-        pixel_array=found.mask[None].astype(np.uint8),
+        pixel_array=mask[None],
         segmentation_type=seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[segment],
         series_instance_uid=generate_uid(),
@@ -164,12 +173,19 @@ def _segmentation(found: Localization, source: Dataset) -> Any:
         device_serial_number="none",
         content_label="DECIDABLE",
         content_description=f"Pixels that decided, R+ at least {found.threshold:g}",
-        series_description="Decidable region",
+        series_description=f"Decidable region, {found.trained_on}"[:_LONG_STRING],
         omit_empty_frames=False,
     )
     if "ImageOrientationPatient" not in source:  # required then, and empty where it is not known
         made.PatientOrientation = source.get("PatientOrientation")
     return made
+
+
+def _said(found: Localization) -> str:
+    """What a reader must know of the model and of the result, within a Short Text."""
+    alarm = found.provenance.alarm if found.provenance else None
+    parts = (found.trained_on, "" if alarm is None else str(alarm), found.remark)
+    return ". ".join(filter(None, parts))[:1024]
 
 
 def _save(path: str | PathLike[str], dataset: Dataset) -> None:

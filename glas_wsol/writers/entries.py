@@ -29,12 +29,14 @@ def row_of(found: Localization) -> dict[str, Any]:
 
     Returns:
         Columns ``path``, ``class``, ``probability``, ``decidable_fraction``, ``decidable_px``, ``decidable_um2`` (areas
-        of the mask), ``boxes`` (how many), ``decidable_entropy``, ``undecidable_probability`` (of C on the rest, for
-        the class named), ``undecidable_entropy`` (normalised, 1 where C knows nothing), ``alarm`` (score of the run),
-        ``reason`` (why there is no evidence) and ``name``. Several classes of an image are joined by ``;``.
+        of the mask), ``boxes`` (how many), ``decidable_entropy``, ``undecidable_probability`` (of C on the undecidable
+        region, for the class named), ``undecidable_entropy`` (normalised, 1 where C knows nothing), ``remark`` (what to
+        know of these three, which are empty where they mean nothing), ``trained_on`` (the model),
+        ``training_run_alarm`` (estimated failure probability of the run that trained it), ``reason`` (why there is no
+        evidence) and ``name``. Several classes of an image are joined by ``;``.
     """
     area = found.square_micrometres(found.decidable_area)
-    kept, rest = (found.opinions.decidable, found.opinions.undecidable) if found.evidence else (None, None)
+    kept, rest = found.class_scores.regions if found.evidence else (None, None)
     alarm = found.provenance.alarm if found.provenance else None
     return {
         "path": found.path,
@@ -49,7 +51,9 @@ def row_of(found: Localization) -> dict[str, Any]:
         if rest is None
         else SEPARATOR.join(f"{rest.probabilities[label]:.6f}" for label in found.labels),
         "undecidable_entropy": "" if rest is None else f"{rest.normalised_entropy:.6f}",
-        "alarm": "" if alarm is None else f"{alarm.score:.6f}",
+        "remark": found.remark,
+        "trained_on": found.trained_on,
+        "training_run_alarm": "" if alarm is None else f"{alarm.score:.6f}",
         "reason": found.reason,
         "name": found.name,
     }
@@ -62,23 +66,25 @@ def entry_of(found: Localization) -> dict[str, Any]:
         found: the result.
 
     Returns:
-        What the table says, the probability of every class, all opinions with their entropies (nats, and normalised to
-        [0, 1]), every box (see :class:`~glas_wsol.results.boxes.Box`), ``mpp`` (width and height of a
-        pixel in micrometres) and what it was made with, if known.
+        What the table says; the probability of every class; all class scores with their entropies (nats, and normalised
+        to [0, 1]), whether those of the two regions are evidence, and a note on them; every box (see
+        :class:`~glas_wsol.results.boxes.Box`); ``mpp``, width and height of a pixel in micrometres; and what it was
+        made with, if known.
     """
     height, width = found.size
     # without evidence there is no class, and so no probability of one
     known = found.probabilities and found.evidence
-    area = found.square_micrometres(found.decidable_area)
+    area, rest = found.square_micrometres(found.decidable_area), found.class_scores.undecidable
     return {
         "path": found.path,
         "name": found.name,
         "class": found.class_name,
         "probabilities": _by_class(found, found.probabilities) if known else {},
-        "opinions": {
-            who: _opinion(found, getattr(found.opinions, who) if known else None)
+        "class_scores": {
+            who: _opinion(found, getattr(found.class_scores, who) if known else None)
             for who in ("localizer", "decidable", "undecidable")
-        },
+        }
+        | {"regions_are_evidence": found.class_scores.knows_mask if known and rest else None, "note": found.remark},
         "decidable_fraction": round(found.decidable_fraction, 6),
         "decidable_px": found.decidable_area,
         "decidable_um2": None if area is None else round(area, 6),
@@ -90,6 +96,7 @@ def entry_of(found: Localization) -> dict[str, Any]:
         "height": height,
         "boxes": [_box(found, asdict(box)) for box in found.boxes],
         "mpp": None if found.mpp is None else list(found.mpp),
+        "trained_on": found.trained_on,
         **(found.provenance.entry() if found.provenance else {}),
     }
 

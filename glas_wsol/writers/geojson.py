@@ -36,8 +36,9 @@ _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "glas_wsol/writers/geojson")
 def write_geojson(path: str | PathLike[str], found: Localization, *, rest: bool = False) -> None:
     """Write the mask's outlines, feature by feature, as a file that QuPath opens by dragging it onto the image.
 
-    A FeatureCollection of RFC 7946, except that positions are pixels and not degrees, as QuPath's are: x to the
-    right, y down, (0, 0) the upper left corner of the image's first pixel. An image without evidence has no features.
+    A FeatureCollection of RFC 7946 with a member ``metadata`` (texts) besides, except that positions are pixels and not
+    degrees, as QuPath's are: x to the right, y down, (0, 0) the upper left corner of the image's first pixel. An image
+    without evidence has no features.
 
     Args:
         path: the file, whose folder exists.
@@ -48,7 +49,8 @@ def write_geojson(path: str | PathLike[str], found: Localization, *, rest: bool 
         OutputError: where the file cannot be written.
     """
     with atomic_write(path, "w", newline="\n") as file:
-        file.write('{"type": "FeatureCollection", "features": [')
+        origin = json.dumps(_origin(found), ensure_ascii=False)
+        file.write(f'{{"type": "FeatureCollection", "metadata": {origin}, "features": [')
         separator = "\n"
         for feature in features(found, rest=rest):
             file.write(separator + json.dumps(feature, ensure_ascii=False, allow_nan=False))
@@ -71,13 +73,14 @@ def features(found: Localization, *, rest: bool = False) -> Iterator[dict[str, A
 
     Yields:
         Features with QuPath's ``objectType``, ``classification`` (class and colour; ``Decidable`` where no class is
-        named) and ``measurements``: ``Area px``, ``Area um^2`` where pixels have a size, ``Mean R+`` (mean soft
-        decidable value, in [0, 1]); of the decidable region ``Probability: CLASS`` of every class, and of the rest
-        ``Probability of the rest: CLASS`` where a classifier was asked.
+        named), ``metadata`` (what the model was trained on, the alarm of its training run) and ``measurements``:
+        ``Area px``, ``Area um^2`` where pixels have a size, ``Mean R+`` (mean soft decidable value, in [0, 1]); of the
+        decidable region ``Probability: CLASS`` of every class, and of the undecidable region ``Probability of the
+        undecidable region: CLASS`` where a classifier was asked and its answer is evidence.
     """
     chances = _chances(found, "Probability", found.probabilities)
-    other = found.opinions.undecidable
-    others = _chances(found, "Probability of the rest", () if other is None else other.probabilities)
+    other = found.class_scores.regions[1]
+    others = _chances(found, "Probability of the undecidable region", () if other is None else other.probabilities)
     colour = CLASS_COLORS[found.labels[0] % len(CLASS_COLORS)] if found.labels else CLASS_COLORS[0]
     decidable = {"name": found.predicted if found.named else "Decidable", "color": list(colour)}
     for part in mask_parts(found.mask):
@@ -85,6 +88,13 @@ def features(found: Localization, *, rest: bool = False) -> Iterator[dict[str, A
     if rest and found.evidence:
         for part in mask_parts(found.rest):
             yield _feature(found, part, "undecidable", {"name": "Undecidable", "color": list(_REST_COLOR)}, others)
+
+
+def _origin(found: Localization) -> dict[str, str]:
+    """What a reader of the outlines must know of the model and of the result; texts, as QuPath's metadata are."""
+    alarm = found.provenance.alarm if found.provenance else None
+    said = {"Model": found.trained_on, "Training run": "" if alarm is None else str(alarm), "Remark": found.remark}
+    return {key: text for key, text in said.items() if text}
 
 
 def _chances(found: Localization, what: str, probabilities: tuple[float, ...]) -> dict[str, float]:
@@ -114,5 +124,6 @@ def _feature(
             "classification": classification,
             "isLocked": False,
             "measurements": {**measurements, "Mean R+": round(mean, 6), **more},
+            "metadata": _origin(found),
         },
     }

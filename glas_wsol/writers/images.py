@@ -60,6 +60,7 @@ def overlay(
     evidence: bool = True,
     threshold: float = 0.5,
     notes: Sequence[str] = (),
+    guide: Sequence[str] = (),
 ) -> np.ndarray:
     """Draw what decided onto the tile, between a header and a colour key.
 
@@ -76,6 +77,7 @@ def overlay(
         evidence: False where no pixel of the tile is evidence for the class.
         threshold: of the map, for the mask; marked on the colour bar. Defaults to 0.5.
         notes: lines between title and caption, each wrapped.
+        guide: lines below the key, each wrapped: how to read it.
 
     Returns:
         ``[h, w, 3]`` uint8 with ``h > H`` and ``w >= W``.
@@ -92,7 +94,7 @@ def overlay(
         raise ValueError(f"the map must lie in 0..1, got {decidable.min()}..{decidable.max()}")
     height, width = mask.shape
     size = max(12, round(max(height, width) / 45))
-    sheet_width = max(width, 22 * size)
+    sheet_width = max(width, 30 * size)
     tile = np.full((height, sheet_width, 3), _MARGIN, np.uint8)
     left = (sheet_width - width) // 2
     tile[:, left : left + width] = draw_mask(image, decidable, mask) if evidence else image
@@ -101,7 +103,9 @@ def overlay(
         parts += [_key(100 * float(mask.mean()), size, sheet_width), _colour_bar(threshold, size, sheet_width)]
     else:
         parts.append(_write_lines([], size, sheet_width))
-    return np.concatenate(parts)
+    plain = text_font(size)
+    below = [(line, plain, _FAINT) for text in guide for line in wrap_text(text, plain, sheet_width - size)]
+    return np.concatenate([*parts, _write_lines(below, size, sheet_width)] if below else parts)
 
 
 def draw_mask(image: np.ndarray, decidable: np.ndarray, mask: np.ndarray, line: int | None = None) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from glas_wsol.errors import OutputError
 from glas_wsol.results.class_scores import Opinion
 from glas_wsol.results.localization import Localization
+from glas_wsol.results.reading import reading_guide
 from glas_wsol.writers.images import overlay, write_png
 
 __all__ = ["draw_overlay", "write_overlay"]
@@ -18,7 +19,8 @@ __all__ = ["draw_overlay", "write_overlay"]
 def draw_overlay(found: Localization) -> np.ndarray:
     """Draw a result onto its image, see :func:`~glas_wsol.writers.images.overlay`.
 
-    The header says the class, what the classifier makes of the rest, the alarm of the run, and the image's name.
+    The header says the class, what the model was trained on, the alarm of its training run, what the classifier makes
+    of the undecidable region where that means anything, and the image's name; below the key is how to read it all.
 
     Args:
         found: the result, with its image.
@@ -42,6 +44,7 @@ def draw_overlay(found: Localization) -> np.ndarray:
         evidence=found.evidence,
         threshold=found.threshold,
         notes=_notes(found),
+        guide=_guide(found) if found.evidence else (),
     )
 
 
@@ -59,18 +62,28 @@ def write_overlay(path: str | PathLike[str], found: Localization) -> None:
 
 
 def _notes(found: Localization) -> list[str]:
-    notes = []
-    if found.reason and not found.evidence:
-        notes.append(f"reason: {found.reason}")
-    if found.evidence and found.opinions.undecidable is not None:
-        notes.append(f"the rest alone: {_said(found, found.opinions.undecidable)}")
+    """What is said between the class and the image's name, the most important first."""
+    notes = [found.trained_on]
     alarm = found.provenance.alarm if found.provenance else None
     if alarm is not None:
-        notes.append(f"trained run: {alarm.verdict} (probability of failure {alarm.score:.2f})")
+        notes.append(str(alarm))
+    if not found.evidence:
+        return [f"reason: {found.reason}", *notes] if found.reason else notes
+    rest = found.class_scores.regions[1]
+    if rest is not None:
+        notes.append(f"undecidable region alone: {_likeliest(found, rest)}")
+        if found.remark:
+            notes.append(f"NOTE: {found.remark}")
     return notes
 
 
-def _said(found: Localization, opinion: Opinion) -> str:
-    likeliest = int(np.argmax(opinion.probabilities))
-    shares = f"{found.classes[likeliest]} {100 * opinion.probabilities[likeliest]:.0f} %"
-    return f"{shares}, entropy {opinion.normalised_entropy:.2f} of 1"
+def _likeliest(found: Localization, scores: Opinion) -> str:
+    best = int(np.argmax(scores.probabilities))
+    chance = 50 if found.several else round(100 / len(found.classes))
+    return f"{found.classes[best]} {100 * scores.probabilities[best]:.0f} % (chance {chance} %)"
+
+
+def _guide(found: Localization) -> tuple[str, ...]:
+    scores = found.class_scores
+    asked = scores.undecidable is not None
+    return reading_guide(scores.knows_mask if asked else None, len(found.classes), found.several)

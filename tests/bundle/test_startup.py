@@ -294,8 +294,24 @@ def test_the_state_of_a_run_or_a_pickle_is_not_a_model(tmp_path):
 
 def test_a_data_set_is_the_folder_named_and_must_exist(tmp_path):
     assert resolve_dataset(str(tmp_path), "unused") == str(tmp_path)
-    with pytest.raises(ConfigError, match=r"no such data set.*nowhere.*or say phantom"):
+    with pytest.raises(ConfigError, match=r"no such data set.*nowhere.*the word phantom"):
         resolve_dataset(str(tmp_path / "nowhere"), "unused")
+
+
+@pytest.mark.parametrize("given", ["", " ", None])
+def test_no_data_set_is_refused(given):
+    with pytest.raises(ConfigError, match="no such data set"):
+        resolve_dataset(given, "unused")
+
+
+@pytest.mark.parametrize("arguments", [("--dropout", "None"), ("--dropout=null",), ("--dropout", "null")])
+def test_no_value_on_the_command_line_is_refused(config, arguments):
+    with pytest.raises(ConfigError, match=r"--dropout (None|null) is not valid .*write --dropout '\$None'"):
+        refuse_unknown_ids([*RUN, "--config_file", config, *arguments])
+
+
+def test_an_expression_for_no_value_passes(config):
+    refuse_unknown_ids([*RUN, "--config_file", config, "--dropout", "$None"])
 
 
 @pytest.mark.parametrize(

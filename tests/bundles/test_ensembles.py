@@ -14,7 +14,8 @@ import torch
 from glas_wsol.data import load_datalist
 from glas_wsol.errors import ConfigError
 from glas_wsol.inferers import WholeTileInferer
-from glas_wsol.networks.checkpoint import build_ensemble
+from glas_wsol.networks import build_network
+from glas_wsol.networks.checkpoint import ensemble_of, load_checkpoint, model_card
 from glas_wsol.networks.weights import read_state_dict
 from glas_wsol.transforms import read_mask, read_rgb
 from glas_wsol.utils.digests import sha256_of
@@ -59,7 +60,10 @@ def test_evaluation_and_inference_give_the_mask_of_the_ensemble_and_say_of_what(
 
     # The same mask by hand from the files.
     image = torch.from_numpy(read_rgb(item["image"]).astype(np.float32) / 255).permute(2, 0, 1)[None]
-    network = build_ensemble(files) if several else build_ensemble(files).members[0]
+    card = model_card(files[0])
+    network = build_network(card["network"], trunk=card["trunk"], weights="none", num_classes=len(card["classes"]))
+    network = ensemble_of(network, files, card["trunk"])
+    load_checkpoint(network, files)
     inferer = WholeTileInferer(short_side=trained.settings.get("short_side"), **views)
     with torch.no_grad():
         soft = 1 - inferer(image, network.eval())[0, 0]

@@ -50,8 +50,8 @@ def test_a_dicom_image_and_the_same_tile_give_the_same_result_in_all_formats(tra
     assert (first["decidable_um2"], second["decidable_um2"]) == (None, second["decidable_px"] / 8)
     areas = [{k: v for k, v in box.items() if k != "area_um2"} for box in second["boxes"]]
     assert [{k: v for k, v in box.items() if k != "area_um2"} for box in first["boxes"]] == areas
-    assert first["opinions"]["decidable"]["probabilities"] == first["probabilities"]
-    assert 0 <= first["opinions"]["undecidable"]["normalised_entropy"] <= 1
+    assert first["class_scores"]["decidable"]["probabilities"] == first["probabilities"]
+    assert 0 <= first["class_scores"]["undecidable"]["normalised_entropy"] <= 1
     masks = [read_mask(tmp_path / "out" / "masks" / f"{name}.png") for name in "ab"]  # their resolutions differ
     np.testing.assert_array_equal(*masks)
     read = pydicom.dcmread(tmp_path / "out" / "dicom" / "b_seg.dcm")
@@ -67,12 +67,12 @@ def test_other_formats_do_the_images_again_and_the_same_ones_do_not(trained, tmp
     before = written.stat().st_mtime_ns
     infer(trained, tmp_path, formats=["geojson"], overlays=False)
     assert written.stat().st_mtime_ns == before
-    entries = infer(trained, tmp_path, formats=["tiff"], mpp=0.5, overlays=False, opinions="class")
+    entries = infer(trained, tmp_path, formats=["tiff"], mpp=0.5, overlays=False, class_scores="class")
     assert [entry["files"] for entry in entries] == [[f"masks/{n}.tif", f"maps/{n}.tif"] for n in "ab"]
     assert not written.exists()
     for entry in entries:  # C was asked for the class only: it is what C says of the decidable part
-        assert entry["opinions"]["decidable"]["probabilities"] == entry["probabilities"]
-        assert entry["opinions"]["undecidable"] is None
+        assert entry["class_scores"]["decidable"]["probabilities"] == entry["probabilities"]
+        assert entry["class_scores"]["undecidable"] is None
 
 
 def test_an_image_that_no_segmentation_can_refer_to_fails_alone(trained, tmp_path):

@@ -57,7 +57,17 @@ def inferred(bundle: str, tiles: Path, output: Path, **settings: Any) -> tuple[l
 
 def equal(one: Localization, other: Localization) -> bool:
     arrays = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("decidable", "mask", "image"))
-    values = ("name", "path", "classes", "probabilities", "opinions", "evidence", "reason", "threshold", "provenance")
+    values = (
+        "name",
+        "path",
+        "classes",
+        "probabilities",
+        "class_scores",
+        "evidence",
+        "reason",
+        "threshold",
+        "provenance",
+    )
     return arrays and all(getattr(one, name) == getattr(other, name) for name in (*values, "boxes", "mpp", "several"))
 
 
@@ -74,7 +84,7 @@ def test_the_same_numbers_as_a_run_of_inference(trained, tiles, tmp_path, severa
     assert [one.name for one in run] == ["a", "blank"]
     assert [one.evidence for one in run] == [True, False]
     assert 0 < run[0].decidable_fraction < 1
-    assert run[0].opinions.undecidable is not None
+    assert run[0].class_scores.undecidable is not None
     for expected, entry in zip(run, entries, strict=True):
         found = localize(expected.path)
         assert equal(found, expected)
@@ -83,7 +93,7 @@ def test_the_same_numbers_as_a_run_of_inference(trained, tiles, tmp_path, severa
         for image in (pixels, torch.from_numpy(pixels).permute(2, 0, 1) / 255):
             again = localize(image, name=expected.name)
             assert np.array_equal(again.decidable, expected.decidable)
-            assert (again.probabilities, again.opinions) == (expected.probabilities, expected.opinions)
+            assert (again.probabilities, again.class_scores) == (expected.probabilities, expected.class_scores)
             assert again.path == ""
     for file in glas_wsol.save(localize(run[0].path), tmp_path / "saved", ["png", "geojson"], overlay=True):
         name = file.relative_to(tmp_path / "saved")

@@ -256,7 +256,7 @@ def test_the_figure_of_how_it_works_is_of_what_a_run_computes(whole, phantom, tm
     grey = localize.network.pixel_mean.flatten().numpy()
     for parts in (story.parts, story.second):  # what is wiped out is grey: the two make up the tile
         np.testing.assert_allclose(parts[0].seen + parts[1].seen - grey, story.image / 255, atol=1e-5)
-    for part, said in zip(story.second, (found.opinions.decidable, found.opinions.undecidable), strict=True):
+    for part, said in zip(story.second, (found.class_scores.decidable, found.class_scores.undecidable), strict=True):
         np.testing.assert_allclose(part.said, said.probabilities, atol=0.02)  # a tile alone is padded by reflection
     assert story.steps[0].trust in (0, story.steps[0].said[story.label])
     assert module.main([str(whole.parent / "none")]) == 1

@@ -205,9 +205,8 @@ def test_patients_on_both_sides_are_a_warning(tmp_path):
     tissue = write_tissue_phantom(tmp_path / "tissue", train=20, test=0, size=(64, 70), scale=0.12)
     assert statuses(doctor.check_data(tissue, "patient-0")) == {"ok"}
     (warned,) = [one for one in doctor.check_data(tissue, "stratified-0") if one.status == "warning"]
-    assert "fold stratified-0" in warned.what
-    assert "in both train and valid: " in warned.what
-    assert "patient-0" in warned.fix
+    assert "patients have images in both train and valid" in warned.what
+    assert "choose the fold patient-0" in warned.what
     (refused,) = doctor.check_data(tissue, "paper")
     assert refused.status == "fault"
 
@@ -235,10 +234,12 @@ def test_images_to_localize_need_no_label(table, tmp_path):
     (found,) = doctor.check_images(table)
     assert found.what == "all 4 images can be read"
     (tmp_path / "3.png").write_text("no image")
-    faults = doctor.check_images(tmp_path)
-    assert [one.status for one in faults] == ["fault"]
-    assert "3.png" in faults[0].what
-    assert doctor.check_images(tmp_path, pixels=False)[0].what == "8 images"
+    masks, table, fault = doctor.check_images(tmp_path)
+    assert masks.what == "4 masks, such as 0_mask.png, passed over"
+    assert table.what == "1 other file passed over (.csv)"
+    assert fault.status == "fault"
+    assert "3.png" in fault.what
+    assert doctor.check_images(tmp_path, pixels=False)[0].what == "4 images"
     assert statuses(doctor.check_images(tmp_path / "nowhere")) == {"fault"}
 
 

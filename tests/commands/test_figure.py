@@ -211,7 +211,7 @@ def test_of_runs_of_several_splits_or_folds_one_is_asked_for(tmp_path, items, dr
 def test_runs_of_different_data_are_refused(tmp_path, items):
     run(tmp_path / "a", items, dataset="GlaS", synthetic=False)
     run(tmp_path / "b", items, dataset="GlaS", synthetic=True)
-    with pytest.raises(ConfigError, match="different data: GlaS, split test; synthetic images in the layout of GlaS"):
+    with pytest.raises(ConfigError, match=r"different data: GlaS, split test; phantom \(synthetic tissue\)"):
         call(tmp_path, "--output", "f.png")
 
 

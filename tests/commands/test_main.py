@@ -51,7 +51,10 @@ def test_phantom_writes_what_was_asked_for(tmp_path, monkeypatch, capsys, birds)
     manifest = json.loads((tmp_path / "p" / "phantom.json").read_text())
     assert (manifest["phantom"], manifest["seed"]) == ("birds" if birds else "tissue", 3)
     assert birds or manifest["confounded"]
-    assert load_datalist(tmp_path / "p", fold="stratified-0").name == ("CUB5" if birds else "GlaS")
+    assert (
+        load_datalist(tmp_path / "p", fold="stratified-0").name
+        == f"phantom (synthetic {'birds' if birds else 'tissue'})"
+    )
     assert "another phantom" in fails(capsys, "phantom", str(tmp_path / "p"), "--seed", "4", *options)
 
 

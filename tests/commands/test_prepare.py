@@ -125,7 +125,7 @@ def test_everything_missing_or_damaged_is_named_at_once(warwick, tmp_path, capsy
     assert {path.name for path in tmp_path.iterdir()} == {TITLE, "bad.zip"}, "nothing is laid out"
     assert main(["prepare", "glas", str(given), str(tmp_path / "out")]) == 1
     err = capsys.readouterr().err
-    assert err.splitlines()[-1].startswith("error: 7 faults in the datalist: train_17.bmp is missing; ")
+    assert err.splitlines()[-1].startswith("error: 7 faults in the data: train_17.bmp is missing; ")
 
 
 def test_grades_are_looked_at(warwick, tmp_path):
@@ -134,7 +134,7 @@ def test_grades_are_looked_at(warwick, tmp_path):
     (root / "Grade.csv").write_text(text.replace("malignant", "severe", 1))
     with pytest.raises(DatalistError, match="grade 'severe' of"):
         prepare("glas", [root], tmp_path / "out")
-    with pytest.raises(DatalistError, match="delete this folder and prepare it again"):
+    with pytest.raises(DatalistError, match="name a new folder to prepare it in"):
         prepare("glas", [root], root)
 
 

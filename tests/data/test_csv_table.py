@@ -11,6 +11,7 @@ from glas_wsol.data import table_datalist
 from glas_wsol.errors import ConfigError, DatalistError, SplitError
 
 SPLIT = "image,label,split"
+LABEL = "or class, class_name, diagnosis, category, target"
 
 
 @pytest.fixture
@@ -54,8 +55,9 @@ def test_every_column(write, tmp_path):
         f"{'train' if n < 8 else 'test'},x,{f'm{n}.png' if n else ''},g{n // 2},{n % 2},a{n}.png" for n in range(10)
     ]
     datalist = table_datalist(write(*lines), fold="patient-3")
-    assert {split: len(part) for split, part in datalist.splits.items()} == {"train": 8, "test": 2}
-    first, second = datalist.select("train", masks=True)[:2]
+    assert {split: len(part) for split, part in datalist.splits.items()} == {"train": 6, "valid": 2, "test": 2}
+    items = {item["name"]: item for split in datalist.splits for item in datalist.select(split, masks=True)}
+    first, second = items["a0"], items["a1"]
     assert first == {"image": str(tmp_path / "a0.png"), "label": 0, "name": "a0", "group": "g0"}
     assert second["mask"] == str(tmp_path / "m1.png")
 
@@ -180,7 +182,7 @@ def test_every_fault_at_once_with_its_line(write):
         "a2.png,polyp,,g6,valid",
         "a3.png,polyp,,g0,test",
         "a4.png,normal,,,valid",
-        "a5.png,normal,,g7,dev",
+        "a5.png,normal,,g7,later",
         "a6.png,normal,,g8,",
         "a7.png,cancer,,g9,test",
         "a8,1.png,polyp,,g9,test",
@@ -189,10 +191,10 @@ def test_every_fault_at_once_with_its_line(write):
     )
     assert sorted(faults(path)) == [
         "label 'cancer' is in test and not in train",
-        "labels 'Polyp' and 'polyp' are one class spelt twice",
+        "labels 'polyp' (line 4) and 'Polyp' (line 16) are one class spelt twice",
         "line 10: group 'g0' is in test and, on line 2, in train",
         "line 11: blank group",
-        "line 12: 'dev' is no split",
+        "line 12: 'later' is no split (say train, valid or test)",
         "line 13: blank split",
         "line 15: 6 cells under 5 titles (quote what has commas)",
         "line 17: image \"=cmd|'/C calc'!A0\" is not a file",
@@ -237,8 +239,8 @@ def test_a_validation_without_a_class_is_refused_and_a_test_is_not(write):
         ([" ", "\t"], "it is empty"),
         (["image,label"], "it has a header and no rows"),
         (["image,label", " , "], "it has a header and no rows"),
-        (["image,class", "a0.png,1"], "there is no column 'label' (the columns are image, class)"),
-        (["a0.png,1", "a1.png,2"], "there is no column 'image' (the columns are a0.png, 1)"),
+        (["image,kind", "a0.png,1"], f"there is no column 'label' ({LABEL}); the columns are image, kind"),
+        (["a0.png,1", "a1.png,2"], f"there is no column 'label' ({LABEL}); the columns are a0.png, 1"),
         (["image,label,image", "a0.png,1,a1.png"], "column 'image' is there twice"),
         (["image,label", 'a0.png,"1'], "it is not a table (unexpected end of data)"),
     ],
@@ -276,7 +278,7 @@ def test_the_order_of_rows_does_not_change_the_fold(write):
 
 
 @pytest.mark.parametrize(
-    ("title", "meant"), [("grp", "group"), ("maks", "mask"), ("splt", "split"), ("patientid", "patient_id")]
+    ("title", "meant"), [("grp", "group"), ("maks", "mask"), ("splt", "split"), ("patient_idd", "patient_id")]
 )
 def test_a_misspelt_optional_column_is_a_fault_and_not_ignored(write, title, meant):
     table = write(f"image,label,{title}", *rows(cell=lambda n: ",x"))
@@ -340,3 +342,115 @@ def test_faults_of_labels_of_several_classes(write):
     assert faults(write(SPLIT, *lines), classes_per_image="several") == ["label 'z' is in test and not in train"]
     with pytest.raises(ConfigError, match="one or several"):
         table_datalist(write("image,label", *lines), classes_per_image="two")
+
+
+# Dialects of spreadsheets, titles, paths of other systems
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("first", ["sep={}", "SEP={}", '"sep={}"', "sep={};;"])
+@pytest.mark.parametrize(("encoding", "newline"), [("utf-8", "\n"), ("utf-8-sig", "\r\n"), ("utf-8", "\r")])
+def test_first_line_that_names_the_delimiter(write, delimiter, first, encoding, newline):
+    plain = table_datalist(write("image,label", *rows()))
+    lines = [first.format(delimiter), *(row.replace(",", delimiter) for row in ["image,label", *rows()])]
+    path = write(*lines, encoding=encoding, newline=newline)
+    assert table_datalist(path).splits == plain.splits
+    path = write(*lines, f"gone.png{delimiter}polyp", encoding=encoding, newline=newline)
+    assert faults(path) == ["line 23: image 'gone.png' is not a file"]
+
+
+def test_a_delimiter_that_cannot_be_one_is_refused(write):
+    assert faults(write('sep="', "image,label", *rows()))[0].endswith('the columns are sep="')
+
+
+@pytest.mark.parametrize("image", ["Image", "FILE", "file name", "FileName", "filepath", "Path", "image-path", "IMG"])
+@pytest.mark.parametrize("label", ["Class", "diagnosis", "CLASS NAME", "label\u200b"])
+@pytest.mark.parametrize("group", ["PatientID", "Patient No", "subject", "Case"])
+def test_synonyms_of_titles(write, image, label, group):
+    cells = [f"{n // 2},{row}" for n, row in enumerate(rows())]
+    assert table_datalist(write(f"{group},{image},{label}", *cells)) == table_datalist(
+        write("patient,image,label", *cells)
+    )
+
+
+@pytest.mark.parametrize("mask", ["mask", "Annotation", "mask_path", "segmentation"])
+@pytest.mark.parametrize("split", ["Split", "SET", "subset", "partition"])
+def test_synonyms_of_optional_titles(write, mask, split):
+    words = ["Train", "train", "TRAINING", "val", "dev", "Validation", "Testing", "test"]
+    found = table_datalist(write(f"image,label,{mask},{split}", *rows(8, lambda n: f",m{n}.png,{words[n // 2 * 2]}")))
+    assert {name: len(part) for name, part in found.splits.items()} == {"train": 4, "valid": 2, "test": 2}
+    assert all(item.mask for part in found.splits.values() for item in part)
+
+
+def test_columns_that_are_not_read_are_said(write):
+    path = write("image,label,path,stain,patient_age", *rows(cell=lambda n: ",x,HE,70"))
+    assert table_datalist(path).warnings == ("columns that are not read: path, stain, patient_age",)
+    assert table_datalist(write("image,label", *rows())).warnings == ()
+
+
+def test_paths_with_backslashes_are_read_everywhere(write, tmp_path):
+    (tmp_path / "below").mkdir()
+    for n in range(20):
+        (tmp_path / f"a{n}.png").rename(tmp_path / "below" / f"a{n}.png")
+    found = table_datalist(write("image,label", *(f"below\\{row}" for row in rows())))
+    assert found == table_datalist(write("image,label", *(f".\\below/{row}" for row in rows())))
+    assert {item.image.parent for part in found.splits.values() for item in part} == {tmp_path / "below"}
+    assert faults(write("image,label", *(f"below\\{row}" for row in rows()), "below/a0.png,normal")) == [
+        "line 22: image 'below/a0.png' again, after line 2"
+    ]
+
+
+@pytest.mark.parametrize("path", ["C:\\data\\a0.png", "d:/data/a0.png", "\\\\server\\share\\a0.png"])
+def test_windows_paths_of_another_machine_are_said(write, path):
+    (fault,) = faults(write("image,label", *rows(4), f"{path},normal"))
+    assert fault.endswith(
+        "is not a file, a Windows path that does not exist on this machine: give paths relative to the table"
+    )
+
+
+def test_composed_letters_name_the_file_of_decomposed_ones(write, tmp_path):
+    (tmp_path / "e\u0301te\u0301.png").touch()
+    found = table_datalist(write("image,label", "\u00e9t\u00e9.png,normal", *rows(9)[1:]))
+    assert sum(map(len, found.splits.values())) == 9
+
+
+@pytest.mark.parametrize("cell", ["nan", "NaN", "NA", "N/A", "null", "<NA>", ""])
+def test_cells_without_a_value_are_blank(write, cell):
+    assert faults(write("image,label", *rows(6), f"a7.png,{cell}")) == ["line 8: blank label"]
+    assert faults(write("image,label,patient", *rows(6, lambda n: f",{n}"), f"a7.png,polyp,{cell}")) == [
+        "line 8: blank group"
+    ]
+    found = table_datalist(write("image,label,mask", *rows(10, lambda n: f",{cell}")))
+    assert not any(item.mask for part in found.splits.values() for item in part)
+
+
+def test_train_and_test_alone_make_the_validation_of_a_fold(write):
+    lines = rows(20, lambda n: f",p{n // 2},{'train' if n < 16 else 'test'}")
+    path = write("image,label,patient,split", *lines)
+    found = table_datalist(path, "patient-1")
+    plain = table_datalist(write("image,label,patient", *(line.rpartition(",")[0] for line in lines[:16])), "patient-1")
+    assert (found.splits["train"], found.splits["valid"]) == (plain.splits["train"], plain.splits["valid"])
+    assert len(found.splits["test"]) == 4
+    (said,) = found.warnings
+    assert f"is taken ({len(found.select('valid'))}, fold patient-1)" in said
+
+
+def test_train_that_gives_no_fold_says_what_training_needs(write):
+    found = table_datalist(write(SPLIT, *rows(2, lambda n: ",train"), "a2.png,normal,test"))
+    (said,) = found.warnings
+    assert said.startswith("no image is for validation, so nothing can be trained: ")
+    with pytest.raises(
+        SplitError, match=r"no 'valid' split .*mark images of every class as valid in the data, or choose"
+    ):
+        found.select("valid")
+
+
+def test_a_class_of_one_image_is_said(write):
+    with pytest.raises(SplitError, match=r"add images of 'rare', which has one only: training and validation need one"):
+        table_datalist(write("image,label", *rows(10), "a11.png,rare"))
+
+
+def test_a_class_of_one_patient_is_said(write):
+    lines = [f"{row},{0 if n % 2 else n}" for n, row in enumerate(rows())]
+    with pytest.raises(SplitError, match=r"no image of 'polyp', whose images are all of one patient.*stratified-0"):
+        table_datalist(write("image,label,patient", *lines), "patient-3")

@@ -63,7 +63,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 def test_the_papers_fold(whole):
     datalist = cub_datalist(whole)
-    assert datalist.name == "CUB5"
+    assert datalist.name == "CUB_200_2011 (layout of CUB5)"
     assert [name[4:] for name in datalist.classes] == [
         "Gray_Catbird",
         "Myrtle_Warbler",
@@ -138,7 +138,7 @@ def test_all_two_hundred_classes_by_the_one_door(all_species):
     with pytest.raises(ConfigError, match=r"no class '019\.Gray_Catbird'"):
         load_datalist(all_species)  # the five are the default, and not in this set
     datalist = load_datalist(all_species.parent, classes="all")
-    assert (datalist.name, len(datalist.classes)) == ("CUB200", 200)
+    assert (datalist.name, len(datalist.classes)) == ("CUB_200_2011 (layout of CUB200)", 200)
     assert (datalist.classes[0], datalist.classes[199]) == ("001.Bird_1", "200.Bird_200")
     for split in ("train", "valid", "test"):
         assert {item["label"] for item in datalist.select(split)} == set(range(200))
@@ -160,16 +160,22 @@ def test_folds_of_all_classes_exist_as_far_as_the_smallest_class_reaches(all_spe
 
 def test_chosen_classes_by_the_one_door(all_species):
     datalist = load_datalist(all_species, classes=["Bird_150", "003.bird_3", "Bird_77"])
-    assert (datalist.name, datalist.classes) == ("CUB (3 classes)", ("150.Bird_150", "003.Bird_3", "077.Bird_77"))
+    assert (datalist.name, datalist.classes) == (
+        "CUB_200_2011 (layout of CUB (3 classes))",
+        ("150.Bird_150", "003.Bird_3", "077.Bird_77"),
+    )
     assert [item.image.parent.name for item in datalist.splits["test"]] == ["003.Bird_3", "077.Bird_77", "150.Bird_150"]
     assert [item.label for item in datalist.splits["test"]] == [1, 2, 0]
 
 
 def test_five_other_birds_are_not_cub5(whole):
     others = ["Ovenbird", "Black_footed_Albatross", "Gray_Catbird", "Myrtle_Warbler", "Swainson_Warbler"]
-    assert cub_datalist(whole, classes=others, fold="stratified-0").name == "CUB (5 classes)"
-    assert cub_datalist(whole, classes=CUB5_CLASSES, fold="stratified-0").name == "CUB5"
-    assert cub_datalist(whole, classes=CUB5_CLASSES[::-1], fold="stratified-0").name == "CUB (5 classes)"
+    assert cub_datalist(whole, classes=others, fold="stratified-0").name == "CUB_200_2011 (layout of CUB (5 classes))"
+    assert cub_datalist(whole, classes=CUB5_CLASSES, fold="stratified-0").name == "CUB_200_2011 (layout of CUB5)"
+    assert (
+        cub_datalist(whole, classes=CUB5_CLASSES[::-1], fold="stratified-0").name
+        == "CUB_200_2011 (layout of CUB (5 classes))"
+    )
 
 
 def test_named_classes_in_the_order_of_the_names(whole):
@@ -257,3 +263,8 @@ def test_folders_that_are_not_cub(cub, tmp_path):
     (cub / "image_class_labels.txt").unlink()
     with pytest.raises(DatalistError, match=r"image_class_labels\.txt is missing; train_test_split\.txt is missing"):
         cub_datalist(cub)
+
+
+def test_only_as_many_images_as_cub_has_are_called_cub(whole, monkeypatch):
+    monkeypatch.setattr("glas_wsol.data.cub._ALL_IMAGES", len((whole / "images.txt").read_text().splitlines()))
+    assert cub_datalist(whole).name == "CUB5"

@@ -1,13 +1,14 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from glas_wsol.data import GLAS_CLASSES, glas_datalist
+from glas_wsol.data import GLAS_CLASSES, glas, glas_datalist
 from glas_wsol.errors import ConfigError, DatalistError, SplitError
 
 HEADER = "name,patient ID, grade (GlaS), grade (Sirinukunwattana et al. 2015)"
@@ -85,7 +86,7 @@ def test_no_test_image_is_no_test_split_although_graded(whole, tmp_path):
     (tmp_path / "Grade.csv").write_text((whole / "Grade.csv").read_text())
     datalist = glas_datalist(tmp_path)
     assert list(datalist.splits) == ["train", "valid"]
-    with pytest.raises(SplitError, match="GlaS has no 'test' split"):
+    with pytest.raises(SplitError, match="has no 'test' split"):
         datalist.select("test")
 
 
@@ -214,3 +215,22 @@ def test_other_files_beside_the_images_are_left_alone(small):
         (small / name).touch()
     (small / "train_30.bmp").mkdir()
     assert glas_datalist(small, "stratified-0") == before
+
+
+def test_only_glas_is_called_glas(whole, small, tmp_path, monkeypatch):
+    assert glas_datalist(whole).name == f"{whole.name} (layout of GlaS)"
+    assert glas_datalist(small, fold="stratified-0").name == "small (layout of GlaS)"
+    datalist = glas_datalist(whole)
+    monkeypatch.setattr(glas, "_GRADES_SHA256", [datalist.digest("train"), datalist.digest("valid")])
+    assert glas_datalist(whole).name == glas_datalist(whole, fold="patient-1").name == "GlaS"
+    grades = (whole / "Grade.csv").read_text()
+    other = write_glas(tmp_path / "other", [f"train_{n}" for n in range(1, 86)], set())
+    (other / "Grade.csv").write_text(grades.replace("train_1, 20, benign", "train_1, 20, malignant"))
+    assert (other / "Grade.csv").read_text() != grades
+    assert glas_datalist(other).name == "other (layout of GlaS)"
+
+
+def test_the_grades_are_those_of_the_committed_runs():
+    path = Path(__file__).parents[2] / "benchmarks/results/paper_fold/recommended/seed_0/evaluation.json"
+    run = json.loads(path.read_text())
+    assert [run["recipe"]["training_images"], run["images_sha256"]] == glas._GRADES_SHA256

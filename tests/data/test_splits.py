@@ -172,7 +172,8 @@ def test_an_absent_split_is_said_with_those_that_exist(datalist):
     no_test = replace(datalist, splits={"train": datalist.splits["train"], "test": ()})
     assert list(no_test.splits) == ["train"]
     with pytest.raises(
-        SplitError, match=r"tiles has no 'test' split \[/src\]: set the split to one of train, or 'dataset"
+        SplitError,
+        match=r"tiles has no 'test' split \[/src\]: mark images of every class as test in the data, or choose of train",
     ):
         no_test.select("test")
     with pytest.raises(SplitError, match="'tset'"):

@@ -68,7 +68,7 @@ def batch_of(case: dict[str, Any], network: nn.Module) -> dict[str, Tensor]:
             named = network.train().localize(network.normalise(image)).logits.argmax(dim=1)
         wrong = torch.arange(IMAGES) % 2 if case.get("parted") else torch.arange(IMAGES) % 3 == 2
         label = torch.where(wrong > 0, 1 - named, named)
-    mine = slice(distributed.rank(), None, distributed.world())  # as the sampler deals them out
+    mine = slice(distributed.rank(), None, distributed.world_size())  # as the sampler deals them out
     return {"image": image[mine], "label": label[mine]}
 
 
@@ -99,7 +99,7 @@ def seeds_gradient() -> Tensor:
     seeds[0, :, :9, :7], seeds[2, :, 3:, 5:] = 200, 131  # the first process: R+ alone
     seeds[1, :, 2:4, :5], seeds[3, :, 9:, :20], seeds[3, :, 0, 0] = 10, 90, 255
     weight = nn.Parameter(torch.ones(1, 3, 1, 1, dtype=torch.float64))
-    mine = slice(distributed.rank(), None, distributed.world())
+    mine = slice(distributed.rank(), None, distributed.world_size())
     PartialCrossEntropy()(nn.functional.conv2d(image[mine], weight), seeds[mine]).backward()
     distributed.average_gradients([weight])
     return weight.grad
@@ -122,7 +122,7 @@ def half_floats() -> dict[str, Any]:
     weights: list[Tensor] = []
 
     def overflow(engine: Any) -> None:
-        if engine.state.iteration == 2 and distributed.rank() == distributed.world() - 1:
+        if engine.state.iteration == 2 and distributed.rank() == distributed.world_size() - 1:
             next(network.parameters()).grad[0] = torch.inf
 
     trainer.add_event_handler(IterationEvents.FORWARD_COMPLETED, overflow)
@@ -169,7 +169,7 @@ def refusals() -> dict[str, str]:
 
     return {
         "batch size": told(lambda: distributed.local_share(3, "refine_batch_size")),
-        "too few images": told(lambda: distributed.portion([0])),
+        "too few images": told(lambda: distributed.rank_slice([0])),
         "batch statistics": told(lambda: train(batch_norm="batch")),
         "mask normalisation": told(lambda: train(normalisation="batch")),
         "other seeds": told(lambda: train(seed=distributed.rank())),
@@ -251,8 +251,8 @@ def main(folder: Path) -> None:
     end, distributed.end = distributed.end, distributed.wait  # one group for all that follows
     found: dict[str, Any] = {"steps": {name: step_of(name) for name in CASES}, "seeds": seeds_gradient()}
     found |= {"half": half_floats(), "refused": refusals()}
-    found["gathered"] = distributed.gathered([distributed.rank()] * (3 if distributed.is_main() else 1))
-    found["portion"] = list(distributed.portion(range(7)))
+    found["gathered"] = distributed.all_gather([distributed.rank()] * (3 if distributed.is_main() else 1))
+    found["portion"] = list(distributed.rank_slice(range(7)))
     with writes_below(folder) as written:
         bundle_runs(folder, shared=True)
         found["written"] = sorted(written)

@@ -176,7 +176,7 @@ def test_a_port_that_is_taken_is_told_in_one_line(monkeypatch):
             monkeypatch.setenv(name, str(value))
         with pytest.raises(ConfigError, match=r"cannot meet at 127\.0\.0\.1:\d+ .*\[distributed\]: .*--master_port"):
             distributed.begin("cpu", minutes=0.05)
-    assert distributed.world() == 1
+    assert distributed.world_size() == 1
 
 
 def test_without_torchrun_the_overlay_says_what_to_do(monkeypatch):
@@ -200,4 +200,4 @@ def test_a_device_that_is_not_there_or_not_ones_own_is_refused(monkeypatch, devi
     monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
     with pytest.raises(ConfigError, match=words):
         distributed.begin(device, backend=backend)
-    assert distributed.world() == 1
+    assert distributed.world_size() == 1

@@ -63,6 +63,7 @@ def retained_graph(
     constraint=None,
     memory=0.0,
     memory_radius=0.1,
+    permanent_loss_test=True,
 ):
     """The method as one expression: every forward kept, one backward at the end. Written from the paper's equations."""
     network.train()
@@ -72,8 +73,9 @@ def retained_graph(
     erased, found = x, torch.zeros_like(x[:, :1])
     alive, ever, largest = torch.ones(size, dtype=torch.bool), torch.zeros(size, dtype=torch.bool), None
     total, first_loss, first_mask, dropout, alive_at = 0.0, None, None, None, []
+    trusted = alive
     for t in range(max(passes, 1)):
-        if not alive.any():
+        if not trusted.any():
             break
         alive_at.append(int(alive.sum()))
         m = network.localize(erased, dropout)
@@ -81,8 +83,6 @@ def retained_graph(
         losses = F.cross_entropy(m.logits, y, reduction="none")
         first_loss = losses.detach() if t == 0 else first_loss
         first_mask = m.mask if t == 0 else first_mask
-        included = torch.ones(size, dtype=torch.bool) if t == 0 or counted == "all" else alive
-        total = total + weights[2] * (losses * included).sum() / size
         p = m.logits.softmax(1).detach()
         psi = torch.tensor(
             [
@@ -93,6 +93,10 @@ def retained_graph(
             ],
             dtype=x.dtype,
         ).view(-1, 1, 1, 1)
+        trusted = psi.flatten() > 0
+        included = torch.ones(size, dtype=torch.bool) if t == 0 or counted == "all" else alive
+        included = trusted if counted == "trusted" else included
+        total = total + weights[2] * (losses * included).sum() / size
         mask = m.mask
         if memory and t > 0:  # back to the evidence: T = logit(R) / omega + sigma'
             evidence = torch.logit(mask) / network.omega + network.sigma
@@ -105,8 +109,9 @@ def retained_graph(
         largest = psi if largest is None else torch.maximum(largest, psi)
         found = torch.maximum(found, psi * mask)
         erased = torch.where(psi > 0, erased * (1 - found.detach()), erased)
-        alive = psi.flatten() > 0
-        ever |= alive
+        right = torch.tensor([int(p[i].argmax()) == int(y[i]) for i in range(size)])
+        alive = trusted if permanent_loss_test else alive & right
+        ever |= trusted
     if passes == 0:
         found, ever = first_mask, torch.ones_like(ever)
     if untrusted == "plain":
@@ -129,11 +134,17 @@ def gradients(network) -> Tensor:
 
 
 MEMORY = {"memory": 0.3, "memory_radius": 0.125}  # 8 px
+READINGS = (
+    {"counted": "all"},
+    {"counted": "trusted"},
+    {"permanent_loss_test": False},
+    {"counted": "all", "permanent_loss_test": False},
+)
 
 
 @pytest.mark.parametrize("batch_norm", ["batch", "frozen"])
 @pytest.mark.parametrize("passes", [0, 1, 4])
-@pytest.mark.parametrize("options", [{}, {"untrusted": "plain"}, {"untrusted": "skip"}, {"counted": "all"}, MEMORY])
+@pytest.mark.parametrize("options", [{}, {"untrusted": "plain"}, {"untrusted": "skip"}, *READINGS, MEMORY])
 def test_gradient_equals_that_of_one_retained_graph(batch, batch_norm, passes, options):
     # weights of the seed chosen so that samples die at different depths (asserted below)
     network = tiny_network(seed=5, batch_norm=batch_norm, pooling_options={"dropout": 0.5}).double()
@@ -142,7 +153,7 @@ def test_gradient_equals_that_of_one_retained_graph(batch, batch_norm, passes, o
     loss, alive_at = retained_graph(reference, batch, passes, **options)
     if passes == 4:
         assert len(alive_at) > 1, "the recursion must go deeper than one step for this test to mean anything"
-        assert alive_at[1] < alive_at[0], "some sample must have lost its trust"
+        assert alive_at[1] < alive_at[0], "some sample must be out"
     expected, got = gradients(reference), gradients(network)
     assert expected.norm() > 1e-3
     assert float((got - expected).norm() / expected.norm()) < 1e-12
@@ -199,6 +210,21 @@ def test_constraints_act_on_the_first_mask_and_are_in_the_logged_loss(batch, bat
     assert output[LossKeys.SIZE] > 0
     assert output[LossKeys.VARIATION] > 0
     assert free[LossKeys.SIZE] == free[LossKeys.VARIATION] == 0
+
+
+@pytest.mark.parametrize("counted", ["alive", "all", "trusted"])
+@pytest.mark.parametrize("permanent", [True, False])
+def test_each_reading_of_the_erasing_has_its_own_gradient(batch, counted, permanent):
+    # weights of the seed chosen so that a sample fails the loss test and passes it again
+    options = {"counted": counted, "permanent_loss_test": permanent}
+    networks = [tiny_network(seed=9, pooling_options={"dropout": 0.5}).double() for _ in "abcd"]
+    one_step(networks[0], batch, passes=4, **options)
+    retained_graph(networks[1], batch, 4, **options)
+    one_step(networks[2], batch, passes=4, **{**options, "permanent_loss_test": not permanent})
+    one_step(networks[3], batch, passes=4, **{**options, "counted": "trusted" if counted == "all" else "all"})
+    own, reference, *others = map(gradients, networks)
+    assert float((own - reference).norm() / reference.norm()) < 1e-12
+    assert all((own - other).norm() > 1e-2 for other in others)
 
 
 def test_a_constraint_moves_the_area_into_its_band(batch):
@@ -292,7 +318,7 @@ def test_mean_over_steps_divides_the_localizer_gradient(batch, batch_norm):
     torch.testing.assert_close(averaged["loss"] * len(alive_at), summed["loss"])
 
 
-@pytest.mark.parametrize("options", [{}, MEMORY])
+@pytest.mark.parametrize("options", [{}, {"counted": "trusted"}, MEMORY])
 def test_running_the_alive_samples_only_changes_nothing_where_it_is_allowed(batch, options):
     networks = [tiny_network(seed=5, batch_norm="frozen", pooling_options={"dropout": 0.5}).double() for _ in "ab"]
     part, _ = one_step(networks[0], batch, passes=4, alive_only=True, **options)
@@ -315,7 +341,12 @@ def test_running_the_alive_samples_only_changes_nothing_with_a_differentiable_ma
 
 @pytest.mark.parametrize(
     ("network_options", "options"),
-    [({"batch_norm": "batch"}, {}), ({"normalisation": "batch"}, {}), ({}, {"counted": "all"})],
+    [
+        ({"batch_norm": "batch"}, {}),
+        ({"normalisation": "batch"}, {}),
+        ({}, {"counted": "all"}),
+        ({}, {"permanent_loss_test": False}),
+    ],
 )
 def test_running_the_alive_samples_only_is_refused_where_it_would_be_wrong(batch, network_options, options):
     network = tiny_network(**{"batch_norm": "frozen", **network_options}).double()
@@ -490,6 +521,7 @@ def test_frozen_batch_norm_on_random_weights_is_warned_of(batch):
         {"sigma": 0},
         {"untrusted": "no"},
         {"counted": "no"},
+        *({name: "false"} for name in ("permanent_loss_test", "rescale_trust", "reuse_dropout")),
         {"step_reduction": "no"},
         *({"memory": value} for value in (-0.1, 1.1)),
         *({"memory_radius": value} for value in (0, 1.1)),
@@ -518,6 +550,8 @@ def test_settings_tell_every_option_apart(batch):
             {"erase_from_epoch": 0},
             {"step_reduction": "mean"},
             {"counted": "all"},
+            {"counted": "trusted"},
+            {"permanent_loss_test": False},
             {"untrusted": "skip"},
         ),
         *({"rescale_trust": True}, {"reuse_dropout": False}),

@@ -20,6 +20,7 @@ from glas_wsol.handlers.evaluation_report import summary
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.metrics import (
     MEASURES,
+    NO_WIDTH,
     BoxAccuracy,
     ClassificationError,
     MaxBoxAccuracy,
@@ -221,7 +222,7 @@ def test_the_summary_prints_percent_beside_interval_and_floor():
     assert lines[4] == [*titles[3], "(px)", "52.2", "50.0", "to", "54.0"]
 
 
-def opinions(network: TileNetwork, inferer: WholeTileInferer, image: Tensor | None = None) -> dict[str, Tensor]:
+def class_scores(network: TileNetwork, inferer: WholeTileInferer, image: Tensor | None = None) -> dict[str, Tensor]:
     """What an evaluation of two images has of the network besides its prediction: who says so, and ``[B, c]``."""
     evaluator = SupervisedEvaluator(
         device="cpu",
@@ -238,7 +239,7 @@ def opinions(network: TileNetwork, inferer: WholeTileInferer, image: Tensor | No
 
 def test_the_other_opinions_are_the_localizer_s_and_the_classifier_s_of_the_whole_image():
     network = tiny_network(num_classes=3).eval()
-    found = opinions(network, WholeTileInferer(0.5))
+    found = class_scores(network, WholeTileInferer(0.5))
     x = network.normalise(WholeTileInferer(0.5).prepare(IMAGES)[0])
     with torch.no_grad():
         localizer, classifier = network.localize(x).logits.softmax(1), network.classify(x).softmax(1)
@@ -251,7 +252,7 @@ def test_the_other_opinions_are_the_localizer_s_and_the_classifier_s_of_the_whol
 
 def test_the_other_opinions_are_means_over_the_views():
     network, inferer = tiny_network(num_classes=3).eval(), WholeTileInferer(0.5, flips="horizontal")
-    found, of_the_flipped = (opinions(network, inferer, one) for one in (IMAGES, IMAGES.flip(-1)))
+    found, of_the_flipped = (class_scores(network, inferer, one) for one in (IMAGES, IMAGES.flip(-1)))
     x = [network.normalise(WholeTileInferer(0.5).prepare(one)[0]) for one in (IMAGES, IMAGES.flip(-1))]
     with torch.no_grad():
         localizer = [network.localize(one).logits.softmax(1) for one in x]
@@ -266,8 +267,8 @@ def test_a_refined_network_has_the_opinions_of_its_first_stage(opinion):
     first = tiny_network(num_classes=3).eval()
     network = RefinedNetwork(tiny_trunk(), 3, base=first.settings(), decoder_width=8, opinion=opinion, seed=0).eval()
     network.base.load_state_dict(first.state_dict())
-    found = opinions(network, WholeTileInferer(0.5))
-    torch.testing.assert_close(found, opinions(first, WholeTileInferer(0.5)))
+    found = class_scores(network, WholeTileInferer(0.5))
+    torch.testing.assert_close(found, class_scores(first, WholeTileInferer(0.5)))
     assert not torch.allclose(found["localizer"], found["whole_image"])
 
 
@@ -275,7 +276,7 @@ def test_a_refined_network_without_a_classifier_and_an_ensemble_have_one_opinion
     base = {"class": "ClassActivationNetwork"}
     refined = RefinedNetwork(tiny_trunk(), base=base, decoder_width=8).eval()
     ensemble = EnsembleNetwork([tiny_network(seed=seed) for seed in (0, 1)])
-    assert opinions(refined, WholeTileInferer()) == opinions(ensemble, WholeTileInferer()) == {}
+    assert class_scores(refined, WholeTileInferer()) == class_scores(ensemble, WholeTileInferer()) == {}
 
 
 def test_the_report_of_an_ensemble_names_every_model_and_sums_their_times(tmp_path):
@@ -347,3 +348,12 @@ def test_the_other_opinions_on_several_classes_are_sigmoids():
         expected = {"localizer": network.localize(x).logits.sigmoid(), "whole_image": network.classify(x).sigmoid()}
     for who, p in expected.items():
         torch.testing.assert_close(evaluator.state.output[f"{who}_probabilities"], p)
+
+
+def test_summary_marks_intervals_without_width_and_training_data():
+    found = {"value": 1.0, "interval": [0.99996, 1.0], "n": 6}
+    wide = {"value": 0.5, "interval": [0.25, 0.75], "n": 6}
+    report = {"measures": {"roc_auc": found, "f1_foreground": wide}, "floor": {}, "trained_on": "trained on GlaS"}
+    lines = summary(report).splitlines()
+    assert [line.rstrip().endswith("*") for line in lines[1:3]] == [True, False]
+    assert lines[3:] == ["trained on GlaS", f"* {NO_WIDTH}"]

@@ -18,7 +18,7 @@ from glas_wsol.errors import ConfigError, ImageFileError, OutputError
 from glas_wsol.handlers import LocalizationSaver, saver
 from glas_wsol.metrics import ClassificationError, RegionF1
 from glas_wsol.results.class_scores import Opinion, Opinions
-from glas_wsol.results.provenance import Provenance, RunAlarm
+from glas_wsol.results.provenance import ALARM_SCOPE, Provenance, RunAlarm
 from glas_wsol.transforms import read_mask, read_rgb
 from glas_wsol.writers import dicom_seg
 from glas_wsol.writers.formats import FORMATS
@@ -27,6 +27,8 @@ from tests.handlers.conftest import broken_off, item, left, rows
 from tests.metrics.conftest import evaluate
 
 TABLES = ("predictions.csv", "predictions_boxes.csv", "predictions.json")
+
+NO_SCORES = {"localizer": None, "decidable": None, "undecidable": None, "regions_are_evidence": None, "note": ""}
 
 
 def details(path: Path) -> list[dict[str, Any]]:
@@ -109,7 +111,8 @@ def test_the_names_of_the_files_are_the_last_column(tmp_path):
     table = rows(tmp_path / "predictions.csv")
     assert list(table[0]) == [
         *("path", "class", "probability", "decidable_fraction", "decidable_px", "decidable_um2", "boxes"),
-        *("decidable_entropy", "undecidable_probability", "undecidable_entropy", "alarm", "reason", "name"),
+        *("decidable_entropy", "undecidable_probability", "undecidable_entropy", "remark"),
+        *("trained_on", "training_run_alarm", "reason", "name"),
     ]
     assert table[0]["name"] == "a"
 
@@ -204,7 +207,7 @@ def test_the_json_has_everything_of_each_image_and_the_table_the_number_of_its_b
             "name": "ä b",
             "class": "benign",
             "probabilities": {"benign": 0.75, "malignant": 0.25},
-            "opinions": {"localizer": None, "decidable": None, "undecidable": None},
+            "class_scores": NO_SCORES,
             "decidable_fraction": 0.015,  # 42 of 2800 px
             "decidable_px": 42,
             "decidable_um2": None,
@@ -219,6 +222,7 @@ def test_the_json_has_everything_of_each_image_and_the_table_the_number_of_its_b
                 {"x": 60, "y": 0, "width": 1, "height": 2, "area": 2, "score": 0.625, "area_um2": None},
             ],
             "mpp": None,
+            "trained_on": "training data not recorded",
             "files": ["masks/ä b.png", "overlays/ä b.png"],
         },
         {
@@ -226,7 +230,7 @@ def test_the_json_has_everything_of_each_image_and_the_table_the_number_of_its_b
             "name": "none",
             "class": "no evidence",
             "probabilities": {},
-            "opinions": {"localizer": None, "decidable": None, "undecidable": None},
+            "class_scores": NO_SCORES,
             "decidable_fraction": 0.0,
             "decidable_px": 0,
             "decidable_um2": None,
@@ -238,6 +242,7 @@ def test_the_json_has_everything_of_each_image_and_the_table_the_number_of_its_b
             "height": 33,
             "boxes": [],
             "mpp": None,
+            "trained_on": "training data not recorded",
             "files": ["masks/none.png", "overlays/none.png"],
         },
     ]
@@ -349,9 +354,15 @@ def test_what_c_says_of_both_parts_and_the_alarm_of_the_run_are_in_both_tables(t
     said = Opinions(Opinion((0.5, 0.5)), Opinion((0.25, 0.75)), Opinion((0.5, 0.5)))
     made = Provenance(("12ab",), "minmax", "resnet18", {"epochs": 3}, {"flips": True}, "7.8", RunAlarm(0.25, "look"))
     for one in (asked, blank):
-        one["localization"] = replace(one["localization"], opinions=said, provenance=made, mpp=(0.5, 0.25))
+        one["localization"] = replace(one["localization"], class_scores=said, provenance=made, mpp=(0.5, 0.25))
     evaluate({"e": ClassificationError()}, [[asked, blank], [plain]], [LocalizationSaver(tmp_path, overlays=False)])
-    columns = ("undecidable_probability", "undecidable_entropy", "decidable_entropy", "alarm", "decidable_um2")
+    columns = (
+        "undecidable_probability",
+        "undecidable_entropy",
+        "decidable_entropy",
+        "training_run_alarm",
+        "decidable_um2",
+    )
     entropy = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75))
     assert [[row[key] for key in columns] for row in rows(tmp_path / "predictions.csv")] == [
         ["0.500000", "1.000000", f"{entropy / np.log(2):.6f}", "0.250000", "87.5"],
@@ -359,18 +370,18 @@ def test_what_c_says_of_both_parts_and_the_alarm_of_the_run_are_in_both_tables(t
         ["", "", "", "", ""],
     ]
     first, second, third = details(tmp_path / "predictions.json")
-    assert first["opinions"]["localizer"]["probabilities"] == {"benign": 0.5, "malignant": 0.5}
-    assert first["opinions"]["undecidable"]["entropy"] == round(float(np.log(2)), 6)
-    assert first["opinions"]["decidable"] == {
+    assert first["class_scores"]["localizer"]["probabilities"] == {"benign": 0.5, "malignant": 0.5}
+    assert first["class_scores"]["undecidable"]["entropy"] == round(float(np.log(2)), 6)
+    assert first["class_scores"]["decidable"] == {
         "probabilities": {"benign": 0.25, "malignant": 0.75},
         "entropy": round(entropy, 6),
         "normalised_entropy": round(entropy / np.log(2), 6),
     }
-    assert second["opinions"] == third["opinions"] == {"localizer": None, "decidable": None, "undecidable": None}
+    assert second["class_scores"] == third["class_scores"] == NO_SCORES
     assert (first["decidable_px"], first["decidable_um2"], first["boxes"][0]["area_um2"]) == (700, 87.5, 87.5)
     kept = {"models": ["12ab"], "method": "minmax", "trunk": "resnet18", "views": {"flips": True}, "version": "7.8"}
     assert {key: first[key] for key in kept} == kept
-    assert first["alarm"] == second["alarm"] == {"score": 0.25, "verdict": "look"}
+    assert first["alarm"] == second["alarm"] == {"score": 0.25, "verdict": "look", "scope": ALARM_SCOPE}
     assert "recipe" not in first
     assert "alarm" not in third, "nobody said what it was made with"
 

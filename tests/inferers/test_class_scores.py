@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -14,7 +12,7 @@ from glas_wsol.errors import ConfigError
 from glas_wsol.inferers import ClassScoreInferer, WholeTileInferer, predict_with_scores
 from glas_wsol.networks import ClassActivationNetwork, EnsembleNetwork, FixedMaskNetwork
 from glas_wsol.networks.refined import RefinedNetwork
-from glas_wsol.results.class_scores import DECIDABLE, LOCALIZER, PRESENCE, UNDECIDABLE, Opinion
+from glas_wsol.results.class_scores import DECIDABLE, LOCALIZER, PRESENCE, UNDECIDABLE
 from tests.conftest import tiny_network, tiny_trunk
 
 IMAGE = torch.linspace(0, 1, 2 * 3 * 64 * 96).view(2, 3, 64, 96).sin().abs()
@@ -31,26 +29,6 @@ def refined(opinion: str) -> RefinedNetwork:
     network = RefinedNetwork(tiny_trunk(), 3, base=first.settings(), decoder_width=8, opinion=opinion, seed=0).eval()
     network.base.load_state_dict(first.state_dict())
     return network
-
-
-# ------------------------------------------------------------------ entropies
-
-
-@pytest.mark.parametrize(
-    ("opinion", "nats", "normalised"),
-    [
-        (Opinion((0.5, 0.5)), math.log(2), 1),
-        (Opinion((1.0, 0.0)), 0, 0),
-        (Opinion((0.25, 0.25, 0.25, 0.25)), math.log(4), 1),
-        (Opinion((0.25, 0.75, 0.0)), 0.5623351446188083, 0.5623351446188083 / math.log(3)),
-        (Opinion((0.5, 1.0, 0.0), several=True), math.log(2) / 3, 1 / 3),
-        (Opinion((0.5, 0.5, 0.5), several=True), math.log(2), 1),
-    ],
-)
-def test_entropies_are_those_by_hand(opinion, nats, normalised):
-    assert opinion.entropy == pytest.approx(nats, abs=1e-15)
-    assert opinion.normalised_entropy == pytest.approx(normalised, abs=1e-15)
-    assert 0 <= opinion.normalised_entropy <= 1
 
 
 # ------------------------------------------------------------------ who is asked of what
@@ -123,6 +101,13 @@ def test_an_ensemble_says_the_mean_of_what_all_its_members_say():
     assert said == {}
     for opinion in ("localizer", "first_stage"):
         assert set(predict_with_scores(EnsembleNetwork([members[0], refined(opinion)]).eval(), IMAGE)[1]) == {LOCALIZER}
+
+
+def test_a_second_stages_mask_is_unknown_to_the_classifier():
+    first, second = tiny_network(num_classes=3), refined("first_stage")
+    assert (first.classifier_knows_mask, second.classifier_knows_mask) == (True, False)
+    assert not EnsembleNetwork([first, second]).classifier_knows_mask
+    assert EnsembleNetwork([first, tiny_network(num_classes=3)]).classifier_knows_mask
 
 
 # ------------------------------------------------------------------ views and evaluators

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from glas_wsol.errors import ConfigError, WeightsError
+from glas_wsol.errors import ConfigError
 from glas_wsol.handlers import write_model
 from glas_wsol.networks import ClassActivationNetwork, EnsembleNetwork, MinMaxEntropyNetwork, build_network
-from glas_wsol.networks.checkpoint import build_ensemble, ensemble_of, load_checkpoint, model_card, model_digests
+from glas_wsol.networks.checkpoint import ensemble_of, load_checkpoint, model_card, model_digests
 from glas_wsol.utils.digests import sha256_of
 
 TRUNK = "efficientnet_lite0"
@@ -38,15 +38,6 @@ def models(tmp_path_factory) -> list[tuple[str, torch.nn.Module]]:
 
 def image() -> torch.Tensor:
     return torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-
-
-def test_an_ensemble_from_files_is_that_of_the_networks_that_were_written(models):
-    files, networks = zip(*models, strict=True)
-    found = build_ensemble(files)
-    assert not found.training
-    with torch.no_grad():
-        assert torch.equal(found(image()), EnsembleNetwork(networks)(image()))
-        assert not torch.allclose(found(image()), EnsembleNetwork(networks[:2])(image()), atol=1e-3)
 
 
 def test_the_common_card_builds_what_the_files_are_loaded_into(models):
@@ -98,15 +89,11 @@ def test_a_member_of_another_trunk_is_built_on_its_own(models, tmp_path):
 def test_what_does_not_fit_together_is_refused_in_one_line(models, tmp_path):
     (first, one), (second, _), _ = models
     coarse = written(tmp_path / "coarse", network(seed=5), scale=0.25)
-    bare = tmp_path / "bare.pt"
-    torch.save(one.state_dict(), bare)
     both = [first, second]
     for wrong, error, said in (
-        (lambda: build_ensemble([first, coarse]), ConfigError, r"scale is 0\.5 in .* and 0\.25 here"),
-        (lambda: build_ensemble([first, first]), ConfigError, "the same model as"),
-        (lambda: build_ensemble([]), ConfigError, "no model"),
-        (lambda: build_ensemble([str(tmp_path / "none.pt")]), WeightsError, "no trained model"),
-        (lambda: build_ensemble([str(bare)]), WeightsError, r"no model\.json beside this model"),
+        (lambda: model_card([first, coarse]), ConfigError, r"scale is 0\.5 in .* and 0\.25 here"),
+        (lambda: model_card([first, first]), ConfigError, "the same model as"),
+        (lambda: model_card([]), ConfigError, "no model"),
         (lambda: load_checkpoint(one, both), ConfigError, "2 checkpoints for a network of 1"),
         (lambda: load_checkpoint(EnsembleNetwork([one] * 2), first), ConfigError, "1 checkpoints for a network of 2"),
         (lambda: load_checkpoint(ensemble_of(one, both, TRUNK), both, {"scale": 1.0}), ConfigError, "scale was 0.5"),

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from glas_wsol.networks.maps import (
     at_least_float32,
+    bilinear,
     distribution,
     evidence_map,
     interpolation_matrix,
@@ -35,6 +36,29 @@ def test_resize_equals_torchs_bilinear_interpolation(source, target, align_corne
     maps = torch.rand(2, 3, *source, dtype=torch.float64)
     expected = F.interpolate(maps, size=target, mode="bilinear", align_corners=align_corners)
     torch.testing.assert_close(resize(maps, *target, align_corners=align_corners), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("target", [(16, 24), (7, 31), (3, 4)])
+def test_bilinear_has_torchs_values_and_gradient(target, align_corners):
+    draw = torch.Generator().manual_seed(1)
+    maps = torch.rand(2, 3, 8, 12, dtype=torch.float64, generator=draw)
+    own, torchs = maps.clone().requires_grad_(), maps.clone().requires_grad_()
+    found = bilinear(own, *target, align_corners)
+    expected = F.interpolate(torchs, size=target, mode="bilinear", align_corners=align_corners)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    weight = torch.rand(found.shape, dtype=torch.float64, generator=draw)
+    (found * weight).sum().backward()
+    (expected * weight).sum().backward()
+    torch.testing.assert_close(own.grad, torchs.grad, rtol=1e-12, atol=1e-12)
+    assert torch.equal(bilinear(maps, *target, align_corners), expected), "without a gradient, torch's own"
+
+
+def test_bilinear_with_a_gradient_is_not_rounded_by_autocast():
+    maps = torch.rand(1, 2, 8, 12, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = bilinear(maps, 16, 24)
+    torch.testing.assert_close(found, F.interpolate(maps, size=(16, 24), mode="bilinear"), rtol=1e-6, atol=1e-6)
 
 
 def test_resize_is_differentiable():

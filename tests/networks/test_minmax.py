@@ -127,6 +127,25 @@ def test_the_seed_fixes_the_heads_whatever_was_drawn_before():
     assert state.shape == torch.get_rng_state().shape
 
 
+@pytest.mark.parametrize("differentiable_mask", [False, True])
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_the_classifier_s_input_is_shrunk_with_corners_as_asked(align_corners, differentiable_mask):
+    options = {"classifier_align_corners": align_corners, "differentiable_mask": differentiable_mask}
+    network, whole = tiny_network(**options).eval(), tiny_network(classifier_scale=1.0).eval()
+    assert network.settings()["classifier_align_corners"] is align_corners
+    x = torch.rand(2, 3, 96, 160, generator=torch.Generator().manual_seed(5)).requires_grad_(differentiable_mask)
+    rows, columns = (
+        torch.linspace(0, n - 1, n // 2) if align_corners else 2 * torch.arange(n // 2) + 0.5 for n in (96, 160)
+    )
+    down, right = (at.floor().clamp(max=n - 2).long() for at, n in ((rows, 96), (columns, 160)))
+    a, b = (rows - down)[:, None], (columns - right)[None, :]
+    small = torch.zeros(2, 3, 48, 80)
+    for i, p in ((0, 1 - a), (1, a)):
+        for j, q in ((0, 1 - b), (1, b)):
+            small = small + p * q * x[:, :, down + i][..., right + j]
+    torch.testing.assert_close(network.classify(x), whole.classify(small), rtol=1e-4, atol=1e-5)
+
+
 def test_a_blank_image_gives_a_finite_answer():
     for value in (0.0, 0.5, 1.0):
         prediction = tiny_network().eval()(torch.full((1, 3, 64, 96), value))
@@ -149,6 +168,8 @@ def test_the_scripted_network_equals_the_eager_one(trunk):
         {"batch_norm": "sync"},
         {"num_classes": 1},
         {"classifier_scale": 0},
+        {"classifier_align_corners": "false"},
+        {"differentiable_mask": "false"},
         {"pooling": "no"},
         {"classes_per_image": "many"},
     ],

@@ -229,7 +229,9 @@ def test_the_decoder_goes_from_coarse_to_fine():
         up = F.interpolate(y, size=sizes[step], mode="bilinear", align_corners=False)
         y = fuse(decoder.lateral[step](features[step]) + up)
     assert decoder(features).shape == (1, 1, 16, 24)
-    assert torch.equal(decoder(features), decoder.score(y))
+    with torch.no_grad():
+        assert torch.equal(decoder(features), decoder.score(y))
+    torch.testing.assert_close(decoder(features), decoder.score(y), rtol=1e-6, atol=2e-6)
     # Each stride has its say.
     for index in range(4):
         changed = [f + (i == index) for i, f in enumerate(features)]

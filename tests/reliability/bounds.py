@@ -161,6 +161,13 @@ def _tiff_of(width: int, height: int) -> bytes:
     return b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(entries)) + body + bytes(4)
 
 
+def _tiff_bomb() -> bytes:
+    strip = _squeezed(BOMB)
+    entries = [(256, 64), (257, 45), (258, 8), (259, 8), (262, 1), (273, 8), (277, 1), (278, 45), (279, len(strip))]
+    body = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    return b"II*\0" + struct.pack("<I", 8 + len(strip)) + strip + struct.pack("<H", len(entries)) + body + bytes(4)
+
+
 def files(folder: Path) -> dict[str, tuple[str, Callable[[], bytes], Callable[[Path], object]]]:
     """What is tried, by name: the file's name, how it is made, and what reads it."""
     ring = "[[0,0],[9,0],[9,9],[0,0]]"
@@ -190,6 +197,7 @@ def files(folder: Path) -> dict[str, tuple[str, Callable[[], bytes], Callable[[P
         "a JPEG of 65,500 x 65,500 px": ("a.jpg", lambda: _jpeg_of(65_500, 65_500), read_rgb),
         "a TIFF of 200,000 x 200,000 px": ("a.tif", lambda: _tiff_of(200_000, 200_000), read_rgb),
         "a TIFF of 13,000 x 13,000 px with none of them": ("a.tif", lambda: _tiff_of(13_000, 13_000), read_rgb),
+        "a TIFF of 64 x 45 px whose deflated strip goes on for 128 MB": ("a.tif", _tiff_bomb, read_rgb),
         "a BMP of 2 billion x 2 billion px": (
             "a.bmp",
             lambda: encoded(picture(), "BMP")[:18] + struct.pack("<ii", 2**31 - 1, 2**31 - 1) + bytes(99),

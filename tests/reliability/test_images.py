@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glas_wsol.transforms import read_mask, read_rgb, reading
+from glas_wsol.transforms import read_mask, read_rgb
+from glas_wsol.transforms.reading import reader
 from glas_wsol.utils.csv_cells import unescape_cell
 from tests.reliability.conftest import CONFIGS, Ended, everything, one_line, rows, run, tell
 from tests.reliability.files import bad_files, bad_places, encoded, good_files, picture
@@ -141,7 +142,7 @@ def test_images_that_vanish_while_a_run_is_at_work_are_rows(infer, tmp_path, mon
     (tmp_path / "in").mkdir()
     for n in range(4):
         (tmp_path / "in" / f"{n}.png").write_bytes(encoded(picture(n), "PNG"))
-    read, seen = reading._decode, []
+    read, seen = reader._decode, []
 
     def decode(path, *arguments):
         seen.append(path)
@@ -150,7 +151,7 @@ def test_images_that_vanish_while_a_run_is_at_work_are_rows(infer, tmp_path, mon
         return read(path, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(reading, "_decode", decode)
+        patched.setattr(reader, "_decode", decode)
         assert infer(tmp_path / "in", tmp_path / "out").status == 3
     found = rows(tmp_path / "out" / "failed.csv")
     assert [(Path(row["image"]).name, row["what"]) for row in found] == [(f"{n}.png", "no such file") for n in (2, 3)]

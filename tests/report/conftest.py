@@ -33,17 +33,17 @@ def tile(seed: int, size: tuple[int, int] = (40, 70)) -> np.ndarray:
 
 
 def case(folder: Path, name: str, p: float = 0.75, label: int = 1, file: str = "", **more: Any) -> dict[str, Any]:
-    """An item whose image is a file, named after it or as given; ``opinions=True`` for one with all of them."""
-    size, opinions = more.pop("size", (40, 70)), more.pop("opinions", False)
+    """An item whose image is a file, named after it or as given; ``class_scores=True`` for one with all of them."""
+    size, class_scores = more.pop("size", (40, 70)), more.pop("class_scores", False)
     made = item(name, p, label, size=size, **more)
     path = folder / "tiles" / (file or f"{name}.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         write_png(path, tile(len(name), size))
     found = replace(made["localization"], path=str(path))
-    if opinions:
+    if class_scores:
         said = Opinions(Opinion((0.4, 0.6)), Opinion((1 - p, p)), Opinion((0.5, 0.5)))
-        found = replace(found, opinions=said)
+        found = replace(found, class_scores=said)
     made["localization"] = found
     if "truth" in made:
         made["truth_path"] = str(folder / "truth" / path.name)

@@ -45,7 +45,7 @@ def page(tmp_path_factory) -> Path:
             size=(24, 36),
             evidence=k != 250,
             truth=False,
-            opinions=True,
+            class_scores=True,
         )
         for k in range(COUNT - 1)
     ]
@@ -181,7 +181,7 @@ def test_an_image_opens_by_keyboard_and_the_next_one_follows(opened):
     detail = find(opened, "#" + button.get_attribute("aria-controls"))
     assert detail.is_displayed()
     assert button.get_attribute("aria-expanded") == "true"
-    assert "on this part alone" in detail.text
+    assert "on this region alone" in detail.text
     put(opened, "name", "tile_1")  # tile_1, tile_10, ...: the next of those shown is image 11
     find(opened, "#image-2 .open").send_keys("\ue007")
     find(opened, "#image-2 .open").send_keys("\ue014")  # right

@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,9 +19,12 @@ from PIL import Image
 
 from glas_wsol.__main__ import main
 from glas_wsol.errors import ConfigError, OutputError
+from glas_wsol.metrics import NO_WIDTH
 from glas_wsol.report import write_report
 from glas_wsol.report.folder import read_folder
 from glas_wsol.report.pictures import draw_pictures
+from glas_wsol.results.class_scores import Opinion
+from glas_wsol.results.reading import reading_guide
 from glas_wsol.utils.csv_files import write_csv
 from glas_wsol.writers.images import write_png
 from tests.report.conftest import Page, case, evaluation, inference, tile, training
@@ -42,7 +46,9 @@ def digest(text: str) -> str:
 
 def test_names_from_strangers_are_shown_and_not_executed(tmp_path):
     classes = ("<script>alert(3)</script>", 'b" onmouseover="alert(4)')
-    items = [case(tmp_path, name, file=f"{k}.png", classes=classes, opinions=True) for k, name in enumerate(HOSTILE)]
+    items = [
+        case(tmp_path, name, file=f"{k}.png", classes=classes, class_scores=True) for k, name in enumerate(HOSTILE)
+    ]
     page = Page(write_report(inference(tmp_path, items)))
     names = page.inside("bdi")
     assert set(HOSTILE) <= set(names)
@@ -85,7 +91,7 @@ def test_every_reference_inside_the_page_leads_somewhere_and_no_id_is_there_twic
 
 
 def test_an_inference_says_what_was_found_of_every_image(tmp_path):
-    items = [case(tmp_path, "sure", 0.875, opinions=True), case(tmp_path, "blank", evidence=False)]
+    items = [case(tmp_path, "sure", 0.875, class_scores=True), case(tmp_path, "blank", evidence=False)]
     out = inference(tmp_path, items)
     failure = {"image": str(tmp_path / "bad.png"), "stage": "read", "what": "the file is empty", "fix": "copy it again"}
     write_csv(out / "failed.csv", [failure])
@@ -96,8 +102,8 @@ def test_an_inference_says_what_was_found_of_every_image(tmp_path):
     assert "Decidable : 25.0 %" in page.text
     assert "Undecidable : 75.0 %" in page.text
     assert "the localizer, on the whole image benign 40.0 % malignant 60.0 %" in page.text
-    assert "the classifier, on this part alone benign 12.5 % malignant 87.5 % entropy 0.38 nats" in page.text
-    assert "the classifier, on this part alone benign 50.0 % malignant 50.0 % entropy 0.69 nats, 100 %" in page.text
+    assert "the classifier, on this region alone benign 12.5 % malignant 87.5 % entropy 0.38 nats" in page.text
+    assert "the classifier, on this region alone benign 50.0 % malignant 50.0 % entropy 0.69 nats, 100 %" in page.text
     assert "read: the file is empty ; to mend it: copy it again" in page.text
     bodies = {a["id"]: a for a in page.all("tbody") if "id" in a}
     assert [a["data-state"] for a in bodies.values()] == ["evidence", "none", "failed"]
@@ -156,8 +162,8 @@ def test_an_alarm_comes_before_everything_else(tmp_path, alarm, calm):
         Page(write_report(inference(tmp_path, [case(tmp_path, "a")], alarm=alarm))),
         Page(write_report(training(tmp_path / "t", alarm={"score": alarm[0], "verdict": alarm[1], "signals": {}}))),
     ):
-        assert page.inside("h2")[0] == "Can these masks be trusted?"
-        assert f"{alarm[1]} ; probability that the run failed: {100 * alarm[0]:.1f} %" in page.text
+        assert page.inside("h2")[0] == "Did the training run fail?"
+        assert f"{alarm[1]} ; estimated failure probability of the training run: {100 * alarm[0]:.1f} %" in page.text
         assert ("calm" in next(a["class"] for a in page.all("section") if "alarm" in a.get("class", ""))) == calm
     assert "trusted" not in Page(write_report(inference(tmp_path / "none", [case(tmp_path / "none", "a")]))).text
 
@@ -180,8 +186,13 @@ def test_what_cannot_be_shown_is_said_and_the_rest_is_shown(tmp_path):
 
 
 def test_every_opinion_is_said_once_with_a_mask_and_without(tmp_path):
-    out = inference(tmp_path, [case(tmp_path, "a", 0.875, opinions=True)])
-    words = "the class, as the model names it", "on this part alone", "decidable part alone", "undecidable part alone"
+    out = inference(tmp_path, [case(tmp_path, "a", 0.875, class_scores=True)])
+    words = (
+        "the class, as the model names it",
+        "on this region alone",
+        "the classifier, on the decidable region alone",
+        "the classifier, on the undecidable region alone",
+    )
     text = Page(write_report(out)).text
     assert [text.count(one) for one in words] == [0, 2, 0, 0]
     (out / "masks" / "a.png").unlink()
@@ -189,8 +200,8 @@ def test_every_opinion_is_said_once_with_a_mask_and_without(tmp_path):
     entries[0]["probabilities"] = {"benign": 0.25, "malignant": 0.75}  # a class named by another than C
     (out / "predictions.json").write_text(json.dumps(entries))
     text = Page(write_report(out)).text
-    assert [text.count(one) for one in words] == [1, 0, 2, 1]
-    assert "the classifier, on the decidable part alone benign 12.5 %" in text
+    assert [text.count(one) for one in words] == [1, 0, 1, 1]
+    assert "the classifier, on the decidable region alone benign 12.5 %" in text
 
 
 def test_the_pictures_of_an_image_take_no_more_than_asked_for(tmp_path):
@@ -331,3 +342,35 @@ def test_the_command_says_what_to_open(tmp_path, capsys):
     assert Page(tmp_path / "page.html").inside("title") == ["Localization: out"]
     assert main(["report", str(tmp_path / "nowhere")]) == 1
     assert capsys.readouterr().err.startswith("error: no such folder")
+
+
+def test_report_says_training_data_and_what_the_alarm_judges(tmp_path):
+    out = inference(tmp_path, [case(tmp_path, "a")], alarm=(0.04, "no alarm"))
+    assert "Training data not recorded." in Page(write_report(out)).text
+    entries = json.loads((out / "predictions.json").read_text())
+    entries[0]["trained_on"] = "trained on synthetic tissue (phantom, 85 images)"
+    (out / "predictions.json").write_text(json.dumps(entries))
+    text = Page(write_report(out)).text
+    assert "Trained on synthetic tissue (phantom, 85 images)." in text
+    assert "This judges the training run, not these images" in text
+
+
+@pytest.mark.parametrize(("knows_mask", "rest"), [(True, 0.9), (True, 0.6), (False, 0.9)])
+def test_report_shows_region_scores_only_as_evidence(tmp_path, knows_mask, rest):
+    made = case(tmp_path, "a", 0.875, class_scores=True)
+    scores = replace(made["localization"].class_scores, undecidable=Opinion((1 - rest, rest)), knows_mask=knows_mask)
+    made["localization"] = replace(made["localization"], class_scores=scores)
+    text = Page(write_report(inference(tmp_path, [made]))).text
+    assert text.count("the classifier, on this region alone") == (2 if knows_mask else 0)
+    assert ("The undecidable region alone names the class as surely" in text) == (knows_mask and rest > 0.875)
+    assert all(line in text for line in reading_guide(knows_mask, 2))
+
+
+def test_report_marks_intervals_without_width(tmp_path):
+    out = evaluation(tmp_path, [case(tmp_path, "a")])
+    report = json.loads((out / "evaluation.json").read_text())
+    report["measures"]["f1_foreground"]["interval"] = [0.5, 0.5002]
+    (out / "evaluation.json").write_text(json.dumps(report))
+    text = Page(write_report(out)).text
+    assert "50.0 to 50.0 *" in text
+    assert f"* {NO_WIDTH}." in text

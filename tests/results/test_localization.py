@@ -20,7 +20,6 @@ from glas_wsol.results.localization import Localization
 from glas_wsol.results.postprocessing import LocalizePredictiond, separate_objects
 from glas_wsol.results.provenance import Provenance
 from tests.conftest import tiny_network, tiny_trunk
-from tests.dicoms import dicom, rgb, save
 
 SIZE = (66, 97)
 RAMP = torch.linspace(0.02, 0.98, SIZE[0] * SIZE[1]).view(SIZE)  # a mask of a confident network
@@ -122,27 +121,26 @@ def test_areas_are_in_pixels_and_where_their_size_is_known_in_square_micrometres
 def test_what_m_and_c_say_reaches_the_result():
     said = {LOCALIZER: torch.tensor([0.25, 0.75]), UNDECIDABLE: torch.tensor([0.5, 0.5]), DECIDABLE: torch.zeros(0)}
     found = localize(tissue(), **said)["localization"]
-    assert found.opinions.localizer == Opinion((0.25, 0.75))
-    assert found.opinions.undecidable == Opinion((0.5, 0.5))
-    assert found.opinions.decidable == Opinion(found.probabilities), "the class named is what C says of X+"
+    assert found.class_scores.localizer == Opinion((0.25, 0.75))
+    assert found.class_scores.undecidable == Opinion((0.5, 0.5))
+    assert found.class_scores.decidable == Opinion(found.probabilities), "the class named is what C says of X+"
     other = localize(tissue(), **{**said, DECIDABLE: torch.tensor([0.125, 0.875])})["localization"]
-    assert other.opinions.decidable == Opinion((0.125, 0.875))
+    assert other.class_scores.decidable == Opinion((0.125, 0.875))
     assert other.probabilities == found.probabilities
     alone = localize(tissue(), **{LOCALIZER: torch.tensor([0.25, 0.75])})["localization"]
-    assert alone.opinions == Opinions(localizer=Opinion((0.25, 0.75)))
-    assert localize(tissue())["localization"].opinions == Opinions()
-    assert localize(tissue(), names_class=False, **said)["localization"].opinions == Opinions()
+    assert alone.class_scores == Opinions(localizer=Opinion((0.25, 0.75)))
+    assert localize(tissue())["localization"].class_scores == Opinions()
+    assert localize(tissue(), names_class=False, **said)["localization"].class_scores == Opinions()
 
 
-def test_the_image_the_size_of_its_pixels_and_what_it_was_made_with_are_in_the_result(tmp_path):
+def test_the_image_the_size_of_its_pixels_and_what_it_was_made_with_are_in_the_result():
     image, made = tissue(), Provenance(("12ab",))
     found = localize(image, mpp=[0.5, 0.25], provenance=made)["localization"]
     np.testing.assert_allclose(found.image, image.permute(1, 2, 0).numpy().clip(0, 1) * 255, atol=0.51)
     assert found.image.dtype == np.uint8
     assert (found.mpp, found.provenance) == ((0.5, 0.25), made)
     assert localize(image)["localization"].mpp is None
-    path = str(save(tmp_path / "a.dcm", dicom(rgb(), PixelSpacing=[0.001, 0.002])))
-    of_dicom = MetaTensor(image, meta={"filename_or_obj": path})
+    of_dicom = MetaTensor(image, meta={"filename_or_obj": "a.dcm", "mpp": (2.0, 1.0)})
     assert localize(of_dicom)["localization"].mpp == (2, 1)
     assert localize(of_dicom, mpp=0.5)["localization"].mpp == (0.5, 0.5), "what is given counts"
     with pytest.raises(ConfigError, match="mpp=0 is no size of a pixel"):

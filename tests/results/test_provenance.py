@@ -9,7 +9,7 @@ import pytest
 
 import glas_wsol
 from glas_wsol.errors import WeightsError
-from glas_wsol.results.provenance import Provenance, RunAlarm, provenance_of
+from glas_wsol.results.provenance import ALARM_SCOPE, NOT_RECORDED, Provenance, RunAlarm, provenance_of
 
 CARD = {"method": "minmax", "trunk": "resnet18", "recipe": {"epochs": 3}, "classes": ["a", "b"]}
 
@@ -22,7 +22,7 @@ def test_it_says_what_the_card_says_and_which_weights_and_views():
     expected = Provenance(("12ab",), "minmax", "resnet18", {"epochs": 3}, {"flips": True}, glas_wsol.__version__, alarm)
     assert made == expected
     entry = made.entry()
-    assert entry["alarm"] == {"score": 0.25, "verdict": "a b"}
+    assert entry["alarm"] == {"score": 0.25, "verdict": "a b", "scope": ALARM_SCOPE}
     assert "recipe" not in entry
     with pytest.raises(FrozenInstanceError):
         made.method = "x"
@@ -47,3 +47,44 @@ def test_an_alarm_that_is_none_is_refused_in_one_line(alarm):
     with pytest.raises(WeightsError, match="no score in") as caught:
         provenance_of({**CARD, "alarm": alarm})
     assert "\n" not in str(caught.value)
+
+
+DRAWN = {"name": "phantom (synthetic tissue)", "synthetic": "tissue", "images": 85, "patients": None}
+REAL = {"name": "GlaS", "synthetic": "", "images": 67, "patients": 15}
+
+
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        ({"training_data": DRAWN}, "trained on synthetic tissue (phantom, 85 images)"),
+        ({"training_data": DRAWN | {"synthetic": "birds"}}, "trained on synthetic birds (phantom, 85 images)"),
+        ({"training_data": REAL}, "trained on GlaS (67 images of 15 patients)"),
+        ({"training_data": {"name": "a\nb.csv"}}, "trained on a b.csv"),
+        ({"training_data": {}}, "not trained"),
+        ({"training_data": None}, NOT_RECORDED),
+        ({}, NOT_RECORDED),
+        ({"members": [{"training_data": REAL}, {"training_data": REAL}]}, "trained on GlaS (67 images of 15 patients)"),
+        (
+            {"members": [{"training_data": REAL}, {"training_data": DRAWN}]},
+            "trained on synthetic tissue (phantom, 85 images) and on GlaS (67 images of 15 patients)",
+        ),
+        (
+            {"members": [{}, {"training_data": DRAWN}]},
+            "trained on synthetic tissue (phantom, 85 images) and on data not recorded",
+        ),
+        ({"members": [{}, {}]}, NOT_RECORDED),
+    ],
+)
+def test_trained_on_names_the_training_data(card, words):
+    made = provenance_of(card)
+    assert made.trained_on == made.entry()["trained_on"] == words
+
+
+@pytest.mark.parametrize("data", [["GlaS"], "GlaS", {"images": 3}, {"name": 3}])
+def test_training_data_that_is_none_is_refused(data):
+    with pytest.raises(WeightsError, match="training data without a name"):
+        provenance_of({"training_data": data})
+
+
+def test_the_alarm_says_what_it_judged():
+    assert str(RunAlarm(0.04, "no alarm")).endswith("this judges the training run, not this image")

@@ -10,8 +10,7 @@ from scipy import ndimage
 from skimage import data as pictures
 from torch import Tensor
 
-from glas_wsol.data.phantom.bird_drawing import draw_bird
-from glas_wsol.data.phantom.bird_plumage import SPECIES
+from glas_wsol.data.phantom.bird_drawing import SPECIES, draw_bird
 from glas_wsol.data.phantom.tissue import tissue_tile
 from glas_wsol.results.tissue import BLANK, BLURRED, FLAT_MAP, NO_TISSUE, edge_width, missing_evidence, tissue_share
 

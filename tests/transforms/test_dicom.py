@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from monai.data import decollate_batch, list_data_collate
 from monai.transforms import LoadImaged
 from pydicom import Dataset
 from pydicom.pixels import convert_color_space
 
-from glas_wsol.dicom import is_dicom, pixel_size
 from glas_wsol.errors import ImageFileError
 from glas_wsol.transforms import read_mask, read_rgb
+from glas_wsol.transforms.reading import mpp_of_metadata
+from glas_wsol.transforms.reading.dicom import dicom_pixel_size, is_dicom
 from tests.dicoms import H, W, dicom, rgb, save
 
 
@@ -22,6 +24,14 @@ def grey(dtype=np.uint8) -> np.ndarray:
 
 def three(values: np.ndarray) -> np.ndarray:
     return np.repeat(values.astype(np.uint8)[..., None], 3, axis=2)
+
+
+def at(row: int, column: int) -> dict[str, list[Dataset]]:
+    """The functional groups of a frame that begins there in the total pixel matrix."""
+    place, group = Dataset(), Dataset()
+    place.RowPositionInTotalImagePixelMatrix, place.ColumnPositionInTotalImagePixelMatrix = row, column
+    group.PlanePositionSlideSequence = [place]
+    return {"PerFrameFunctionalGroupsSequence": [group]}
 
 
 def test_an_rgb_image_comes_back_through_monai_s_loader_whatever_its_name(tmp_path):
@@ -78,7 +88,11 @@ def test_a_window_says_what_is_black_and_white(tmp_path):
         (dicom(grey(np.int16), "MONOCHROME2"), "without a window.*set a window"),
         (dicom(rgb(), NumberOfFrames=2), "2 frames in one DICOM file.*export one frame"),
         (dicom(rgb(), SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4"), "a DICOM Segmentation is no picture"),
-        (dicom(rgb(), "HSV"), "photometric interpretation 'HSV' is not known"),
+        (dicom(rgb(), "HSV"), "photometric interpretation 'HSV' of type uint8 is not known"),
+        (dicom(rgb(), "YBR_PARTIAL_420"), "'YBR_PARTIAL_420' of type uint8 is not known"),
+        (dicom(rgb(), "YBR_ICT"), "'YBR_ICT' of type uint8 is not known"),
+        (dicom(rgb().astype(np.int16)), "'RGB' of type int16 is not known"),
+        (dicom(rgb(), TotalPixelMatrixRows=9, TotalPixelMatrixColumns=9, **at(10, 1)), "row 10 of a total pixel mat"),
         (dicom(grey(), "XYZ"), "cannot be decoded.*Photometric Interpretation"),
         (dicom(rgb(), Rows=H + 1), "cannot be decoded"),
     ],
@@ -88,6 +102,33 @@ def test_what_is_no_tile_is_refused_in_one_line(tmp_path, image, message):
         read_rgb(save(tmp_path / "a.dcm", image))
     assert "a.dcm" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("more", [{}, at(1, 1), at(101, 41)])
+def test_padding_outside_the_total_pixel_matrix_is_cropped(tmp_path, more):
+    row, column = (101, 41) if "101" in str(more) else (1, 1)
+    total = {"TotalPixelMatrixRows": row - 1 + 20, "TotalPixelMatrixColumns": column - 1 + 41, **more}
+    np.testing.assert_array_equal(read_rgb(save(tmp_path / "a.dcm", dicom(rgb(), **total))), rgb()[:20, :41])
+    labels = dicom(grey(), "MONOCHROME2", **total)
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "b.dcm", labels)), grey()[:20, :41])
+    larger = dicom(rgb(), TotalPixelMatrixRows=H, TotalPixelMatrixColumns=900)
+    np.testing.assert_array_equal(read_rgb(save(tmp_path / "c.dcm", larger)), rgb())
+
+
+def test_bits_beyond_those_stored_are_no_values(tmp_path):
+    image = dicom(grey(np.uint16) | 0xF000, "MONOCHROME2", BitsStored=12)
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "a.dcm", image)), grey())
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.dcm"), three(np.rint(grey() / 4095 * 255)))
+
+
+def test_the_size_of_a_pixel_is_in_the_metadata(tmp_path):
+    load = LoadImaged("image", reader="glas_wsol.transforms.TileReader", mode="rgb", dtype=np.uint8)
+    known, unknown = dicom(rgb(), PixelSpacing=[0.0005, 0.00025]), dicom(rgb())
+    items = [load({"image": save(tmp_path / f"{n}.dcm", image)}) for n, image in enumerate((known, unknown))]
+    assert [mpp_of_metadata(item["image"].meta) for item in items] == [(0.25, 0.5), None]
+    batch = decollate_batch(list_data_collate(items))  # as a loader and an engine do
+    assert [mpp_of_metadata(item["image"].meta) for item in batch] == [(0.25, 0.5), None]
+    assert mpp_of_metadata({}) is None
 
 
 def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path):
@@ -120,7 +161,7 @@ def test_labels_are_the_values_stored(tmp_path):
 
 def test_the_size_of_a_pixel_is_width_and_height_in_micrometres(tmp_path):
     def size(**more):
-        return pixel_size(save(tmp_path / "a.dcm", dicom(rgb(), **more)))
+        return dicom_pixel_size(save(tmp_path / "a.dcm", dicom(rgb(), **more)))
 
     assert size(PixelSpacing=[0.0005, 0.00025]) == (0.25, 0.5)  # DICOM says the rows' distance first, in mm
     assert size(NominalScannedPixelSpacing=[0.002, 0.001]) == (1, 2)
@@ -135,4 +176,4 @@ def test_other_files_have_no_pixel_size(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no image")
     for path in (tmp_path / "a.png", tmp_path / "nowhere", tmp_path, ""):
         assert not is_dicom(path)
-        assert pixel_size(path) is None
+        assert dicom_pixel_size(path) is None

@@ -8,7 +8,6 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import PIL
 import pytest
 import torch
 from monai.data import MetaTensor
@@ -165,10 +164,6 @@ def test_transparency_is_laid_on_white(tmp_path):
 def test_cmyk_and_ycbcr_become_rgb(tmp_path, kind, mode):
     image = Image.fromarray(rgb_array()).convert(mode)
     path = write(tmp_path / "a", encoded(image, kind, **({"quality": 98, "subsampling": 0} if kind == "JPEG" else {})))
-    if (mode, kind) == ("YCbCr", "TIFF") and int(PIL.__version__.split(".")[0]) < 13:
-        with pytest.raises(ImageFileError, match="truncated"):  # Pillow's own before 13.0
-            read_rgb(path)
-        return
     np.testing.assert_allclose(read_rgb(path).astype(int), np.asarray(image.convert("RGB")).astype(int), atol=8)
 
 
@@ -227,8 +222,9 @@ def test_exif_orientation_is_applied_to_image_and_mask(tmp_path, kind, orientati
     np.testing.assert_array_equal(read_rgb(path), expected)
     if kind != "JPEG":
         path = write(tmp_path / "m", encoded(mask, kind, exif=exif))
-        np.testing.assert_array_equal(read_mask(path), np.asarray(ImageOps.exif_transpose(Image.open(path))))
-        assert read_mask(path).sum() == label_array().sum()
+        turned = Image.fromarray(label_array())  # in memory: Pillow scrambles a palette TIFF that it turns
+        turned.getexif()[0x0112] = orientation
+        np.testing.assert_array_equal(read_mask(path), np.asarray(ImageOps.exif_transpose(turned)))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (31, 31), (481, 479)])
@@ -245,8 +241,11 @@ def test_progressive_icc_and_16_bit_colour_files_are_read(tmp_path):
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rgb_array().astype(np.uint16) * 257)
     path = write(tmp_path / "a.png", png(W, H, 16, 2, rows))
     np.testing.assert_array_equal(read_rgb(path), rgb_array())
-    with pytest.raises(ImageFileError, match="16-bit colours"):
+    with pytest.raises(ImageFileError, match="coloured"):
         read_mask(path)
+    deep = np.dstack([label_array().astype(">u2") * np.uint16(300)] * 3).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in deep)
+    np.testing.assert_array_equal(read_mask(write(path, png(W, H, 16, 2, rows))), deep[..., 0])
 
 
 def test_content_decides_not_the_extension(tmp_path):

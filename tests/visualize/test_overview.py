@@ -7,12 +7,12 @@ import json
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 from PIL import Image
 
 from glas_wsol.data import load_datalist
 from glas_wsol.data.phantom.tissue import write_tissue_phantom
 from glas_wsol.transforms import read_mask, read_rgb
+from glas_wsol.visualize.comparison_figure import Line, draw_figure
 from glas_wsol.visualize.overview import draw_overview
 from tests.writers.conftest import write_evaluation
 
@@ -32,12 +32,15 @@ def items(phantom):
 
 
 @pytest.fixture
-def drawn(monkeypatch) -> list[np.ndarray]:
-    """Pictures set on the sheet, row by row, each followed by its title."""
-    seen: list = []
-    imshow, set_title = Axes.imshow, Axes.set_title
-    monkeypatch.setattr(Axes, "imshow", lambda self, image, **kw: seen.append(image) or imshow(self, image, **kw))
-    monkeypatch.setattr(Axes, "set_title", lambda self, text, **kw: seen.append(text) or set_title(self, text, **kw))
+def drawn(monkeypatch) -> list[Line]:
+    """The lines of the sheet."""
+    seen: list[Line] = []
+
+    def keep(path, lines, *more):
+        seen.extend(lines)
+        draw_figure(path, lines, *more)
+
+    monkeypatch.setattr("glas_wsol.visualize.overview.draw_figure", keep)
     return seen
 
 
@@ -59,38 +62,29 @@ def test_best_median_and_worst_by_the_mean_of_both_figures(tmp_path, items, draw
     sheet = draw(tmp_path, items, scores)
     assert sheet.path == tmp_path / "overview.png"
     assert sheet.median == a
-    titles = drawn[1::2]
-    places = ((c, "best, mean F1 0.90"), (a, "median, mean F1 0.50"), (d, "worst, mean F1 0.10"))
-    assert [title.rsplit(",", 1)[0] for title in titles[::3]] == [f"{place}: {name}" for name, place in places]
-    assert "F1+ 0.80, F1- 1.00" in titles[2]
-    assert "said malignant" in titles[2]
-    assert "benign" in titles[0]
-    picture = read_rgb(sheet.path)
-    assert picture.shape == (840, 1200, 3)
-    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 1000
+    assert [line.label for line in drawn] == ["best, mean F1 0.90", "median, mean F1 0.50", "worst, mean F1 0.10"]
+    assert [line.name.split(",")[0] for line in drawn] == [c, a, d]
+    assert "F1+ 0.80, F1- 1.00" in drawn[0].name
+    assert "said malignant" in drawn[0].name
+    assert f"{c}, benign" in drawn[0].name
+    assert len(np.unique(read_rgb(sheet.path).reshape(-1, 3), axis=0)) > 1000
 
 
 def test_each_row_shows_the_tile_the_truth_and_what_was_found(tmp_path, items, drawn):
     a, b, c, *_ = items
     draw(tmp_path, items, {a: (0.9, 0.9), b: (0.5, 0.5), c: (0.1, 0.1)})
-    for row, name in enumerate((a, b, c)):
-        tile, truth, found = drawn[6 * row : 6 * row + 6 : 2]
-        original = read_rgb(items[name]["image"])
-        assert np.array_equal(tile, original)
-        for picture, mask in ((truth, read_mask(items[name]["mask"]) > 0), (found, quarter(items[name]))):
-            assert np.array_equal(picture[mask], original[mask]), "what lies in the mask keeps its colours"
-            outside = picture[~mask].astype(int)
-            assert np.ptp(outside, axis=-1).max() == 0, "the rest is faded to grey"
-            assert outside.min() > 120
-            assert outside.max() < 215, "white lumen does not look like what is faded"
+    for line, name in zip(drawn, (a, b, c), strict=True):
+        assert np.array_equal(line.image, read_rgb(items[name]["image"]))
+        assert np.array_equal(line.truth, read_mask(items[name]["mask"]) > 0)
+        assert np.array_equal(line.masks[0], quarter(items[name]))
 
 
 def test_images_without_truth_are_left_out_and_one_image_is_best_median_and_worst(tmp_path, items, drawn):
     a, b, c, *_ = items
     sheet = draw(tmp_path, items, {a: None, b: (0.5, 0.5), c: None})
     assert sheet.median == b
-    assert [title.split(",")[0] for title in drawn[1::6]] == ["best", "median", "worst"]
-    assert all(f": {b}," in title for title in drawn[1::6])
+    assert [line.label.split(",")[0] for line in drawn] == ["best", "median", "worst"]
+    assert all(line.name.startswith(f"{b},") for line in drawn)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -111,10 +105,8 @@ def test_images_and_masks_are_read_where_the_table_says_and_cut_at_the_reported_
         Image.fromarray(image).save(tmp_path / folder / "a b.png")
     moved = {name: {"image": str(tmp_path / "anywhere" / "a b.png"), "mask": str(tmp_path / "else" / "a b.png")}}
     draw(tmp_path / "run", moved, {name: (0.5, 0.5)}, mask_threshold=127)
-    shown, truth, _ = drawn[0:6:2]
-    assert np.array_equal(shown, tile)
-    assert np.array_equal(truth[:10], tile[:10])
-    assert np.ptp(truth[10:].astype(int), axis=-1).max() == 0, "votes below the threshold are no truth"
+    assert np.array_equal(drawn[0].image, tile)
+    assert np.array_equal(drawn[0].truth, votes > 127)
 
 
 def test_without_any_truth_there_is_no_sheet(tmp_path, items):

@@ -169,6 +169,38 @@ def test_a_header_that_nothing_can_refer_to_is_refused_in_one_line(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["source.dcm"]
 
 
+@pytest.mark.parametrize("more", [{}, {"SliceThickness": None}])
+def test_a_place_without_thickness_is_refused_by_its_name(tmp_path, more):
+    place = {"FrameOfReferenceUID": "1.2.3", "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+    source = dicom(rgb(H, W), PixelSpacing=[0.0005, 0.001], ImagePositionPatient=[0, 0, 0], **place, **more)
+    found = asymmetric_result(path=str(save(tmp_path / "source.dcm", source)))
+    with pytest.raises(ImageFileError, match=r"no SliceThickness.*source\.dcm.*add SliceThickness"):
+        write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", found)
+
+
+def test_of_a_padded_slide_no_pixel_outside_it_is_in_the_segmentation(tmp_path):
+    frame = np.full((H + 9, W + 20, 3), 255, np.uint8)
+    frame[:H, :W] = rgb(H, W)
+    source = dicom(frame, SOPClassUID="1.2.840.10008.5.1.4.1.1.77.1.6", NumberOfFrames=1, FrameOfReferenceUID="1.2.3")
+    source.TotalPixelMatrixRows, source.TotalPixelMatrixColumns, source.TotalPixelMatrixFocalPlanes = H, W, 1
+    source.ImageOrientationSlide, source.DimensionOrganizationType = [0, -1, 0, -1, 0, 0], "TILED_FULL"
+    source.ContainerIdentifier, source.SpecimenDescriptionSequence = "S1", []
+    origin, path, measures, group = (pydicom.Dataset() for _ in range(4))
+    origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem = 10, 20
+    path.OpticalPathIdentifier, source.NumberOfOpticalPaths = "1", 1
+    measures.PixelSpacing, measures.SliceThickness, group.PixelMeasuresSequence = [0.0005, 0.001], 0.001, [measures]
+    source.TotalPixelMatrixOriginSequence, source.OpticalPathSequence = [origin], [path]
+    source.SharedFunctionalGroupsSequence = [group]
+    found = asymmetric_result(path=str(save(tmp_path / "source.dcm", source)))
+    np.testing.assert_array_equal(read_rgb(found.path), rgb(H, W))
+    assert not write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", found)
+    mask = mask_in(tmp_path / "seg.dcm")
+    assert mask.shape == (H + 9, W + 20)
+    np.testing.assert_array_equal(mask[:H, :W], found.mask)
+    assert mask.sum() == found.mask.sum()
+    np.testing.assert_array_equal(read_mask(tmp_path / "seg.dcm"), found.mask)
+
+
 def test_without_highdicom_it_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setattr(dicom_seg, "optional_import", lambda name: (None, False))
     with pytest.raises(ConfigError, match=r"highdicom is missing.*pip install highdicom") as caught:

@@ -18,7 +18,9 @@ from scipy.ndimage import binary_fill_holes
 import glas_wsol
 from glas_wsol.errors import ConfigError, OutputError
 from glas_wsol.results.class_scores import Opinion, Opinions
-from glas_wsol.results.provenance import Provenance, RunAlarm
+from glas_wsol.results.provenance import Provenance, RunAlarm, provenance_of
+from glas_wsol.results.reading import reading_guide
+from glas_wsol.writers import images
 from glas_wsol.writers.formats import FORMATS, check_formats, write_localization
 from glas_wsol.writers.overlay import draw_overlay
 from tests.dicoms import dicom, rgb, save
@@ -157,12 +159,12 @@ def test_a_place_or_format_that_cannot_be_is_one_line(tmp_path):
 def test_the_overlay_says_what_is_known(tmp_path):
     found = asymmetric_result()
     plain = draw_overlay(found)
-    asked = replace(found, opinions=Opinions(undecidable=Opinion((0.5, 0.5))))
+    asked = replace(found, class_scores=Opinions(undecidable=Opinion((0.5, 0.5))))
     rang = replace(found, provenance=Provenance(alarm=RunAlarm(0.9, "ALARM")))
-    heights = [draw_overlay(one).shape[0] for one in (asked, rang, replace(found, threshold=0.75))]
+    higher = replace(found, threshold=0.75, min_box_area=0.0)
+    heights = [draw_overlay(one).shape[0] for one in (asked, rang, higher)]
     assert heights[0] > plain.shape[0] < heights[1]
     assert heights[2] == plain.shape[0], "the bar has its place whatever the threshold"
-    assert not np.array_equal(draw_overlay(replace(found, threshold=0.75))[-20:], plain[-20:])
     assert (find_rows(plain, H)[found.mask] == found.image[found.mask]).all(), "the mask keeps its colours"
     with pytest.raises(OutputError, match="no image to draw on"):
         draw_overlay(replace(found, image=None))
@@ -185,3 +187,50 @@ def test_formats_are_checked_each_once():
     assert check_formats("geojson") == ("geojson",)
     assert check_formats(["tiff", "png", "tiff"]) == ("tiff", "png")
     assert check_formats([]) == ()
+
+
+def _lines(found, monkeypatch) -> str:
+    """What the overlay of a result says, line by line."""
+    drawn = []
+    write = images._write_lines
+    monkeypatch.setattr(images, "_write_lines", lambda lines, *a: drawn.extend(lines) or write(lines, *a))
+    draw_overlay(found)
+    return " ".join(text for text, _, _ in drawn)
+
+
+def test_overlay_says_origin_scope_of_alarm_and_how_to_read(monkeypatch):
+    drawn = {"name": "phantom (synthetic tissue)", "synthetic": "tissue", "images": 24}
+    made = provenance_of({"training_data": drawn, "alarm": {"score": 0.04, "verdict": "no alarm"}})
+    text = _lines(asymmetric_result(provenance=made), monkeypatch)
+    assert "trained on synthetic tissue (phantom, 24 images)" in text
+    assert "training run: no alarm (estimated failure probability 0.04)" in text
+    assert "judges the training run, not this image" in text
+    assert all(line in text for line in reading_guide(None, 2))
+    blank = asymmetric_result(provenance=made, evidence=False, reason="blurred")
+    assert "trained on synthetic tissue" in _lines(blank, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("rest", "knows_mask", "shown", "flagged"),
+    [
+        ((0.4, 0.6), True, "undecidable region alone: malignant 60 % (chance 50 %)", False),
+        ((0.246, 0.754), True, "undecidable region alone: malignant 75 %", True),
+        ((0.25, 0.75), False, "", False),
+    ],
+)
+def test_overlay_shows_region_scores_only_as_evidence(rest, knows_mask, shown, flagged, monkeypatch):
+    scores = Opinions(Opinion((0.25, 0.75)), Opinion((0.25, 0.75)), Opinion(rest), knows_mask)
+    text = _lines(asymmetric_result(class_scores=scores), monkeypatch)
+    assert shown in text
+    assert ("undecidable region alone: m" in text) == knows_mask
+    assert ("NOTE: the undecidable region alone names the class as surely" in text) == flagged
+    assert reading_guide(knows_mask, 2)[2] in text
+
+
+def test_overlay_text_fits_a_small_image():
+    made = provenance_of({"alarm": {"score": 0.9, "verdict": "ALARM: these masks should not be trusted"}})
+    scores = Opinions(None, Opinion((0.25, 0.75)), Opinion((0.2, 0.8)))
+    found = asymmetric_result(provenance=made, class_scores=scores, name="a_name_of_a_file_" * 8)
+    sheet = draw_overlay(found)
+    assert (sheet[:, -3:][[0, -1]] >= 232).all(), "text keeps off the right border"
+    assert (sheet[:, -4:] >= 232).all()

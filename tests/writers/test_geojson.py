@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from glas_wsol.errors import OutputError
 from glas_wsol.results.class_scores import Opinion, Opinions
 from glas_wsol.results.localization import Localization
+from glas_wsol.results.provenance import provenance_of
 from glas_wsol.writers.geojson import CLASS_COLORS, features, write_geojson
 from tests.results.test_polygons import CASES, filled, random_masks
 
@@ -137,6 +138,7 @@ def test_a_feature_says_what_qupath_shows(tmp_path):
             "Probability: benign": 0.25,
             "Probability: malignant": 0.75,
         },
+        "metadata": {"Model": "training data not recorded"},
     }
 
 
@@ -174,20 +176,38 @@ def test_the_rest_makes_up_the_image(tmp_path):
     assert len({feature["id"] for feature in collection["features"]}) == 2
 
 
-def test_what_the_classifier_says_of_the_rest_is_with_the_rest(tmp_path):
-    asked = Opinions(undecidable=Opinion((0.625, 0.375)))
-    found = result(CASES["a ring of holes around a part"], opinions=asked)
+@pytest.mark.parametrize("knows_mask", [True, False])
+def test_region_scores_are_written_only_where_evidence(knows_mask):
+    asked = Opinions(undecidable=Opinion((0.625, 0.375)), knows_mask=knows_mask)
+    found = result(CASES["a ring of holes around a part"], class_scores=asked)
     decidable, rest = (one["properties"]["measurements"] for one in features(found, rest=True))
-    assert [key for key in decidable if "rest" in key] == []
-    assert {key: value for key, value in rest.items() if "rest" in key} == {
-        "Probability of the rest: benign": 0.625,
-        "Probability of the rest: malignant": 0.375,
+    assert [key for key in decidable if "undecidable" in key] == []
+    said = {
+        "Probability of the undecidable region: benign": 0.625,
+        "Probability of the undecidable region: malignant": 0.375,
     }
+    assert {key: value for key, value in rest.items() if "undecidable" in key} == (said if knows_mask else {})
+
+
+def test_origin_is_with_the_file_and_each_outline(tmp_path):
+    drawn = {"name": "phantom (synthetic tissue)", "synthetic": "tissue", "images": 24}
+    made = provenance_of({"training_data": drawn, "alarm": {"score": 0.04, "verdict": "no alarm"}})
+    found = result(CASES["hole"], provenance=made)
+    said = {
+        "Model": "trained on synthetic tissue (phantom, 24 images)",
+        "Training run": "training run: no alarm (estimated failure probability 0.04); "
+        "this judges the training run, not this image",
+    }
+    collection = written(tmp_path / "a.geojson", found)
+    assert collection["metadata"] == said
+    assert [one["properties"]["metadata"] for one in collection["features"]] == [said]
 
 
 def test_without_evidence_there_are_no_features(tmp_path):
     found = result(CASES["hole"], evidence=False)
-    assert written(tmp_path / "a.geojson", found, rest=True) == {"type": "FeatureCollection", "features": []}
+    collection = written(tmp_path / "a.geojson", found, rest=True)
+    assert (collection["type"], collection["features"]) == ("FeatureCollection", [])
+    assert collection["metadata"] == {"Model": "training data not recorded"}
 
 
 def test_ids_are_stable_and_distinct(tmp_path):

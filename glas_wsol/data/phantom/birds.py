@@ -12,14 +12,13 @@ import numpy as np
 from PIL import Image
 
 from glas_wsol.data.cub import CUB5_VALID
-from glas_wsol.data.phantom.bird_drawing import draw_bird
-from glas_wsol.data.phantom.bird_plumage import SPECIES
-from glas_wsol.data.phantom.folder import build_phantom, check_counts, check_positive, generator_of, run_jobs
+from glas_wsol.data.phantom.bird_drawing import SPECIES, draw_bird
+from glas_wsol.data.phantom.folder import build_phantom, check_request, generator_of, run_jobs
 from glas_wsol.errors import ConfigError
 
 __all__ = ["write_bird_phantom"]
 
-_VERSION = 1  # of the generator: raise it whenever the same request would give other bytes
+_VERSION = 2  # of the generator: raise it whenever the same request would give other bytes
 
 
 class _Picture(NamedTuple):
@@ -61,8 +60,7 @@ def write_bird_phantom(
         ConfigError: an argument out of range.
         OutputError: the folder exists and holds something else, or cannot be written.
     """
-    check_positive(train=train)
-    check_counts(test, seed)
+    check_request(test, seed, train=train)
     if len(size) != 2 or min(size) < 48:
         raise ConfigError(
             f"a picture of {tuple(size)} px is too small", "size", "give (rows, columns) of at least 48 px"

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from glas_wsol.errors import ConfigError, OutputError
 
-__all__ = ["MANIFEST", "build_phantom", "check_counts", "check_positive", "generator_of", "is_phantom", "run_jobs"]
+__all__ = ["MANIFEST", "build_phantom", "check_request", "generator_of", "phantom_kind", "run_jobs"]
 
 MANIFEST = "phantom.json"
 _WORTHWHILE = 10.0  # seconds of work for which a process pays: starting one takes a few
@@ -32,32 +32,22 @@ def generator_of(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
-def check_positive(**settings: float) -> None:
-    """Refuse settings below their least sensible value.
-
-    Args:
-        **settings: ``name=value``; a value of 0 or less is refused.
-
-    Raises:
-        ConfigError: a setting is not positive.
-    """
-    for name, value in settings.items():
-        if not value > 0:
-            raise ConfigError(f"{name} is {value}, not positive", "phantom", f"give a {name} greater than 0")
-
-
-def check_counts(test: int, seed: int) -> None:
-    """Refuse a negative number of test images or a negative seed.
+def check_request(test: int = 0, seed: int = 0, **positive: float) -> None:
+    """Refuse settings that are out of range.
 
     Args:
         test: number of test images; 0 is none.
         seed: of all randomness.
+        **positive: further ones, ``name=value``, which must be above 0.
 
     Raises:
-        ConfigError: one is negative.
+        ConfigError: one is.
     """
     if test < 0 or seed < 0:
         raise ConfigError(f"test is {test} and seed is {seed}", "phantom", "give numbers that are not negative")
+    for name, value in positive.items():
+        if not value > 0:
+            raise ConfigError(f"{name} is {value}, not positive", "phantom", f"give a {name} greater than 0")
 
 
 def run_jobs(
@@ -145,11 +135,9 @@ def _holds(target: Path, wanted: Mapping[str, Any]) -> bool:
     """Whether the wanted phantom is there; anything else but nothing is refused."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return False
-    elsewhere = "choose another folder, or delete this one"
+    elsewhere = "choose another folder"
     if not target.is_dir():
-        raise OutputError(
-            "a file lies where the phantom should go", target, "choose another folder, or delete the file"
-        )
+        raise OutputError("a file lies where the phantom should go", target, elsewhere)
     try:
         found = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -161,11 +149,21 @@ def _holds(target: Path, wanted: Mapping[str, Any]) -> bool:
     return True
 
 
-def is_phantom(folder: str | Path) -> bool:
-    """Whether a data set is synthetic: published figures do not belong beside figures on it.
+def phantom_kind(folder: str | Path) -> str:
+    """What a phantom's images show, by the file that its writer leaves in its folder.
 
     Args:
-        folder: where the data set was read.
+        folder: of images, at most two levels below the phantom's own.
+
+    Returns:
+        ``"tissue"`` or ``"birds"``; ``"images"`` where that file is damaged; empty for any other folder.
     """
     place = Path(folder).resolve()
-    return any((one / MANIFEST).is_file() for one in (place, place.parent))
+    for one in (place, *place.parents[:2]):
+        if (one / MANIFEST).is_file():
+            try:
+                kind = json.loads((one / MANIFEST).read_text(encoding="utf-8"))["phantom"]
+            except (OSError, ValueError, TypeError, KeyError):
+                kind = ""
+            return kind if kind in ("tissue", "birds") else "images"
+    return ""

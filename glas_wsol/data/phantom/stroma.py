@@ -45,41 +45,17 @@ class StromaRecipe:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> StromaRecipe:
         """The one distribution of a neutral phantom."""
-        return cls(
-            fibrous=rng.uniform(0.35, 0.9),
-            wave=rng.uniform(1.0, 6.0),
-            density=rng.uniform(0.42, 0.56),
-            lymphocytes=np.exp(rng.uniform(np.log(0.5), np.log(4.5))),
-            fibroblasts=rng.uniform(0.7, 1.7),
-            clefts=rng.uniform(0.02, 0.10),
-            pores=rng.uniform(0.05, 0.30),
-            blood=max(0.0, rng.uniform(-0.02, 0.025)),
-        )
+        fibrous, wave, density = rng.uniform((0.35, 1.0, 0.42), (0.9, 6.0, 0.56)).tolist()
+        lymphocytes = np.exp(rng.uniform(np.log(0.5), np.log(4.5)))
+        fibroblasts, clefts, pores, blood = rng.uniform((0.7, 0.02, 0.05, -0.02), (1.7, 0.10, 0.30, 0.025)).tolist()
+        return cls(fibrous, wave, density, lymphocytes, fibroblasts, clefts, pores, max(0.0, blood))
 
     @classmethod
     def draw_confounded(cls, rng: np.random.Generator, *, malignant: bool) -> StromaRecipe:
         """The distribution that depends on the grade."""
-        if malignant:
-            return cls(
-                fibrous=rng.uniform(0.8, 1.0),
-                wave=rng.uniform(5, 8),
-                density=rng.uniform(0.55, 0.66),
-                lymphocytes=rng.uniform(0.15, 0.5),
-                fibroblasts=rng.uniform(2.0, 2.8),
-                clefts=rng.uniform(0.01, 0.03),
-                pores=rng.uniform(0.03, 0.08),
-                blood=0.0,
-            )
-        return cls(
-            fibrous=rng.uniform(0.2, 0.4),
-            wave=rng.uniform(0, 2),
-            density=rng.uniform(0.36, 0.46),
-            lymphocytes=rng.uniform(2.6, 4.5),
-            fibroblasts=rng.uniform(0.3, 0.7),
-            clefts=rng.uniform(0.05, 0.10),
-            pores=rng.uniform(0.2, 0.35),
-            blood=rng.uniform(0, 0.02),
-        )
+        low = (0.8, 5, 0.55, 0.15, 2.0, 0.01, 0.03) if malignant else (0.2, 0, 0.36, 2.6, 0.3, 0.05, 0.2, 0)
+        high = (1.0, 8, 0.66, 0.5, 2.8, 0.03, 0.08) if malignant else (0.4, 2, 0.46, 4.5, 0.7, 0.10, 0.35, 0.02)
+        return cls(*rng.uniform(low, high).tolist(), *([0.0] if malignant else []))
 
 
 def paint_stroma(

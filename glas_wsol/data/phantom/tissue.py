@@ -16,7 +16,7 @@ from scipy import ndimage
 from glas_wsol.data.glas import GLAS_VALID
 from glas_wsol.data.phantom.canvas import Canvas
 from glas_wsol.data.phantom.epithelium import paint_epithelium
-from glas_wsol.data.phantom.folder import build_phantom, check_counts, check_positive, generator_of, run_jobs
+from glas_wsol.data.phantom.folder import build_phantom, check_request, generator_of, run_jobs
 from glas_wsol.data.phantom.glands import grow_glands
 from glas_wsol.data.phantom.stroma import StromaRecipe, paint_stroma
 from glas_wsol.errors import ConfigError
@@ -117,8 +117,7 @@ def write_tissue_phantom(
         ConfigError: an argument out of range.
         OutputError: the folder exists and holds something else, or cannot be written.
     """
-    _check(size, scale=scale, train=train)
-    check_counts(test, seed)
+    _check(size, scale=scale, train=train, test=test, seed=seed)
     manifest = {"phantom": "tissue", "version": _VERSION, "seed": seed, "train": train, "test": test,
                 "size": [int(n) for n in size], "scale": float(scale), "confounded": confounded}  # fmt: skip
     tiles = _train_tiles(train) + _test_tiles(test)
@@ -138,8 +137,8 @@ class _Tile(NamedTuple):
     patient: int
 
 
-def _check(size: Sequence[int], **positive: float) -> None:
-    check_positive(**positive)
+def _check(size: Sequence[int], **settings: float) -> None:
+    check_request(**settings)
     if len(size) != 2 or min(size) < 64:
         raise ConfigError(
             f"a tile of {tuple(size)} px is too small", "size", "give (rows, columns) of at least 64 px each"

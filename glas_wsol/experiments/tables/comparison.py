@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -100,16 +102,13 @@ class Comparison:
             row: of a table.
             measure: of the images.
         """
-        cells = tuple(sorted(row.runs))
-        blocks = _blocks(row, cells, measure.key)
-        if blocks is None:
+        data = _data(row, sorted(row.runs), measure.key)
+        if data is None:
             return None
-        absent = _absent(blocks)
-        by_seed, drawn = self._measured(row, cells, measure, blocks, absent)
-        value = float(np.mean(list(by_seed.values())))
+        by_seed, drawn = self._measured(data, measure)
+        value, n = float(np.mean(list(by_seed.values()))), data.count()
         if math.isnan(value):
             return None
-        n = _count(blocks, absent)
         if measure.key == "classification_error" and value in (0.0, 1.0):
             lo, hi = share_interval([value] * n, self.level)
             return Estimate(value, lo, hi, "wilson", n, by_seed)
@@ -133,13 +132,12 @@ class Comparison:
             None where there is nothing in common.
         """
         cells = tuple(sorted(c for c in row.runs.keys() | other.runs.keys() if row.at(c) and other.at(c)))
-        both = [_blocks(one, cells, measure.key) for one in (row, other)]
-        if not cells or any(blocks is None for blocks in both):
+        both = [_data(one, cells, measure.key) for one in (row, other)] if cells else [None]
+        if None in both:
             return None
-        absent = {cell: _absent(both[0])[cell] | _absent(both[1])[cell] for cell in cells}
-        measured = [
-            self._measured(one, cells, measure, blocks, absent) for one, blocks in zip((row, other), both, strict=True)
-        ]
+        absent = both[0].absent() | both[1].absent()
+        both = [one._replace(values=np.where(absent[:, None], np.nan, one.values)) for one in both]
+        measured = [self._measured(one, measure) for one in both]
         value, against = (float(np.mean(list(by_seed.values()))) for by_seed, _ in measured)
         difference = value - against
         if math.isnan(difference):
@@ -150,31 +148,21 @@ class Comparison:
         lo, hi = self._bounds(drawn)
         wrong = drawn[~np.isnan(drawn)] * np.sign(difference) <= 0  # all of them where the difference is 0
         p = math.nan if math.isnan(lo) else min(1.0, max(1 / (self.resamples + 1), 2 * float(wrong.mean())))
-        return Difference(difference, lo, hi, p, _count(both[0], absent), cells)
+        return Difference(difference, lo, hi, p, both[0].count(), cells)
 
-    def _measured(
-        self,
-        row: Row,
-        cells: tuple[Cell, ...],
-        measure: Measure,
-        blocks: Mapping[Cell, tuple[np.ndarray, np.ndarray]],
-        absent: Mapping[Cell, np.ndarray],
-    ) -> tuple[dict[int, float], np.ndarray]:
+    def _measured(self, data: _Data, measure: Measure) -> tuple[dict[int, float], np.ndarray]:
         """The measure of each seed, and of each resample, ``[resamples]``."""
-        names = _names(blocks)
-        seeds = sorted({seed for seed, _ in cells})
+        names, places = np.unique(data.names, return_inverse=True)
+        seeds = np.unique(data.seeds)
         by_seed, drawn = {}, np.empty((len(seeds), self.resamples))
         for i, seed in enumerate(seeds):
-            mine = [cell for cell in cells if cell[0] == seed]
-            # A comparison is of many pairs, and most of them ask for the same runs on the same draws.
-            runs = tuple(row.at(cell) for cell in mine)
-            key = (runs, measure, tuple(names), b"".join(np.packbits(absent[cell]).tobytes() for cell in mine))
+            values, columns = (part[data.seeds == seed] for part in (data.values, places))
+            # A comparison is of many pairs, and most of them ask for the same values on the same draws.
+            digest = hashlib.sha256(values.tobytes() + columns.tobytes()).digest()
+            key = (measure, len(names), values.shape, digest)
             if key not in self._kept:
-                place = {name: column for column, name in enumerate(names)}
-                values = np.concatenate([np.where(absent[cell][:, None], np.nan, blocks[cell][1]) for cell in mine])
-                columns = [place[name] for cell in mine for name in blocks[cell][0].tolist()]
                 self._kept[key] = self._of_one_seed(measure, values, self._image_draws(len(names))[:, columns])
-            by_seed[seed], drawn[i] = self._kept[key]
+            by_seed[int(seed)], drawn[i] = self._kept[key]
         return by_seed, drawn[self._seed_draws(len(seeds)), np.arange(self.resamples)].mean(axis=0)
 
     def _of_one_seed(self, measure: Measure, values: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
@@ -212,25 +200,26 @@ def holm(ps: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _blocks(row: Row, cells: Iterable[Cell], key: str) -> dict[Cell, tuple[np.ndarray, np.ndarray]] | None:
-    """Names and rows of each cell; a run that was not measured has NaN; None where no run was."""
-    runs = {cell: row.at(cell) for cell in cells}
-    widths = {run.rows[key].shape[1] for run in runs.values() if key in run.rows}
-    if not widths:
+class _Data(NamedTuple):
+    """What some runs measured, one after the other: of each image the seed ``[N]``, name ``[N]`` and row ``[N, k]``."""
+
+    seeds: np.ndarray
+    names: np.ndarray
+    values: np.ndarray
+
+    def absent(self) -> np.ndarray:
+        return np.isnan(self.values).any(axis=1)
+
+    def count(self) -> int:
+        return len(np.unique(self.names[~self.absent()]))
+
+
+def _data(row: Row, cells: Sequence[Cell], key: str) -> _Data | None:
+    """The rows of each cell; a run that was not measured has NaN; None where no run was."""
+    runs = [row.at(cell) for cell in cells]
+    width = max((run.rows[key].shape[1] for run in runs if key in run.rows), default=0)
+    if not width:
         return None
-    nothing = max(widths)
-    return {
-        cell: (run.names, run.rows.get(key, np.full((len(run.names), nothing), np.nan))) for cell, run in runs.items()
-    }
-
-
-def _absent(blocks: Mapping[Cell, tuple[np.ndarray, np.ndarray]]) -> dict[Cell, np.ndarray]:
-    return {cell: np.isnan(values).any(axis=1) for cell, (_, values) in blocks.items()}
-
-
-def _names(blocks: Mapping[Cell, tuple[np.ndarray, np.ndarray]]) -> list[str]:
-    return sorted({name for names, _ in blocks.values() for name in names.tolist()})
-
-
-def _count(blocks: Mapping[Cell, tuple[np.ndarray, np.ndarray]], absent: Mapping[Cell, np.ndarray]) -> int:
-    return len({name for cell, (names, _) in blocks.items() for name in names[~absent[cell]].tolist()})
+    values = [run.rows.get(key, np.full((len(run.names), width), np.nan)) for run in runs]
+    seeds = np.repeat([seed for seed, _ in cells], [len(run.names) for run in runs])
+    return _Data(seeds, np.concatenate([run.names for run in runs]), np.concatenate(values))

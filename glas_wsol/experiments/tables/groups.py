@@ -102,7 +102,7 @@ class Group:
 
     Attributes:
         dataset: its name.
-        synthetic: whether it is a phantom in that data set's layout.
+        synthetic: whether it is a phantom.
         split: which split was evaluated.
         rows: at least one.
     """
@@ -115,8 +115,7 @@ class Group:
     @property
     def heading(self) -> str:
         """What the tables are of."""
-        data = f"synthetic images in the layout of {self.dataset}" if self.synthetic else self.dataset
-        return f"{data}, split {self.split}"
+        return f"{self.dataset}, split {self.split}"
 
     def label(self, row: Row) -> str:
         """The row's title, with its backbone where another row has the same title."""

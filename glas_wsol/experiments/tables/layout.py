@@ -8,27 +8,15 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import pandas as pd
+
 __all__ = ["Footnotes", "Table", "as_latex", "as_markdown", "bullets", "wrapped"]
 
-# Wherever a cell ends in one of these, it stands in superscript in LaTeX.
-DAGGERS = {"†": r"\dagger", "‡": r"\ddagger"}
-_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "[": "{[}",  # a row that begins with a bracket would be read as an argument of the line break before it
-    "]": "{]}",
-} | {mark: f"$^{{{symbol}}}$" for mark, symbol in DAGGERS.items()}
+# Beyond what pandas escapes: the marks of rows, and brackets, which at the start of a row would be read as an argument
+# of the line break before it. A minus sign is no hyphen.
+_SIGNS = {"†": r"$^{\dagger}$", "‡": r"$^{\ddagger}$", "[": "{[}", "]": "{]}", "`": ""}
+_SIGNS |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+_MINUS = re.compile(r"(?<![\w.+])-(?=\d)")
 
 
 @dataclass(frozen=True)
@@ -131,28 +119,28 @@ def as_latex(tables: Iterable[tuple[str, Table]]) -> str:
     Args:
         tables: each with a heading that is put before its title in the caption.
     """
-    lines = [r"% needs \usepackage{booktabs}"]
+    parts = [r"% needs \usepackage{booktabs}" + "\n"]
     for heading, table in tables:
-        alignment = "".join("l" if table.left(i) else "r" for i in range(len(table.columns)))
-        lines += ["", r"\begin{table*}[t]", r"\centering\footnotesize\setlength{\tabcolsep}{4pt}"]
         title = re.sub(r"^Table \w+\. ", "", table.title)  # LaTeX numbers its tables itself
-        caption = f"{title}: {heading}." + (f" {table.lead}" if table.lead else "")
-        lines += [rf"\caption{{{_escaped(caption)}}}"]
-        lines += [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule"]
-        lines += [_latex_row(table.columns), r"\midrule", *map(_latex_row, table.rows), r"\bottomrule"]
-        lines += [r"\end{tabular}"]
-        if table.notes:
-            notes = r"\\ ".join(map(_escaped, table.notes))
-            lines += ["", rf"\parbox{{\linewidth}}{{\smallskip\scriptsize\raggedright {notes}}}"]
-        lines += [r"\end{table*}"]
-    return "\n".join(lines) + "\n"
+        texts = [f"{title}: {heading}." + (f" {table.lead}" if table.lead else ""), *table.notes]
+        cells = pd.DataFrame(texts).style.hide(axis="index").hide(axis="columns").format(_latex, escape="latex")
+        caption, *notes = (line.removesuffix(r" \\") for line in cells.to_latex().splitlines()[1:-1])
+        styler = pd.DataFrame(table.rows, columns=table.columns).style.hide(axis="index")
+        styler = styler.format(_cell, escape="latex").format_index(_cell, axis="columns", escape="latex")
+        alignment = "".join("l" if table.left(i) else "r" for i in range(len(table.columns)))
+        tabular = styler.to_latex(hrules=True, column_format=alignment)
+        parts += [r"\begin{table*}[t]", r"\centering\footnotesize\setlength{\tabcolsep}{4pt}"]
+        parts += [rf"\caption{{{caption}}}", tabular.rstrip()]
+        if notes:
+            under = r"\\ ".join(notes)
+            parts += ["", rf"\parbox{{\linewidth}}{{\smallskip\scriptsize\raggedright {under}}}"]
+        parts += [r"\end{table*}" + "\n"]
+    return "\n".join(parts).rstrip() + "\n"
 
 
-def _latex_row(cells: Iterable[str]) -> str:
-    # A minus sign is no hyphen.
-    return " & ".join(re.sub(r"(?<![\w.+])-(?=\d)", "$-$", _escaped(cell)) for cell in cells) + r" \\"
+def _latex(escaped: str) -> str:
+    return "".join(_SIGNS.get(sign, sign) for sign in escaped)
 
 
-def _escaped(text: str) -> str:
-    # One character at a time: what an earlier replacement wrote is not to be replaced again.
-    return "".join(_SPECIAL.get(character, character) for character in text.replace("`", ""))
+def _cell(escaped: str) -> str:
+    return _MINUS.sub("$-$", _latex(escaped))

@@ -19,7 +19,9 @@ from glas_wsol.experiments.tables.table_cells import (
     percent,
     signed,
     title_of_measure,
+    without_width,
 )
+from glas_wsol.metrics.bootstrap import NO_WIDTH
 from glas_wsol.metrics.measures import Measure
 
 __all__ = ["PAIR_COLUMNS", "PASSES_COLUMNS", "difference_table", "pair_records", "passes_records", "passes_tables"]
@@ -118,6 +120,8 @@ def _cells(desk: TableContext, row: Row, other: Row, measure: Measure, notes: Fo
         text = signed(found, measure)
         if found.lo == found.hi == 0:
             text += " " + notes.mark("the two never differ here, which does not prove them alike")
+        elif without_width(found, measure):
+            text += " " + notes.mark(NO_WIDTH)
         return text, p_value(found.p)
     common = any(row.at(cell) and other.at(cell) for cell in row.runs.keys() | other.runs.keys())
     why = "one of the two has no value" if common else "the two rows have no seed and fold in common"

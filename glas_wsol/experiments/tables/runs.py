@@ -55,6 +55,7 @@ _TRAINING: Mapping[str, tuple[type, ...]] = {
     "device": (str,),
     "threads": (int,),
 }
+_PHANTOMS = {"GlaS": "phantom (synthetic tissue)", "CUB5": "phantom (synthetic birds)"}
 _AGAIN = "evaluate this run again"
 
 
@@ -165,6 +166,8 @@ def _facts(path: Path) -> dict[str, Any]:
     _check(facts, _FACTS, "", path)
     if facts["seed"] is None and facts["supervision"] != UNTRAINED:
         raise OutputError("this evaluation does not say with which seed its model was trained", path, _AGAIN)
+    if facts["synthetic"]:  # earlier evaluations name the data set whose layout the phantom has
+        facts["dataset"] = _PHANTOMS.get(facts["dataset"], facts["dataset"])
     if facts["training"] is not None:
         _check(facts["training"], _TRAINING, "training ", path)
     return facts

@@ -18,10 +18,11 @@ from glas_wsol.experiments.published import (
 from glas_wsol.experiments.tables.comparison import Comparison, Difference, Estimate
 from glas_wsol.experiments.tables.groups import Cell, Group, Row
 from glas_wsol.experiments.tables.layout import Footnotes
+from glas_wsol.metrics.bootstrap import NO_WIDTH
 from glas_wsol.metrics.measures import Measure
 from glas_wsol.results.localization import THRESHOLD
 
-__all__ = ["TableContext", "measure_entries", "p_value", "percent", "signed", "title_of_measure"]
+__all__ = ["TableContext", "measure_entries", "p_value", "percent", "signed", "title_of_measure", "without_width"]
 
 PUBLISHED_COLUMN = "publ."
 _FEW_IMAGES, _FEW_SEEDS = 20, 10  # below these a note says what a bootstrap of so few is worth
@@ -120,10 +121,11 @@ class TableContext:
                 "no error seen, or nothing but errors: drawing images again shows nothing else, so the interval is "
                 "Wilson's, for the images alone"
             )
-        elif estimate.lo == estimate.hi and (row.method, measure.key) != ("all_ones", "f1_background"):  # 0 by nature
-            text += " " + notes.mark(
-                "an interval without width: drawing images again gives nothing else, which does not make it certain"
-            )
+        elif without_width(estimate, measure) and (row.method, measure.key) != (
+            "all_ones",
+            "f1_background",
+        ):  # always 0
+            text += " " + notes.mark(NO_WIDTH)
         if estimate.n < row.n_images:
             text += " " + notes.mark(f"measured on {estimate.n} of {row.n_images} images")
         return text
@@ -213,6 +215,11 @@ def percent(share: float | None, digits: int = 2) -> str:
 def signed(difference: Difference, measure: Measure) -> str:
     """``+value [+lo, +hi]`` of a difference."""
     return f"{_number(difference.value, measure, '+')} {_bounds(difference.lo, difference.hi, measure, '+')}"
+
+
+def without_width(found: Estimate | Difference, measure: Measure) -> bool:
+    """Whether both bounds of the interval are printed as the same number."""
+    return _number(found.lo, measure) == _number(found.hi, measure) and not math.isnan(found.lo)
 
 
 def p_value(p: float) -> str:

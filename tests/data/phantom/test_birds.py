@@ -7,8 +7,7 @@ from PIL import Image
 from scipy import ndimage
 
 from glas_wsol.data.cub import CUB5_CLASSES, cub_datalist
-from glas_wsol.data.phantom.bird_drawing import draw_bird
-from glas_wsol.data.phantom.bird_plumage import SPECIES
+from glas_wsol.data.phantom.bird_drawing import SPECIES, draw_bird
 from glas_wsol.data.phantom.birds import write_bird_phantom
 from glas_wsol.errors import ConfigError, OutputError
 

@@ -84,7 +84,7 @@ def test_a_row_that_explains_another_s_network_comes_after_it_and_is_only_evalua
 
 
 def test_the_settings_are_those_that_monai_makes_of_the_command(request_of):
-    overrides = {"epochs": "7", "optimizer#weight_decay": "1e-3", "pixel_mean": "[0.1, 0.2, 0.3]", "amp": "None"}
+    overrides = {"epochs": "7", "optimizer#weight_decay": "1e-3", "pixel_mean": "[0.1, 0.2, 0.3]"}
     (run,) = plan(request_of(seeds=[3], overrides=overrides))
     files = json.loads(run.commands[0][5])
     typed = {"epochs": 7, "optimizer#weight_decay": 1e-3, "pixel_mean": [0.1, 0.2, 0.3], "weights": "none"}
@@ -96,6 +96,11 @@ def test_the_settings_are_those_that_monai_makes_of_the_command(request_of):
     assert set(run.training) - set(expected) == {"glas_wsol", "weights' digest", "images of train", "images of valid"}
     assert run.training["epochs"] == 7
     assert run.training["train#dataset#copy_cache"] is False
+
+
+@pytest.mark.parametrize("text", ["None", "null"])
+def test_overrides_without_a_value_reach_the_setting(text):
+    assert parse_overrides(["--stain", text, f"--mpp={text}"]) == {"stain": "$None", "mpp": "$None"}
 
 
 def test_what_does_not_change_the_results_does_not_change_the_settings(request_of, tissue, tmp_path):

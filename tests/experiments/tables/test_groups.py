@@ -67,7 +67,7 @@ def test_data_sets_phantoms_and_splits_are_tables_of_their_own(write):
         "CUB5, split test",
         "GlaS, split test",
         "GlaS, split valid",
-        "synthetic images in the layout of GlaS, split test",
+        "phantom (synthetic tissue), split test",
     ]
 
 

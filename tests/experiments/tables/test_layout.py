@@ -42,8 +42,8 @@ def test_latex_is_escaped_and_whole():
     assert r"\caption{Methods: GlaS, split test.}" in text
     assert r"All-ones $^{\ddagger}$ & -(a) & cpu \\" in text
     special = (
-        r"a\textbar{}b\_c \& 50 \% of \{x\} \textbackslash{} "
-        r"\textasciitilde{}\textasciicircum{} \#1 \$ & $-$3.5 {[}$-$4.0, +1.0{]} & x \\"
+        r"a\textbar{}b\_c \& 50 \% of \{x\} \textbackslash \space \textasciitilde \textasciicircum \space \#1 \$ & "
+        r"$-$3.5 {[}$-$4.0, +1.0{]} & x \\"
     )
     assert special in text
     # Outside of what the layout itself writes, no bare special character is left.

@@ -134,7 +134,7 @@ def test_the_note_of_the_published_values_says_whose_they_are(markdown):
 def test_a_phantom_in_the_layout_of_glas_has_no_published_values(tmp_path):
     study = write_study(tmp_path / "runs", n=6, seeds=(0,), synthetic=True)
     text = report_of(study).markdown()
-    assert "## Synthetic images in the layout of GlaS, split test" in text
+    assert "## Phantom (synthetic tissue), split test" in text
     assert "publ" not in text
     report_of(study).write(tmp_path / "out")
     for name in ("table1", "table2", "table3"):

@@ -1,0 +1,26 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The guide says of the scores of the regions what is shown of them, and names chance."""
+
+from __future__ import annotations
+
+import pytest
+
+from glas_wsol.results.reading import reading_guide
+
+
+@pytest.mark.parametrize(
+    ("regions", "classes", "several", "third"),
+    [
+        (True, 2, False, "near 50 % (chance)"),
+        (True, 5, False, "near 20 % (chance)"),
+        (True, 5, True, "near 50 % (chance)"),
+        (False, 2, False, "No class scores of the regions"),
+        (None, 2, False, "did not decide by"),
+        (None, 0, False, "did not decide by"),
+    ],
+)
+def test_guide_has_three_lines_and_the_third_fits(regions, classes, several, third):
+    guide = reading_guide(regions, classes, several)
+    assert len(guide) == 3
+    assert third in guide[2]
+    assert "no segmentation" in guide[0]
