@@ -94,7 +94,7 @@ def test_evaluation_and_inference_give_the_mask_of_the_ensemble_and_say_of_what(
 
 def test_validation_sees_the_views_too(trained, tmp_path):
     train = workflow("train", paper(trained.bundle), **trained.settings, output_dir=str(tmp_path), flips="horizontal")
-    inferer = train.parser.get_parsed_content("validate#inferer")
+    inferer = train.parser.get_parsed_content("validate#tile_inferer")
     assert len(list(inferer.views(torch.rand(1, 3, 70, 90)))) == 2
 
 
