@@ -29,7 +29,11 @@ from glas_wsol.experiments.tables.groups import Row
 from glas_wsol.experiments.tables.runs import Run, find_runs, read_run
 from glas_wsol.metrics.measures import MEASURES
 
-PAPER, LITE0 = CONFIGS / "paper.json", ROOT / "configs" / "trunks" / "efficientnet_lite0.json"
+TRAIN, PAPER, LITE0 = (
+    CONFIGS / "train.json",
+    CONFIGS / "paper.json",
+    ROOT / "configs" / "trunks" / "efficientnet_lite0.json",
+)
 LIGHT, SGD = ROOT / "configs" / "data" / "light.json", ROOT / "benchmarks" / "ablations" / "sgd.json"
 USUAL = {"scale": 1.0, "crop_size": 192}
 EPOCHS = {"phantom": 12, "table": 6}  # of the first stage: a phantom has fewer tiles, so fewer steps an epoch
@@ -103,9 +107,9 @@ def make(place: Place, part: str) -> int:
     if (output / "evaluation.json").is_file():
         return 0
     if part in FIRST:
-        files = [PAPER, LIGHT, *([SGD] if part == "SGD" else []), *([] if "trunk" in FIRST[part] else [LITE0])]
+        files = [TRAIN, PAPER, LIGHT, *([SGD] if part == "SGD" else []), *([] if "trunk" in FIRST[part] else [LITE0])]
         return _run(place, part, files, FIRST[part])
-    files = [CONFIGS / "train.json"]
+    files = [TRAIN]
     if part in VIEWS:
         model = {"checkpoint": place.folder / slug(RECOMMENDED) / "models" / "model.pt"}
         return _run(place, part, files, {**VIEWS[part], **model}, train=False)

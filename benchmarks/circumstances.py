@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from places import mount_read_only, offline, unmount
-from runs import CONFIGS, ENDS, ROOT, Run, Told, Undisturbed, contents
+from runs import CONFIGS, ENDS, ROOT, Run, Told, Undisturbed, configs_of, contents
 
 __all__ = ["same", "without_network"]
 
@@ -87,8 +87,7 @@ def _in_a_process_of_its_own(
 
 
 def _command(kind: str, settings: Mapping[str, Any]) -> list[str]:
-    config = CONFIGS / f"{'paper' if kind == 'train' else kind}.json"
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config)]
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(configs_of(kind))]
     return command + [word for name, value in settings.items() for word in (f"--{name}", str(value))]
 
 
@@ -139,14 +138,14 @@ def without_network(told: Told, undisturbed: Undisturbed) -> None:
     expected = undisturbed.run("train")
     output = undisturbed.folder / "offline"
     training = {**undisturbed.settings["train"], "output_dir": output}
-    evaluate = str([str(CONFIGS / "paper.json"), str(CONFIGS / "evaluate.json")])
+    evaluate = str([*configs_of("train"), str(CONFIGS / "evaluate.json")])
     cli, images = [sys.executable, "-m", "glas_wsol"], undisturbed.settings["inference"]["dataset_dir"]
     reach = "import socket; socket.create_connection(('192.0.2.1', 9), 1)"
     commands: dict[str, tuple[list[str], int]] = {
         "another machine is reached for": ([sys.executable, "-c", reach], 1),
         "doctor": ([*cli, "doctor", "--device", "cpu"], 0),
         "training": (_command("train", training), 0),
-        "evaluation": ([evaluate if word.endswith("paper.json") else word for word in _command("train", training)], 0),
+        "evaluation": ([evaluate if "paper.json" in word else word for word in _command("train", training)], 0),
         "inference": (
             [*cli, "predict", images, "--model", str(output), "--output", str(output / "found"), "--device", "cpu"],
             3,

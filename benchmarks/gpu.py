@@ -202,7 +202,7 @@ def schedule(arguments: argparse.Namespace) -> list[Goal]:
             )
             Image.fromarray(blocks.repeat(8, 0).repeat(8, 1)[:height, :width]).save(place / f"{number}.bmp")
         run = ConfigWorkflow(
-            config_file=[str(CONFIGS / "paper.json")],
+            config_file=[str(CONFIGS / "train.json"), str(CONFIGS / "paper.json")],
             logging_file=False,
             workflow_type="train",
             bundle_root=str(CONFIGS.parent),

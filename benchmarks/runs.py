@@ -46,6 +46,11 @@ ENDS = {"inference": 3, "train": 0}
 """Status of an undisturbed run: one tile of inference is damaged."""
 
 
+def configs_of(kind: str) -> list[str]:
+    """The config files of a training or of inference; a training is the paper's."""
+    return [str(CONFIGS / f"{name}.json") for name in (("train", "paper") if kind == "train" else (kind,))]
+
+
 @dataclass
 class Told:
     """A part of the report, printed line by line as it is found.
@@ -150,8 +155,7 @@ def _run(run: Run) -> None:
     torch.set_num_threads(1)
     _make_trouble(run.trouble)
     try:
-        config = str(CONFIGS / f"{'paper' if run.kind == 'train' else run.kind}.json")
-        monai.bundle.run(config_file=config, output_dir=str(run.output), **run.settings)
+        monai.bundle.run(config_file=configs_of(run.kind), output_dir=str(run.output), **run.settings)
     except Exception:
         sys.excepthook(*sys.exc_info())  # leaves with its own status
         raise SystemExit(1) from None

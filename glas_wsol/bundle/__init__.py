@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from glas_wsol.bundle.settings_schema import Settings
 from glas_wsol.bundle.startup import (
     install_excepthook,
     look_at_configs,
@@ -15,6 +16,7 @@ from glas_wsol.bundle.startup import (
 )
 
 __all__ = [
+    "Settings",
     "install_excepthook",
     "look_at_configs",
     "preflight",

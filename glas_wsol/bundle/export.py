@@ -13,6 +13,7 @@ from glas_wsol.audit import plain_data_faults
 from glas_wsol.bundle.startup import SHIPPED_TARGET, TRAINED
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
 from glas_wsol.networks.checkpoint import model_card
+from glas_wsol.utils.json_files import format_config
 from glas_wsol.version import PACKAGE
 
 __all__ = ["export_bundle"]
@@ -102,4 +103,4 @@ def _describe(configs: Path, card: dict[str, Any], where: Path) -> None:
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:
-    file.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+    file.write_text(format_config(content), encoding="utf-8")

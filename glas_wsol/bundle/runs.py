@@ -110,7 +110,7 @@ def plan_training(
     overlays: Sequence[str] = (),
     settings: Mapping[str, str] | None = None,
 ) -> BundleRun:
-    """A training: the bundle's ``train.json``, or ``paper.json`` with what makes it another recipe and method.
+    """A training: the bundle's ``train.json``, and what makes it another recipe and method.
 
     Args:
         dataset_dir: the data, or the word ``phantom``.
@@ -131,14 +131,14 @@ def plan_training(
     configs = folder / "configs"
     files = [configs / "train.json"]
     if method is not None or recipe == "paper":
-        files = [configs / "paper.json", *(find(one, folder) for one in _RECIPE if recipe == "recommended")]
+        files += [configs / "paper.json", *(find(one, folder) for one in _RECIPE if recipe == "recommended")]
     files += [find(one, folder) for one in overlays]
     if method is not None:
         row = next(one for one in rows_of([method], folder) if method in (one.name, str(one.overlay), one.overlay.name))
         if row.explains:
             what = f"{method} explains the network of {row.explains} and has no training of its own"
             raise ConfigError(what, "--method", f"give --method {row.explains}, or compare them with the command study")
-        files += [*(configs / f"{name}.json" for name in row.below), row.overlay]
+        files.append(row.overlay)
     return _checked(files, {"bundle_root": str(folder), "dataset_dir": dataset_dir, "output_dir": output}, settings)
 
 

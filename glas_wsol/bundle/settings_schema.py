@@ -1,46 +1,129 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What the flat settings of the bundles may be, looked at before anything is made of them."""
+"""The flat settings of the bundles: what each may be, and whether a model is bound to it. One table for all uses."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from glas_wsol.data import training_data
 from glas_wsol.errors import ConfigError
+from glas_wsol.pseudo_labels.teachers import TEACHERS
 
-__all__ = ["check_settings"]
+__all__ = ["SCHEMA", "Setting", "Settings"]
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Refuse values that a component would take for something else, or stumble over in words of its own.
+@dataclass(frozen=True)
+class Setting:
+    """A flat setting.
+
+    Attributes:
+        allowed: whether a value is valid; None: its component says.
+        words: the same in words.
+        free: whether a run may be resumed with another value.
+        card: whether ``model.json`` says it beside the whole recipe, for inference and reports.
+        model: whether an evaluation must have the value that the model was trained with.
+        second: whether only the second stage knows it.
+    """
+
+    allowed: Callable[[Any], bool] | None = None
+    words: str = ""
+    free: bool = False
+    card: bool = False
+    model: bool = False
+    second: bool = False
+
+
+class Settings(dict[str, Any]):
+    """The flat settings of a run by their ids: what is checked before it, and what its model is bound to after it.
 
     Args:
-        settings: flat ids with their values. Ids that have no rule here pass: their components check them.
-
-    Raises:
-        ConfigError: naming every value that cannot be, and what may be given.
+        values: ids, all of which :data:`SCHEMA` has, with their values.
     """
-    wrong = [(name, value, _allowed(name, value)) for name, value in settings.items() if _breaks(name, value)]
-    if wrong:
-        what = ", ".join(f"{name}={value!r}" for name, value, _ in wrong)
-        fix = "; ".join(f"give {allowed}" if len(wrong) == 1 else f"{name}: {allowed}" for name, _, allowed in wrong)
-        raise ConfigError(what, "settings", fix)
-    for name in ("device", "data_device"):
-        if name in settings:
-            _check_device(name, settings[name])
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(values)
+
+    def check(self) -> None:
+        """Refuse values that a component would take for something else, or stumble over in words of its own.
+
+        Raises:
+            ConfigError: naming every value that is not valid, and what may be given.
+        """
+        wrong = [(name, value, _words(name, value)) for name, value in self.items() if _breaks(name, value)]
+        if wrong:
+            what = ", ".join(f"{name}={value!r}" for name, value, _ in wrong)
+            fix = "; ".join(f"give {words}" if len(wrong) == 1 else f"{name}: {words}" for name, _, words in wrong)
+            raise ConfigError(what, "settings", fix)
+        for name in ("device", "data_device"):
+            if name in self:
+                _check_device(name, self[name])
+
+    def card(self, datalist: Any, network: Any, second: bool = False) -> dict[str, Any]:
+        """What ``model.json`` says of a model beside its network, its recipe and its validation.
+
+        Args:
+            datalist: the data it learns from.
+            network: it.
+            second: whether it is that of the second stage.
+        """
+        found = {name: value for name, value in self._of(second).items() if SCHEMA[name].card}
+        if second:
+            rule = f"first stage: {self['selection_rule']}; second stage: the last round; no pixel label"
+            found["selection_rule"] = rule
+        elif self.get("stage"):  # a first stage's masks are left as they are: the second has them finished
+            found = {name: value for name, value in found.items() if name not in ("fill_holes", "drop_specks")}
+        if self["trunk"] == "none":
+            found.pop("seed", None)  # nothing is drawn
+        found["training_data"] = {} if self["trunk"] == "none" else training_data(datalist)
+        trunk = getattr(network, "trunk", None)
+        weights = {} if trunk is None else {"trunk_weights_sha256": trunk.weights_sha256}
+        return {**found, "classes": list(datalist.classes), **weights}
+
+    def fingerprint(self, datalist: Any, network: Any, second: bool = False) -> dict[str, Any]:
+        """What must be the same for a training to be resumed, as JSON values; its engine adds what it was made with.
+
+        Args:
+            datalist: the data it learns from, known by its images' names and labels.
+            network: the trained one, or the first stage's; its weights are known by their digest, not by their place.
+            second: whether it is that of the second stage.
+        """
+        found = {name: value for name, value in self._of(second).items() if not SCHEMA[name].free}
+        if second:
+            found["epochs"] = self["epochs"]
+        images = {"training_images": datalist.digest("train"), "validation_images": datalist.digest("valid")}
+        pixels = {name: getattr(network, name).flatten().tolist() for name in ("pixel_mean", "pixel_std")}
+        weights = {"weights": network.trunk.weights_sha256}
+        return {**found, **images, **pixels, **weights, "classes": list(datalist.classes)}
+
+    def of_model(self, datalist: Any) -> dict[str, Any]:
+        """What an evaluation must have as the model's training had it.
+
+        Args:
+            datalist: the data to evaluate on.
+        """
+        own = {name: value for name, value in self.items() if SCHEMA[name].model}
+        return {**own, "classes": list(datalist.classes)}
+
+    def _of(self, second: bool) -> dict[str, Any]:
+        own = {name: value for name, value in self.items() if second or not SCHEMA[name].second}
+        return {**own, "method": self["method"] + self["stage"]} if second else own
 
 
 def _breaks(name: str, value: Any) -> bool:
-    return name in _RULES and not _RULES[name][0](value)
+    rule = SCHEMA[name].allowed
+    return rule is not None and not rule(value)
 
 
-def _allowed(name: str, value: Any) -> str:
-    rule, allowed = _RULES[name]
+def _words(name: str, value: Any) -> str:
+    setting = SCHEMA[name]
     # MONAI's command line hands over null as a text, and None not at all
-    return f"{allowed}; null is typed '$None'" if value in ("null", "None") and rule(None) else allowed
+    null = value in ("null", "None") and setting.allowed is not None and setting.allowed(None)
+    return f"{setting.words}; null is typed '$None'" if null else setting.words
 
 
 def _check_device(name: str, device: Any) -> None:
@@ -82,41 +165,105 @@ def _three(value: Any, rule: Callable[[Any], bool]) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == 3 and all(map(rule, value))
 
 
+def _among(*names: str) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: _text(value) and value in names), f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _weights(value: Any) -> bool:
+    known = isinstance(value, Mapping) and set(value) <= set(TEACHERS)
+    return known and all(_number(one) and one >= 0 for one in value.values()) and any(value.values())
+
+
 _ANY, _SOME = (_whole(0), "a whole number from 0"), (_whole(1), "a whole number from 1")
 # "false" from a command line is a text, and a text that is not empty counts as true
 _SWITCH = (lambda value: isinstance(value, bool), "True or False, with a capital on the command line")
 _PROBABILITY = (lambda value: _number(value) and 0 <= value <= 1, "a number from 0 to 1")
 _FROM_0 = (lambda value: _number(value) and value >= 0, "a number from 0")
 _ABOVE_0 = (lambda value: _number(value) and value > 0, "a number above 0")
-_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    # a folder called 2024 is a number to the command line
-    **dict.fromkeys(("dataset_dir", "output_dir"), (_text, "a path; before a name that is a number put ./")),
-    "trunk": (_text, "the name of one, such as efficientnet_lite0"),
-    "classes": (_texts, "a list of names, as ['benign','malignant']"),
-    "formats": (lambda value: _text(value) or _texts(value), "a list of them, as ['png','geojson']"),
-    "seed": (_whole(0, 2**32 - 1), "a whole number from 0 to 4294967295"),
-    **dict.fromkeys(("num_workers", "patience"), _ANY),
-    **dict.fromkeys(("epochs", "batch_size", "val_interval", "crop_size", "refine_epochs"), _SOME),
-    **dict.fromkeys(("refine_rounds", "refine_batch_size"), _SOME),
-    # the rows that erase nothing say null
-    "passes": (_or_null(_whole(0)), "0 for no erasing, or a whole number of forwards of the localizer"),
-    **dict.fromkeys(("amp", "channels_last", "fused", "resume", "lr_per_epoch"), _SWITCH),
-    **dict.fromkeys(("overlap", "overlays", "recursive", "rest", "rotations"), _SWITCH),
-    "amp_dtype": (lambda value: value in ("bfloat16", "float16"), "bfloat16 or float16"),
-    "compiler": (_or_null(_text), "null, or the name of a backend of torch.compile, such as inductor"),
-    **dict.fromkeys(("vertical_flip", "rotation", "affine", "color_jitter", "stain_jitter"), _PROBABILITY),
-    "seed_softness": _PROBABILITY,
-    "dropout": (lambda value: _number(value) and 0 <= value < 1, "a number from 0, below 1"),
-    "seed_share": (lambda value: _number(value) and 0 < value <= 0.5, "a number above 0, at most 0.5"),
-    "decoder_width": (lambda value: _whole(8)(value) and value % 8 == 0, "a positive multiple of 8"),
-    **dict.fromkeys(("reflect_fraction", "fill_holes", "drop_specks", "mask_threshold"), _FROM_0),
-    "refine_lr": _ABOVE_0,
-    "scale": (lambda value: _number(value) and 0 < value <= 100, "a number above 0, at most 100"),
-    "short_side": (_or_null(_whole(1, 100_000)), "a whole number of pixels from 1 to 100000, or null"),
-    "pixel_mean": (_or_null(lambda value: _three(value, _number)), "three numbers, or null"),
-    "pixel_std": (
-        _or_null(lambda value: _three(value, lambda one: _number(one) and one > 0)),
-        "three numbers above 0, or null",
+# a folder called 2024 is a number to the command line
+_PATH = (_text, "a path; before a name that is a number put ./")
+_COMPONENT = (None, "")  # what it is given to refuses it, before anything is computed
+
+SCHEMA: dict[str, Setting] = {
+    "method": Setting(*_COMPONENT, card=True),
+    "stage": Setting(lambda value: value in ("", "_refined"), "_refined for two stages, else an empty text", free=True),
+    "dataset_dir": Setting(*_PATH, free=True),  # the images themselves are compared
+    "output_dir": Setting(*_PATH, free=True),
+    "trunk": Setting(_text, "the name of one, such as efficientnet_lite0", card=True, model=True),
+    "weights": Setting(*_COMPONENT, free=True),  # their digest is compared
+    "device": Setting(*_COMPONENT, free=True),
+    "data_device": Setting(*_COMPONENT, free=True),
+    "seed": Setting(_whole(0, 2**32 - 1), "a whole number from 0 to 4294967295", card=True),
+    "epochs": Setting(*_SOME, free=True),  # but where the schedule has a fixed length, see RunCheckpoint
+    "batch_size": Setting(*_SOME),
+    "crop_size": Setting(*_SOME),
+    # the methods that erase nothing say null
+    "passes": Setting(
+        _or_null(_whole(0)), "0 for no erasing, or a whole number of forwards of the localizer", card=True
     ),
+    "fold": Setting(*_COMPONENT, card=True, model=True),
+    "fold_seed": Setting(*_COMPONENT, card=True, model=True),
+    "cub_classes": Setting(*_COMPONENT, free=True),  # the classes themselves are compared
+    "classes_per_image": Setting(*_COMPONENT),
+    "classes": Setting(_texts, "a list of names, as ['benign','malignant']", free=True),
+    "num_workers": Setting(*_ANY, free=True),
+    "amp": Setting(*_SWITCH),
+    "amp_dtype": Setting(*_among("bfloat16", "float16"), free=True),
+    "channels_last": Setting(*_SWITCH, free=True),
+    "fused": Setting(*_SWITCH, free=True),
+    "compiler": Setting(
+        _or_null(_text), "null, or the name of a backend of torch.compile, such as inductor", free=True
+    ),
+    "resume": Setting(*_SWITCH, free=True),
+    "patience": Setting(*_ANY, free=True),
+    "val_interval": Setting(*_SOME),
+    "selection_ties": Setting(*_among("loss", "last")),
+    "selection_rule": Setting(*_COMPONENT, free=True, card=True),
+    "scale": Setting(
+        lambda value: _number(value) and 0 < value <= 100, "a number above 0, at most 100", card=True, model=True
+    ),
+    "short_side": Setting(
+        _or_null(_whole(1, 100_000)), "a whole number of pixels from 1 to 100000, or null", card=True, model=True
+    ),
+    "stain": Setting(*_COMPONENT, card=True),
+    "pixel_mean": Setting(_or_null(lambda value: _three(value, _number)), "three numbers, or null"),
+    "pixel_std": Setting(
+        _or_null(lambda value: _three(value, lambda one: _number(one) and one > 0)), "three numbers above 0, or null"
+    ),
+    "map_stride": Setting(*_COMPONENT),
+    "batch_norm": Setting(*_COMPONENT),
+    "dropout": Setting(lambda value: _number(value) and 0 <= value < 1, "a number from 0, below 1"),
+    "reflect_fraction": Setting(*_FROM_0),
+    "vertical_flip": Setting(*_PROBABILITY),
+    "rotation": Setting(*_PROBABILITY),
+    "affine": Setting(*_PROBABILITY),
+    "color_jitter": Setting(*_PROBABILITY),
+    "stain_jitter": Setting(*_PROBABILITY),
+    "mask_threshold": Setting(*_FROM_0),
+    "fill_holes": Setting(*_FROM_0, free=True, card=True),  # of the finished mask, which no training sees
+    "drop_specks": Setting(*_FROM_0, free=True, card=True),
+    "flips": Setting(*_COMPONENT),
+    "rotations": Setting(*_SWITCH),
+    "scales": Setting(*_COMPONENT),
+    "lr_per_epoch": Setting(*_SWITCH),
+    "teachers": Setting(_weights, f"weights from 0, one of them above, of {', '.join(TEACHERS)}", second=True),
+    "seed_share": Setting(
+        lambda value: _number(value) and 0 < value <= 0.5, "a number above 0, at most 0.5", second=True
+    ),
+    "seeds_over": Setting(*_among("set", "image", "both"), second=True),
+    "seed_softness": Setting(*_PROBABILITY, second=True),
+    "refine_epochs": Setting(*_SOME, second=True),
+    "refine_rounds": Setting(*_SOME, second=True),
+    "refine_batch_size": Setting(*_SOME, second=True),
+    "refine_lr": Setting(*_ABOVE_0, second=True),
+    "decoder_width": Setting(
+        lambda value: _whole(8)(value) and value % 8 == 0, "a positive multiple of 8", second=True
+    ),
+    # of inference alone
+    "formats": Setting(lambda value: _text(value) or _texts(value), "a list of them, as ['png','geojson']"),
+    "overlap": Setting(*_SWITCH),
+    "overlays": Setting(*_SWITCH),
+    "recursive": Setting(*_SWITCH),
+    "rest": Setting(*_SWITCH),
 }
-"""By flat id, what a value must be, and that in words."""
+"""By flat id."""

@@ -21,7 +21,7 @@ from monai.bundle import ConfigParser
 
 from glas_wsol.audit import audit
 from glas_wsol.bundle.excepthook import install_excepthook
-from glas_wsol.bundle.settings_schema import check_settings
+from glas_wsol.bundle.settings_schema import Settings
 from glas_wsol.data.files import is_file
 from glas_wsol.errors import ConfigError, OutputError
 from glas_wsol.utils import distributed
@@ -45,15 +45,15 @@ TRAINED = "training_network_def"
 SHIPPED_TARGET = "glas_wsol.networks.build_network"
 
 
-def preflight(output_dir: str, settings: Mapping[str, Any] | None = None) -> None:
+def preflight(output_dir: str, settings: Settings | None = None) -> None:
     """First of what every bundle runs: errors in one line, no unknown override, settings in range, a place to write.
 
     Args:
         output_dir: created if absent.
-        settings: flat settings with their values, see :func:`~glas_wsol.bundle.settings_schema.check_settings`.
+        settings: the flat settings, which are checked.
 
     Raises:
-        ConfigError: if the command line overrides an id that the config does not have, or a value cannot be.
+        ConfigError: if the command line overrides an id that the config does not have, or a value is not valid.
         OutputError: if the folder cannot be written.
     """
     install_excepthook()
@@ -61,7 +61,7 @@ def preflight(output_dir: str, settings: Mapping[str, Any] | None = None) -> Non
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     refuse_unknown_ids(sys.argv)
     look_at_configs(sys.argv)
-    check_settings({"output_dir": output_dir, **(settings or {})})
+    Settings(output_dir=output_dir, **(settings or {})).check()
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
         raise OutputError("the output folder is a file", folder, "choose another output_dir")

@@ -8,11 +8,14 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from monai.data import CacheDataset
+from monai.data import CacheDataset, DistributedSampler
 from monai.transforms import Compose, Randomizable
 from torch import Tensor
 
-__all__ = ["SeededCacheDataset", "mix_seeds"]
+from glas_wsol.utils import distributed
+from glas_wsol.utils.background import AheadDataLoader
+
+__all__ = ["SeededCacheDataset", "mix_seeds", "training_loader"]
 
 
 def mix_seeds(*seeds: int) -> int:
@@ -56,6 +59,8 @@ class SeededCacheDataset(CacheDataset):
         self.seed, self.epoch = seed, 0
         self._generator = np.random.RandomState(0)
         self.device, self.memory_share, self._room = _with_index(torch.device(device)), memory_share, 0.0
+        # In a nested Compose MONAI would take everything for random, and keep nothing.
+        transform = transform.flatten() if isinstance(transform, Compose) else transform
         super().__init__(data, transform, **{"num_workers": 1, "progress": False, **kwargs})
 
     def set_epoch(self, epoch: int) -> None:
@@ -89,6 +94,34 @@ class SeededCacheDataset(CacheDataset):
         if self.device.type == "cpu":  # where everything is read
             return item
         return {key: value.to(self.device) if isinstance(value, Tensor) else value for key, value in item.items()}
+
+
+def training_loader(
+    dataset: SeededCacheDataset, batch_size: int, seed: int = 0, num_workers: int = 0, name: str = "batch_size"
+) -> AheadDataLoader:
+    """Shuffled mini-batches, of several processes this one's part of each; made ahead where a GPU makes them.
+
+    Args:
+        dataset: of the training.
+        batch_size: images of a mini-batch, over all processes.
+        seed: of the order; ``loader.sampler.set_epoch`` draws another.
+        num_workers: processes that read. Defaults to 0.
+        name: of the setting that gives the batch size, for the message.
+
+    Raises:
+        ConfigError: if the mini-batches cannot be shared out evenly.
+    """
+    sampler = DistributedSampler(
+        dataset,
+        even_divisible=True,
+        num_replicas=distributed.world_size(),
+        rank=distributed.rank(),
+        shuffle=True,
+        seed=seed,
+    )
+    own = distributed.local_share(batch_size, name)
+    ahead = 0 if dataset.device.type == "cpu" else 1
+    return AheadDataLoader(dataset, ahead, batch_size=own, sampler=sampler, num_workers=num_workers)
 
 
 def _draw_from(generator: np.random.RandomState, transform: Randomizable) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from glas_wsol.engines.plain_trainer import PlainTrainer, loss_means
 from glas_wsol.engines.trainer import MinMaxEntropyTrainer
 
-__all__ = ["MinMaxEntropyTrainer"]
+__all__ = ["MinMaxEntropyTrainer", "PlainTrainer", "loss_means"]

@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from operator import itemgetter
 from typing import Any, TypeVar, cast
 
 import torch
-from ignite.metrics import Average
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.engines.workflow import Workflow
@@ -18,6 +16,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
 from glas_wsol.engines import erasing
+from glas_wsol.engines.plain_trainer import loss_means, lower_is_better
 from glas_wsol.engines.prepare_batch import ImageLabels
 from glas_wsol.errors import ConfigError
 from glas_wsol.losses import LossKeys, MinMaxEntropyLoss, cross_entropy
@@ -144,11 +143,10 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
                 "frozen batch normalisation on random weights normalises nothing: give weights, or batch_norm=batch",
                 stacklevel=2,
             )
-        if loss_function.constraints:  # absent from the configs' metrics, of which they would mostly be zeros
-            averages = {
-                f"loss_{name}": Average(itemgetter(f"loss_{name}"), device) for name in loss_function.constraints
-            }
-            kwargs["additional_metrics"] = {**averages, **(kwargs.get("additional_metrics") or {})}
+        terms = [f"loss_{name}" for name in ("relevant", "irrelevant", "localizer", *loss_function.constraints)]
+        defaults = {"prepare_batch": ImageLabels(), "key_train_metric": loss_means(device)}
+        defaults |= {"metric_cmp_fn": lower_is_better, "decollate": False}
+        kwargs["additional_metrics"] = {**loss_means(device, *terms), **(kwargs.get("additional_metrics") or {})}
         super().__init__(
             device=device,
             max_epochs=max_epochs,
@@ -159,7 +157,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             amp=amp,
             amp_kwargs={"dtype": torch.bfloat16, **(amp_kwargs or {})},
             optim_set_to_none=True,
-            **{"prepare_batch": ImageLabels(), **kwargs},
+            **{**defaults, **kwargs},
         )
         self.passes = passes
         self.erase_from_epoch = erase_from_epoch

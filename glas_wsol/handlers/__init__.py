@@ -17,6 +17,7 @@ from glas_wsol.handlers.training import (
     EpochSeed,
     EpochSummary,
     StopOnNonFiniteLoss,
+    TensorBoardCurves,
 )
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "RunRecord",
     "SharedTraining",
     "StopOnNonFiniteLoss",
+    "TensorBoardCurves",
     "TrainingClock",
     "write_model",
 ]

@@ -22,13 +22,13 @@ from glas_wsol.utils.atomic_files import atomic_write, remove_unfinished
 from glas_wsol.utils.digests import sha256_of
 from glas_wsol.utils.file_lock import claim, release
 from glas_wsol.utils.json_files import read_json
-from glas_wsol.utils.settings import as_json, changes, settings_of
+from glas_wsol.utils.settings import Fingerprint, settings_of
 
 __all__ = ["RunCheckpoint", "write_model"]
 
 logger = logging.getLogger(__name__)
 
-_STEPS = "steps of the schedule"
+_STEPS = "lr_scheduler#total_steps"
 _OWN_NAMES = {"initial_lr": "lr"}  # the schedule keeps the rate the user set under another name
 
 
@@ -47,9 +47,10 @@ class RunCheckpoint:
         lr_scheduler: its schedule.
         evaluator: the engine that validates; its ``best_metric`` decides. Where it measures a ``temperature``
             (:class:`~glas_wsol.metrics.Temperature`), the model is written with it; training goes on without.
-        early_stop: saved and restored with the run; or None.
+        early_stop: attached before this, saved and restored with the run; or None.
         card: what ``model.json`` says of the model, JSON values only.
-        recipe: settings that must be the same when the run is taken up again, JSON values only.
+        recipe: settings that must be the same when the run is taken up again, JSON values only; what the trainer, the
+            network and the optimiser were made with is added.
         resume: take up an interrupted run found in ``directory`` (default); else refuse to touch it.
     """
 
@@ -86,6 +87,8 @@ class RunCheckpoint:
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer, as the last of its handlers: what it saves must be the state after the others."""
+        if "early_stop" in self.stateful:
+            self.stateful["early_stop"].attach(engine)
         engine.add_event_handler(Events.STARTED, self.restore)
         self.evaluator.add_event_handler(Events.EPOCH_COMPLETED, self.keep_best)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.keep_last)
@@ -119,7 +122,7 @@ class RunCheckpoint:
         state["trainer"] = {"epoch": trainer.state.epoch, "iteration": trainer.state.iteration}
         best = self.evaluator.state
         state["best"] = {"best_metric": best.best_metric, "best_metric_epoch": best.best_metric_epoch}
-        state["recipe"] = self._settings(trainer)
+        state["recipe"] = dict(self._settings(trainer))  # a file holds plain values
         self.directory.mkdir(parents=True, exist_ok=True)
         _save(state, self.last_file)
 
@@ -175,34 +178,31 @@ class RunCheckpoint:
         if claim(self.last_file):
             remove_unfinished(self.directory)
 
-    def _settings(self, trainer: Engine) -> dict[str, Any]:
+    def _settings(self, trainer: Engine) -> Fingerprint:
         """The recipe, with what the trainer, the network and the optimiser were really made with."""
         optimizer = self.stateful["optimizer"]
         # A schedule moves the learning rate and may move the momentum; the device decides whether steps are fused.
         free = {"params", "lr", "momentum", "betas", "max_lr", "min_lr", "max_momentum", "base_momentum", "fused"}
         groups = [{k: v for k, v in g.items() if k not in free} for g in optimizer.param_groups]
         settings = {
+            "epochs": trainer.state.max_epochs,
             **self.recipe,
             "amp": getattr(trainer, "amp", False),  # not every Ignite engine has it
             "optimizer": type(optimizer).__name__,
-            **settings_of(trainer, "train#trainer#"),
-            **settings_of(self.network, "network_def#"),
             **{f"optimizer#{_OWN_NAMES.get(k, k)} of group {i}": v for i, g in enumerate(groups) for k, v in g.items()},
-            "schedule": type(self.stateful["lr_scheduler"]).__name__,
-            "epochs": trainer.state.max_epochs,
+            "lr_scheduler": type(self.stateful["lr_scheduler"]).__name__,
             _STEPS: getattr(self.stateful["lr_scheduler"], "total_steps", None),
         }
-        return as_json(settings)
+        return Fingerprint.of(settings, {"train#trainer": trainer, "network_def": self.network})
 
-    def _check(self, state: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        then = state["recipe"]
-        fix = "restore them, or choose another output_dir"
-        if "epochs" in then and then.get(_STEPS) != now.get(_STEPS) and then["epochs"] != now["epochs"]:
-            free = _STEPS  # they follow the epochs
+    def _check(self, state: Mapping[str, Any], now: Fingerprint) -> None:
+        then, fix = Fingerprint(state["recipe"]), "restore them, or choose another output_dir"
+        if then.get(_STEPS) != now[_STEPS] and then.get("epochs") != now["epochs"]:  # the steps follow the epochs
+            then[_STEPS] = now[_STEPS]
             fix = f"the schedule spans them: give --epochs {then['epochs']}, or choose another output_dir"
-        else:
-            free = "epochs"  # any other schedule goes on for as long as one likes
-        changed = changes(then, now, sorted((then.keys() | now.keys()) - {free}))
+        elif "epochs" not in self.recipe:  # any other schedule goes on for as long as one likes
+            then["epochs"] = now["epochs"]
+        changed = then.changes(now)
         if changed:
             what = "the run to resume was made with other settings: " + ", ".join(changed)
             raise ConfigError(what, self.directory, fix)

@@ -18,7 +18,7 @@ from glas_wsol.utils.atomic_files import atomic_write, remove_unfinished
 from glas_wsol.utils.digests import sha256_of
 from glas_wsol.utils.file_lock import claim, release
 from glas_wsol.utils.json_files import RECORD
-from glas_wsol.utils.settings import changes, describe
+from glas_wsol.utils.settings import Fingerprint, describe
 from glas_wsol.version import __version__
 
 __all__ = ["Entry", "RunRecord"]
@@ -97,7 +97,7 @@ class RunRecord:
         then, found = self._read()
         self.entries.clear()
         self.finished.clear()
-        changed = changes(then, self.made_with, sorted({*then, *self.made_with})) if found else []
+        changed = then.changes(self.made_with) if found else []
         if found and not self.resume:
             logger.warning("resume=false: %d images finished earlier are done again", len(found))
         elif found and changed:
@@ -160,13 +160,13 @@ class RunRecord:
             file.write(_line({"made_with": self.made_with}))
             file.writelines(_line(vars(entry)) for entry in entries)
 
-    def _read(self) -> tuple[dict[str, Any], dict[str, Entry]]:
+    def _read(self) -> tuple[Fingerprint, dict[str, Entry]]:
         if not self.file.exists():
-            return {}, {}
+            return Fingerprint(), {}
         found: dict[str, Entry] = {}
         try:
             first, *lines = self.file.read_text(encoding="utf-8", errors="replace").split("\n")
-            then = dict(json.loads(first)["made_with"])
+            then = Fingerprint(json.loads(first)["made_with"])
         except (OSError, ValueError, TypeError, KeyError) as error:
             fix = "choose another output_dir"
             raise OutputError("this file is not the record of a run", self.file, fix) from error

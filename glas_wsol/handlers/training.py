@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping, ProgressBar
+from monai.handlers import TensorBoardStatsHandler
 from monai.utils.enums import CommonKeys as Keys
 
 from glas_wsol.data.seeded import mix_seeds
@@ -23,6 +24,7 @@ __all__ = [
     "EpochSeed",
     "EpochSummary",
     "StopOnNonFiniteLoss",
+    "TensorBoardCurves",
 ]
 
 logger = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ class EpochSeed:
 
     Args:
         seed: of the run.
-        seeded: datasets and samplers with ``set_epoch``.
+        seeded: datasets, samplers and loaders with ``set_epoch``.
     """
 
     def __init__(self, seed: int, seeded: list[_Seeded]) -> None:
@@ -187,3 +189,19 @@ class EpochProgress:
         if distributed.not_main():
             return
         self.bar.attach(engine, output_transform=self.output_transform)
+
+
+class TensorBoardCurves:
+    """Writes the metrics of every epoch for TensorBoard; of several processes the first does.
+
+    Args:
+        log_dir: receives them.
+    """
+
+    def __init__(self, log_dir: str) -> None:
+        self.log_dir = log_dir
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer or an evaluator."""
+        if distributed.is_main():
+            TensorBoardStatsHandler(log_dir=self.log_dir, iteration_log=False).attach(engine)

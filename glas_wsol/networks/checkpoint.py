@@ -19,7 +19,7 @@ from glas_wsol.networks.registry import build_network
 from glas_wsol.networks.weights import load_strictly, read_state_dict
 from glas_wsol.utils.digests import sha256_of
 from glas_wsol.utils.json_files import read_json
-from glas_wsol.utils.settings import as_json, changes, settings_of
+from glas_wsol.utils.settings import Fingerprint, as_json, settings_of
 
 __all__ = ["ensemble_of", "load_checkpoint", "model_card", "model_digests"]
 
@@ -81,9 +81,9 @@ def load_checkpoint(network: Any, checkpoint: str | Sequence[str], settings: Map
     if not Path(checkpoint).is_file():
         raise WeightsError("no trained model", checkpoint, "train first, or name a model with --checkpoint FILE")
     card = model_card(checkpoint)
-    now = as_json({**(settings or {}), **settings_of(network, "network_def#")})
-    then = {**card, **{f"network_def#{k}": v for k, v in dict(card.get("network") or {}).items()}}
-    changed = changes(then, now, [name for name in now if name in then])
+    now = Fingerprint.of(settings or {}, {"network_def": network})
+    then = Fingerprint({**card, **{f"network_def#{k}": v for k, v in dict(card.get("network") or {}).items()}})
+    changed = then.changes(now, known=True)
     if changed:
         fix = "give the settings and overlays it was trained with"
         raise ConfigError("the model was trained with other settings: " + ", ".join(changed), checkpoint, fix)

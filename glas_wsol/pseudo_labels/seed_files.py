@@ -15,7 +15,7 @@ from glas_wsol.errors import OutputError
 from glas_wsol.pseudo_labels.seeds import SEEDS
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.json_files import read_json
-from glas_wsol.utils.settings import changes
+from glas_wsol.utils.settings import Fingerprint
 from glas_wsol.writers.images import write_png
 
 __all__ = ["MADE_WITH", "digest_of_items", "read_record", "require_same", "with_seeds", "write_record", "write_seeds"]
@@ -89,8 +89,7 @@ def require_same(folder: Path, record: Mapping[str, Any], made_with: Mapping[str
     Raises:
         OutputError: naming what has changed.
     """
-    then = record[MADE_WITH]
-    changed = changes(then, made_with, sorted(then.keys() | made_with.keys()))
+    changed = Fingerprint(record[MADE_WITH]).changes(made_with)
     if changed:
         fix = "restore the settings, or choose another output_dir"
         raise OutputError(f"seeds made with other settings are here: {', '.join(changed)}", folder, fix)

@@ -112,7 +112,8 @@ class SelfTraining:
     def _made_with(self, number: int) -> dict[str, Any]:
         """The settings behind a later round's seeds: those of the first, and that this network taught."""
         first = read_record(self._folder(1)) or {MADE_WITH: {}}
-        own = {"teachers": {"student": 1.0}, "share": self.share, "over": self.over, "epochs": self.epochs}
+        own = {"teachers": {"student": 1.0}, "seed_share": self.share, "seeds_over": self.over}
+        own["refine_epochs"] = self.epochs
         return {**first[MADE_WITH], **own, "round": number}
 
     def _take_up(self, engine: Engine) -> None:

@@ -37,11 +37,11 @@ from glas_wsol.utils import distributed
 from glas_wsol.utils.json_files import read_json
 from glas_wsol.utils.settings import as_json
 
-__all__ = ["COMPONENTS", "STAGE_ONE", "STAIN", "check_seeds", "evidence_scores", "first_seeds"]
+__all__ = ["COMPONENTS", "STAGE_ONE", "STAIN", "TEACHERS", "evidence_scores", "first_seeds"]
 
 logger = logging.getLogger(__name__)
 
-COMPONENTS, STAGE_ONE, STAIN = "components", "stage_one", "stain"
+TEACHERS = COMPONENTS, STAGE_ONE, STAIN = "components", "stage_one", "stain"
 """Names of the teachers."""
 
 _LEAST = 1e-6  # of R+ and R-: beyond it float32 knows no order
@@ -117,11 +117,13 @@ def first_seeds(
         The items, each with the file of its ``seeds``.
 
     Raises:
-        ConfigError: if a wish cannot be fulfilled, see :func:`check_seeds`.
+        ConfigError: if there is no such teacher, or :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds` refuses.
         OutputError: if seeds made with other settings are there.
         WeightsError: if the first stage's model is missing or of another network.
     """
-    check_seeds(weights, share, over)
+    unknown = sorted(set(weights) - set(TEACHERS))
+    if unknown:
+        raise ConfigError(f"no teacher named {unknown[0]!r}", "teachers", f"choose {', '.join(TEACHERS)}")
     load_checkpoint(network.base, str(checkpoint))
     folder = Path(directory) / "round_1"
     card = read_json(Path(checkpoint).with_suffix(".json"))
@@ -129,8 +131,8 @@ def first_seeds(
     made_with = {
         "stage_one": card["sha256"],
         "teachers": dict(weights),
-        "share": share,
-        "over": over,
+        "seed_share": share,
+        "seeds_over": over,
         "images": digest_of_items(data),
         "inferer": inferer.settings(),
     }
@@ -164,22 +166,3 @@ def first_seeds(
 
     distributed.on_main(make)
     return with_seeds(data, folder)
-
-
-def check_seeds(weights: Mapping[str, float], share: float, over: str) -> None:
-    """Refuse wishes that cannot be fulfilled, before the first stage is trained for them.
-
-    Args:
-        weights: of the teachers.
-        share: see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
-        over: see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
-
-    Raises:
-        ConfigError: if there is no such teacher, none has a positive weight, or another value is out of range.
-    """
-    unknown = sorted(set(weights) - {COMPONENTS, STAGE_ONE, STAIN})
-    if unknown:
-        raise ConfigError(f"no teacher named {unknown[0]!r}", "teachers", f"choose {COMPONENTS}, {STAGE_ONE}, {STAIN}")
-    if any(weight < 0 for weight in weights.values()):
-        raise ConfigError("a teacher's weight is negative", "teachers", "give 0 to leave one out")
-    pick_seeds({name: [np.zeros((1, 1))] for name in weights}, share, over, weights)

@@ -34,6 +34,15 @@ class AheadDataLoader(DataLoader):
         super().__init__(dataset, **kwargs)
         self.ahead = ahead
 
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order and augmentation are drawn next.
+
+        Args:
+            epoch: from 0.
+        """
+        for part in (self.dataset, self.sampler):
+            part.set_epoch(epoch)
+
     def __iter__(self) -> Iterator[Any]:
         """The mini-batches of an epoch."""
         batches = super().__iter__()

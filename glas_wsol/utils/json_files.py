@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""JSON files of strangers."""
+"""JSON: files of strangers, and the text of our own configs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RECORD", "RESULTS", "read_json"]
+__all__ = ["RECORD", "RESULTS", "format_config", "read_json"]
 
 RECORD = "finished.jsonl"
 """Name of what a run of inference locks and keeps, see :class:`~glas_wsol.handlers.RunRecord`."""
+
+_LONG = 30  # entries
 
 RESULTS = 1_000_000_000
 """Bytes of the largest file of results: of some hundred thousand images."""
@@ -34,3 +36,35 @@ def read_json(path: str | Path, largest: int = 10_000_000) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def format_config(value: Any, width: int = 120) -> str:
+    """A config as text: four spaces, an object or a list on one line where it fits, else one entry per line.
+
+    Of a long list of plain entries, such as a table of settings, as many as fit share a line.
+
+    Args:
+        value: mappings, lists, texts, numbers.
+        width: characters of a line that holds a whole object or list.
+    """
+
+    def text(one: Any, indent: int, used: int) -> str:
+        line = json.dumps(one, ensure_ascii=False)
+        if used + len(line) <= width or not isinstance(one, (dict, list)) or not one:
+            return line
+        pad, inner = " " * indent, " " * (indent + 4)
+        keys = [f"{json.dumps(key, ensure_ascii=False)}: " for key in one] if isinstance(one, dict) else [""] * len(one)
+        parts = one.values() if isinstance(one, dict) else one
+        lines = [f"{inner}{k}{text(v, indent + 4, indent + 5 + len(k))}" for k, v in zip(keys, parts, strict=True)]
+        if len(lines) > _LONG and not any(isinstance(part, (dict, list)) for part in parts):
+            rows = [inner + lines[0].strip()]
+            for line in map(str.strip, lines[1:]):
+                if len(rows[-1]) + len(line) + 3 <= width:
+                    rows[-1] += f", {line}"
+                else:
+                    rows.append(inner + line)
+            lines = rows
+        left, right = "{}" if isinstance(one, dict) else "[]"
+        return f"{left}\n" + ",\n".join(lines) + f"\n{pad}{right}"
+
+    return text(value, 0, 0) + "\n"

@@ -1,14 +1,15 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Comparing the settings of two runs: what a component was made with, and what has changed."""
+"""What a run was made with, and what has changed since."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from os import PathLike
 from typing import Any
 
-__all__ = ["as_json", "changes", "describe", "settings_of"]
+__all__ = ["Fingerprint", "as_json", "describe", "settings_of"]
 
 
 def settings_of(component: Any, prefix: str = "") -> dict[str, Any]:
@@ -31,18 +32,43 @@ def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(settings))
 
 
-def changes(then: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> list[str]:
-    """One clause per setting that differs; a setting that is absent counts as None.
+class Fingerprint(dict[str, Any]):
+    """What a result was made with, as JSON values by their ids: the one thing that a later run is compared with.
 
-    Args:
-        then: the settings of the earlier run.
-        now: those of this one.
-        names: which to compare, in the order of the clauses.
+    Checkpoints, records of inference, pseudo-labels, evaluations and studies all keep one.
     """
-    return [f"{k} was {then.get(k)!r}, is {now.get(k)!r}" for k in names if then.get(k) != now.get(k)]
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], components: Mapping[str, Any] | None = None) -> Fingerprint:
+        """The fingerprint of settings and of what components say they were made with.
+
+        Args:
+            settings: by their ids.
+            components: by their ids, see :func:`settings_of`.
+        """
+        own = {k: v for name, one in (components or {}).items() for k, v in settings_of(one, f"{name}#").items()}
+        return cls(as_json({**settings, **own}))
+
+    def changes(self, now: Mapping[str, Any], known: bool = False) -> list[str]:
+        """One clause per setting that differs now; one that is absent counts as None.
+
+        A flat setting that a component was given too is named once, by its flat id.
+
+        Args:
+            now: the fingerprint of this run.
+            known: compare only what both have.
+        """
+        names = self.keys() & now.keys() if known else self.keys() | now.keys()
+        found = {name: (self.get(name), now.get(name)) for name in sorted(names) if self.get(name) != now.get(name)}
+        twice = {name for name, pair in found.items() if "#" in name and found.get(name.rpartition("#")[2]) == pair}
+        return [f"{name} was {a!r}, is {b!r}" for name, (a, b) in found.items() if name not in twice]
+
+    def digest(self) -> str:
+        """SHA-256, whatever the order."""
+        return hashlib.sha256(json.dumps(self, sort_keys=True).encode()).hexdigest()
 
 
-def describe(value: Mapping[str, Any], leave_out: Collection[str] = ("max_pixels",)) -> dict[str, Any]:
+def describe(value: Mapping[str, Any], leave_out: Collection[str] = ("max_pixels",)) -> Fingerprint:
     """What components were made with: of any object its class and attributes, of a network its settings.
 
     Args:
@@ -77,7 +103,7 @@ def describe(value: Mapping[str, Any], leave_out: Collection[str] = ("max_pixels
             walk(settings_of(one) or own, path, (*above, id(one)))
 
     walk(value, "", ())
-    return as_json(found)
+    return Fingerprint.of(found)
 
 
 def _plain(value: Any) -> bool:

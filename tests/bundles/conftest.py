@@ -57,6 +57,11 @@ def config(bundle: str, name: str) -> str:
     return str(ROOT / "bundles" / bundle / "configs" / f"{name}.json")
 
 
+def paper(bundle: str) -> list[str]:
+    """The files of the paper's recipe."""
+    return [config(bundle, "train"), config(bundle, "paper")]
+
+
 def workflow(kind: str, files: list[str], **override: Any) -> ConfigWorkflow:
     """A workflow as `python -m monai.bundle run` makes it."""
     made = ConfigWorkflow(config_file=files, workflow_type=kind, **override)
@@ -90,7 +95,7 @@ def trained(request, tmp_path_factory) -> Run:
     bundle = request.param
     output = tmp_path_factory.mktemp("trained") / bundle
     settings = {**SMALL, **DATA[bundle], "trunk": "resnet18", "bundle_root": str(ROOT / "bundles" / bundle)}
-    train = workflow("train", [config(bundle, "paper")], output_dir=str(output), **settings)
+    train = workflow("train", paper(bundle), output_dir=str(output), **settings)
     assert train.check_properties() == []
     train.run()
     train.finalize()

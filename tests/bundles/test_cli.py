@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from glas_wsol.bundle.export import export_bundle
-from tests.bundles.conftest import BUNDLES, ROOT, config
+from tests.bundles.conftest import BUNDLES, ROOT, paper
 from tests.conftest import OFFLINE
 from tests.reliability.conftest import one_line
 from tests.reliability.conftest import run as run_here
@@ -68,7 +68,7 @@ def test_an_exported_bundle_runs_without_the_package_installed(trained, tmp_path
     assert not list(elsewhere.iterdir()), "nothing is written into the working directory"
 
 
-TRAIN = config(BUNDLES[0], "paper")
+TRAIN = paper(BUNDLES[0])
 SMALL_RUN = {"epochs": 1, "weights": "none", "crop_size": 64, "device": "cpu", "trunk": "resnet18"}
 PHANTOM = {
     "fold": "stratified-0",
@@ -82,7 +82,7 @@ PHANTOM = {
 def typed(settings: dict[str, Any]) -> list[str]:
     """What follows `python -m monai.bundle`."""
     options = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    return ["run", "--config_file", TRAIN, *options]
+    return ["run", "--config_file", str(TRAIN), *options]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def typed(settings: dict[str, Any]) -> list[str]:
 def test_a_mistake_gives_one_line_and_a_status(mistake, words, tmp_path, capsys, monkeypatch):
     settings = {**SMALL_RUN, **PHANTOM, "output_dir": str(tmp_path / "out"), **mistake}
     monkeypatch.setattr("sys.argv", ["bundle/__main__.py", *typed(settings)])
-    one_line(run_here("train", [TRAIN], capsys, **settings), *words)
+    one_line(run_here("train", TRAIN, capsys, **settings), *words)
     assert not list(tmp_path.glob("out/models/*.pt"))
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,16 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigParser
 
+from glas_wsol.bundle import unknown_ids
 from glas_wsol.bundle.overrides import merged
 from glas_wsol.networks import TRUNKS
-from tests.bundles.conftest import BUNDLES, ROOT, SMALL, config
+from glas_wsol.utils.json_files import format_config
+from tests.bundles.conftest import BUNDLES, ROOT, SMALL, config, paper
 
+OTHERS = {  # ids that no setting is: places, references, lists of what is done
+    *("_desc_", "imports", "bundle_root", "output_dir", "ckpt_dir", "checkpoint", "stage_one_dir", "split", "classes"),
+    *("final_network", "spatial_keys", "initialize", "run", "finalize"),
+}
 FLAT = {
     *("dataset_dir", "output_dir", "trunk", "weights", "device", "seed", "epochs", "batch_size", "crop_size"),
     *("passes", "split", "num_workers", "amp"),
@@ -40,24 +47,50 @@ def read(bundle: str, name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_the_flat_ids_exist_in_both_bundles(bundle):
-    assert set(read(bundle, "paper")) >= FLAT
+    assert set(read(bundle, "train")) >= FLAT
+
+
+def differing(name: str) -> set[str]:
+    glas, cub5 = (dict(leaves(read(bundle, name))) for bundle in BUNDLES)
+    return {key for key in glas.keys() | cub5.keys() if glas.get(key) != cub5.get(key)} - {"_desc_"}
+
+
+PHANTOM = {f"phantom#{key}" for key in ("train", "test", "size#0", "size#1", "scale", "confounded")}
 
 
 def test_the_bundles_differ_in_the_data_and_its_recipe_only():
-    glas, cub5 = (dict(leaves(read(bundle, "paper"))) for bundle in BUNDLES)
-    changed = {key for key in glas.keys() | cub5.keys() if glas.get(key) != cub5.get(key)}
-    assert changed == {
-        *("_desc_", "short_side", "stain", "dropout", "reflect_fraction", "vertical_flip", "color_jitter"),
-        "mask_threshold",
-        *(f"phantom#{key}" for key in ("train", "test", "size#0", "size#1", "scale", "confounded")),
-        "datalist#dataset_dir#kind",
-    }
-    assert read(BUNDLES[0], "evaluate") == read(BUNDLES[1], "evaluate")
+    augmentation = {"reflect_fraction", "vertical_flip", "color_jitter"}
+    masks = {"mask_threshold", "fill_holes", "drop_specks"}
+    teachers = {"teachers#components", "teachers#stain"}
+    data = {"short_side", "stain", "datalist#dataset_dir#kind", *PHANTOM}
+    assert differing("train") <= augmentation | masks | teachers | data
+    assert differing("paper") <= {"dropout", "short_side"}
+    classes = {f"card#classes#{place}" for place in range(5)}
+    card = {"card#short_side", "card#stain", *classes}
+    assert differing("inference") <= card | PHANTOM | {"recursive", "source#kind", "source#below"}
+    for name in ("evaluate", "multi_gpu_train", "multi_gpu_evaluate", "mlflow"):
+        assert read(BUNDLES[0], name) == read(BUNDLES[1], name)
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_train_json_is_short_and_names_no_place_in_a_list(bundle):
+    text = Path(config(bundle, "train")).read_text()
+    assert text.count("\n") < 450
+    assert not re.findall(r"@[\w#]*#\d", text)
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_every_flat_setting_is_in_the_table_of_settings(bundle):
+    train = read(bundle, "train")
+    table = {name: value for name, value in train["settings"].items() if name != "_target_"}
+    assert table == {name: f"@{name}" for name in table}
+    flat = {name for name, value in train.items() if name not in OTHERS and not isinstance(value, dict)}
+    assert flat | {"teachers"} == table.keys()
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_paper_json_is_the_papers_recipe(bundle):
-    train = read(bundle, "paper")
+    train = merged([Path(one) for one in paper(bundle)], {}).config
     assert [train[k] for k in ("trunk", "crop_size", "epochs", "batch_size", "passes")] == ["resnet101", 480, 400, 8, 4]
     assert train["pixel_mean"] == train["pixel_std"] == [0.5] * 3
     assert train["dropout"] == {"glas_minmax_entropy": 0.75, "cub5_minmax_entropy": 0.85}[bundle]
@@ -75,21 +108,21 @@ def test_paper_json_is_the_papers_recipe(bundle):
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
-def test_train_json_is_the_recommended_recipe_written_out(bundle):
+def test_train_json_is_the_paper_s_recipe_with_the_light_overlays(bundle):
     overlays = ("data/light", "trunks/efficientnet_lite0", "methods/refined_0")
-    light, trunk, row = (ROOT / "configs" / f"{name}.json" for name in overlays)
-    parts = [Path(config(bundle, "paper")), light, trunk, Path(config(bundle, "refine")), row]
-    whole, expected = (merged(files, {}).config for files in ([Path(config(bundle, "train"))], parts))
-    assert whole.pop("_desc_") != expected.pop("_desc_")
-    assert whole == expected
+    parts = [Path(config(bundle, name)) for name in ("train", "paper")]
+    parts += [ROOT / "configs" / f"{name}.json" for name in overlays]
+    train, restored = (merged(files, {}).config for files in (parts[:1], parts))
+    ours = {name for name in train if train[name] != restored[name]}
+    assert ours - {"_desc_", "short_side"} == set()
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda p: p.stem)
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_overlays_override_ids_that_exist(overlay, bundle):
     parser = ConfigParser()
-    parser.read_config(config(bundle, "paper"))
-    assert all(key == "_desc_" or key in parser for key in json.loads(overlay.read_text()))
+    parser.read_config(paper(bundle))
+    assert unknown_ids(parser, [key for key in json.loads(overlay.read_text()) if key != "_desc_"]) == []
 
 
 def test_there_is_an_overlay_for_every_trunk():
@@ -98,9 +131,9 @@ def test_there_is_an_overlay_for_every_trunk():
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: "-".join(p.parts[-3:]))
-def test_configs_call_only_what_they_need_and_keep_the_zoos_format(path):
+def test_configs_call_only_what_they_need_in_the_project_s_format(path):
     text = path.read_text()
-    assert text == json.dumps(json.loads(text), indent=4) + "\n"
+    assert text == format_config(json.loads(text))
     targets = [value for key, value in leaves(json.loads(text)) if key.endswith("_target_")]
     allowed = ("glas_wsol.", "torch.nn.", "torch.optim.", "ignite.metrics.")
     assert all(t.startswith(allowed) or "." not in t for t in targets)
@@ -109,3 +142,36 @@ def test_configs_call_only_what_they_need_and_keep_the_zoos_format(path):
         i for i in imports if i in ("$import sys", "$import torch")
     ]
     assert "http" not in text or path.name == "metadata.json"
+
+
+def documented() -> dict[str, tuple[str, str]]:
+    """The default columns of docs/settings.md, by flat id: of GlaS and of CUB5."""
+    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    text = text[text.index("## Flat settings of train.json") : text.index("## The alarm")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    found = {}
+    for names, _, glas, cub5, *_ in rows:
+        for name in re.findall(r"`(\w+)`", names):
+            found[name] = (glas, glas if cub5 == "the same" else cub5)
+    return found
+
+
+def said(value: Any) -> str:
+    return f"`{value}`" if isinstance(value, str) else json.dumps(value)
+
+
+@pytest.mark.parametrize("place", range(2), ids=BUNDLES)
+def test_docs_say_the_defaults_of_the_configs(place):
+    train = read(BUNDLES[place], "train")
+    papers = merged([Path(one) for one in paper(BUNDLES[place])], {}).config
+    table = documented()
+    assert train["settings"].keys() - {"_target_"} <= table.keys()
+    for name in train["settings"].keys() - {"_target_", "teachers", "stage", "scales", "selection_rule"}:
+        ours, theirs = train[name], papers[name]
+        if any(str(value).startswith("$") for value in (ours, theirs)):
+            continue
+        expected = [said(json.loads(one)) for one in dict.fromkeys(map(json.dumps, (ours, theirs)))]
+        written = table[name][place].replace("0.5 each", "[0.5, 0.5, 0.5]")
+        assert [float(x) if x[0].isdigit() else x for x in written.split(" / ")] == [
+            float(x) if x[0].isdigit() else x for x in expected
+        ], name

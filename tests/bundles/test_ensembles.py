@@ -19,7 +19,7 @@ from glas_wsol.networks.checkpoint import ensemble_of, load_checkpoint, model_ca
 from glas_wsol.networks.weights import read_state_dict
 from glas_wsol.transforms import read_mask, read_rgb
 from glas_wsol.utils.digests import sha256_of
-from tests.bundles.conftest import config, own_error, workflow
+from tests.bundles.conftest import config, own_error, paper, workflow
 
 VIEWS: dict[str, Any] = {"flips": True, "rotations": True, "scales": [1.0, 1.5]}
 
@@ -36,7 +36,7 @@ def another_seed(model: Path, folder: Path, **changes: Any) -> str:
 
 
 def evaluated(trained, output: Path, **settings: Any) -> dict[str, Any]:
-    files = [config(trained.bundle, "paper"), config(trained.bundle, "evaluate")]
+    files = [*paper(trained.bundle), config(trained.bundle, "evaluate")]
     settings = {**trained.settings, "dataset_dir": str(trained.output / "phantom"), "split": "test", **settings}
     workflow("train", files, **settings, output_dir=str(output)).run()
     return json.loads((output / "evaluation.json").read_text())
@@ -93,10 +93,8 @@ def test_evaluation_and_inference_give_the_mask_of_the_ensemble_and_say_of_what(
 
 
 def test_validation_sees_the_views_too(trained, tmp_path):
-    train = workflow(
-        "train", [config(trained.bundle, "paper")], **trained.settings, output_dir=str(tmp_path), flips="horizontal"
-    )
-    inferer = train.parser.get_parsed_content("validate#inferer")
+    train = workflow("train", paper(trained.bundle), **trained.settings, output_dir=str(tmp_path), flips="horizontal")
+    inferer = train.parser.get_parsed_content("validate#tile_inferer")
     assert len(list(inferer.views(torch.rand(1, 3, 70, 90)))) == 2
 
 

@@ -20,7 +20,7 @@ from glas_wsol.experiments.published import METHODS
 from glas_wsol.metrics import MEASURES
 from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.transforms import read_mask
-from tests.bundles.conftest import BUNDLES, DATA, ROOT, SMALL, config, own_error, workflow
+from tests.bundles.conftest import BUNDLES, DATA, ROOT, SMALL, config, own_error, paper, workflow
 
 OVERLAYS = sorted(ROOT.glob("configs/methods/*.json"))
 TRAINED = [path for path in OVERLAYS if "train#trainer" in path.read_text() or path.stem.startswith("minmax")]
@@ -39,7 +39,7 @@ def method_of(overlay: Path) -> str:
 def run_method(overlay: Path, bundle: str, output: Path, phantom: str, **more: Any) -> Path:
     """Train and evaluate one row; the folder it is in."""
     own = json.loads(overlay.read_text())
-    files = [config(bundle, "paper"), *([config(bundle, "refine")] if "stage" in own else []), str(overlay)]
+    files = [*paper(bundle), str(overlay)]
     if "stage" in own:
         more = {"refine_epochs": 1, "refine_batch_size": 4, "decoder_width": 8, **more}
     settings = {**SMALL, **DATA[bundle], "epochs": 1, "output_dir": str(output), "dataset_dir": phantom, **more}
@@ -63,12 +63,12 @@ def test_there_is_an_overlay_for_every_row():
 
 @pytest.mark.parametrize("passes", [0, 4])
 @pytest.mark.parametrize("bundle", BUNDLES)
-def test_a_refined_row_is_the_bundle_s_own_second_stage_on_the_row_without(bundle, passes):
+def test_a_refined_method_is_the_second_stage_of_train_json_on_the_method_without(bundle, passes):
     files = (ROOT / f"configs/methods/{name}_{passes}.json" for name in ("refined", "minmax"))
-    row, first = (json.loads(file.read_text()) for file in files)
-    refine = json.loads(Path(config(bundle, "refine")).read_text())
-    assert row.pop("_desc_") != first.pop("_desc_")
-    assert row == {**first, "stage": refine["stage"], "run": refine["run"]}, "so it fails where refine.json is left out"
+    method, first = (json.loads(file.read_text()) for file in files)
+    train = json.loads(Path(config(bundle, "train")).read_text())
+    assert method.pop("_desc_") != first.pop("_desc_")
+    assert method == {**first, **{name: train[name] for name in ("stage", "final_network", "run")}}
 
 
 @pytest.mark.slow
@@ -121,7 +121,7 @@ def row(phantoms, tmp_path_factory) -> Callable[[str, str], Path]:
 
 UNET = json.loads((ROOT / "configs/methods/unet.json").read_text())
 # What lets the U-Net's training read masks, to be put on top of other rows.
-HAND_OUT_MASKS = {key: UNET[key] for key in ("train#dataset#data", "spatial_keys", "read_training")}
+HAND_OUT_MASKS = {key: UNET[key] for key in ("train#dataset#data", "train#preprocessing#transforms")}
 
 
 @contextmanager
@@ -149,9 +149,9 @@ def test_a_mask_handed_to_validation_is_refused_too(phantoms, tmp_path):
     bundle = BUNDLES[0]
     settings = {**SMALL, **DATA[bundle], "output_dir": str(tmp_path), "dataset_dir": phantoms[bundle]}
     settings |= {"validate#dataset#data": "$@datalist.select('valid', masks=True)", "epochs": 1}
-    settings["validate#preprocessing#transforms"] = [*HAND_OUT_MASKS["read_training"]["transforms"], "@to_unit"]
+    settings["validate#preprocessing#transforms"] = [*HAND_OUT_MASKS["train#preprocessing#transforms"][:2], "@to_unit"]
     settings["bundle_root"] = str(ROOT / "bundles" / bundle)
-    made = workflow("train", [config(bundle, "paper")], **settings)
+    made = workflow("train", paper(bundle), **settings)
     with refused():
         made.run()
 
@@ -159,14 +159,15 @@ def test_a_mask_handed_to_validation_is_refused_too(phantoms, tmp_path):
 def test_only_the_unet_s_overlay_asks_for_masks():
     asking = [path.stem for path in OVERLAYS if "masks=True" in path.read_text() or "ImageMasks" in path.read_text()]
     assert asking == ["unet"]
-    for path in ROOT.glob("bundles/*/configs/paper.json"):
+    for path in [*ROOT.glob("bundles/*/configs/paper.json"), *ROOT.glob("bundles/*/configs/train.json")]:
         assert "masks=True" not in path.read_text()
 
 
-def test_all_baselines_are_trained_by_the_same_block():
-    blocks = {json.dumps(json.loads(path.read_text()).get("train#trainer")) for path in TRAINED}
-    blocks -= {"null", json.dumps(UNET["train#trainer"])}
-    assert len(blocks) == 1
+def test_the_other_methods_are_trained_by_the_same_trainer():
+    own = {path.stem: json.loads(path.read_text()) for path in TRAINED}
+    own = {stem: overlay for stem, overlay in own.items() if overlay["method"] != "minmax"}
+    assert {overlay["train#trainer#_target_"] for overlay in own.values()} == {"glas_wsol.engines.PlainTrainer"}
+    assert [stem for stem, one in own.items() if sum(key.startswith("train#trainer") for key in one) > 1] == ["unet"]
 
 
 @pytest.mark.slow
@@ -179,7 +180,7 @@ def test_grad_cam_explains_the_network_of_cam_avg(phantoms, row, tmp_path):
         settings = {**SMALL, **DATA[bundle], "bundle_root": str(ROOT / "bundles" / bundle), "epochs": 1}
         settings |= {"output_dir": str(tmp_path / name), "dataset_dir": phantoms[bundle], "checkpoint": str(model)}
         del settings["passes"]
-        files = [config(bundle, "paper"), str(folder / f"{name}.json"), config(bundle, "evaluate")]
+        files = [*paper(bundle), str(folder / f"{name}.json"), config(bundle, "evaluate")]
         workflow("train", files, **settings, **NO_DIAGRAM).run()
         report = report_of(tmp_path / name)
         assert report["method"] == name
@@ -200,7 +201,7 @@ def test_grad_cam_explains_the_network_of_cam_avg(phantoms, row, tmp_path):
     ],
 )
 def test_the_other_rows_recipes_are_the_papers(name, bundle, wanted, phantoms, tmp_path):
-    files = [config(bundle, "paper"), str(ROOT / "configs" / "data" / f"{name}.json")]
+    files = [*paper(bundle), str(ROOT / "configs" / "data" / f"{name}.json")]
     files.append(str(ROOT / "configs" / "methods" / "wildcat.json"))
     settings = {**DATA[bundle], "output_dir": str(tmp_path), "dataset_dir": phantoms[bundle], "weights": "none"}
     settings |= {"bundle_root": str(ROOT / "bundles" / bundle), "device": "cpu"}

@@ -24,14 +24,14 @@ from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.pseudo_labels import self_training
 from glas_wsol.pseudo_labels import teachers as refine
 from glas_wsol.transforms import read_mask, read_rgb
-from tests.bundles.conftest import BUNDLES, DATA, ROOT, SMALL, config, own_error, workflow
+from tests.bundles.conftest import BUNDLES, DATA, ROOT, SMALL, config, own_error, paper, workflow
 from tests.conftest import same
 
 GLAS = BUNDLES[0]
 FILES = [config(GLAS, "train")]
 ROUNDS = {"epochs": 1, "refine_epochs": 2, "refine_rounds": 2, "refine_batch_size": 4, "decoder_width": 8}
 TEACHERS = {"components": 0.0, "stage_one": 1.0, "stain": 0.5}  # the quick ones; the rows of the tables run the default
-STAY = {"refine#handlers#6#tolerance": -1.0}  # what an untrained decoder sees may stay the same
+STAY = {"second_stage#tolerance": -1.0}  # what an untrained decoder sees may stay the same
 
 
 def settings(phantom: Path, output: Path, **changes: Any) -> dict[str, Any]:
@@ -85,14 +85,12 @@ def test_both_stages_leave_a_model_of_their_own(whole):
 @pytest.mark.parametrize("at", [2, 3, 4, 5])  # in the first round, between both, in the second, after the first stage
 def test_interrupted_and_resumed_the_bits_are_those_of_an_undisturbed_run(phantom, whole, tmp_path, at):
     first = workflow("train", FILES, **settings(phantom, tmp_path))
+    first.parser["run"] = first.parser["run"][:3]  # the process ends after the first stage
+    first.run()
     if at == 5:
-        first.parser["run"] = first.parser["run"][:4]  # the process ends after the first stage
-        first.run()
         assert not (tmp_path / "models").exists()
     else:
-        first.parser["run"] = first.parser["run"][:4]
-        first.run()
-        trainer = first.parser.get_parsed_content("refine#trainer")
+        trainer = first.parser.get_parsed_content("second_stage").trainer
 
         def interrupt(engine) -> None:
             if engine.state.epoch == at:
@@ -136,11 +134,16 @@ def test_a_finished_run_is_left_alone_and_says_so(phantom, whole, monkeypatch):
     assert any("holds the seeds already" in text for text in said)
 
 
+def refined(row: str) -> list[str]:
+    """The second stage after a method of one stage."""
+    return [*paper(GLAS), str(ROOT / f"configs/methods/{row}.json"), str(ROOT / "configs/stages/second.json")]
+
+
 def refused(phantom: Path, output: Path, row: str | None = None, **changes: Any) -> str:
     asked, files = settings(phantom, output, **changes), FILES
     if row:
-        files = [config(GLAS, "paper"), str(ROOT / f"configs/methods/{row}.json"), config(GLAS, "refine")]
-        del asked["passes"]  # the row says
+        files = refined(row)
+        del asked["passes"]  # the method says
     with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI wraps what a component raises
         workflow("train", files, **asked).run()
     return str(own_error(caught.value))
@@ -149,12 +152,12 @@ def refused(phantom: Path, output: Path, row: str | None = None, **changes: Any)
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"seed_share": 0.2}, "share was 0.4, is 0.2"),
+        ({"seed_share": 0.2}, "seed_share was 0.4, is 0.2"),
         ({"seed_softness": 0.9}, "seed_softness was 0.5, is 0.9"),
-        ({"refine_epochs": 1}, "epochs_per_round was 2, is 1"),
-        ({"refine_lr": 0.5}, "lr of group 0 was 0.001, is 0.5"),
+        ({"refine_epochs": 1}, "refine_epochs was 2, is 1"),
+        ({"refine_lr": 0.5}, "refine_lr was 0.001, is 0.5"),
         ({"decoder_width": 16}, "decoder_width was 8, is 16"),
-        ({"refine#network_def#opinion": "classifier"}, "opinion was 'first_stage', is 'classifier'"),
+        ({"refined_network#network#opinion": "classifier"}, "opinion was 'first_stage', is 'classifier'"),
         ({"passes": 1}, "passes was 2, is 1"),
     ],
 )
@@ -167,7 +170,7 @@ def test_a_finished_run_with_other_settings_is_refused(phantom, whole, changes, 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"teachers": {"oracle": 1.0}}, "no teacher named 'oracle'"),
+        ({"teachers": {"oracle": 1.0}}, "give weights from 0, one of them above, of components, stage_one, stain"),
         ({"seed_share": 0.8}, "share=0.8"),
         ({"seed_softness": 2.0}, "softness=2.0"),
         ({"decoder_width": 9}, "decoder_width=9"),
@@ -190,7 +193,7 @@ def test_a_first_stage_from_elsewhere_is_taken_up_as_it_is(phantom, whole, tmp_p
 
 def test_a_converged_run_stays_converged(phantom, whole, tmp_path):
     changes = {"stage_one_dir": str(whole / "stage_one"), "refine_rounds": 3, "refine_epochs": 1}
-    changes |= {"refine#handlers#6#tolerance": 3.0}
+    changes |= {"second_stage#tolerance": 3.0}
     for _ in range(2):
         workflow("train", FILES, **settings(phantom, tmp_path, **changes)).run()
         last = torch.load(tmp_path / "models" / "last.pt", weights_only=True)
@@ -221,7 +224,7 @@ def test_evaluation_and_inference_take_the_refined_model(phantom, whole, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ["wildcat", "deep_mil"])
 def test_other_rows_are_refined_too(row, phantom, tmp_path):
-    files = [config(GLAS, "paper"), str(ROOT / f"configs/methods/{row}.json"), config(GLAS, "refine")]
+    files = refined(row)
     changes = settings(phantom, tmp_path, refine_epochs=1, refine_rounds=1)
     del changes["passes"]  # the row says
     workflow("train", files, **changes).run()

@@ -19,7 +19,7 @@ from ignite.engine import Events
 
 from glas_wsol.data.phantom.tissue import write_tissue_phantom
 from glas_wsol.errors import ConfigError, GlasWsolError, OutputError
-from tests.bundles.conftest import BUNDLES, DATA, ROOT, SMALL, config, own_error, workflow
+from tests.bundles.conftest import BUNDLES, DATA, ROOT, SMALL, config, own_error, paper, workflow
 from tests.conftest import same
 
 GLAS = BUNDLES[0]
@@ -55,7 +55,7 @@ def phantom(tmp_path_factory):
 @pytest.fixture(scope="module")
 def undisturbed(phantom, tmp_path_factory):
     output = tmp_path_factory.mktemp("undisturbed")
-    workflow("train", [config(GLAS, "paper")], **settings(phantom, output)).run()
+    workflow("train", paper(GLAS), **settings(phantom, output)).run()
     return output
 
 
@@ -64,12 +64,12 @@ def files(output: Path) -> dict[str, dict]:
 
 
 def test_the_same_seed_gives_the_same_bits_whatever_the_number_of_workers(phantom, undisturbed, tmp_path):
-    workflow("train", [config(GLAS, "paper")], **settings(phantom, tmp_path, num_workers=2)).run()
+    workflow("train", paper(GLAS), **settings(phantom, tmp_path, num_workers=2)).run()
     assert same(files(undisturbed), files(tmp_path))
 
 
 def test_another_seed_gives_other_bits(phantom, undisturbed, tmp_path):
-    workflow("train", [config(GLAS, "paper")], **settings(phantom, tmp_path, seed=1, epochs=1)).run()
+    workflow("train", paper(GLAS), **settings(phantom, tmp_path, seed=1, epochs=1)).run()
     assert not same(files(undisturbed)["model.pt"], files(tmp_path)["model.pt"])
 
 
@@ -90,9 +90,9 @@ def test_interrupted_after_an_epoch_and_resumed_the_bits_are_those_of_an_undistu
         }
     base = settings(phantom, tmp_path / "whole", **changes)
     base.pop("optimizer#lr")
-    workflow("train", [config(GLAS, "paper")], **base).run()
+    workflow("train", paper(GLAS), **base).run()
     base["output_dir"] = str(tmp_path / "parts")
-    first = workflow("train", [config(GLAS, "paper")], **base)
+    first = workflow("train", paper(GLAS), **base)
     trainer = first.parser.get_parsed_content("train#trainer")
 
     def interrupt(engine) -> None:
@@ -103,25 +103,25 @@ def test_interrupted_after_an_epoch_and_resumed_the_bits_are_those_of_an_undistu
     with pytest.raises(KeyboardInterrupt):
         first.run()
     assert files(tmp_path / "parts")["last.pt"]["trainer"]["epoch"] == 1
-    workflow("train", [config(GLAS, "paper")], **base).run()
+    workflow("train", paper(GLAS), **base).run()
     assert same(files(tmp_path / "whole"), files(tmp_path / "parts"))
 
 
 def test_a_finished_run_is_left_alone(phantom, undisturbed):
     before = {p: p.stat().st_mtime_ns for p in (undisturbed / "models").iterdir() if p.suffix != ".lock"}
-    workflow("train", [config(GLAS, "paper")], **settings(phantom, undisturbed)).run()
+    workflow("train", paper(GLAS), **settings(phantom, undisturbed)).run()
     assert {p: p.stat().st_mtime_ns for p in (undisturbed / "models").iterdir() if p.suffix != ".lock"} == before
 
 
 def test_resuming_with_other_settings_or_against_the_users_word_is_refused(phantom, undisturbed, tmp_path):
     def cause(**changes) -> GlasWsolError:
         with pytest.raises(RuntimeError) as caught:
-            workflow("train", [config(GLAS, "paper")], **settings(phantom, undisturbed, **changes)).run()
+            workflow("train", paper(GLAS), **settings(phantom, undisturbed, **changes)).run()
         return own_error(caught.value)
 
     before = {p.name: p.read_bytes() for p in (undisturbed / "models").iterdir() if p.suffix != ".lock"}
     more = write_tissue_phantom(tmp_path / "more", **{**DATA[GLAS]["phantom"], "train": 16})
-    ties = {"loss": "last", "last": "loss"}[json.loads(Path(config(GLAS, "paper")).read_text())["selection_ties"]]
+    ties = {"loss": "last", "last": "loss"}[json.loads(Path(config(GLAS, "train")).read_text())["selection_ties"]]
     for changes, named in (
         ({"passes": 3}, r"passes was 2, is 3"),
         ({"selection_ties": ties}, rf"selection_ties was '\w+', is '{ties}'"),
@@ -140,7 +140,7 @@ def test_resuming_with_other_settings_or_against_the_users_word_is_refused(phant
 def test_the_same_images_in_a_moved_folder_are_the_same_data(phantom, undisturbed, tmp_path):
     moved = shutil.copytree(phantom, tmp_path / "moved")
     before = {p: p.stat().st_mtime_ns for p in (undisturbed / "models").iterdir() if p.suffix != ".lock"}
-    workflow("train", [config(GLAS, "paper")], **settings(moved, undisturbed)).run()
+    workflow("train", paper(GLAS), **settings(moved, undisturbed)).run()
     assert {p: p.stat().st_mtime_ns for p in (undisturbed / "models").iterdir() if p.suffix != ".lock"} == before
 
 
@@ -157,6 +157,6 @@ def test_killed_at_any_moment_and_resumed_the_bits_are_those_of_an_undisturbed_r
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "still running"
     assert last.exists(), "one epoch must have ended"
-    workflow("train", [config(GLAS, "paper")], **settings(phantom, tmp_path)).run()
+    workflow("train", paper(GLAS), **settings(phantom, tmp_path)).run()
     assert same(files(undisturbed), files(tmp_path))
     assert not list(tmp_path.rglob("*.part")), "nothing half-written stays"

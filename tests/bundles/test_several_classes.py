@@ -19,7 +19,7 @@ from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.networks import build_network
 from glas_wsol.networks.weights import read_state_dict
 from glas_wsol.transforms import read_mask, read_rgb
-from tests.bundles.conftest import BUNDLES, ROOT, SMALL, config, own_error, workflow
+from tests.bundles.conftest import BUNDLES, ROOT, SMALL, config, own_error, paper, workflow
 
 CLASSES = ("blue", "green", "red")
 CHANNELS = {"red": 0, "green": 1, "blue": 2}
@@ -58,7 +58,7 @@ def run(tmp_path_factory) -> dict[str, Any]:
         "reflect_fraction": 0.0,
         "color_jitter": 0.0,
     }
-    train = workflow("train", [config(BUNDLES[0], "paper")], **settings, output_dir=str(folder / "out"))
+    train = workflow("train", paper(BUNDLES[0]), **settings, output_dir=str(folder / "out"))
     assert train.check_properties() == []
     train.run()
     return {**settings, "output_dir": str(folder / "out")}
@@ -97,7 +97,7 @@ def test_the_model_says_that_images_may_have_several_classes_and_how_it_was_chos
 
 
 def test_evaluation_reports_exact_matches_and_all_classes_of_an_image(run, tmp_path):
-    files = [config(BUNDLES[0], "paper"), config(BUNDLES[0], "evaluate")]
+    files = [*paper(BUNDLES[0]), config(BUNDLES[0], "evaluate")]
     settings = {**run, "output_dir": str(tmp_path), "checkpoint": str(model(run)), "split": "test"}
     evaluate = workflow("train", files, **settings)
     assert evaluate.check_properties() == []
@@ -149,7 +149,7 @@ def test_inference_names_all_classes_of_an_image_from_the_card_alone(run, tmp_pa
 
 
 def test_a_row_that_names_one_class_is_refused_before_it_is_trained(run, tmp_path):
-    files = [config(BUNDLES[0], "paper"), str(ROOT / "configs" / "methods" / "cam_avg.json")]
+    files = [*paper(BUNDLES[0]), str(ROOT / "configs" / "methods" / "cam_avg.json")]
     train = workflow("train", files, **{**run, "passes": None, "output_dir": str(tmp_path)})
     with pytest.raises((ConfigError, RuntimeError)) as caught:
         train.run()

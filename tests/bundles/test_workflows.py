@@ -16,7 +16,7 @@ from glas_wsol.metrics import MEASURES
 from glas_wsol.networks.weights import read_state_dict
 from glas_wsol.transforms import read_mask, read_rgb
 from glas_wsol.utils.digests import sha256_of
-from tests.bundles.conftest import BUNDLES, PHANTOM, ROOT, config, workflow
+from tests.bundles.conftest import BUNDLES, PHANTOM, ROOT, config, paper, workflow
 
 
 def test_training_writes_the_best_model_its_card_and_the_state_to_resume(trained):
@@ -34,7 +34,7 @@ def test_training_writes_the_best_model_its_card_and_the_state_to_resume(trained
 def test_evaluation_writes_figures_masks_and_rows(trained, tmp_path, split):
     evaluate = workflow(
         "train",
-        [config(trained.bundle, "paper"), config(trained.bundle, "evaluate")],
+        [*paper(trained.bundle), config(trained.bundle, "evaluate")],
         **{**trained.settings, "output_dir": str(tmp_path), "checkpoint": str(trained.model), "split": split},
         dataset_dir=str(trained.output / "phantom"),
     )
@@ -86,7 +86,7 @@ def test_evaluation_writes_figures_masks_and_rows(trained, tmp_path, split):
 
 
 def test_the_evaluation_config_has_the_properties_of_an_inference_workflow_too(trained, tmp_path):
-    files = [config(trained.bundle, "paper"), config(trained.bundle, "evaluate")]
+    files = [*paper(trained.bundle), config(trained.bundle, "evaluate")]
     settings = {**trained.settings, "output_dir": str(tmp_path), "checkpoint": str(trained.model)}
     evaluate = workflow("evaluation", files, **settings, dataset_dir=str(trained.output / "phantom"))
     assert evaluate.check_properties() == []
@@ -137,7 +137,7 @@ def test_inference_needs_no_label_and_says_no_evidence_of_a_blank_tile(trained, 
 
 def test_inference_and_evaluation_give_the_same_mask(trained, tmp_path):
     phantom = str(trained.output / "phantom")
-    files = [config(trained.bundle, "paper"), config(trained.bundle, "evaluate")]
+    files = [*paper(trained.bundle), config(trained.bundle, "evaluate")]
     settings = {**trained.settings, "checkpoint": str(trained.model), "dataset_dir": phantom, "split": "test"}
     workflow("train", files, **settings, output_dir=str(tmp_path / "evaluated")).run()
     item = load_datalist(phantom, fold="stratified-0").select("test")[0]
@@ -155,7 +155,7 @@ def test_inference_and_evaluation_give_the_same_mask(trained, tmp_path):
 
 
 def test_training_items_hold_no_mask_and_evaluation_items_do(trained):
-    train = workflow("train", [config(trained.bundle, "paper")], **trained.settings, output_dir=str(trained.output))
+    train = workflow("train", paper(trained.bundle), **trained.settings, output_dir=str(trained.output))
     assert all(
         "mask" not in item
         for part in ("train", "validate")
@@ -174,7 +174,7 @@ def test_training_items_hold_no_mask_and_evaluation_items_do(trained):
     ],
 )
 def test_every_overlay_trains(tmp_path, bundle, overlays):
-    files = [config(bundle, "paper"), *(str(ROOT / "configs" / f"{name}.json") for name in overlays)]
+    files = [*paper(bundle), *(str(ROOT / "configs" / f"{name}.json") for name in overlays)]
     small = {"epochs": 1, "batch_size": 8, "crop_size": 64, "device": "cpu", "fold": "stratified-0"}
     small["phantom"] = {**PHANTOM[bundle], "train": 10, "test": 0}
     if bundle == BUNDLES[1]:

@@ -21,7 +21,7 @@ from glas_wsol.transforms import RandColorJitterd
 from glas_wsol.utils.background import AheadDataLoader
 
 SIZE = 6
-PAPER = Path(__file__).parents[2] / "bundles" / "glas_minmax_entropy" / "configs" / "paper.json"
+CONFIGS = Path(__file__).parents[2] / "bundles" / "glas_minmax_entropy" / "configs"
 
 
 def read(key: int) -> torch.Tensor:
@@ -142,9 +142,9 @@ def tiles(tmp_path) -> list[dict[str, Any]]:
 def pipeline(**settings: Any) -> Compose:
     """The augmentation of the paper's recipe for GlaS, with turns."""
     parser = ConfigParser()
-    parser.read_config(str(PAPER))
+    parser.read_config([str(CONFIGS / "train.json"), str(CONFIGS / "paper.json")])
     parser.update({"crop_size": 32, "rotation": 0.75, **settings})
-    return parser.get_parsed_content("train#preprocessing")
+    return parser.get_parsed_content("train#preprocessing").flatten()
 
 
 def drawn(transform: Compose) -> list[Any]:

@@ -193,7 +193,7 @@ STAGES = {
     "refine_batch_size": 4,
     "decoder_width": 8,
     "teachers": {"components": 0.0, "stage_one": 1.0, "stain": 0.5},
-    "refine#handlers#6#tolerance": -1.0,  # what an untrained decoder sees may stay the same
+    "second_stage#tolerance": -1.0,  # what an untrained decoder sees may stay the same
 }
 
 
@@ -212,15 +212,15 @@ def bundle_runs(folder: Path, shared: bool) -> None:
 
     where = folder / ("two" if shared else "one")
     for epochs in (1, 2) if shared else (2,):  # interrupted and taken up again
-        run(GLAS, ["paper", *train], where / "paper", epochs=epochs)
+        run(GLAS, ["train", "paper", *train], where / "paper", epochs=epochs)
     model = str(folder / "one" / "paper" / "models" / "model.pt")
-    run(GLAS, ["paper", "evaluate", *evaluate], where / "evaluation", split="test", checkpoint=model)
+    run(GLAS, ["train", "paper", "evaluate", *evaluate], where / "evaluation", split="test", checkpoint=model)
     run(GLAS, ["train", *train], where / "stages", **STAGES)
     early = {"epochs": 4, "patience": 1, "optimizer#lr": 0.0}  # nothing rises
-    run(CUB5, ["paper", *train], where / "early", **early)
+    run(CUB5, ["train", "paper", *train], where / "early", **early)
     if shared:  # of all recipes, that none is left that has not run
         model = str(where / "early" / "models" / "model.pt")
-        run(CUB5, ["paper", *train, "evaluate", *evaluate], where / "birds", checkpoint=model)
+        run(CUB5, ["train", "paper", *train, "evaluate", *evaluate], where / "birds", checkpoint=model)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from tests.bundles.conftest import ROOT, config, workflow
+from tests.bundles.conftest import ROOT, config, paper, workflow
 from tests.distributed.conftest import ENVIRONMENT, TORCHRUN
 from tests.distributed.ranks import GLAS, settings
 
@@ -27,7 +27,7 @@ def is_running(process: int) -> bool:
 @pytest.mark.slow
 def test_when_one_process_is_killed_all_end_soon_and_the_run_is_taken_up(folder, alone, tmp_path):
     asked = settings(GLAS, folder / "data" / GLAS, tmp_path / "out", epochs=2)
-    files = [config(GLAS, name) for name in ("paper", "multi_gpu_train")]
+    files = [config(GLAS, name) for name in ("train", "paper", "multi_gpu_train")]
     command = [*TORCHRUN, "-m", "tests.distributed.slow", "run", "--config_file", str(files)]
     for name, value in asked.items():
         command += [f"--{name}", str(value)]
@@ -50,7 +50,7 @@ def test_when_one_process_is_killed_all_end_soon_and_the_run_is_taken_up(folder,
     assert "Traceback" not in told.partition("torch/distributed/elastic")[0], "torchrun's own is no fault of ours"
     state = torch.load(last, weights_only=True)
     assert state["trainer"]["epoch"] == 1
-    workflow("train", [config(GLAS, "paper")], **asked).run()  # one process goes on where two began
+    workflow("train", paper(GLAS), **asked).run()  # one process goes on where two began
     weights, expected = (
         torch.load(where / "models" / "model.pt", weights_only=True) for where in (tmp_path / "out", alone / "paper")
     )

@@ -252,7 +252,8 @@ def test_constraints_are_averaged_over_the_epoch_where_there_are_any(batch):
     own = {"key_train_metric": {"loss": Average(lambda output: output["loss"])}}
     loss = MinMaxEntropyLoss(size=1.0)
     _, trainer = one_step(network, batch, loss_function=loss, additional_metrics={"own": Average(len)}, **own)
-    assert set(trainer.state.metrics) == {"loss", "own", "loss_size"}
+    terms = {f"loss_{term}" for term in ("relevant", "irrelevant", "localizer", "size")}
+    assert set(trainer.state.metrics) == {"loss", "own", *terms}
     assert trainer.state.metrics["loss_size"] == pytest.approx(float(trainer.state.output[LossKeys.SIZE]))
     _, trainer = one_step(network, batch, key_train_metric={"loss": Average(lambda output: output["loss"])})
     assert set(trainer.state.metrics) == {"loss"}

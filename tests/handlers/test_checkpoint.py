@@ -71,7 +71,6 @@ class Run:
         validated = Events.EPOCH_COMPLETED(every=val_interval)
         self.trainer.add_event_handler(validated, lambda engine: self.evaluator.run(engine.state.epoch))
         stop = EarlyStop(patience, self.evaluator)
-        stop.attach(self.trainer)
         self.handler = RunCheckpoint(folder, self.network, optimizer, scheduler, self.evaluator, stop, **options)
         self.handler.attach(self.trainer)
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,8 @@ def test_the_settings_reach_the_step(tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         tile = np.random.default_rng(number).integers(0, 256, (70, 90, 3), dtype=np.uint8)
         Image.fromarray(tile).save(folder / f"{number}.png")
-    parser = ConfigParser(json.loads((CONFIGS / "paper.json").read_text(encoding="utf-8")))
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / "train.json"), str(CONFIGS / "paper.json")])
     parser.update({"dataset_dir": str(tmp_path / "tiles"), "output_dir": str(tmp_path / "out"), "device": "cpu"})
     parser.update({"trunk": "resnet18", "weights": "none", "crop_size": 64, "batch_size": 2, "fold": "stratified-0"})
     parser.update({"amp": True, "fused": True, "channels_last": True})

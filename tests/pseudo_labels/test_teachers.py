@@ -21,7 +21,7 @@ from glas_wsol.networks import FeatureComponentNetwork, FixedMaskNetwork, Refine
 from glas_wsol.pseudo_labels.seed_files import read_record, write_record
 from glas_wsol.pseudo_labels.seeds import IGNORE, PartialCrossEntropy, SeedBatch, agreement, pick_seeds
 from glas_wsol.pseudo_labels.self_training import SelfTraining
-from glas_wsol.pseudo_labels.teachers import check_seeds, evidence_scores, first_seeds
+from glas_wsol.pseudo_labels.teachers import evidence_scores, first_seeds
 from glas_wsol.transforms import read_mask
 from tests.conftest import tiny_network, tiny_trunk
 
@@ -168,17 +168,15 @@ def test_another_first_stage_is_refused_and_a_half_written_round_is_made_anew(st
 @pytest.mark.parametrize(
     ("wishes", "what"),
     [
-        (({"oracle": 1.0}, 0.3, "set"), "no teacher named 'oracle'"),
-        (({"stain": 0.0}, 0.3, "set"), "no teacher has a positive weight"),
-        (({"stain": -1.0, "components": 2.0}, 0.3, "set"), "negative"),
-        (({"stain": 1.0}, 0.7, "set"), "share=0.7"),
-        (({"stain": 1.0}, 0.3, "all"), "over='all'"),
+        ({"weights": {"oracle": 1.0}}, "no teacher named 'oracle'"),
+        ({"weights": {"stain": 0.0}}, "no teacher has a positive weight|give one to any of"),
+        ({"share": 0.7}, "share=0.7"),
+        ({"over": "all"}, "over='all'"),
     ],
 )
-def test_wishes_are_checked_before_anything_is_trained_for_them(wishes, what):
-    check_seeds({"components": 1.0, "stage_one": 0.0}, 0.4, "set")
+def test_first_seeds_refuses_settings_that_are_not_valid(stage_one, tmp_path, wishes, what):
     with pytest.raises(ConfigError, match=what) as caught:
-        check_seeds(*wishes)
+        make(stage_one, tmp_path, **{"weights": {"stain": 1.0}, **wishes})
     assert "\n" not in str(caught.value)
 
 
@@ -234,7 +232,7 @@ def test_after_a_round_the_network_s_surest_pixels_are_the_next_seeds(stage_one,
     assert records[1]["made_with"] == {
         **records[0]["made_with"],
         "teachers": {"student": 1.0},
-        "epochs": 2,
+        "refine_epochs": 2,
         "round": 2,
     }
     final = evidence_scores(run.network, run.items, read, WholeTileInferer())
@@ -277,7 +275,10 @@ def test_seeds_of_a_later_round_that_are_gone_or_not_this_run_s_are_refused(stag
     run.engine.run()
     folder = tmp_path / "seeds" / "round_2"
     record = read_record(folder)
-    for change, what in (({"share": 0.1}, "share was 0.1, is 0.3"), ({"stage_one": "ab"}, "stage_one was 'ab'")):
+    for change, what in (
+        ({"seed_share": 0.1}, "seed_share was 0.1, is 0.3"),
+        ({"stage_one": "ab"}, "stage_one was 'ab'"),
+    ):
         write_record(folder, {**record, "made_with": {**record["made_with"], **change}})
         other = Run(stage_one, tmp_path, rounds=2, epochs=1)
         other.engine.state.epoch = 2

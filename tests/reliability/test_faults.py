@@ -259,7 +259,8 @@ def test_a_read_only_disk_is_refused_before_anything_is_computed(infer, folder, 
     one_line(infer(folder, out), "the output folder is read-only", "another output_dir")
     one_line(infer(folder, out / "below"), "cannot make the output folder (Read-only file system)")
     training = {"output_dir": str(out), "device": "cpu", "dataset_dir": str(folder)}
-    one_line(run("train", [str(CONFIGS / "paper.json")], capsys, **training), "the output folder is read-only")
+    files = [str(CONFIGS / "train.json"), str(CONFIGS / "paper.json")]
+    one_line(run("train", files, capsys, **training), "the output folder is read-only")
     assert infer(folder, tmp_path / "out").status == 0
     for words in (
         ["images", str(ROOT / "tests"), "--output", str(out / "a.csv")],

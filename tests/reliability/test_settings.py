@@ -357,7 +357,7 @@ def test_settings_that_cannot_be(infer, image, tmp_path, settings, words):
 )
 def test_settings_of_a_training_that_cannot_be(tmp_path, capsys, settings, words):
     small = {"trunk": "resnet18", "weights": "none", "device": "cpu", "phantom": SMALLEST, "fold": "stratified-0"}
-    files = [str(CONFIGS / "paper.json")]
+    files = [str(CONFIGS / "train.json"), str(CONFIGS / "paper.json")]
     one_line(run("train", files, capsys, output_dir=str(tmp_path / "out"), **{**small, **settings}), words)
     assert not (tmp_path / "out" / "models").exists()
 
@@ -386,7 +386,7 @@ def evaluated(tmp_path_factory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("evaluated")
     phantom = write_tissue_phantom(folder / "phantom", seed=0, train=12, test=3, size=(64, 96), scale=0.1)
     settings = {"dataset_dir": str(phantom), "fold": "stratified-0", "device": "cpu", "output_dir": str(folder / "run")}
-    files = [str(CONFIGS / "paper.json"), str(ROOT / "configs" / "methods" / "stain.json")]
+    files = [str(CONFIGS / "train.json"), str(CONFIGS / "paper.json"), str(ROOT / "configs/methods/stain.json")]
     assert run("train", files, **settings).status == 0
     return {**settings, "split": "test", "checkpoint": str(folder / "run" / "models" / "model.pt"), "files": files}
 

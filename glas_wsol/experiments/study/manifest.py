@@ -13,11 +13,11 @@ from functools import cache
 from typing import Any
 
 from glas_wsol.errors import OutputError
-from glas_wsol.experiments.study.plan import Run, digest_of
+from glas_wsol.experiments.study.plan import Run
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.digests import sha256_of
 from glas_wsol.utils.json_files import read_json
-from glas_wsol.utils.settings import changes
+from glas_wsol.utils.settings import Fingerprint
 from glas_wsol.version import PACKAGE, __version__
 
 __all__ = ["MANIFEST", "Found", "State", "begin", "code_digest", "finish", "inspect"]
@@ -76,11 +76,11 @@ def inspect(run: Run) -> Found:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError("the run's manifest is damaged", path, "move this run's folder away") from error
     changed = [clause for old, now in zip(then, (run.training, run.evaluation), strict=True)
-               for clause in changes(old, now, sorted(old.keys() | now.keys()))]  # fmt: skip
+               for clause in Fingerprint(old).changes(now)]  # fmt: skip
     if (changed or made != _digest(run)) and digests is None and not (run.folder / "models").exists():
         return Found(State.NEW)  # it failed before its first whole epoch: nothing would be lost
     if changed or made != _digest(run):
-        same_model = digest_of(then[0]) == digest_of(run.training)
+        same_model = Fingerprint(then[0]).digest() == Fingerprint(run.training).digest()
         state = State.OTHER_EVALUATION if same_model else State.OTHER_TRAINING
         return Found(state, tuple(changed or ["its manifest was changed"]), manifest)
     intact = digests is not None and all(
@@ -145,7 +145,7 @@ def code_digest() -> str:
 
 
 def _digest(run: Run) -> str:
-    return digest_of({"training": run.training, "evaluation": run.evaluation})
+    return Fingerprint(training=run.training, evaluation=run.evaluation).digest()
 
 
 def _write(run: Run, finished: bool, seconds: float, digests: Mapping[str, str] | None) -> None:

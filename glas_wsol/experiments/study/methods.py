@@ -16,8 +16,6 @@ from glas_wsol.utils.shipped import shipped_root
 
 __all__ = ["Row", "find", "rows_of"]
 
-_CONFIGS_OF_STAGES = {"_refined": ("refine",)}
-
 _REPOSITORY = shipped_root()
 
 
@@ -29,13 +27,11 @@ class Row:
         name: of its folder.
         overlay: the config file that makes the bundle this method.
         explains: name of the row whose trained network it explains; None where it has its own, or none.
-        below: names of the bundle's own configs that the overlay is laid on, after all others.
     """
 
     name: str
     overlay: Path
     explains: str | None = None
-    below: tuple[str, ...] = ()
 
 
 def find(path: str | Path, bundle: Path | None = None) -> Path:
@@ -107,20 +103,12 @@ def _own_row(overlay: Path, known: Mapping[str, Row]) -> Row:
         if mine == (_method_of(theirs, row.overlay), theirs.get("passes")):
             what = f"this overlay calls itself what the row {row.name} is"
             raise ConfigError(what, overlay, 'change its (first) "method" to a name of its own')
-    return Row(overlay.stem, overlay, below=_below(config, overlay))
+    return Row(overlay.stem, overlay)
 
 
 def _method_of(config: Mapping[str, Any], overlay: Path) -> str:
     """The key by which the tables know it."""
     return config.get("method", overlay.stem) + config.get("stage", "")
-
-
-def _below(config: Mapping[str, Any], overlay: Path) -> tuple[str, ...]:
-    stage = config.get("stage", "")
-    if stage and stage not in _CONFIGS_OF_STAGES:
-        known = ", ".join(_CONFIGS_OF_STAGES)
-        raise ConfigError(f"no stage named {stage!r}", overlay, f"choose {known}, or leave it out")
-    return _CONFIGS_OF_STAGES.get(stage, ())
 
 
 def _known_rows(bundle: Path) -> dict[str, Row]:
@@ -133,6 +121,6 @@ def _known_rows(bundle: Path) -> dict[str, Row]:
         config = load(overlay)
         method = _method_of(config, overlay)
         explains = METHODS[method].weights_of if method in METHODS else None
-        row = Row(overlay.stem, overlay, explains, _below(config, overlay))
+        row = Row(overlay.stem, overlay, explains)
         found.append((order_of(method, config.get("passes")), row))
     return {row.name: row for _, row in sorted(found, key=lambda pair: (pair[0], pair[1].name))}

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,15 +13,15 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from glas_wsol.bundle import refuse_unknown_ids
-from glas_wsol.bundle.overrides import flatten, load, merged
+from glas_wsol.bundle.overrides import flatten, load, merged, parsed
 from glas_wsol.data.splits import FOLDS, parse_fold
 from glas_wsol.errors import ConfigError
 from glas_wsol.experiments.study.image_sets import Images
 from glas_wsol.experiments.study.methods import Row, find, rows_of
-from glas_wsol.utils.settings import as_json
+from glas_wsol.utils.settings import Fingerprint, as_json
 from glas_wsol.version import __version__
 
-__all__ = ["Request", "Run", "digest_of", "plan"]
+__all__ = ["Request", "Run", "plan"]
 
 _NO_MATTER = ("output_dir", "dataset_dir", "bundle_root", "num_workers")  # where and how fast, not what
 _UNTRAINED_SEED = 0
@@ -86,15 +85,6 @@ class Run:
         return f"{self.row}/{self.fold}_seed_{self.seed}"
 
 
-def digest_of(settings: Mapping[str, Any]) -> str:
-    """SHA-256 of settings in any order.
-
-    Args:
-        settings: JSON values.
-    """
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
 def plan(request: Request, make_phantom: bool = True) -> list[Run]:
     """All runs in the order in which they are best made: every row of the first seed and fold, then of the next.
 
@@ -114,7 +104,11 @@ def plan(request: Request, make_phantom: bool = True) -> list[Run]:
     """
     bundle = find(request.bundle)
     evaluate = _config_of(bundle, "evaluate")
-    base = [_config_of(bundle, "paper"), *(find(overlay, bundle) for overlay in request.overlays)]
+    base = [
+        _config_of(bundle, "train"),
+        _config_of(bundle, "paper"),
+        *(find(overlay, bundle) for overlay in request.overlays),
+    ]
     for file in base:
         load(file)  # a faulty file is named before anything is read together
     overrides = dict(request.overrides or {})
@@ -124,9 +118,10 @@ def plan(request: Request, make_phantom: bool = True) -> list[Run]:
     sources = []
     for row in rows_of(request.rows, bundle):
         _refuse_undoing(row, overrides)
-        files = (*base, *(_config_of(bundle, name) for name in row.below), row.overlay)
+        files = (*base, row.overlay)
         merged(files, {})  # or a faulty overlay would be taken for a faulty override
         refuse_unknown_ids(["bundle/__main__.py", "run", *_arguments(files, overrides)])
+        parsed(merged(files, overrides), "settings").check()
         weights = images.weights(merged(files, overrides))
         folder, digests = images.folder(files, overrides), images.digests(files, overrides)
         sources.append(_Source(row, files, evaluate, overrides, request.split, folder, digests, weights))
@@ -170,7 +165,7 @@ class _Source:
         train = _command(self.files, given, self.overrides)
         given["split"] = self.split
         if source:
-            training[f"training of {source.row}"] = digest_of(source.training)
+            training[f"training of {source.row}"] = Fingerprint(source.training).digest()
             given["checkpoint"] = source.folder / "models" / "model.pt"
         evaluate = _command(both, given, self.overrides)
         commands = (evaluate,) if source else (train, evaluate)

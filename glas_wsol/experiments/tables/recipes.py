@@ -22,7 +22,8 @@ _OF_THE_RUN = frozenset(
         "training_images",
         "validation_images",
         "best_epoch",
-        "steps of the schedule",
+        "total_steps",
+        "steps of the schedule",  # of reports of before
         "first_stage",  # the digest of the model that a second stage went on from
     }
 )

@@ -13,8 +13,8 @@ from PIL import Image
 from glas_wsol.bundle.overrides import flatten, parse_overrides
 from glas_wsol.errors import ConfigError, OutputError, SplitError
 from glas_wsol.experiments.study import plan
-from glas_wsol.experiments.study.plan import digest_of
 from glas_wsol.networks.trunks import build_trunk
+from glas_wsol.utils.settings import Fingerprint
 from tests.experiments.study.conftest import OVERLAYS, ROOT, option
 
 UNTRAINED = ["all_ones", "centre_gaussian", "stain"]
@@ -27,7 +27,8 @@ def test_the_commands_are_the_documented_ones(request_of, tissue):
     (run,) = plan(request)
     folder = request.output / "cam_max" / "stratified-0_seed_3"
     bundle = ROOT / "bundles" / "glas_minmax_entropy" / "configs"
-    files = [bundle / "paper.json", *(ROOT / name for name in OVERLAYS), ROOT / "configs" / "methods" / "cam_max.json"]
+    files = [*(bundle / f"{name}.json" for name in ("train", "paper")), *(ROOT / name for name in OVERLAYS)]
+    files.append(ROOT / "configs" / "methods" / "cam_max.json")
     start = (sys.executable, "-m", "monai.bundle", "run", "--config_file")
     given = ("--weights=none", "--epochs=7", "--dataset_dir", str(tissue), "--output_dir", str(folder))
     given += ("--seed", "3", "--fold", "stratified-0")
@@ -52,17 +53,17 @@ def test_every_row_in_the_order_of_the_tables_seed_by_seed(request_of):
     ]
 
 
-def test_a_refined_row_is_laid_on_the_bundle_s_own_second_stage(request_of, tmp_path):
+def test_a_refined_method_switches_the_second_stage_on_again(request_of, tmp_path):
     (run,) = plan(request_of(rows=["refined_4"], seeds=[1]))
     train, evaluate = (json.loads(command[5]) for command in run.commands)
     names = [file.rpartition("/")[2] for file in train]
-    assert names == ["paper.json", *(name.rpartition("/")[2] for name in OVERLAYS), "refine.json", "refined_4.json"]
+    assert names == ["train.json", "paper.json", *(name.rpartition("/")[2] for name in OVERLAYS), "refined_4.json"]
     assert [file.rpartition("/")[2] for file in evaluate] == [*names, "evaluate.json"]
     assert (run.training["method"], run.training["stage"], run.training["passes"]) == ("minmax", "_refined", 4)
-    assert run.training["run#4"] == "$@refine#trainer.run()"
+    assert run.training["run"][3] == "$@second_stage.run()"
     own = tmp_path / "mine.json"
     own.write_text(json.dumps({"method": "minmax", "stage": "_thrice", "passes": 1}))
-    with pytest.raises(ConfigError, match="no stage named '_thrice'"):
+    with pytest.raises(ConfigError, match=r"stage='_thrice' \[settings\]: give _refined"):
         plan(request_of(rows=[str(own)], seeds=[1]))
     own.write_text(json.dumps({"method": "minmax", "stage": "_refined", "passes": 4}))
     with pytest.raises(ConfigError, match="what the row refined_4 is"):
@@ -94,7 +95,7 @@ def test_the_settings_are_those_that_monai_makes_of_the_command(request_of):
     assert {key: value for key, value in run.training.items() if key in expected} == expected
     assert set(run.training) - set(expected) == {"glas_wsol", "weights' digest", "images of train", "images of valid"}
     assert run.training["epochs"] == 7
-    assert run.training["train#sampler#shuffle"] is True
+    assert run.training["train#dataset#copy_cache"] is False
 
 
 @pytest.mark.parametrize("text", ["None", "null"])
@@ -268,7 +269,8 @@ def test_from_any_folder(request_of, tmp_path, monkeypatch):
 
 
 def test_a_digest_knows_no_order():
-    assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1}) != digest_of({"a": 1, "b": [3]})
+    one, same, other = Fingerprint(a=1, b=[2]), Fingerprint(b=[2], a=1), Fingerprint(a=1, b=[3])
+    assert one.digest() == same.digest() != other.digest()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,178 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""The second stage: a light decoder on the frozen first stage, trained on pseudo-labels in rounds of self-training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.engines import SupervisedEvaluator
+from monai.handlers import LrScheduleHandler, ValidationHandler
+from monai.inferers import Inferer
+from monai.transforms import Compose, LoadImaged
+
+from glas_wsol.data.seeded import SeededCacheDataset, training_loader
+from glas_wsol.engines.plain_trainer import PlainTrainer
+from glas_wsol.engines.prepare_batch import ImageLabels
+from glas_wsol.handlers import (
+    EpochProgress,
+    EpochSeed,
+    EpochSummary,
+    RunCheckpoint,
+    SharedTraining,
+    StopOnNonFiniteLoss,
+    TrainingClock,
+)
+from glas_wsol.inferers import TrainingInferer, WholeTileInferer
+from glas_wsol.metrics import ClassificationError, CrossEntropy, Temperature
+from glas_wsol.networks.component_network import FeatureComponentNetwork
+from glas_wsol.networks.refined import RefinedNetwork
+from glas_wsol.pseudo_labels.feature_components import Transform
+from glas_wsol.pseudo_labels.seeds import SEEDS, PartialCrossEntropy, SeedBatch
+from glas_wsol.pseudo_labels.self_training import SelfTraining
+from glas_wsol.pseudo_labels.teachers import first_seeds
+from glas_wsol.utils.json_files import read_json
+
+__all__ = ["SecondStage"]
+
+
+@dataclass(kw_only=True)
+class SecondStage:
+    """Trains a refined network; what it cannot do, its network refuses when it is made, before any stage is trained.
+
+    Args:
+        network: the network to refine, on its device.
+        first_stage: folder with the first stage's ``model.pt``; it must be there when :meth:`run` is called.
+        directory: receives the checkpoints and, in ``seeds``, the pseudo-labels of every round.
+        data: training items: images and image labels, no mask.
+        reading: reads an image for training; bytes, so that they can be kept.
+        augmentation: what follows in training, for ``image`` and ``seeds``.
+        transform: reads an image for prediction, ``[3, H, W]`` in [0, 1].
+        inferer: brings it to the training resolution, for the teachers.
+        components: the teacher of evidence-oriented features.
+        component_inferer: its own inferer, of several views.
+        validation_loader: the first stage's.
+        validation_inferer: the first stage's.
+        postprocessing: the first stage's.
+        card: what ``model.json`` says, JSON values.
+        recipe: what must be the same for it to be resumed, JSON values; the digest of the first stage is added.
+        teachers: whose pixels are pseudo-labels, and with what weight.
+        share: of all pixels on each side, see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
+        over: see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
+        softness: see :class:`~glas_wsol.pseudo_labels.seeds.PartialCrossEntropy`.
+        epochs: of a round.
+        rounds: most rounds.
+        tolerance: see :class:`~glas_wsol.pseudo_labels.self_training.SelfTraining`.
+        batch_size: images per step, of all processes.
+        lr: first learning rate of the decoder; a cosine to 0 in every round.
+        weight_decay: of the decoder.
+        seed: of order and augmentation.
+        device: where to compute.
+        data_device: where the training images are kept and augmented.
+        num_workers: processes that read images.
+        amp: mixed precision in training.
+        amp_kwargs: of ``torch.autocast``.
+        fused: whether the optimiser's step is one operation.
+        copy_cache: see MONAI's ``CacheDataset``.
+        resume: see :class:`~glas_wsol.handlers.RunCheckpoint`.
+        handlers: further handlers of the trainer.
+    """
+
+    network: RefinedNetwork
+    first_stage: str | Path
+    directory: str | Path
+    data: Sequence[Mapping[str, Any]]
+    reading: Transform
+    augmentation: Compose
+    transform: Transform
+    inferer: WholeTileInferer
+    components: FeatureComponentNetwork
+    component_inferer: WholeTileInferer
+    validation_loader: Iterable
+    validation_inferer: Inferer
+    postprocessing: Transform
+    card: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    teachers: Mapping[str, float]
+    share: float
+    over: str
+    softness: float
+    epochs: int
+    rounds: int
+    batch_size: int
+    lr: float
+    tolerance: float = 0.05
+    weight_decay: float = 1e-4
+    seed: int = 0
+    device: str | torch.device = "cpu"
+    data_device: str | torch.device = "cpu"
+    num_workers: int = 0
+    amp: bool = False
+    amp_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    fused: bool = False
+    copy_cache: bool = False
+    resume: bool = True
+    handlers: Sequence[Any] = ()
+
+    def run(self) -> None:
+        """Have the teachers mark the training images, then train; called again, go on from where it stopped."""
+        self.trainer.run()
+
+    @cached_property
+    def trainer(self) -> PlainTrainer:
+        """The trainer, made when the first stage is there: the pseudo-labels of the first round are made with it."""
+        first, own = Path(self.first_stage), Path(self.directory)
+        marks = {"share": self.share, "over": self.over}
+        items = first_seeds(
+            self.network, first / "model.pt", self.components, self.data, self.transform, self.inferer, own / "seeds",
+            self.teachers, component_inferer=self.component_inferer, device=self.device, **marks,
+        )  # fmt: skip
+        read_seeds = LoadImaged(
+            SEEDS, reader="glas_wsol.transforms.TileReader", mode="mask", ensure_channel_first=True, dtype=np.uint8
+        )
+        augmented = Compose([self.reading, read_seeds, self.augmentation])
+        dataset = SeededCacheDataset(items, augmented, self.seed, self.data_device, copy_cache=self.copy_cache)
+        loader = training_loader(dataset, self.batch_size, self.seed, self.num_workers, "refine_batch_size")
+        groups = self.network.parameter_groups(0.0, self.lr)
+        optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay, fused=self.fused)
+        steps = self.epochs * len(loader)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=steps)
+        evaluator = self._evaluator()
+        rounds = SelfTraining(
+            self.network, dataset, items, self.transform, self.inferer, own / "seeds", self.epochs, self.rounds,
+            tolerance=self.tolerance, **marks,
+        )  # fmt: skip
+        recipe = {**self.recipe, "first_stage": read_json(first / "model.json").get("sha256")}
+        handlers = [
+            EpochSeed(self.seed, [loader]),
+            TrainingClock(own / "clock.json", after=first / "clock.json"),
+            EpochProgress("refining, epoch"),
+            StopOnNonFiniteLoss(),
+            LrScheduleHandler(schedule, print_lr=False, epoch_level=False),
+            ValidationHandler(self.epochs, evaluator),
+            EpochSummary(evaluator),
+            RunCheckpoint(own, self.network, optimizer, schedule, evaluator, rounds, self.card, recipe, self.resume),
+            SharedTraining(self.network, optimizer),
+            *self.handlers,
+        ]
+        return PlainTrainer(
+            self.device, self.rounds * self.epochs, loader, network=self.network, optimizer=optimizer,
+            loss_function=PartialCrossEntropy(self.softness), inferer=TrainingInferer("mask_logits"),
+            prepare_batch=SeedBatch(), train_handlers=handlers, amp=self.amp, amp_kwargs=dict(self.amp_kwargs),
+            non_blocking=True,
+        )  # fmt: skip
+
+    def _evaluator(self) -> SupervisedEvaluator:
+        """It measures; the model kept is that of the last round."""
+        return SupervisedEvaluator(
+            self.device, self.validation_loader, self.network, prepare_batch=ImageLabels(),
+            inferer=self.validation_inferer, postprocessing=self.postprocessing,
+            key_val_metric={"classification_error": ClassificationError()},
+            additional_metrics={"cross_entropy": CrossEntropy(), "temperature": Temperature()},
+            metric_cmp_fn=lambda current, best: True, amp=False,
+        )  # fmt: skip
