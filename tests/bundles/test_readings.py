@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from tests.bundles.conftest import BUNDLES, DATA, ROOT, SMALL, config, workflow
+from glas_wsol.bundle import unknown_ids
+from tests.bundles.conftest import BUNDLES, DATA, ROOT, SMALL, config, paper, workflow
 
 READINGS = sorted(ROOT.glob("configs/paper/*.json"))
 PAGE = (ROOT / "docs" / "differences.md").read_text(encoding="utf-8")
@@ -39,7 +40,7 @@ BY_OVERLAY = {
 
 
 def reading(name: str, bundle: str, output: Any, *more: str) -> ConfigWorkflow:
-    files = [config(bundle, "paper"), str(ROOT / f"configs/paper/{name}.json"), *more]
+    files = [*paper(bundle), str(ROOT / f"configs/paper/{name}.json"), *more]
     given = {**SMALL, **DATA[bundle], "output_dir": str(output), "bundle_root": str(ROOT / "bundles" / bundle)}
     given["crop_size"] = 96  # half of it is more than one position of the last mini-batch, which is of one image
     for own in ("passes", "batch_norm", "short_side"):  # the overlay and paper.json say
@@ -83,10 +84,10 @@ def test_every_reading_is_tested_and_on_the_page():
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_the_page_names_settings_that_exist_and_the_config_names_the_page(bundle):
     parser = ConfigParser()
-    parser.read_config(config(bundle, "paper"))
+    parser.read_config(paper(bundle))
     assert "docs/differences.md" in parser.config["_desc_"]
     rows = [line.split("|")[5] for line in PAGE.splitlines() if line.startswith("| ") and line.count("|") == 6]
     named = {match for row in rows for match in re.findall(r"`([a-z_#]+)`", row)}
     values = {"trusted", "all", "alive", "none", "batch", "sample", "erase_from_epoch"}
     assert len(named - values) > 15
-    assert all(name in parser for name in named - values)
+    assert unknown_ids(parser, sorted(named - values)) == []

@@ -146,7 +146,7 @@ def test_the_same_images_in_a_moved_folder_are_the_same_data(phantom, undisturbe
 
 @pytest.mark.slow
 def test_killed_at_any_moment_and_resumed_the_bits_are_those_of_an_undisturbed_run(phantom, undisturbed, tmp_path):
-    command = [sys.executable, "-c", LAUNCH, "run", "--config_file", config(GLAS, "paper")]
+    command = [sys.executable, "-c", LAUNCH, "run", "--config_file", str(paper(GLAS))]
     for name, value in settings(phantom, tmp_path).items():
         command += [f"--{name}", str(value)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ['PYTHONPATH']}"}
