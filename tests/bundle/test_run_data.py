@@ -12,14 +12,14 @@ from monai.bundle import ConfigWorkflow
 from glas_wsol.data.cub import CUB5_CLASSES
 from glas_wsol.errors import GlasWsolError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SMALL = {"train": 12, "test": 2, "size": [64, 97], "scale": 0.15}
 
 
 def opened(bundle: str, folder: Path, **settings) -> ConfigWorkflow:
-    file = ROOT / "bundles" / bundle / "configs" / "paper.json"
+    files = [str(ROOT / "bundles" / bundle / "configs" / f"{name}.json") for name in ("train", "paper")]
     given = {"trunk": "resnet18", "weights": "none", "fold": "stratified-0", "output_dir": str(folder)}
-    made = ConfigWorkflow(config_file=str(file), **given, **settings)
+    made = ConfigWorkflow(config_file=files, **given, **settings)
     made.initialize()
     return made
 
@@ -29,7 +29,7 @@ def test_a_network_is_built_before_the_phantom_is_drawn(tmp_path):
     assert workflow.network_def.num_classes == 2
     assert list(tmp_path.iterdir()) == []
     datalist = workflow.parser.get_parsed_content("datalist")
-    assert (datalist.name, len(datalist.select("test"))) == ("GlaS", 2)
+    assert (datalist.name, len(datalist.select("test"))) == ("phantom (synthetic tissue)", 2)
     assert (tmp_path / "phantom" / "phantom.json").is_file()
 
 

@@ -14,7 +14,7 @@ from glas_wsol.bundle.overrides import parse_overrides
 from glas_wsol.bundle.runs import BundleRun, bundle_of, plan_evaluation, plan_training
 from glas_wsol.errors import ConfigError, WeightsError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GLAS, CUB = (ROOT / "bundles" / f"{name}_minmax_entropy" for name in ("glas", "cub5"))
 
 
@@ -54,11 +54,11 @@ def test_plan_training_defaults_to_the_recommended_recipe(tmp_path):
 
 
 def test_plan_training_of_another_method_lays_its_overlay_last():
-    names = ["paper", "light", "efficientnet_lite0"]
+    names = ["train", "paper", "light", "efficientnet_lite0"]
     assert [one.stem for one in plan_training("D", "O", method="cam_avg").files] == [*names, "cam_avg"]
-    assert [one.stem for one in plan_training("D", "O", method="refined_4").files] == [*names, "refine", "refined_4"]
+    assert [one.stem for one in plan_training("D", "O", method="refined_4").files] == [*names, "refined_4"]
     paper = plan_training("D", "O", "cub", "wildcat", "paper", ["configs/trunks/resnet18.json"]).files
-    assert [one.stem for one in paper] == ["paper", "resnet18", "wildcat"]
+    assert [one.stem for one in paper] == ["train", "paper", "resnet18", "wildcat"]
     assert paper[0].parent.parent == CUB
 
 
@@ -98,11 +98,11 @@ def trained(folder: Path, **record) -> Path:
 
 
 def test_plan_evaluation_takes_what_the_training_was_started_with(tmp_path):
-    files = [str(GLAS / "configs" / f"{name}.json") for name in ("paper", "multi_gpu_train")]
+    files = [str(GLAS / "configs" / f"{name}.json") for name in ("train", "paper", "multi_gpu_train")]
     settings = {"dataset_dir": "/a,b", "epochs": 3, "stain": None, "output_dir": "elsewhere"}
     out = trained(tmp_path, config_files=files, settings=settings)
     run = plan_evaluation(str(out), "test", settings={"device": "cpu"})
-    assert [one.name for one in run.files] == ["paper.json", "evaluate.json"]
+    assert [one.name for one in run.files] == ["train.json", "paper.json", "evaluate.json"]
     expected = {"dataset_dir": "/a,b", "epochs": 3, "stain": "$None", "split": "test", "device": "cpu"}
     assert run.settings == {**expected, "output_dir": str(out)}
     assert plan_evaluation(str(out), dataset_dir="other").settings["dataset_dir"] == "other"
