@@ -56,16 +56,24 @@ class Fingerprint(dict[str, Any]):
 
         Args:
             now: the fingerprint of this run.
-            known: compare only what both have.
+            known: compare only what both have, within mappings too: a setting that is newer than the earlier run had
+                no other value than its default then.
         """
         names = self.keys() & now.keys() if known else self.keys() | now.keys()
-        found = {name: (self.get(name), now.get(name)) for name in sorted(names) if self.get(name) != now.get(name)}
+        pairs = {name: (self.get(name), now.get(name)) for name in sorted(names)}
+        found = {name: pair for name, pair in pairs.items() if _differ(*pair, known)}
         twice = {name for name, pair in found.items() if "#" in name and found.get(name.rpartition("#")[2]) == pair}
         return [f"{name} was {a!r}, is {b!r}" for name, (a, b) in found.items() if name not in twice]
 
     def digest(self) -> str:
         """SHA-256, whatever the order."""
         return hashlib.sha256(json.dumps(self, sort_keys=True).encode()).hexdigest()
+
+
+def _differ(then: Any, now: Any, known: bool) -> bool:
+    if known and isinstance(then, Mapping) and isinstance(now, Mapping):
+        return any(_differ(then[key], now[key], known) for key in then.keys() & now.keys())
+    return then != now
 
 
 def describe(value: Mapping[str, Any], leave_out: Collection[str] = ("max_pixels",)) -> Fingerprint:
