@@ -19,10 +19,9 @@ from glas_wsol.data.files import existing
 from glas_wsol.errors import ConfigError, IncompleteError, OutputError
 from glas_wsol.loading import ModelSource
 from glas_wsol.networks.checkpoint import model_card
-from glas_wsol.utils.csv_cells import read_cells
-from glas_wsol.utils.csv_files import write_csv
-from glas_wsol.utils.file_lock import claim, release
+from glas_wsol.utils.csv_files import read_cells, write_csv
 from glas_wsol.utils.json_files import RECORD
+from glas_wsol.utils.locks import claim, release
 from glas_wsol.utils.shipped import bundle_folder
 
 __all__ = ["Inference", "Results", "infer", "plan_inference"]

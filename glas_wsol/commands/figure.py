@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glas_wsol.errors import ConfigError, ImageFileError, OutputError
-from glas_wsol.utils.csv_cells import read_cells
+from glas_wsol.utils.csv_files import read_cells
 
 if TYPE_CHECKING:
     import numpy as np

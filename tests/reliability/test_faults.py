@@ -23,13 +23,13 @@ from glas_wsol.bundle import startup as bundle
 from glas_wsol.bundle.excepthook import _end_cleanly_when_told_to, _say_in_one_line
 from glas_wsol.errors import GlasWsolError, OutputError
 from glas_wsol.utils.atomic_files import atomic_write
-from glas_wsol.utils.file_lock import claim, release
+from glas_wsol.utils.locks import claim, release
 from tests.reliability.conftest import CONFIGS, ROOT, Ended, everything, one_line, rows, run
 from tests.reliability.files import encoded, picture
 
 HOLD = """
 import sys
-from glas_wsol.utils.file_lock import claim
+from glas_wsol.utils.locks import claim
 claim(sys.argv[1])
 print("held", flush=True)
 sys.stdin.read()

@@ -15,8 +15,8 @@ from glas_wsol.bundle.export import export_bundle
 from glas_wsol.bundle.inference_run import LISTED
 from glas_wsol.errors import GlasWsolError
 from glas_wsol.report import write_report
-from glas_wsol.utils.file_lock import claim, release
 from glas_wsol.utils.json_files import RECORD
+from glas_wsol.utils.locks import claim, release
 from tests.reliability.conftest import CONFIGS, ROOT, Ended, everything, one_line
 from tests.reliability.files import encoded, picture
 
