@@ -30,7 +30,7 @@ NO_SCORES = {"localizer": None, "decidable": None, "undecidable": None, "regions
 def run(tmp_path, monkeypatch) -> Path:
     """The output folder of a training of the tiny network."""
     monkeypatch.setattr(
-        "glas_wsol.loading.build_network",
+        "glas_wsol.networks.build_network",
         lambda settings, **more: build_network(settings, **{**more, "trunk": tiny_trunk()}),
     )
     write_model(tiny_network(), tmp_path / "run" / "models", CARD)

@@ -11,7 +11,7 @@ from typing import Any
 
 from fire.parser import DefaultParseValue
 
-from glas_wsol.bundle import typed_run
+from glas_wsol.bundle.command_line import typed_run
 from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.utils import distributed
 from glas_wsol.utils.atomic_files import atomic_write

@@ -169,7 +169,7 @@ def _line(row: Mapping[str, str], runs: Sequence[Run]) -> Line:
 
 
 def _columns(group: Group) -> list[Column]:
-    from glas_wsol.experiments.published import UNTRAINED
+    from glas_wsol.bundle.methods import UNTRAINED
     from glas_wsol.visualize.comparison_figure import Column
 
     several = len({row.backbone for row in group.rows if row.backbone}) > 1

@@ -12,7 +12,7 @@ from monai.bundle import ConfigWorkflow
 from glas_wsol.data.cub import CUB5_CLASSES
 from glas_wsol.errors import GlasWsolError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SMALL = {"train": 12, "test": 2, "size": [64, 97], "scale": 0.15}
 
 
