@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -41,6 +41,7 @@ _SETTINGS = (
 """What :func:`glas_wsol.load` takes: ids of ``inference.json``."""
 _NO_SETTINGS = ("_desc_", "imports", "network", "load_model", "initialize", "run", "finalize", "handlers")
 _PIPELINE = ("network_def", "preprocessing", "inferer", "postprocessing")
+_OWN_KEYS = ("_target_", "_desc_", "checkpoint")
 _FORMS = "give a file, a uint8 array [H, W, 3], or a tensor [3, H, W] in [0, 1]"
 
 
@@ -146,9 +147,9 @@ def load_localizer(
         raise ConfigError("no bundle came with this package", "glas_wsol.load", "install it whole")
     config = ConfigParser()
     config.read_config(str(folder / "configs" / "inference.json"))
-    given = {f"postprocessing#{k}" if k in _OF_POSTPROCESSING else k: v for k, v in settings.items()}
-    wanted = [name for name in (*_OF_CARD, *_SETTINGS) if name not in settings]
-    said = agreed_settings([one.bundle for one in sources], config.get(), wanted, "give glas_wsol.load({}=...)")
+    given = {_id(name): value for name, value in settings.items()}
+    wanted = [one for one in map(_id, (*_OF_CARD, *_SETTINGS)) if one not in given]
+    said = agreed_settings([one.bundle for one in sources], config.get(), wanted, "give glas_wsol.load({name}=...)")
     config["card"] = {"_target_": config["card"]["_target_"], "checkpoint": "@checkpoint", **assumed}
     config["checkpoint"] = checkpoint if len(checkpoint) > 1 else checkpoint[0]
     if device is not None:
@@ -180,13 +181,13 @@ class ForeignConfig:
             except (OSError, ValueError, TypeError) as error:
                 raise ConfigError("cannot be read", self.file, "export the bundle again") from error
 
-    def settings(self, own: Mapping[str, Any], names: Sequence[str] | None, fix: str) -> dict[str, Any]:
+    def settings(self, own: Mapping[str, Any], names: Collection[str], fix: str) -> dict[str, Any]:
         """The flat settings that differ from the package's own.
 
         Args:
             own: content of the package's own ``inference.json``.
-            names: which to look at; None: all.
-            fix: what to do about one that is an expression; ``{}`` stands for its name.
+            names: ids of those to look at.
+            fix: what to do about one that is an expression; ``{name}`` and ``{id}`` stand for its own.
 
         Returns:
             By id of ``inference.json``.
@@ -200,12 +201,12 @@ class ForeignConfig:
             logger.warning(what, self.file, " and ".join(others))
         found = {}
         for identifier, value, shipped in self._flat(own):
-            name = identifier.rpartition("#")[2]
-            if value == shipped or (names is not None and name not in names):
+            if value == shipped or identifier not in names:
                 continue
             if isinstance(value, Mapping) or executed_parts(value):
+                name = identifier.rpartition("#")[2]
                 what = f"{name!r} is an expression, which is not run here"
-                raise ConfigError(what, self.file, fix.format(name))
+                raise ConfigError(what, self.file, fix.format(name=name, id=identifier))
             found[identifier] = value
         return found
 
@@ -232,7 +233,7 @@ class ForeignConfig:
                 yield name, value, own[name]
         for name in _OF_POSTPROCESSING:
             if name in self._part("postprocessing"):
-                yield f"postprocessing#{name}", self.content["postprocessing"][name], None
+                yield _id(name), self.content["postprocessing"][name], None
 
     def _differs(self, name: str, own: Mapping[str, Any]) -> bool:
         theirs, ours = self.content[name], own.get(name)
@@ -242,11 +243,12 @@ class ForeignConfig:
         return theirs != ours
 
 
-_OWN_KEYS = ("_target_", "_desc_", "checkpoint")
+def _id(name: str) -> str:
+    return f"postprocessing#{name}" if name in _OF_POSTPROCESSING else name
 
 
 def agreed_settings(
-    bundles: Sequence[ForeignConfig], own: Mapping[str, Any], names: Sequence[str] | None, fix: str
+    bundles: Sequence[ForeignConfig], own: Mapping[str, Any], names: Collection[str], fix: str
 ) -> dict[str, Any]:
     """The flat settings of the bundles around one model or several, see :meth:`ForeignConfig.settings`.
 
@@ -258,7 +260,8 @@ def agreed_settings(
         values = [one.get(name, own.get(name)) for one in each]
         if any(value != values[0] for value in values):
             said, short = " and ".join(repr(value) for value in values), name.rpartition("#")[2]
-            raise ConfigError(f"the bundles set {short!r} to {said}", bundles[0].file, fix.format(short))
+            what = f"the bundles set {short!r} to {said}"
+            raise ConfigError(what, bundles[0].file, fix.format(name=short, id=name))
     return each[0] if each else {}
 
 

@@ -105,8 +105,9 @@ def plan_inference(
     given = dict(settings or {})
     refuse_unknown(parser, given, config)
     own = {"bundle_root": str(folder), "checkpoint": checkpoint[0] if len(checkpoint) == 1 else checkpoint}
-    wanted = [name for name in parser.get() if name not in (*own, *given, "dataset_dir", "output_dir")]
-    said = agreed_settings(bundles, parser.get(), [*wanted, "threshold", "min_box_area"], "give --{} VALUE")
+    ids = {*parser.get(), "postprocessing#threshold", "postprocessing#min_box_area"}
+    wanted = ids - {*own, *given, "dataset_dir", "output_dir"}
+    said = agreed_settings(bundles, parser.get(), wanted, "give --{id} VALUE")
     if bundles:
         assumed = {name: value for name, value in bundles[0].card().items() if not all(name in one for one in cards)}
         said |= {f"card#{k}": v for k, v in assumed.items() if v != parser["card"].get(k)}

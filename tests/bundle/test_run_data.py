@@ -29,7 +29,7 @@ def test_a_network_is_built_before_the_phantom_is_drawn(tmp_path):
     assert workflow.network_def.num_classes == 2
     assert list(tmp_path.iterdir()) == []
     datalist = workflow.parser.get_parsed_content("datalist")
-    assert (datalist.name, len(datalist.select("test"))) == ("GlaS", 2)
+    assert (datalist.name, len(datalist.select("test"))) == ("phantom (synthetic tissue)", 2)
     assert (tmp_path / "phantom" / "phantom.json").is_file()
 
 
