@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -24,24 +23,18 @@ from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.results.localization import Localization
 from glas_wsol.transforms.reading.spacing import MPP, mpp_metadata
 from glas_wsol.utils.configs import executed_parts, parsed, plain_path
-from glas_wsol.utils.json_files import read_json
+from glas_wsol.utils.foreign_config import OF_POSTPROCESSING, ForeignConfig, agreed_settings, setting_id
 from glas_wsol.utils.pixel_size import check_mpp
 from glas_wsol.utils.shipped import bundle_of
 
-__all__ = ["ForeignConfig", "Localizer", "ModelSource", "agreed_settings", "load_localizer"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Localizer", "ModelSource", "load_localizer"]
 
 _OF_CARD = ("trunk", "classes", "scale", "short_side", "stain", "fill_holes", "drop_specks")
-_OF_POSTPROCESSING = ("threshold", "min_box_area")
 _SETTINGS = (
     *("stain", "fill_holes", "drop_specks", "flips", "rotations", "scales", "class_scores", "mpp", "max_pixels"),
-    *_OF_POSTPROCESSING,
+    *OF_POSTPROCESSING,
 )
 """What :func:`glas_wsol.load` takes: ids of ``inference.json``."""
-_NO_SETTINGS = ("_desc_", "imports", "network", "load_model", "initialize", "run", "finalize", "handlers")
-_PIPELINE = ("network_def", "preprocessing", "inferer", "postprocessing")
-_OWN_KEYS = ("_target_", "_desc_", "checkpoint")
 _FORMS = "give a file, a uint8 array [H, W, 3], or a tensor [3, H, W] in [0, 1]"
 
 
@@ -147,8 +140,8 @@ def load_localizer(
         raise ConfigError("no bundle came with this package", "glas_wsol.load", "install it whole")
     config = ConfigParser()
     config.read_config(str(folder / "configs" / "inference.json"))
-    given = {_id(name): value for name, value in settings.items()}
-    wanted = [one for one in map(_id, (*_OF_CARD, *_SETTINGS)) if one not in given]
+    given = {setting_id(name): value for name, value in settings.items()}
+    wanted = [one for one in map(setting_id, (*_OF_CARD, *_SETTINGS)) if one not in given]
     said = agreed_settings([one.bundle for one in sources], config.get(), wanted, "give glas_wsol.load({name}=...)")
     config["card"] = {"_target_": config["card"]["_target_"], "checkpoint": "@checkpoint", **assumed}
     config["checkpoint"] = checkpoint if len(checkpoint) > 1 else checkpoint[0]
@@ -157,112 +150,6 @@ def load_localizer(
     values = {k: list(v) if isinstance(v, tuple) else v for k, v in {**said, **given}.items()}
     config.update({k: v for k, v in values.items() if v is not None or k != "postprocessing#min_box_area"})
     return Localizer(config)
-
-
-class ForeignConfig:
-    """What the ``inference.json`` of a bundle says, as data: nothing of it is executed.
-
-    Args:
-        folder: of the bundle; any other folder says nothing.
-
-    Attributes:
-        file: the config.
-        content: what it holds; empty where it is not there.
-
-    Raises:
-        ConfigError: if it cannot be read.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.file, self.content = folder / "configs" / "inference.json", {}
-        if self.file.is_file():
-            try:
-                self.content: dict[str, Any] = dict(read_json(self.file))
-            except (OSError, ValueError, TypeError) as error:
-                raise ConfigError("cannot be read", self.file, "export the bundle again") from error
-
-    def settings(self, own: Mapping[str, Any], names: Collection[str], fix: str) -> dict[str, Any]:
-        """The flat settings that differ from the package's own.
-
-        Args:
-            own: content of the package's own ``inference.json``.
-            names: ids of those to look at.
-            fix: what to do about one that is an expression; ``{name}`` and ``{id}`` stand for its own.
-
-        Returns:
-            By id of ``inference.json``.
-
-        Raises:
-            ConfigError: if such a setting is an expression, or no plain value.
-        """
-        others = [name for name in _PIPELINE if name in self.content and self._differs(name, own)]
-        if others:
-            what = "%s: its %s is not this package's own and is not run; the package's own is"
-            logger.warning(what, self.file, " and ".join(others))
-        found = {}
-        for identifier, value, shipped in self._flat(own):
-            if value == shipped or identifier not in names:
-                continue
-            if isinstance(value, Mapping) or executed_parts(value):
-                name = identifier.rpartition("#")[2]
-                what = f"{name!r} is an expression, which is not run here"
-                raise ConfigError(what, self.file, fix.format(name=name, id=identifier))
-            found[identifier] = value
-        return found
-
-    def card(self) -> dict[str, Any]:
-        """What the bundle assumes of a model that no ``model.json`` describes.
-
-        Raises:
-            ConfigError: if it is more than data.
-        """
-        found = self._part("card")
-        faults = executed_parts(found, "card")
-        if faults:
-            raise ConfigError(f"{faults[0]} is more than data, which is not run here", self.file, "correct it")
-        return found
-
-    def _part(self, name: str) -> dict[str, Any]:
-        part = self.content.get(name)
-        return {k: v for k, v in part.items() if k not in _OWN_KEYS} if isinstance(part, Mapping) else {}
-
-    def _flat(self, own: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-        """Id, value and the package's own value of every flat setting."""
-        for name, value in self.content.items():
-            if name in own and name not in _NO_SETTINGS and not isinstance(own[name], Mapping):
-                yield name, value, own[name]
-        for name in _OF_POSTPROCESSING:
-            if name in self._part("postprocessing"):
-                yield _id(name), self.content["postprocessing"][name], None
-
-    def _differs(self, name: str, own: Mapping[str, Any]) -> bool:
-        theirs, ours = self.content[name], own.get(name)
-        if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
-            left_out = ("_desc_", *_OF_POSTPROCESSING)
-            theirs, ours = ({k: v for k, v in one.items() if k not in left_out} for one in (theirs, ours))
-        return theirs != ours
-
-
-def _id(name: str) -> str:
-    return f"postprocessing#{name}" if name in _OF_POSTPROCESSING else name
-
-
-def agreed_settings(
-    bundles: Sequence[ForeignConfig], own: Mapping[str, Any], names: Collection[str], fix: str
-) -> dict[str, Any]:
-    """The flat settings of the bundles around one model or several, see :meth:`ForeignConfig.settings`.
-
-    Raises:
-        ConfigError: if two bundles set one otherwise.
-    """
-    each = [bundle.settings(own, names, fix) for bundle in bundles]
-    for name in dict.fromkeys(name for one in each for name in one):
-        values = [one.get(name, own.get(name)) for one in each]
-        if any(value != values[0] for value in values):
-            said, short = " and ".join(repr(value) for value in values), name.rpartition("#")[2]
-            what = f"the bundles set {short!r} to {said}"
-            raise ConfigError(what, bundles[0].file, fix.format(name=short, id=name))
-    return each[0] if each else {}
 
 
 class ModelSource:

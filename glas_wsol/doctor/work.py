@@ -20,7 +20,6 @@ __all__ = ["check_bundle", "check_data", "check_images", "check_output"]
 
 _NAMED = {"monai": "monai", "torch": "pytorch", "numpy": "numpy"}
 _LITTLE_ROOM = 2e9  # bytes: the models of a run of ResNet-101 take one
-_DOUBTFUL = 0.2  # the least score at which an alarm is raised, see docs/masks.md
 
 
 def check_bundle(folder: str | Path) -> list[Check]:
@@ -81,6 +80,7 @@ def _model(folder: Path) -> list[Check]:
     from glas_wsol.loading import load_localizer
     from glas_wsol.networks.checkpoint import model_card
     from glas_wsol.results.provenance import provenance_of
+    from glas_wsol.results.verdict import Verdict
     from glas_wsol.utils.digests import sha256_of
 
     path = next((one for one in (folder / "models" / "model.pt", folder / "model.pt") if one.is_file()), None)
@@ -95,8 +95,8 @@ def _model(folder: Path) -> list[Check]:
     what = f"it loads; classes {', '.join(localizer.classes)}; {provenance.trained_on}; SHA-256 {sha256_of(path)}"
     checks = [Check("model", OK, what)]
     alarm = provenance.alarm
-    if alarm is not None and alarm.score >= _DOUBTFUL:
-        what = f"its training run was judged: {alarm.verdict} (estimated failure probability {alarm.score:.2f})"
+    if alarm is not None and alarm.verdict is not Verdict.NO_ALARM:
+        what = f"its training run was judged: {alarm.verdict.words} (estimated failure probability {alarm.score:.2f})"
         checks.append(Check("model", WARNING, what, "look at its masks, or train with another seed"))
     return checks
 

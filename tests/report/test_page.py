@@ -156,7 +156,9 @@ def test_rounds_of_a_second_stage_are_a_table(tmp_path):
     assert "2 0.250 0.875 3 0.250 1.000" in text
 
 
-@pytest.mark.parametrize(("alarm", "calm"), [((0.9375, "ALARM: do not trust"), False), ((0.125, "no alarm"), True)])
+@pytest.mark.parametrize(
+    ("alarm", "calm"), [((0.9375, "ALARM: these masks should not be trusted"), False), ((0.125, "no alarm"), True)]
+)
 def test_an_alarm_comes_before_everything_else(tmp_path, alarm, calm):
     for page in (
         Page(write_report(inference(tmp_path, [case(tmp_path, "a")], alarm=alarm))),
