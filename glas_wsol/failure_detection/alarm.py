@@ -126,8 +126,9 @@ def judge_run(
         device: where to run.
 
     Returns:
-        ``score`` (how probable it is that the run failed, in (0, 1)), ``verdict`` (see :class:`~glas_wsol.results.verdict.Verdict`) and ``signals``. None
-        where it cannot be judged: several classes per image, a trunk that is not pretrained, images of one patient.
+        ``score`` (how probable it is that the run failed, in (0, 1)), ``verdict`` (a value of
+        :class:`~glas_wsol.results.verdict.Verdict`) and ``signals``. None where it cannot be judged: several classes
+        per image, a trunk that is not pretrained, images of one patient.
     """
 
     def judge() -> dict[str, Any] | None:

@@ -354,9 +354,7 @@ def test_what_c_says_of_both_parts_and_the_alarm_of_the_run_are_in_both_tables(t
     asked, blank, plain = item("a", 0.75, 1), item("b", 0.75, 1, evidence=False), item("c", 0.75, 1)
     said = Opinions(Opinion((0.5, 0.5)), Opinion((0.25, 0.75)), Opinion((0.5, 0.5)))
     alarm = RunAlarm(0.25, Verdict.DOUBTFUL)
-    made = Provenance(
-        ("12ab",), "minmax", "resnet18", {"epochs": 3}, {"flips": True}, "7.8", RunAlarm(0.25, Verdict.DOUBTFUL)
-    )
+    made = Provenance(("12ab",), "minmax", "resnet18", {"epochs": 3}, {"flips": True}, "7.8", alarm)
     for one in (asked, blank):
         one["localization"] = replace(one["localization"], class_scores=said, provenance=made, mpp=(0.5, 0.25))
     evaluate({"e": ClassificationError()}, [[asked, blank], [plain]], [LocalizationSaver(tmp_path, overlays=False)])

@@ -44,10 +44,10 @@ def test_of_an_ensemble_the_worst_alarm_counts():
 @pytest.mark.parametrize(
     "alarm",
     [
-        {"score": 1.5, "verdict": ""},
-        {"score": float("nan"), "verdict": ""},
+        {"score": 1.5, "verdict": "ALARM"},
+        {"score": float("nan"), "verdict": "ALARM"},
         {"score": 0.5},
-        {"score": 0.5, "verdict": "a\nb"},
+        {"score": 0.5, "verdict": "x"},
         "loud",
         [1],
     ],
