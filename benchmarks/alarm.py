@@ -36,6 +36,7 @@ from tqdm import tqdm
 from glas_wsol.failure_detection import alarm
 from glas_wsol.failure_detection.alarm import ALARM, Alarm, shipped_alarm
 from glas_wsol.failure_detection.signals import MaskSignals
+from glas_wsol.results.verdict import Verdict
 
 USUAL = {"scale": 1.0, "crop_size": 192, "epochs": 3}
 HARDLY = {"scale": 1.0, "crop_size": 192, "epochs": 1}
@@ -132,7 +133,7 @@ def table_of(runs: Sequence[Outcome], scores: Sequence[float], judge: Alarm, asi
     """A Markdown table of runs, and how the scores part failed from good ones."""
     columns = [*COLUMNS, "failed", "score", "verdict"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    verdicts = [judge.verdict(score).split(":")[0] for score in scores]
+    verdicts = [Verdict.of(score).value for score in scores]
     for one, score, said in zip(runs, scores, verdicts, strict=True):
         s = one.signals
         figures = f"{s.information:.2f} | {s.margin:.3f} | {s.margin_error:.3f}"

@@ -12,14 +12,12 @@ from pathlib import Path
 from types import ModuleType
 
 from glas_wsol.commands import (
-    audit,
     choose,
     data,
     doctor,
     evaluate,
     export,
     figure,
-    launch,
     phantom,
     predict,
     prepare,
@@ -38,7 +36,6 @@ _GROUPS: dict[str, tuple[ModuleType, ...]] = {
     "before": (doctor, phantom, prepare, data),
     "a model": (train, evaluate, show, predict, report, choose, export),
     "many models": (study, table, figure),
-    "configs": (launch, audit),
 }
 """Commands in the order of their use."""
 

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -12,52 +13,39 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.transforms import ScaleIntensityRange
 from monai.utils import ensure_tuple
 from torch import Tensor
 
-from glas_wsol.errors import ConfigError, ImageFileError, WeightsError
-from glas_wsol.inferers import ClassScoreInferer, WholeTileInferer
-from glas_wsol.networks import build_network, fold_batch_norm
-from glas_wsol.networks.checkpoint import load_checkpoint, model_card, model_digests
-from glas_wsol.results.localization import THRESHOLD, Localization
-from glas_wsol.results.postprocessing import LocalizePredictiond
-from glas_wsol.results.provenance import provenance_of
-from glas_wsol.transforms.reading import MAX_PIXELS, read_image
+from glas_wsol.errors import ConfigError, GlasWsolError, ImageFileError, WeightsError
+from glas_wsol.networks.checkpoint import model_card
+from glas_wsol.results.localization import Localization
 from glas_wsol.transforms.reading.spacing import MPP, mpp_metadata
-from glas_wsol.utils.json_files import read_json
+from glas_wsol.utils.configs import executed_parts, parsed, plain_path
+from glas_wsol.utils.foreign_config import OF_POSTPROCESSING, ForeignConfig, agreed_settings, setting_id
 from glas_wsol.utils.pixel_size import check_mpp
+from glas_wsol.utils.shipped import bundle_of
 
 __all__ = ["Localizer", "ModelSource", "load_localizer"]
 
-_SAID_BY_CARD = "what model.json says"
-_OF_CARD: Mapping[str, Any] = {"stain": None, "fill_holes": 0, "drop_specks": 0}  # with what it means if it does not
-_DEFAULTS: Mapping[str, Any] = {  # of what neither a bundle nor the caller says
-    "flips": False,
-    "rotations": False,
-    "scales": (1.0,),
-    "class_scores": "all",
-    "threshold": THRESHOLD,
-    "min_box_area": None,
-    "mpp": None,
-    "max_pixels": MAX_PIXELS,
-}
-_OF_POSTPROCESSING = ("threshold", "min_box_area")
+_OF_CARD = ("trunk", "classes", "scale", "short_side", "stain", "fill_holes", "drop_specks")
+_SETTINGS = (
+    *("stain", "fill_holes", "drop_specks", "flips", "rotations", "scales", "class_scores", "mpp", "max_pixels"),
+    *OF_POSTPROCESSING,
+)
+"""What :func:`glas_wsol.load` takes: ids of ``inference.json``."""
 _FORMS = "give a file, a uint8 array [H, W, 3], or a tensor [3, H, W] in [0, 1]"
 
 
 class Localizer:
     """A trained model that takes an image and gives a :class:`~glas_wsol.results.Localization`.
 
-    It does what a run of ``inference.json`` does, in the same order and with the same numbers. Made by
-    :func:`glas_wsol.load`. One call at a time.
+    It is made of the components of the package's own ``inference.json``. Made by :func:`glas_wsol.load`. One call at a
+    time.
 
     Args:
-        checkpoint: the weights' file, or the files of an ensemble.
-        card: what they are, see :func:`~glas_wsol.networks.checkpoint.model_card`.
-        settings: all of those that :func:`glas_wsol.load` takes.
-        device: where to compute.
+        config: ``inference.json`` with the model and the settings.
 
     Attributes:
         network: in evaluation mode.
@@ -65,35 +53,15 @@ class Localizer:
         device: where it computes.
     """
 
-    def __init__(
-        self, checkpoint: Sequence[str], card: Mapping[str, Any], settings: Mapping[str, Any], device: torch.device
-    ) -> None:
-        self.classes: tuple[str, ...] = tuple(card["classes"])
-        self.device = device
-        self.network = build_network(
-            card["network"], trunk=card["trunk"], weights="none", num_classes=len(self.classes), seed=0
-        )
-        load_checkpoint(self.network, checkpoint)
-        self.network = fold_batch_norm(self.network.to(device))
-        views = {name: settings[name] for name in ("flips", "rotations", "scales")}
-        views["scales"] = list(views["scales"])
-        scale = card.get("scale", 1.0)
-        inferer = WholeTileInferer(scale, card.get("short_side"), **views)
-        self._inferer = ClassScoreInferer(inferer, settings["class_scores"])
-        least = {} if settings["min_box_area"] is None else {"min_box_area": settings["min_box_area"]}
-        self._postprocessing = LocalizePredictiond.for_network(
-            self.network,
-            classes=self.classes,
-            threshold=settings["threshold"],
-            stain=settings["stain"],
-            hole_area=settings["fill_holes"] / scale**2,
-            speck_area=settings["drop_specks"] / scale**2,
-            mpp=settings["mpp"],
-            provenance=provenance_of(card, model_digests(checkpoint), views),
-            **least,
-        )
-        self._to_unit = ScaleIntensityRange(a_min=0, a_max=255)
-        self._max_pixels = settings["max_pixels"]
+    def __init__(self, config: ConfigParser) -> None:
+        self.classes: tuple[str, ...] = tuple(parsed(config, "classes"))
+        self.device = torch.device(parsed(config, "device"))
+        self.network = parsed(config, "network")
+        parsed(config, "load_model")
+        self._inferer, self._postprocessing = parsed(config, "inferer"), parsed(config, "postprocessing")
+        with warnings.catch_warnings():  # MONAI looks for a decoder of DICOM on the GPU
+            warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+            self._preprocessing = parsed(config, "preprocessing")
 
     def __call__(
         self,
@@ -116,30 +84,33 @@ class Localizer:
             NumericalError: if the network's output is not finite.
         """
         size = check_mpp(mpp)
-        values, path, said = self._read(image)
-        item: dict[str, Any] = {"name": name or (Path(path).stem if path else "image")}
-        batch = values[None].to(self.device)
+        values = self._read(image)
+        batch = values.as_tensor()[None].to(self.device)
         with torch.no_grad():
-            item |= {key: values[0] for key, values in self._inferer(batch, self.network).items()}
-        item["image"] = MetaTensor(values, meta={"filename_or_obj": path, MPP: mpp_metadata(said)})
+            item = {key: found[0] for key, found in self._inferer(batch, self.network).items()}
+        item |= {"image": values, "name": name or Path(values.meta["filename_or_obj"]).stem or "image"}
         found: Localization = self._postprocessing(item)["localization"]
         return found if size is None else replace(found, mpp=size)
 
-    def _read(self, image: Any) -> tuple[Tensor, str, tuple[float, float] | None]:
-        """``[3, H, W]`` float32 in [0, 1], the file it came from, and the size of a pixel that the file says."""
+    def _read(self, image: Any) -> MetaTensor:
+        """``[3, H, W]`` float32 in [0, 1]; its metadata name the file, if any, and the size of a pixel."""
+        meta = {"filename_or_obj": "", MPP: mpp_metadata(None)}
         if isinstance(image, Tensor):
-            return _checked(image), "", None
-        path, said = "", None
-        if isinstance(image, (str, PathLike)):
-            path = str(image)
-            picture = read_image(image, self._max_pixels)
-            image, said = picture.pixels, picture.mpp
-        if not isinstance(image, np.ndarray):
+            return MetaTensor(_checked(image), meta=meta)
+        item, first = {"image": str(image)}, 0
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+                raise ImageFileError(f"an array of {image.dtype} {list(image.shape)}", "in memory", _FORMS)
+            item, first = {"image": MetaTensor(np.ascontiguousarray(image.transpose(2, 0, 1)), meta=meta)}, 1
+        elif not isinstance(image, (str, PathLike)):
             raise ImageFileError(f"a {type(image).__name__} is no image", "in memory", _FORMS)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise ImageFileError(f"an array of {image.dtype} {list(image.shape)}", "in memory", _FORMS)
-        scaled = self._to_unit(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        return scaled.as_tensor() if isinstance(scaled, MetaTensor) else torch.as_tensor(scaled), path, said
+        try:
+            return self._preprocessing(item, start=first)["image"]  # the first of its transforms reads the file
+        except Exception as error:
+            own = GlasWsolError.behind(error)
+            if own is None:
+                raise
+            raise own from None
 
 
 def load_localizer(
@@ -149,33 +120,47 @@ def load_localizer(
     **settings: Any,
 ) -> Localizer:
     """Load a trained model; see :func:`glas_wsol.load`."""
-    for name in settings:
-        if name not in (known := [*_OF_CARD, *_DEFAULTS]):
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or known
+    for name, value in settings.items():
+        if name not in _SETTINGS:
+            near = difflib.get_close_matches(name, _SETTINGS, n=1, cutoff=0.5) or _SETTINGS
             raise ConfigError(f"no setting named {name!r}", "glas_wsol.load", f"did you mean {' or '.join(near)}")
-    places = [ModelSource(Path(one)) for one in ensure_tuple(model)]
-    if not places:
+        if executed_parts(value):
+            raise ConfigError(f"{name}={value!r} is an expression", "glas_wsol.load", "give a value")
+    sources = [ModelSource(Path(one)) for one in ensure_tuple(model)]
+    if not sources:
         raise ConfigError("no model", "glas_wsol.load", "name at least one trained model")
-    checkpoint = [str(place.checkpoint) for place in places]
-    found = {name: _agreed(name, places) for name in (*_OF_CARD, *_DEFAULTS) if name not in settings}
-    card = model_card(checkpoint, **places[0].card_defaults())
-    found |= {name: card.get(name, _OF_CARD[name]) for name, value in found.items() if value == _SAID_BY_CARD}
+    checkpoint = [plain_path(source.checkpoint) for source in sources]
+    assumed = sources[0].bundle.card()
+    card = model_card(checkpoint, **assumed)
     if not {"network", "trunk", "classes"} <= card.keys():
         what = "no model.json beside this model says its network, trunk and classes"
         raise WeightsError(what, checkpoint[0], "put the model.json that training wrote beside it")
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Localizer(checkpoint, card, {**found, **settings}, torch.device(chosen))
+    folder = bundle_of(card["classes"])
+    if folder is None:
+        raise ConfigError("no bundle came with this package", "glas_wsol.load", "install it whole")
+    config = ConfigParser()
+    config.read_config(str(folder / "configs" / "inference.json"))
+    given = {setting_id(name): value for name, value in settings.items()}
+    wanted = [one for one in map(setting_id, (*_OF_CARD, *_SETTINGS)) if one not in given]
+    said = agreed_settings([one.bundle for one in sources], config.get(), wanted, "give glas_wsol.load({name}=...)")
+    config["card"] = {"_target_": config["card"]["_target_"], "checkpoint": "@checkpoint", **assumed}
+    config["checkpoint"] = checkpoint if len(checkpoint) > 1 else checkpoint[0]
+    if device is not None:
+        config["device"] = str(device)
+    values = {k: list(v) if isinstance(v, tuple) else v for k, v in {**said, **given}.items()}
+    config.update({k: v for k, v in values.items() if v is not None or k != "postprocessing#min_box_area"})
+    return Localizer(config)
 
 
 class ModelSource:
-    """Where a model lies, and what the bundle around it sets; nothing of a bundle's config is executed.
+    """Where a model lies, and the bundle around it.
 
     Args:
         path: an exported bundle with its model, the output folder of a training, or the weights' file.
 
     Attributes:
         checkpoint: the weights' file.
-        config_file: the bundle's ``inference.json``; it is not there where there is no bundle around the model.
+        bundle: the config of the bundle around it; an empty one where there is none.
 
     Raises:
         ConfigError: if that config cannot be read.
@@ -183,46 +168,12 @@ class ModelSource:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.config = path, {}
-        self.checkpoint = path
-        if path.is_dir():
-            self.checkpoint = next(
-                (file for file in (path / "models" / "model.pt", path / "model.pt") if file.is_file()), path
-            )
-        if not self.checkpoint.is_file():
+        places = (path / "models" / "model.pt", path / "model.pt") if path.is_dir() else (path,)
+        found = next((file for file in places if file.is_file()), None)
+        if found is None:
             fix = "name an exported bundle with its model, the output folder of a training, or a model.pt"
             raise WeightsError("no trained model", path, fix)
-        self.config_file = path / "configs" / "inference.json"
-        if self.config_file.is_file():
-            try:
-                self.config = dict(read_json(self.config_file))
-            except (OSError, ValueError, TypeError) as error:
-                raise ConfigError("cannot be read", self.config_file, "export the bundle again") from error
-
-    def setting(self, name: str) -> Any:
-        """What the bundle sets, or that the model's card says it; the default where there is no bundle."""
-        where = self.config.get("postprocessing", {}) if name in _OF_POSTPROCESSING else self.config
-        value = where.get(name, _SAID_BY_CARD if name in _OF_CARD else _DEFAULTS[name])
-        if isinstance(value, str) and value.startswith(("$", "@", "%")):
-            if name in _OF_CARD and "card" in value:
-                return _SAID_BY_CARD
-            fix = f"give glas_wsol.load({name}=...)"
-            raise ConfigError(f"{name!r} is an expression, which is not run here", self.config_file, fix)
-        return value
-
-    def card_defaults(self) -> dict[str, Any]:
-        """What the bundle assumes of a model that no ``model.json`` describes."""
-        card = self.config.get("card")
-        own = card if isinstance(card, Mapping) else {}
-        return {name: value for name, value in own.items() if name not in ("_target_", "checkpoint")}
-
-
-def _agreed(name: str, places: Sequence[ModelSource]) -> Any:
-    values = [place.setting(name) for place in places]
-    if any(value != values[0] for value in values):
-        said = " and ".join(repr(value) for value in values)
-        raise ConfigError(f"the bundles set {name!r} to {said}", "glas_wsol.load", f"give {name}=...")
-    return values[0]
+        self.path, self.checkpoint, self.bundle = path, found, ForeignConfig(path)
 
 
 def _checked(image: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from glas_wsol.errors import ConfigError, GlasWsolError, ImageFileError, Weights
 from glas_wsol.handlers import write_model
 from glas_wsol.networks import ClassActivationNetwork, build_network
 from glas_wsol.results.class_scores import Opinions
+from glas_wsol.results.verdict import Verdict
 from tests.conftest import tiny_network, tiny_trunk
 
 CARD = {"method": "minmax", "trunk": "tiny", "classes": ["benign", "malignant"], "scale": 1.0, "short_side": None}
@@ -30,7 +31,7 @@ NO_SCORES = {"localizer": None, "decidable": None, "undecidable": None, "regions
 def run(tmp_path, monkeypatch) -> Path:
     """The output folder of a training of the tiny network."""
     monkeypatch.setattr(
-        "glas_wsol.loading.build_network",
+        "glas_wsol.networks.build_network",
         lambda settings, **more: build_network(settings, **{**more, "trunk": tiny_trunk()}),
     )
     write_model(tiny_network(), tmp_path / "run" / "models", CARD)
@@ -91,7 +92,7 @@ def test_the_alarm_of_the_run_goes_with_every_result(run, tmp_path):
     card = run / "models" / "model.json"
     card.write_text(json.dumps({**json.loads(card.read_text()), "alarm": {"score": 0.9, "verdict": "ALARM: look"}}))
     found = glas_wsol.load(run)(PIXELS)
-    assert found.provenance.alarm.verdict == "ALARM: look"
+    assert found.provenance.alarm.verdict is Verdict.ALARM
     glas_wsol.save(found, tmp_path / "out", ["json"], overlay=False)
     assert json.loads((tmp_path / "out" / "json" / "image.json").read_text())["alarm"]["score"] == 0.9
 

@@ -3,26 +3,9 @@
 
 from __future__ import annotations
 
+from glas_wsol.bundle.excepthook import install_excepthook
+from glas_wsol.bundle.run_data import resolve_dataset
 from glas_wsol.bundle.settings_schema import Settings
-from glas_wsol.bundle.startup import (
-    install_excepthook,
-    look_at_configs,
-    preflight,
-    refuse_unknown,
-    refuse_unknown_ids,
-    resolve_dataset,
-    typed_run,
-    unknown_ids,
-)
+from glas_wsol.bundle.startup import preflight
 
-__all__ = [
-    "Settings",
-    "install_excepthook",
-    "look_at_configs",
-    "preflight",
-    "refuse_unknown",
-    "refuse_unknown_ids",
-    "resolve_dataset",
-    "typed_run",
-    "unknown_ids",
-]
+__all__ = ["Settings", "install_excepthook", "preflight", "resolve_dataset"]

@@ -9,10 +9,10 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from glas_wsol.audit import plain_data_faults
-from glas_wsol.bundle.startup import SHIPPED_TARGET, TRAINED
+from glas_wsol.bundle.command_line import SHIPPED_TARGET, TRAINED
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
 from glas_wsol.networks.checkpoint import model_card
+from glas_wsol.utils.configs import executed_parts
 from glas_wsol.utils.json_files import format_config
 from glas_wsol.version import PACKAGE
 
@@ -79,7 +79,7 @@ def export_bundle(bundle: str | Path, output: str | Path, model: str | Path | No
 
 def _describe(configs: Path, card: dict[str, Any], where: Path) -> None:
     """Write what the shipped model is into the configs: MONAI's `load` reads no model.json."""
-    faults = plain_data_faults({key: card[key] for key in _OF_CARD if key in card}, "model.json")
+    faults = executed_parts({key: card[key] for key in _OF_CARD if key in card}, "model.json")
     if faults:  # MONAI would execute it
         raise ConfigError(f"the model's description is no plain data: {faults[0]}", where, "correct model.json")
     content = json.loads((configs / "inference.json").read_text(encoding="utf-8"))

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A run of a bundle's ``inference.json`` from a model and some images: which config, which settings, what came out."""
+"""A run of the package's ``inference.json`` from a model and some images: which settings, what came out."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from glas_wsol.bundle import refuse_unknown
-from glas_wsol.bundle.runs import BundleRun, bundle_of
+from glas_wsol.bundle.command_line import refuse_unknown
+from glas_wsol.bundle.runs import BundleRun
 from glas_wsol.data import images_datalist
 from glas_wsol.data.files import existing
 from glas_wsol.errors import ConfigError, IncompleteError, OutputError
 from glas_wsol.loading import ModelSource
 from glas_wsol.networks.checkpoint import model_card
-from glas_wsol.utils.csv_cells import read_cells
-from glas_wsol.utils.csv_files import write_csv
-from glas_wsol.utils.file_lock import claim, release
+from glas_wsol.utils.configs import plain_path
+from glas_wsol.utils.csv_files import read_cells, write_csv
+from glas_wsol.utils.foreign_config import ForeignConfig, agreed_settings
 from glas_wsol.utils.json_files import RECORD
-from glas_wsol.utils.shipped import bundle_folder
+from glas_wsol.utils.locks import claim, release
+from glas_wsol.utils.shipped import bundle_folder, bundle_folders, bundle_of, is_shipped
+from glas_wsol.version import PACKAGE
 
 __all__ = ["Inference", "Results", "infer", "plan_inference"]
 
@@ -36,7 +38,7 @@ class Inference:
     """A run of inference, ready to be made.
 
     Attributes:
-        config: the bundle's ``inference.json``.
+        config: the package's own ``inference.json``.
         output: receives the results.
         settings: by their ids.
     """
@@ -75,55 +77,64 @@ def plan_inference(
     bundle: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Inference:
-    """Find the bundle that a model belongs to and give it the images.
+    """Find the package's own bundle for a model, with the settings of the bundle around it, and give it the images.
 
     Args:
         images: an image, a folder or a CSV; of several, a list is written into ``output``.
         model: exported bundle, output folder of a training, or weights' file; several are an ensemble.
         output: receives the results; made if absent.
-        bundle: folder of the bundle that the model belongs to. None (default): the exported one around it, else that
-            that came with the package and has the model's classes, else the one for tissue.
+        bundle: the bundle that the model belongs to. None (default): the exported one around it. What is run is the
+            package's own bundle, the one with the model's classes or else the one for tissue; of any other only the
+            flat settings are taken, as data.
         settings: ids of ``inference.json`` with their values.
 
     Raises:
-        ConfigError: if there is no such bundle, or it has no such setting.
+        ConfigError: if there is no such bundle, it has no such setting, or sets one by an expression.
         DatalistError: if there is no image.
         OutputError: if the list cannot be written.
         WeightsError: if there is no such model.
     """
-    places = [ModelSource(Path(one)) for one in model]
-    checkpoint = [str(place.checkpoint) for place in places]
-    config = _config(bundle, places)
-    given = dict(settings or {})
+    sources = [ModelSource(Path(one)) for one in model]
+    checkpoint = [plain_path(source.checkpoint) for source in sources]
+    cards = [model_card(file) for file in checkpoint]
+    bundles = [source.bundle for source in sources] if bundle is None else _given(bundle)
+    classes = [one["classes"] for one in (*cards, *(one.card() for one in bundles)) if "classes" in one]
+    folder = _shipped(bundle, classes[0] if classes else None)
+    config = folder / "configs" / "inference.json"
     parser = ConfigParser()
     parser.read_config(str(config))
+    given = dict(settings or {})
     refuse_unknown(parser, given, config)
-    own = {
-        "bundle_root": str(config.parent.parent),
-        "checkpoint": checkpoint[0] if len(checkpoint) == 1 else checkpoint,
-        "dataset_dir": str(_source(images, Path(output), bool(given.get("recursive", parser.get("recursive", False))))),
-        "output_dir": str(output),
-    }
-    return Inference(config, Path(output), own | given)
+    own = {"bundle_root": str(folder), "checkpoint": checkpoint[0] if len(checkpoint) == 1 else checkpoint}
+    ids = {*parser.get(), "postprocessing#threshold", "postprocessing#min_box_area"}
+    wanted = ids - {*own, *given, "dataset_dir", "output_dir"}
+    said = agreed_settings(bundles, parser.get(), wanted, "give --{id} VALUE")
+    if bundles:
+        assumed = {name: value for name, value in bundles[0].card().items() if not all(name in one for one in cards)}
+        said |= {f"card#{k}": v for k, v in assumed.items() if v != parser["card"].get(k)}
+    said = {k: "$None" if v is None else v for k, v in said.items() if k not in given}  # MONAI leaves out a None
+    recursive = bool(given.get("recursive", said.get("recursive", parser["recursive"])))
+    own["dataset_dir"] = plain_path(_source(images, Path(output), recursive))
+    own["output_dir"] = plain_path(output)
+    return Inference(config, Path(output), own | said | given)
 
 
-def _config(bundle: str | Path | None, places: Sequence[ModelSource]) -> Path:
-    if bundle is None:
-        around = next((place.config_file for place in places if place.config_file.is_file()), None)
-        return around if around is not None else _guessed(places[0])
-    config = bundle_folder(bundle) / "configs" / "inference.json"
-    if not config.is_file():
+def _given(bundle: str | Path) -> list[ForeignConfig]:
+    """The config of a bundle that was named, as data; none of one that came with the package: it is run itself."""
+    folder = bundle_folder(bundle)
+    if not (folder / "configs" / "inference.json").is_file():
         raise ConfigError("no bundle for inference here", bundle, "name a folder that holds configs/inference.json")
-    return config
+    return [] if is_shipped(folder / "configs" / "inference.json") else [ForeignConfig(folder)]
 
 
-def _guessed(place: ModelSource) -> Path:
-    """That of the bundle that came with the package and has the model's classes, else of that for tissue."""
-    known = bundle_of(model_card(str(place.checkpoint)).get("classes"))
-    if known is None:
-        what = "which bundle this model belongs to is not known"
-        raise ConfigError(what, place.path, "name an exported bundle as the model, or give --bundle DIR")
-    return known / "configs" / "inference.json"
+def _shipped(bundle: str | Path | None, classes: Any) -> Path:
+    """The package's own bundle that is run: the one that was named, else the one with these classes."""
+    known = bundle_folders()
+    named = None if bundle is None else bundle_folder(bundle).resolve()
+    found = next((one for one in known if one.resolve() == named), None) or bundle_of(classes)
+    if found is None:
+        raise ConfigError("no bundle came with this package", PACKAGE, "install it whole")
+    return found
 
 
 def _source(images: Sequence[str | Path], output: Path, recursive: bool) -> Path:

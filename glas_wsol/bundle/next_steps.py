@@ -11,8 +11,9 @@ from typing import Any
 
 from fire.parser import DefaultParseValue
 
-from glas_wsol.bundle import typed_run
+from glas_wsol.bundle.command_line import typed_run
 from glas_wsol.networks.checkpoint import model_card
+from glas_wsol.results.provenance import provenance_of
 from glas_wsol.utils import distributed
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.json_files import read_json
@@ -43,11 +44,11 @@ def _conclude(checkpoint: str, output_dir: str, dataset_dir: str) -> None:
         record = {"config_files": [str(Path(file).absolute()) for file in files], "settings": settings}
         with atomic_write(Path(output_dir) / _RECORD, "w") as file:
             file.write(json.dumps(record, indent=4) + "\n")
-    alarm = model_card(checkpoint).get("alarm") or {}
+    alarm = provenance_of(model_card(checkpoint)).alarm
     evaluate = ["evaluate", output_dir, *([] if files else ["--data", dataset_dir])]
     predict = ["predict", "TILES", "--model", checkpoint, "--output", str(Path(output_dir) / "predictions"), "--report"]
     print(f"model: {checkpoint}")
-    print(f"its masks: {alarm.get('verdict', 'whether they can be trusted was not judged')}")
+    print(f"its masks: {alarm.verdict.words if alarm else 'whether they can be trusted was not judged'}")
     print(f"measure it: {shlex.join(['python', '-m', 'glas_wsol', *evaluate])}")
     print(f"use it on your own images, in the place of TILES: {shlex.join(['python', '-m', 'glas_wsol', *predict])}")
 

@@ -14,9 +14,9 @@ from monai.bundle import ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
 from yaml import YAMLError
 
-from glas_wsol.errors import ConfigError, GlasWsolError
+from glas_wsol.errors import ConfigError
 
-__all__ = ["behind", "flatten", "load", "merged", "parse_overrides", "parsed", "split_overrides"]
+__all__ = ["behind", "flatten", "load", "merged", "parse_overrides", "split_overrides"]
 
 _INSTEAD = {
     "output_dir": "give the study's folder",
@@ -100,7 +100,7 @@ def load(file: Path) -> dict[str, Any]:
     """
     try:
         config = ConfigParser.load_config_file(str(file))
-    except (OSError, ValueError, YAMLError) as error:
+    except (OSError, ValueError, RecursionError, YAMLError) as error:
         raise ConfigError(f"the config cannot be read ({error})", file, "correct this file") from error
     if not isinstance(config, dict):
         raise ConfigError("the config holds no settings", file, "correct this file")
@@ -128,25 +128,6 @@ def merged(files: Sequence[Path], overrides: Mapping[str, str], **settings: Any)
     # MONAI leaves out a None of the command line
     parser.update({name: value for name, value in values.items() if value is not None} | settings)
     return parser
-
-
-def parsed(parser: ConfigParser, identifier: str) -> Any:
-    """What an id stands for, instantiated.
-
-    Args:
-        parser: holds the config.
-        identifier: of a value or component.
-
-    Raises:
-        GlasWsolError: the one that the component raised, freed from what MONAI wraps around it.
-    """
-    try:
-        return parser.get_parsed_content(identifier)
-    except Exception as error:
-        own = GlasWsolError.behind(error)
-        if own is None:
-            raise
-        raise own from None
 
 
 def behind(parser: ConfigParser, identifier: str) -> dict[str, Any]:

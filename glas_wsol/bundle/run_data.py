@@ -3,15 +3,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 from glas_wsol.data.cub import CUB5_CLASSES
 from glas_wsol.data.datalist import Datalist, load_datalist
 from glas_wsol.data.glas import GLAS_CLASSES
+from glas_wsol.errors import ConfigError
+from glas_wsol.utils import distributed
 
-__all__ = ["run_datalist"]
+__all__ = ["resolve_dataset", "run_datalist"]
+
+
+def resolve_dataset(
+    dataset_dir: str | None,
+    phantom_dir: str,
+    kind: str = "tissue",
+    options: Mapping[str, Any] | None = None,
+    below: str = "",
+) -> str:
+    """The folder to read: the user's, or the phantom, made on first use.
+
+    Args:
+        dataset_dir: a folder or a table, or the word ``phantom`` for synthetic data.
+        phantom_dir: where the phantom is kept.
+        kind: ``tissue`` (GlaS layout) or ``birds`` (CUB-200-2011 layout).
+        options: arguments of the phantom's writer.
+        below: the phantom's folder of images, where images alone are wanted.
+
+    Returns:
+        A path.
+
+    Raises:
+        ConfigError: if nothing is at ``dataset_dir``; None is not the phantom.
+    """
+    if dataset_dir == "phantom":
+        from glas_wsol.data.phantom.birds import write_bird_phantom
+        from glas_wsol.data.phantom.tissue import write_tissue_phantom
+
+        write = {"tissue": write_tissue_phantom, "birds": write_bird_phantom}[kind]
+        made = distributed.on_main(lambda: write(phantom_dir, progress=True, **(options or {})))
+        return str(Path(made) / below)
+    try:
+        found = bool(str(dataset_dir).strip()) and Path(dataset_dir).exists()
+    except (OSError, ValueError, TypeError):  # a name that no file can have, or no name at all
+        found = False
+    if not found:
+        fix = "give the path of a folder or table, or the word phantom for synthetic data"
+        raise ConfigError("no such data set", dataset_dir or repr(dataset_dir), fix)
+    return dataset_dir
 
 
 def run_datalist(dataset_dir: partial[str], **settings: Any) -> Any:

@@ -14,16 +14,15 @@ from typing import Any
 import monai.bundle
 from fire.parser import DefaultParseValue
 
-from glas_wsol.bundle import look_at_configs, refuse_unknown
+from glas_wsol.bundle.command_line import refuse_unknown
+from glas_wsol.bundle.methods import find, rows_of
 from glas_wsol.bundle.next_steps import read_start
 from glas_wsol.bundle.overrides import load, merged
 from glas_wsol.errors import ConfigError, GlasWsolError, WeightsError
-from glas_wsol.experiments.study.methods import find, rows_of
 from glas_wsol.networks.checkpoint import model_card
-from glas_wsol.utils.json_files import read_json
-from glas_wsol.utils.shipped import bundle_folder, bundle_folders
+from glas_wsol.utils.shipped import bundle_folder, bundle_of, is_shipped
 
-__all__ = ["BundleRun", "bundle_of", "plan_evaluation", "plan_training"]
+__all__ = ["BundleRun", "plan_evaluation", "plan_training"]
 
 _RECIPE = ("configs/data/light.json", "configs/trunks/efficientnet_lite0.json")  # of train.json, for other methods
 _ONLY_TRAINING = ("multi_gpu_train.json", "mlflow.json")  # overlays that an evaluation has no use for
@@ -63,10 +62,9 @@ class BundleRun:
         before = sys.argv
         sys.argv = [str(Path("monai", "bundle", "__main__.py")), *self._words]
         try:
-            look_at_configs(sys.argv)
             with warnings.catch_warnings():
-                # that a config may run code; these were just looked at
-                warnings.filterwarnings("ignore", message="parsing config_file")
+                if all(map(is_shipped, self.files)):  # MONAI warns that a config may run code
+                    warnings.filterwarnings("ignore", message="parsing config_file")
                 monai.bundle.run(config_file=[str(file) for file in self.files], **self.settings)
         except Exception as error:
             own = GlasWsolError.behind(error)
@@ -85,20 +83,6 @@ def _literal(value: Any) -> str:
 def _quoted(word: str) -> str:
     """A word as one would type it: a list of names in double quotes."""
     return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
-
-
-def bundle_of(classes: Any) -> Path | None:
-    """Of the bundles that came with the package the one with these classes, else that for tissue; None without any.
-
-    Args:
-        classes: names in label order, as ``model.json`` has them.
-    """
-    known = bundle_folders()
-
-    def card(folder: Path) -> Mapping[str, Any]:
-        return read_json(folder / "configs" / "inference.json").get("card", {})
-
-    return next((one for one in known if card(one).get("classes") == classes), known[0] if known else None)
 
 
 def plan_training(
@@ -134,7 +118,11 @@ def plan_training(
         files += [configs / "paper.json", *(find(one, folder) for one in _RECIPE if recipe == "recommended")]
     files += [find(one, folder) for one in overlays]
     if method is not None:
-        row = next(one for one in rows_of([method], folder) if method in (one.name, str(one.overlay), one.overlay.name))
+        row = next(
+            one
+            for one in rows_of([method], folder, "--method")
+            if method in (one.name, str(one.overlay), one.overlay.name)
+        )
         if row.explains:
             what = f"{method} explains the network of {row.explains} and has no training of its own"
             raise ConfigError(what, "--method", f"give --method {row.explains}, or compare them with the command study")

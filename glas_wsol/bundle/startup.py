@@ -1,48 +1,19 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What the bundles' configs call before a run: checks, the phantom, what a checkpoint is, errors in one line."""
+"""What every run of a bundle does first: its settings are checked, its output folder is made."""
 
 from __future__ import annotations
 
-import ast
-import difflib
-import inspect
-import logging
 import os
-import re
-import shlex
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import monai.bundle
-from monai.bundle import ConfigParser
-
-from glas_wsol.audit import audit
+from glas_wsol.bundle.command_line import refuse_unknown_ids
 from glas_wsol.bundle.excepthook import install_excepthook
 from glas_wsol.bundle.settings_schema import Settings
-from glas_wsol.data.files import is_file
-from glas_wsol.errors import ConfigError, OutputError
-from glas_wsol.utils import distributed
+from glas_wsol.errors import OutputError
 
-__all__ = [
-    "install_excepthook",
-    "look_at_configs",
-    "preflight",
-    "refuse_unknown",
-    "refuse_unknown_ids",
-    "resolve_dataset",
-    "typed_run",
-    "unknown_ids",
-]
-
-logger = logging.getLogger(__name__)
-
-TRAINED = "training_network_def"
-"""In an exported bundle's ``train.json`` the network that a training makes; ``network_def`` is the shipped model."""
-
-SHIPPED_TARGET = "glas_wsol.networks.build_network"
+__all__ = ["preflight"]
 
 
 def preflight(output_dir: str, settings: Settings | None = None) -> None:
@@ -60,7 +31,6 @@ def preflight(output_dir: str, settings: Settings | None = None) -> None:
     # MONAI tries an optional GPU decoder for DICOM whenever pydicom is installed, and says that it is not there.
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     refuse_unknown_ids(sys.argv)
-    look_at_configs(sys.argv)
     Settings(output_dir=output_dir, **(settings or {})).check()
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
@@ -73,192 +43,3 @@ def preflight(output_dir: str, settings: Settings | None = None) -> None:
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError("the output folder is read-only", folder, "choose another output_dir")
-
-
-def refuse_unknown_ids(argv: Sequence[str]) -> None:
-    """Refuse an override that MONAI would accept in silence and nothing would read.
-
-    Args:
-        argv: a command line, as in ``sys.argv``; any but ``python -m monai.bundle run ...`` passes.
-
-    Raises:
-        ConfigError: naming the nearest id that exists; or on a switch of MONAI's that cannot work here.
-    """
-    files, settings = typed_run(argv)
-    if not files:
-        return
-    parser = ConfigParser()
-    parser.read_config(files)
-    options = dict(_options(argv[2:]))
-    if options.get("tracking") == "mlflow" and "train" in parser:
-        what = "MONAI's own settings for MLflow read the loss from items that no training here makes"
-        raise ConfigError(what, "--tracking mlflow", "give --tracking and the bundle's configs/mlflow.json")
-    for file in _tracking_files(options):
-        parser.update({**ConfigParser.load_config_file(file).get("configs", {}), **parser.get()})
-    refuse_unknown(parser, settings, "command line")
-    typed = next((name for name in settings if name.split("#")[0].split("::")[0] == "network_def"), None)
-    if TRAINED in parser and (typed or parser["network_def"].get("_target_") != SHIPPED_TARGET):
-        what = "network_def is the model that this bundle ships, and no training takes it"
-        raise ConfigError(what, typed or "network_def", f"set {TRAINED} instead")
-    for name, value in settings.items():
-        # MONAI leaves out a None and takes a null for a text: the setting would stay what it was
-        if value in (None, "None", "null") and (name, value) != ("stain", "null"):
-            fix = "name a folder or table" if name == "dataset_dir" else f"write --{name} '$None' for no value"
-            raise ConfigError(f"--{name} {value} is not valid", "command line", fix)
-
-
-def typed_run(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """The config files and the settings of a command line; none of any but ``python -m monai.bundle run ...``.
-
-    Args:
-        argv: as in ``sys.argv``.
-    """
-    if len(argv) < 2 or Path(argv[0]).parent.name != "bundle" or argv[1] not in ("run", "run_workflow"):
-        return [], {}
-    options: dict[str, Any] = dict(_options(argv[2:]))
-    if "args_file" in options:
-        options = {**ConfigParser.load_config_files(_literal(options["args_file"])), **options}
-    files = _literal(options.get("config_file"))
-    if isinstance(files, str):
-        files = [files] if Path(files).is_file() else files.split(",")
-    own = set(inspect.signature(monai.bundle.run).parameters)
-    return list(files or ()), {name: value for name, value in options.items() if name not in own}
-
-
-def refuse_unknown(parser: ConfigParser, ids: Iterable[str], where: object) -> None:
-    """Refuse settings that a config does not have.
-
-    Args:
-        parser: holds the config.
-        ids: as typed.
-        where: they were typed, or the config.
-
-    Raises:
-        ConfigError: naming the nearest id that exists.
-    """
-    for identifier in unknown_ids(parser, list(ids)):
-        known = sorted(_ids(parser.get()))
-        near = difflib.get_close_matches(identifier, known, n=1, cutoff=0.5)
-        near = near or [name for name in known if "#" not in name]
-        raise ConfigError(f"no setting named {identifier!r}", where, f"did you mean {' or '.join(near)}")
-
-
-_LOOKED_AT: set[tuple[str, ...]] = set()
-
-
-def look_at_configs(argv: Sequence[str]) -> None:
-    """Refuse configs that cannot be read; warn, once, where one could run what this package does not know.
-
-    Args:
-        argv: a command line, as in ``sys.argv``; any but ``python -m monai.bundle run ...`` passes.
-
-    Raises:
-        ConfigError: if a config is missing or damaged.
-    """
-    files = _config_files(argv)
-    if tuple(files) in _LOOKED_AT:
-        return
-    _LOOKED_AT.add(tuple(files))
-    for file in files:
-        if not Path(file).is_file():
-            raise ConfigError("no such config", file, "give the path of a .json or .yaml file")
-        try:
-            ConfigParser.load_config_file(file)
-        except Exception as error:  # whatever the readers of JSON and YAML raise
-            raise ConfigError(f"not a config ({' '.join(str(error).split())[:200]})", file, "correct it") from error
-    found = audit(files)
-    if found:
-        more = f" (and {len(found) - 1} more places)" if len(found) > 1 else ""
-        fix = f"look through it with: python -m glas_wsol audit {shlex.join(files)}"
-        logger.warning("a config may run code that this package does not know: %s%s; %s", found[0], more, fix)
-
-
-def _config_files(argv: Sequence[str]) -> list[str]:
-    """The config files of a command line; none of any but ``python -m monai.bundle run ...``."""
-    files, _ = typed_run(argv)
-    return [str(file) for file in (*files, *(_tracking_files(dict(_options(argv[2:]))) if files else ()))]
-
-
-def _tracking_files(options: Mapping[str, Any]) -> list[str]:
-    """The file that MONAI's switch ``tracking`` names; none where it names settings or is not given."""
-    named = options.get("tracking")
-    return [named] if isinstance(named, str) and is_file(Path(named)) else []
-
-
-def unknown_ids(parser: ConfigParser, ids: Sequence[str]) -> list[str]:
-    """Which ids neither exist in a config nor name a further argument of a component in it.
-
-    Args:
-        parser: holds the config.
-        ids: as given on a command line, ``a#b`` or ``a::b``.
-    """
-    unknown = []
-    for given in ids:
-        identifier = given.removeprefix("+").replace("::", "#")
-        parent, _, _ = identifier.rpartition("#")
-        try:
-            component = parser.get(parent) if parent else None
-            known = identifier in parser or (isinstance(component, Mapping) and "_target_" in component)
-        except (KeyError, ValueError, IndexError, TypeError):  # a path through something that has no such parts
-            known = False
-        if not known:
-            unknown.append(given)
-    return unknown
-
-
-def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for position, argument in enumerate(arguments):
-        if re.match(r"--?[A-Za-z+_]", argument):  # Fire takes one dash too; a negative number is none
-            name, equals, value = argument.lstrip("-").partition("=")
-            following = arguments[position + 1] if position + 1 < len(arguments) else ""
-            yield name.replace("-", "_"), value if equals else following
-
-
-def _literal(text: Any) -> Any:
-    return ast.literal_eval(text) if isinstance(text, str) and text.startswith(("[", "(")) else text
-
-
-def _ids(config: Any, prefix: str = "") -> Iterator[str]:
-    if isinstance(config, Mapping):
-        for key, value in config.items():
-            yield f"{prefix}{key}"
-            yield from _ids(value, f"{prefix}{key}#")
-
-
-def resolve_dataset(
-    dataset_dir: str | None,
-    phantom_dir: str,
-    kind: str = "tissue",
-    options: Mapping[str, Any] | None = None,
-    below: str = "",
-) -> str:
-    """The folder to read: the user's, or the phantom, made on first use.
-
-    Args:
-        dataset_dir: a folder or a table, or the word ``phantom`` for synthetic data.
-        phantom_dir: where the phantom is kept.
-        kind: ``tissue`` (GlaS layout) or ``birds`` (CUB-200-2011 layout).
-        options: arguments of the phantom's writer.
-        below: the phantom's folder of images, where images alone are wanted.
-
-    Returns:
-        A path.
-
-    Raises:
-        ConfigError: if nothing is at ``dataset_dir``; None is not the phantom.
-    """
-    if dataset_dir == "phantom":
-        from glas_wsol.data.phantom.birds import write_bird_phantom
-        from glas_wsol.data.phantom.tissue import write_tissue_phantom
-
-        write = {"tissue": write_tissue_phantom, "birds": write_bird_phantom}[kind]
-        made = distributed.on_main(lambda: write(phantom_dir, progress=True, **(options or {})))
-        return str(Path(made) / below)
-    try:
-        found = bool(str(dataset_dir).strip()) and Path(dataset_dir).exists()
-    except (OSError, ValueError, TypeError):  # a name that no file can have, or no name at all
-        found = False
-    if not found:
-        fix = "give the path of a folder or table, or the word phantom for synthetic data"
-        raise ConfigError("no such data set", dataset_dir or repr(dataset_dir), fix)
-    return dataset_dir

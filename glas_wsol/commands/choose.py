@@ -29,7 +29,7 @@ def _choose(arguments: argparse.Namespace) -> None:
         print(table_of(found))
     elif not found[0].usable:
         fix = "train with other seeds or more images, or look at the masks and name a model yourself"
-        what = f"{len(found)} models, and none that was judged without an alarm ({found[0].verdict})"
+        what = f"{len(found)} models, and none that was judged without an alarm ({found[0].verdict.value})"
         raise WeightsError(what, found[0].path, fix)
     else:
         print(found[0].path)

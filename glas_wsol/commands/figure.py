@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glas_wsol.errors import ConfigError, ImageFileError, OutputError
-from glas_wsol.utils.csv_cells import read_cells
+from glas_wsol.utils.csv_files import read_cells
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,7 +169,7 @@ def _line(row: Mapping[str, str], runs: Sequence[Run]) -> Line:
 
 
 def _columns(group: Group) -> list[Column]:
-    from glas_wsol.experiments.published import UNTRAINED
+    from glas_wsol.bundle.methods import UNTRAINED
     from glas_wsol.visualize.comparison_figure import Column
 
     several = len({row.backbone for row in group.rows if row.backbone}) > 1

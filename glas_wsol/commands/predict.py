@@ -79,7 +79,6 @@ def _predict(arguments: list[str], prog: str) -> None:
 
     from glas_wsol.bundle import install_excepthook
     from glas_wsol.bundle.inference_run import infer, plan_inference
-    from glas_wsol.data import list_images
     from glas_wsol.errors import IncompleteError
     from glas_wsol.report import write_report
 
@@ -91,11 +90,8 @@ def _predict(arguments: list[str], prog: str) -> None:
     if given.report and found.done:
         page = write_report(run.output, progress=True)
         print(f"open {page}")
-    skipped = [list_images(one, run.settings.get("recursive", False), run.output)[1] for one in given.images]
     asked, blank = found.done + found.failures, found.done - found.evidence
     print(f"{found.done} of {asked} images are done ({blank} show no evidence), in {run.output}")
-    for one, said in zip(given.images, skipped, strict=True):
-        print(*(f"{one}: {sentence}\n" for sentence in said), sep="", end="")
     if found.failed is not None:
         what = f"{found.failures} of {asked} images failed, the others are done"
         raise IncompleteError(what, found.failed, "mend these images, or leave them out, and run again")

@@ -15,7 +15,7 @@ from pathlib import Path
 from glas_wsol.data.files import is_file
 from glas_wsol.data.spelling import MISSING, clean, shown, spelling_key
 from glas_wsol.errors import DatalistError
-from glas_wsol.utils.csv_cells import unescape_cell
+from glas_wsol.utils.csv_files import unescape_cell
 
 __all__ = ["COLUMNS", "Row", "image_path", "read_rows"]
 

@@ -20,7 +20,6 @@ __all__ = ["check_bundle", "check_data", "check_images", "check_output"]
 
 _NAMED = {"monai": "monai", "torch": "pytorch", "numpy": "numpy"}
 _LITTLE_ROOM = 2e9  # bytes: the models of a run of ResNet-101 take one
-_DOUBTFUL = 0.2  # the least score at which an alarm is raised, see docs/masks.md
 
 
 def check_bundle(folder: str | Path) -> list[Check]:
@@ -34,15 +33,22 @@ def check_bundle(folder: str | Path) -> list[Check]:
 
 
 def _configs(folder: Path) -> list[Check]:
-    from glas_wsol.audit import audit
+    files = sorted(file for kind in ("json", "yaml", "yml") for file in (folder / "configs").glob(f"*.{kind}"))
+    if not files:
+        what = f"no config is there [{folder / 'configs'}]"
+        return [Check("bundle", FAULT, what, "give glas, cub, or a bundle's folder")]
+    checks = [fault for file in files for fault in _config_faults(file)]
+    return checks or [Check("bundle", OK, f"its {len(files)} configs can be read; nothing of them was run")]
+
+
+def _config_faults(file: Path) -> list[Check]:
+    from glas_wsol.bundle.overrides import load
 
     try:
-        found = audit([folder])
+        load(file)
     except GlasWsolError as error:
         return faults_of("bundle", error)
-    fix = "read it, and run this bundle only if you trust its author"
-    checks = [Check("bundle", FAULT, f"it could run what this package does not know: {one}", fix) for one in found]
-    return checks or [Check("bundle", OK, "nothing in its configs but known components and harmless expressions")]
+    return []
 
 
 def _metadata(folder: Path) -> list[Check]:
@@ -74,6 +80,7 @@ def _model(folder: Path) -> list[Check]:
     from glas_wsol.loading import load_localizer
     from glas_wsol.networks.checkpoint import model_card
     from glas_wsol.results.provenance import provenance_of
+    from glas_wsol.results.verdict import Verdict
     from glas_wsol.utils.digests import sha256_of
 
     path = next((one for one in (folder / "models" / "model.pt", folder / "model.pt") if one.is_file()), None)
@@ -88,8 +95,8 @@ def _model(folder: Path) -> list[Check]:
     what = f"it loads; classes {', '.join(localizer.classes)}; {provenance.trained_on}; SHA-256 {sha256_of(path)}"
     checks = [Check("model", OK, what)]
     alarm = provenance.alarm
-    if alarm is not None and alarm.score >= _DOUBTFUL:
-        what = f"its training run was judged: {alarm.verdict} (estimated failure probability {alarm.score:.2f})"
+    if alarm is not None and alarm.verdict is not Verdict.NO_ALARM:
+        what = f"its training run was judged: {alarm.verdict.words} (estimated failure probability {alarm.score:.2f})"
         checks.append(Check("model", WARNING, what, "look at its masks, or train with another seed"))
     return checks
 

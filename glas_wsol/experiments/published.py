@@ -1,70 +1,25 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The methods compared, in the order of every table, and what the paper published of them."""
+"""What the paper published of the methods compared."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from glas_wsol.bundle.methods import IMAGE_LABELS, METHODS
 
 __all__ = [
-    "IMAGE_LABELS",
-    "METHODS",
     "PASSES",
-    "PIXEL_LABELS",
     "PUBLISHED",
     "PUBLISHED_DATASETS",
     "PUBLISHED_MEASURES",
     "PUBLISHED_TIME_RATIO",
-    "UNTRAINED",
-    "Method",
-    "order_of",
     "published_backbone",
     "published_value",
-    "title_of",
 ]
 
-IMAGE_LABELS, PIXEL_LABELS, UNTRAINED = "image labels", "pixel labels", "none"
 PASSES = (0, 4)
 """Depths of the recursive erasing that the paper compares; each is a row of its own."""
 
-
-@dataclass(frozen=True)
-class Method:
-    """One method of the tables.
-
-    Attributes:
-        key: as in ``evaluation.json``: ``method`` and ``stage`` of its overlay.
-        title: as printed.
-        supervision: what it learns from: ``"image labels"``, ``"pixel labels"`` or ``"none"``.
-        weights_of: key of the method whose trained network it explains; None where it has its own, or none.
-    """
-
-    key: str
-    title: str
-    supervision: str
-    weights_of: str | None = None
-
-
-METHODS: Mapping[str, Method] = {
-    method.key: method
-    for method in (
-        Method("all_ones", "All-ones", UNTRAINED),
-        Method("centre_gaussian", "Centre Gaussian", UNTRAINED),
-        Method("stain", "Haematoxylin stain", UNTRAINED),
-        Method("cam_avg", "CAM-Avg", IMAGE_LABELS),
-        Method("cam_max", "CAM-Max", IMAGE_LABELS),
-        Method("cam_lse", "CAM-LSE", IMAGE_LABELS),
-        Method("grad_cam", "Grad-CAM", IMAGE_LABELS, weights_of="cam_avg"),
-        Method("grad_cam_pp", "Grad-CAM++", IMAGE_LABELS, weights_of="cam_avg"),
-        Method("wildcat", "WILDCAT", IMAGE_LABELS),
-        Method("deep_mil", "Deep MIL", IMAGE_LABELS),
-        Method("components", "Components (ours)", IMAGE_LABELS),
-        Method("minmax", "Min-max entropy", IMAGE_LABELS),
-        Method("minmax_refined", "Ours + stage two", IMAGE_LABELS),
-        Method("unet", "U-Net", PIXEL_LABELS),
-    )
-}
-"""By key, in the order of the tables' rows."""
 
 PUBLISHED_MEASURES = ("classification_error", "f1_foreground", "f1_background")
 PUBLISHED_DATASETS: Mapping[str, int] = {"GlaS": 80, "CUB5": 145}
@@ -121,25 +76,3 @@ def published_backbone(method: str) -> str | None:
         return "resnet101"
     published = any(method == key for key, _ in PUBLISHED)
     return "resnet18" if published and METHODS[method].supervision == IMAGE_LABELS else None
-
-
-def title_of(method: str, passes: int | None = None) -> str:
-    """How a row is called; a method that is not one of `METHODS` by its key.
-
-    Args:
-        method: key of the method.
-        passes: of the erasing, named where there are any.
-    """
-    title = METHODS[method].title if method in METHODS else method
-    return title if passes is None else f"{title}, passes {passes}"
-
-
-def order_of(method: str, passes: int | None = None) -> tuple[int, str, int]:
-    """Sorts rows as the tables do: in the order of `METHODS`, unknown methods last by key, then by passes.
-
-    Args:
-        method: key of the method.
-        passes: of the erasing.
-    """
-    known = list(METHODS).index(method) if method in METHODS else len(METHODS)
-    return known, method, -1 if passes is None else passes

@@ -22,6 +22,7 @@ from glas_wsol.networks.checkpoint import load_checkpoint, model_card
 from glas_wsol.networks.component_network import FeatureComponentNetwork
 from glas_wsol.networks.folding import fold_batch_norm
 from glas_wsol.pseudo_labels.feature_components import Transform, fit_components, fit_probe
+from glas_wsol.results.verdict import Verdict
 from glas_wsol.utils import distributed
 from glas_wsol.utils.atomic_files import atomic_write
 
@@ -34,7 +35,6 @@ ALARM = "alarm"
 
 _FILE = "alarm.json"
 _ENOUGH = 200  # images: signals are means, and all images are held in memory while the features are looked at
-_SURE = 0.2  # below it no alarm, above 1 minus it an alarm
 _COMPACT = 0.15  # what is more compact than that is not for that more likely a gland
 
 
@@ -96,20 +96,10 @@ class Alarm:
         value = float(np.dot(self.weights, self.evidence_of(signals))) + self.bias
         return 1 / (1 + math.exp(-max(-30.0, min(30.0, value))))
 
-    def verdict(self, score: float) -> str:
-        """A score in words.
-
-        Args:
-            score: of :meth:`score`.
-        """
-        if score < _SURE:
-            return "no alarm"
-        return "ALARM: these masks should not be trusted" if score > 1 - _SURE else "doubtful: look at the masks first"
-
 
 def shipped_alarm() -> Alarm:
     """The alarm that comes with the package."""
-    values = json.loads(resources.files("glas_wsol.failure_detection").joinpath(_FILE).read_text(encoding="utf-8"))
+    values = json.loads(resources.files(__package__).joinpath(_FILE).read_text(encoding="utf-8"))
     return Alarm(tuple(values["weights"]), values["bias"], values["calibrated_on"])
 
 
@@ -136,8 +126,9 @@ def judge_run(
         device: where to run.
 
     Returns:
-        ``score`` (how probable it is that the run failed, in (0, 1)), ``verdict`` (in words) and ``signals``. None
-        where it cannot be judged: several classes per image, a trunk that is not pretrained, images of one patient.
+        ``score`` (how probable it is that the run failed, in (0, 1)), ``verdict`` (a value of
+        :class:`~glas_wsol.results.verdict.Verdict`) and ``signals``. None where it cannot be judged: several classes
+        per image, a trunk that is not pretrained, images of one patient.
     """
 
     def judge() -> dict[str, Any] | None:
@@ -154,12 +145,13 @@ def judge_run(
         signals = mask_signals(network, features, some, transform, inferer, device)
         alarm = shipped_alarm()
         score = alarm.score(signals)
-        found = {"score": score, "verdict": alarm.verdict(score), "signals": asdict(signals)}
+        verdict = Verdict.of(score)
+        found = {"score": score, "verdict": verdict.value, "signals": asdict(signals)}
         with atomic_write(Path(checkpoint).with_suffix(".json"), "w") as file:
             file.write(json.dumps({**card, ALARM: found}, indent=4) + "\n")
-        level = logging.INFO if score < _SURE else logging.WARNING
+        level = logging.INFO if verdict is Verdict.NO_ALARM else logging.WARNING
         said = "this training run: %s (estimated failure probability %.2f), judged on its images without outlines"
-        logger.log(level, f"{said}; other images are not judged", found["verdict"], score)
+        logger.log(level, f"{said}; other images are not judged", verdict.words, score)
         return found
 
     return distributed.on_main(judge)

@@ -13,10 +13,10 @@ from typing import Any
 from glas_wsol.errors import ConfigError, WeightsError, readable
 from glas_wsol.failure_detection.alarm import ALARM
 from glas_wsol.networks.checkpoint import model_card
+from glas_wsol.results.verdict import Verdict
 
 __all__ = ["Candidate", "candidates", "table_of"]
 
-_USABLE = ("no alarm", "doubtful")
 _STAGE_ONE = "stage_one"  # the folder of a first stage, which is a part of the model beside it
 
 
@@ -29,13 +29,13 @@ class Candidate:
         error: share of the validation images that it named wrongly, in [0, 1]; None where it was not validated.
         score: how probable it is that its masks failed, in (0, 1), see
             :func:`~glas_wsol.failure_detection.alarm.judge_run`; None where it was not judged.
-        verdict: the same in words.
+        verdict: on that score.
     """
 
     path: Path
     error: float | None
     score: float | None
-    verdict: str
+    verdict: Verdict
 
     @property
     def rank(self) -> tuple[bool, float, float]:
@@ -50,7 +50,7 @@ class Candidate:
     @property
     def usable(self) -> bool:
         """Whether its masks were judged, and not found alarming."""
-        return self.score is not None and self.verdict.startswith(_USABLE)
+        return self.score is not None and self.verdict.usable
 
 
 def candidates(places: Iterable[str | Path]) -> list[Candidate]:
@@ -94,7 +94,11 @@ def _candidate(path: Path, card: Mapping[str, Any]) -> Candidate:
     judged, validation = (card[key] if isinstance(card.get(key), dict) else {} for key in (ALARM, "validation"))
     error, score = validation.get("classification_error"), judged.get("score")
     error, score = (one if isinstance(one, (int, float)) and 0 <= one <= 1 else None for one in (error, score))
-    return Candidate(path, error, score, str(judged.get("verdict", "not judged")))
+    try:
+        verdict = Verdict.read(judged.get("verdict"))
+    except ValueError:  # nobody judged it, or what is written is no verdict
+        verdict = Verdict.NOT_JUDGED
+    return Candidate(path, error, score, verdict)
 
 
 def table_of(found: Iterable[Candidate]) -> str:
@@ -111,7 +115,7 @@ def table_of(found: Iterable[Candidate]) -> str:
             (
                 error,
                 "-" if one.score is None else f"{one.score:.2f}",
-                readable(one.verdict.split(":")[0]),
+                one.verdict.value,
                 readable(str(one.path)),
             )
         )

@@ -20,8 +20,8 @@ from glas_wsol.handlers.training import EarlyStop
 from glas_wsol.utils import distributed
 from glas_wsol.utils.atomic_files import atomic_write, remove_unfinished
 from glas_wsol.utils.digests import sha256_of
-from glas_wsol.utils.file_lock import claim, release
 from glas_wsol.utils.json_files import read_json
+from glas_wsol.utils.locks import claim, release
 from glas_wsol.utils.settings import Fingerprint, settings_of
 
 __all__ = ["RunCheckpoint", "write_model"]

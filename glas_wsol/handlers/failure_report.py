@@ -12,8 +12,7 @@ from ignite.engine import Engine, Events
 
 from glas_wsol.engines.fault_tolerant_evaluator import Failure
 from glas_wsol.errors import IncompleteError, OutputError, readable
-from glas_wsol.utils.csv_cells import read_cells
-from glas_wsol.utils.csv_files import write_csv
+from glas_wsol.utils.csv_files import read_cells, write_csv
 
 __all__ = ["FailureReport"]
 

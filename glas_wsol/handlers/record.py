@@ -16,8 +16,8 @@ import torch
 from glas_wsol.errors import FIX_ROOM, OutputError
 from glas_wsol.utils.atomic_files import atomic_write, remove_unfinished
 from glas_wsol.utils.digests import sha256_of
-from glas_wsol.utils.file_lock import claim, release
 from glas_wsol.utils.json_files import RECORD
+from glas_wsol.utils.locks import claim, release
 from glas_wsol.utils.settings import Fingerprint, describe
 from glas_wsol.version import __version__
 

@@ -21,8 +21,7 @@ from glas_wsol.results.localization import Localization
 from glas_wsol.utils import distributed
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.background import Background
-from glas_wsol.utils.csv_cells import read_cells
-from glas_wsol.utils.csv_files import write_csv
+from glas_wsol.utils.csv_files import read_cells, write_csv
 from glas_wsol.writers.entries import BOX_COLUMNS, box_rows, entry_of, row_of
 from glas_wsol.writers.formats import FORMATS, OVERLAY, check_formats, write_localization
 

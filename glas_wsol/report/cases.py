@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from glas_wsol.errors import OutputError
-from glas_wsol.utils.csv_cells import read_cells
+from glas_wsol.utils.csv_files import read_cells
 
 __all__ = ["AGAIN", "Case", "Opinion", "number", "read_cases", "read_failures", "read_rows"]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glas_wsol.errors import WeightsError
+from glas_wsol.results.verdict import Verdict
 from glas_wsol.version import __version__
 
 __all__ = ["ALARM_SCOPE", "NOT_RECORDED", "Provenance", "RunAlarm", "provenance_of", "trained_on"]
@@ -25,15 +26,15 @@ class RunAlarm:
 
     Attributes:
         score: how probable it is that the run failed, in [0, 1].
-        verdict: the same in words.
+        verdict: on that score.
     """
 
     score: float
-    verdict: str
+    verdict: Verdict
 
     def __str__(self) -> str:
         """Verdict, score, and what they hold for."""
-        return f"training run: {self.verdict} (estimated failure probability {self.score:.2f}); {ALARM_SCOPE}"
+        return f"training run: {self.verdict.words} (estimated failure probability {self.score:.2f}); {ALARM_SCOPE}"
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Provenance:
         """As JSON values; without the recipe, which is long, the same for every image, and in ``model.json``."""
         alarm = None
         if self.alarm is not None:
-            alarm = {"score": round(self.alarm.score, 6), "verdict": self.alarm.verdict, "scope": ALARM_SCOPE}
+            alarm = {"score": round(self.alarm.score, 6), "verdict": self.alarm.verdict.value, "scope": ALARM_SCOPE}
         return {
             "models": list(self.models),
             "views": dict(self.views),
@@ -153,7 +154,7 @@ def _alarm_of(card: Mapping[str, Any]) -> RunAlarm | None:
     if found is None:
         return None
     try:
-        alarm = RunAlarm(float(found["score"]), " ".join(str(found["verdict"]).split()))
+        alarm = RunAlarm(float(found["score"]), Verdict.read(found["verdict"]))
     except (KeyError, TypeError, ValueError):
         alarm = None
     if alarm is None or not 0 <= alarm.score <= 1:

@@ -70,7 +70,7 @@ def remove_unfinished(folder: str | PathLike[str]) -> None:
     """Remove what was being written in a folder, or a folder directly in it, when its process was killed.
 
     Args:
-        folder: which nobody else writes meanwhile, see :func:`~glas_wsol.utils.file_lock.claim`.
+        folder: which nobody else writes meanwhile, see :func:`~glas_wsol.utils.locks.claim`.
     """
     for path in (*Path(folder).glob(".*.part"), *Path(folder).glob("*/.*.part")):
         if _PART.fullmatch(path.name):

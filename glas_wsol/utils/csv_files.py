@@ -1,17 +1,60 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Tables of results as CSV, with no cell that a spreadsheet would execute."""
+"""Tables of results as CSV, with no cell that a spreadsheet would execute, and back."""
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
 from glas_wsol.utils.atomic_files import atomic_write
-from glas_wsol.utils.csv_cells import escape_cell
 
-__all__ = ["write_csv"]
+__all__ = ["escape_cell", "read_cells", "unescape_cell", "write_csv"]
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+_SIGNS = r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"  # the last are the first four in full width
+_EXECUTED = re.compile(f"'*{_SIGNS}")
+_ESCAPED = re.compile(f"'+{_SIGNS}")
+
+
+def escape_cell(value: Any) -> Any:
+    r"""Put an apostrophe before a text that a spreadsheet would take for a formula.
+
+    These are texts that begin with ``=``, ``+``, ``-``, ``@``, in full width too, a tab or a line end and are no
+    numbers. One that
+    begins with apostrophes and then such a sign gets one more, so that :func:`unescape_cell` gives every text back.
+
+    Args:
+        value: of a cell; what is no text is returned as it is.
+    """
+    if isinstance(value, str) and _EXECUTED.match(value) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
+
+
+def unescape_cell(text: str) -> str:
+    """The text that :func:`escape_cell` was given.
+
+    Args:
+        text: a cell as it was read.
+    """
+    return text[1:] if _ESCAPED.match(text) else text
+
+
+def read_cells(file: IO[str]) -> tuple[list[str], list[dict[str, str]]]:
+    """Read a table that :func:`write_csv` wrote.
+
+    Args:
+        file: opened with ``newline=""``.
+
+    Returns:
+        The columns, and the rows by column, unescaped.
+    """
+    reader = csv.reader(file)
+    titles = [unescape_cell(title) for title in next(reader, [])]
+    return titles, [dict(zip(titles, map(unescape_cell, cells), strict=False)) for cells in reader if cells]
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]], columns: Iterable[str] = ("path",)) -> None:
@@ -19,8 +62,7 @@ def write_csv(path: Path, rows: list[dict[str, Any]], columns: Iterable[str] = (
 
     Args:
         path: the file.
-        rows: one mapping from column to value per line; texts are escaped, see
-            :func:`~glas_wsol.utils.csv_cells.escape_cell`.
+        rows: one mapping from column to value per line; texts are escaped, see :func:`escape_cell`.
         columns: the header where there are no rows. Defaults to the one column ``path``.
     """
     with atomic_write(path, "w", newline="") as file:

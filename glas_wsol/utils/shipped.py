@@ -4,24 +4,49 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from glas_wsol.errors import ConfigError
+from glas_wsol.utils.json_files import read_json
 from glas_wsol.version import PACKAGE
 
-__all__ = ["bundle_folder", "bundle_folders", "shipped_root"]
+__all__ = ["bundle_folder", "bundle_folders", "bundle_of", "is_shipped", "shipped_root"]
 
 _PACKAGE = PACKAGE.resolve()
 _SUFFIX = "_minmax_entropy"
 
 
 def shipped_root() -> Path:
-    """The folder that holds ``bundles/`` and ``configs/``."""
+    """The folder that holds ``bundles/`` and ``configs/``; an exported bundle, of the copy in it."""
     return _PACKAGE if (_PACKAGE / "bundles").is_dir() else _PACKAGE.parent
 
 
 def bundle_folders() -> list[Path]:
-    """The bundles that came with the package, the one for tissue first; none in an exported bundle's own copy."""
-    return sorted((shipped_root() / "bundles").glob(f"*{_SUFFIX}"), key=lambda path: not path.name.startswith("glas"))
+    """The bundles that came with the package, the one for tissue first; of the copy in an exported bundle that one."""
+    root = shipped_root()
+    if (root / "configs" / "inference.json").is_file():
+        return [root]
+    return sorted((root / "bundles").glob(f"*{_SUFFIX}"), key=lambda path: not path.name.startswith("glas"))
+
+
+def bundle_of(classes: Any) -> Path | None:
+    """Of the bundles that came with the package the one with these classes, else that for tissue; None without any.
+
+    Args:
+        classes: names in label order, as ``model.json`` has them.
+    """
+    known = bundle_folders()
+    cards = {folder: read_json(folder / "configs" / "inference.json").get("card", {}) for folder in known}
+    return next((one for one in known if cards[one].get("classes") == classes), known[0] if known else None)
+
+
+def is_shipped(file: str | Path) -> bool:
+    """Whether a config came with the package.
+
+    Args:
+        file: the config.
+    """
+    return any(Path(file).resolve().is_relative_to(shipped_root() / name) for name in ("bundles", "configs"))
 
 
 def bundle_folder(name: str | Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from glas_wsol.transforms import read_mask, read_rgb
-from glas_wsol.utils.csv_cells import read_cells
+from glas_wsol.utils.csv_files import read_cells
 from glas_wsol.visualize.comparison_figure import Column, Line, draw_figure
 
 __all__ = ["Overview", "draw_overview"]

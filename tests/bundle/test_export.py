@@ -64,7 +64,7 @@ def test_the_copy_holds_the_bundle_and_the_package_and_nothing_that_a_run_left(b
     assert {name for name in files(copy) if name.startswith("glas_wsol/")} >= sources
     assert not [name for name in files(copy) if "__pycache__" in name or name.endswith((".pyc", ".pt", ".ts", ".onnx"))]
     assert (copy / "models").is_dir()
-    assert (copy / "glas_wsol" / "engines" / "erasing.py").read_bytes() == (PACKAGE / "engines" / "erasing.py").read_bytes()
+    assert (copy / "glas_wsol" / "errors.py").read_bytes() == (PACKAGE / "errors.py").read_bytes()
     assert [path.name for path in (tmp_path / "out" / "dist").iterdir()] == ["birds"], "nothing temporary is left"
 
 

@@ -17,7 +17,7 @@ def model(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "my run" / "models"
     folder.mkdir(parents=True)
-    (folder / "model.json").write_text(json.dumps({"alarm": {"verdict": "no alarm"}}))
+    (folder / "model.json").write_text(json.dumps({"alarm": {"score": 0.1, "verdict": "no alarm"}}))
     (folder / "model.pt").touch()
     return folder / "model.pt"
 

@@ -11,8 +11,9 @@ import pytest
 from fire.parser import DefaultParseValue
 
 from glas_wsol.bundle.overrides import parse_overrides
-from glas_wsol.bundle.runs import BundleRun, bundle_of, plan_evaluation, plan_training
+from glas_wsol.bundle.runs import BundleRun, plan_evaluation, plan_training
 from glas_wsol.errors import ConfigError, WeightsError
+from glas_wsol.utils.shipped import bundle_of
 
 ROOT = Path(__file__).parents[2]
 GLAS, CUB = (ROOT / "bundles" / f"{name}_minmax_entropy" for name in ("glas", "cub5"))

@@ -16,7 +16,8 @@ from monai.data import Dataset
 from monai.transforms import Compose
 from safetensors.torch import save_file
 
-from glas_wsol.bundle import preflight, refuse_unknown_ids, resolve_dataset, unknown_ids
+from glas_wsol.bundle import preflight, resolve_dataset
+from glas_wsol.bundle.command_line import refuse_unknown_ids, unknown_ids
 from glas_wsol.errors import ConfigError, ImageFileError, OutputError, WeightsError
 from glas_wsol.networks.checkpoint import load_checkpoint, model_card
 from glas_wsol.utils.digests import sha256_of

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigParser
 
-from glas_wsol.bundle import unknown_ids
+from glas_wsol.bundle.command_line import unknown_ids
 from glas_wsol.bundle.overrides import merged
 from glas_wsol.networks import TRUNKS
 from glas_wsol.utils.json_files import format_config

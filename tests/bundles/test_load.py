@@ -15,7 +15,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 import glas_wsol
-from glas_wsol.bundle import refuse_unknown_ids
+from glas_wsol.bundle.command_line import refuse_unknown_ids
 from glas_wsol.bundle.export import export_bundle
 from glas_wsol.data import load_datalist
 from glas_wsol.errors import ConfigError

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from glas_wsol.bundle.methods import METHODS
 from glas_wsol.errors import ConfigError
-from glas_wsol.experiments.published import METHODS
 from glas_wsol.metrics import MEASURES
 from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.transforms import read_mask

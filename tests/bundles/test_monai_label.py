@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigItem, ConfigParser
-from monai.data import MetaTensor
+from monai.data import MetaTensor, decollate_batch
 from monai.transforms import Compose, LoadImaged, Resize
 from PIL import Image
 
@@ -59,7 +59,8 @@ class Task:
         network.load_state_dict(state.get("model", state), strict=False)
         network.eval()
         with torch.no_grad():
-            data[self.pred] = inferer(data[self.image][None].to(device), network)[0]
+            outputs = inferer(data[self.image][None].to(device), network)
+            data[self.pred] = decollate_batch(outputs)[0] if isinstance(outputs, dict) else outputs[0]
         for transform in self._transforms("postprocessing", "post_transforms"):
             data = transform(data)
         return self._written(self._restored(data)), data.get("result", {})

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from glas_wsol.bundle import unknown_ids
+from glas_wsol.bundle.command_line import unknown_ids
 from tests.bundles.conftest import BUNDLES, DATA, ROOT, SMALL, config, paper, workflow
 
 READINGS = sorted(ROOT.glob("configs/paper/*.json"))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from glas_wsol.experiments.published import METHODS, UNTRAINED
+from glas_wsol.bundle.methods import METHODS, UNTRAINED
 from glas_wsol.writers.images import write_png
 
 

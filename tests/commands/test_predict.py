@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -80,7 +81,7 @@ def test_the_same_bytes_as_the_long_command(model, tiles, tmp_path, capsys):
     command = shlex.split(next(line for line in said.splitlines() if "monai.bundle" in line).removeprefix("this is: "))
     assert command[:4] == ["python", "-m", "monai.bundle", "run"]
     command[command.index(str(short))] = str(long)
-    main(["run", *command[4:]])
+    subprocess.run([sys.executable, *command[1:]], check=True, capture_output=True)
     assert {row["name"] for row in rows(long / "predictions.csv")} == {"a", "more__b", "blank"}
     assert (long / "geojson" / "a.geojson").is_file()
     assert everything(short) == everything(long)
@@ -124,7 +125,7 @@ def test_files_passed_over_are_counted_by_kind(model, tiles, tmp_path, capsys):
     said = [line for line in capsys.readouterr().out.splitlines() if "passed over" in line]
     assert len(said) == 2
     for line in said:
-        assert line.startswith(f"{tiles}: 4 other files passed over (")
+        assert f"{tiles}: 4 other files passed over (" in line
         assert {".svs", ".webp"} <= set(re.findall(r"\.\w+", line.rpartition("(")[2]))
 
 
@@ -155,15 +156,17 @@ def test_what_is_typed_is_what_is_asked_for(model, tiles, tmp_path, monkeypatch)
     assert [dict(run.settings) for run in asked] == [places | expected | more, places | {"checkpoint": str(model)}]
 
 
-def test_an_exported_bundle_is_run_by_its_own_config(model, tiles, tmp_path, monkeypatch):
+def test_an_exported_bundle_is_run_by_the_package(model, tiles, tmp_path, monkeypatch):
     bundle = export_bundle(CUB, tmp_path / "dist", model)
     monkeypatch.chdir(tmp_path)
     run = plan_inference([tiles], [bundle], tmp_path / "out")
-    assert run.config == bundle / "configs" / "inference.json"
+    assert run.config == GLAS / "configs" / "inference.json", "that of the model's classes"
     assert run.settings["checkpoint"] == str(bundle / "models" / "model.pt")
-    assert run.settings["bundle_root"] == str(bundle)
-    assert plan_inference([tiles], [model], "out", bundle).config == run.config
-    assert plan_inference([tiles], [model], "out").config == GLAS / "configs" / "inference.json", "from any folder"
+    assert run.settings["bundle_root"] == str(GLAS)
+    assert run.settings["recursive"], "the bundle says so"
+    assert plan_inference([tiles], [model], "out", bundle).settings["recursive"]
+    assert "recursive" not in plan_inference([tiles], [model], "out").settings
+    assert plan_inference([tiles], [model], "out", "cub").config == CUB / "configs" / "inference.json"
 
 
 @pytest.mark.parametrize(("classes", "bundle"), [("cub", CUB), ("own", GLAS)])
@@ -190,7 +193,7 @@ def test_mistakes_are_told_before_anything_is_computed(model, tiles, tmp_path, c
     assert main(["predict", str(tiles), *words, "--", "--checkpoint", "x"]) == 1
     assert "use --model" in capsys.readouterr().err
     assert main(["predict", str(tiles), "--model", str(model), "--output", str(tiles)]) == 1
-    assert capsys.readouterr().err.endswith("choose another --output\n")
+    assert capsys.readouterr().err.endswith("choose another folder for the output\n")
     assert main(["predict", str(tiles), *words, "--formts", "png"]) == 1
     assert "did you mean formats" in capsys.readouterr().err
     assert main(["predict", str(tiles), *words, "--checkpoint", "x"]) == 1

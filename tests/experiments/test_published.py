@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import pytest
 
+from glas_wsol.bundle.methods import METHODS, order_of, title_of
 from glas_wsol.experiments.published import (
-    METHODS,
     PUBLISHED,
     PUBLISHED_DATASETS,
     PUBLISHED_TIME_RATIO,
-    order_of,
     published_backbone,
     published_value,
-    title_of,
 )
 
 

@@ -20,6 +20,7 @@ from glas_wsol.failure_detection.signals import MaskSignals, mask_signals
 from glas_wsol.handlers import write_model
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.pseudo_labels.feature_components import compactness, fit_components
+from glas_wsol.results.verdict import Verdict
 from tests.pseudo_labels.test_feature_components import colour_network, tissue
 
 GOOD = MaskSignals(information=0.8, margin=0.4, margin_error=0.1, compactness=0.2, agreement=0.7, kept=0.5)
@@ -118,9 +119,9 @@ def test_what_was_shipped_tells_good_from_bad():
     judge = shipped_alarm()
     assert judge.calibrated_on
     assert judge.score(GOOD) < 0.2 < 0.8 < judge.score(BAD)
-    assert judge.verdict(judge.score(GOOD)) == "no alarm"
-    assert judge.verdict(judge.score(BAD)).startswith("ALARM")
-    assert judge.verdict(0.5).startswith("doubtful")
+    assert Verdict.of(judge.score(GOOD)) is Verdict.NO_ALARM
+    assert Verdict.of(judge.score(BAD)) is Verdict.ALARM
+    assert Verdict.of(0.5) is Verdict.DOUBTFUL
 
 
 def test_more_compact_masks_are_less_alarming():

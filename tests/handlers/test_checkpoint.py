@@ -19,7 +19,7 @@ from torch import nn
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
 from glas_wsol.handlers import EarlyStop, RunCheckpoint, checkpoint, write_model
 from glas_wsol.networks.weights import read_state_dict
-from glas_wsol.utils import file_lock as lock
+from glas_wsol.utils import locks as lock
 from glas_wsol.utils.digests import sha256_of
 from tests.conftest import same
 

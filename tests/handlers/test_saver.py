@@ -19,6 +19,7 @@ from glas_wsol.handlers import LocalizationSaver, saver
 from glas_wsol.metrics import ClassificationError, RegionF1
 from glas_wsol.results.class_scores import Opinion, Opinions
 from glas_wsol.results.provenance import ALARM_SCOPE, Provenance, RunAlarm
+from glas_wsol.results.verdict import Verdict
 from glas_wsol.transforms import read_mask, read_rgb
 from glas_wsol.writers import dicom_seg
 from glas_wsol.writers.formats import FORMATS
@@ -352,7 +353,8 @@ def test_a_users_own_file_of_any_format_is_left_alone(tmp_path):
 def test_what_c_says_of_both_parts_and_the_alarm_of_the_run_are_in_both_tables(tmp_path):
     asked, blank, plain = item("a", 0.75, 1), item("b", 0.75, 1, evidence=False), item("c", 0.75, 1)
     said = Opinions(Opinion((0.5, 0.5)), Opinion((0.25, 0.75)), Opinion((0.5, 0.5)))
-    made = Provenance(("12ab",), "minmax", "resnet18", {"epochs": 3}, {"flips": True}, "7.8", RunAlarm(0.25, "look"))
+    alarm = RunAlarm(0.25, Verdict.DOUBTFUL)
+    made = Provenance(("12ab",), "minmax", "resnet18", {"epochs": 3}, {"flips": True}, "7.8", alarm)
     for one in (asked, blank):
         one["localization"] = replace(one["localization"], class_scores=said, provenance=made, mpp=(0.5, 0.25))
     evaluate({"e": ClassificationError()}, [[asked, blank], [plain]], [LocalizationSaver(tmp_path, overlays=False)])
@@ -381,7 +383,7 @@ def test_what_c_says_of_both_parts_and_the_alarm_of_the_run_are_in_both_tables(t
     assert (first["decidable_px"], first["decidable_um2"], first["boxes"][0]["area_um2"]) == (700, 87.5, 87.5)
     kept = {"models": ["12ab"], "method": "minmax", "trunk": "resnet18", "views": {"flips": True}, "version": "7.8"}
     assert {key: first[key] for key in kept} == kept
-    assert first["alarm"] == second["alarm"] == {"score": 0.25, "verdict": "look", "scope": ALARM_SCOPE}
+    assert first["alarm"] == second["alarm"] == {"score": 0.25, "verdict": "doubtful", "scope": ALARM_SCOPE}
     assert "recipe" not in first
     assert "alarm" not in third, "nobody said what it was made with"
 

@@ -19,17 +19,16 @@ import numpy as np
 import pytest
 
 from glas_wsol.__main__ import main
-from glas_wsol.bundle import startup as bundle
 from glas_wsol.bundle.excepthook import _end_cleanly_when_told_to, _say_in_one_line
 from glas_wsol.errors import GlasWsolError, OutputError
 from glas_wsol.utils.atomic_files import atomic_write
-from glas_wsol.utils.file_lock import claim, release
+from glas_wsol.utils.locks import claim, release
 from tests.reliability.conftest import CONFIGS, ROOT, Ended, everything, one_line, rows, run
 from tests.reliability.files import encoded, picture
 
 HOLD = """
 import sys
-from glas_wsol.utils.file_lock import claim
+from glas_wsol.utils.locks import claim
 claim(sys.argv[1])
 print("held", flush=True)
 sys.stdin.read()
@@ -191,34 +190,16 @@ def test_the_systems_wish_to_end_is_followed_cleanly(tmp_path, capsys):
         ("a.txt", "{}", "unknown file input"),
     ],
 )
-def test_a_config_that_cannot_be_read_is_one_line_of_the_projects_own_run(
-    tmp_path, capsys, monkeypatch, name, content, word
-):
+def test_a_config_that_cannot_be_read_is_one_line(tmp_path, capsys, monkeypatch, name, content, word):
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    monkeypatch.setattr(bundle, "_LOOKED_AT", set())
     if content is not None:
         (tmp_path / name).write_text(content)
     before = signal.getsignal(signal.SIGTERM)
-    files = str([str(CONFIGS / "inference.json"), str(tmp_path / name)])
     try:
-        status = main(["run", "--config_file", files, "--output_dir", str(tmp_path / "out")])
+        status = main(["train", "phantom", "--output", str(tmp_path / "out"), "--overlays", str(tmp_path / name)])
     finally:
         signal.signal(signal.SIGTERM, before)
     one_line(Ended(status, capsys.readouterr().err), word, name)
-
-
-def test_the_projects_own_run_is_monais(tmp_path, capsys, monkeypatch):
-    given = []
-    monkeypatch.setattr("runpy.run_module", lambda name, **more: given.append((name, list(sys.argv))))
-    monkeypatch.setattr(sys, "argv", sys.argv)
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    before = signal.getsignal(signal.SIGTERM)
-    words = ["--config_file", str(CONFIGS / "inference.json"), "--dataset_dir=-x", "--scale", "-1", "+overlays", "True"]
-    try:
-        assert main(["run", *words]) == 0
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert given == [("monai.bundle", ["monai.bundle", "run", *words])]
 
 
 # Real disks

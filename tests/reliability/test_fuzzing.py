@@ -35,8 +35,7 @@ from glas_wsol.results.polygons import mask_parts, trace_polygons
 from glas_wsol.transforms import read_mask
 from glas_wsol.transforms.geometry import crop_back, pad_to_multiple, reflect_pad
 from glas_wsol.transforms.rescaling import Rescale
-from glas_wsol.utils.csv_cells import escape_cell, read_cells, unescape_cell
-from glas_wsol.utils.csv_files import write_csv
+from glas_wsol.utils.csv_files import escape_cell, read_cells, unescape_cell, write_csv
 from glas_wsol.writers.geojson import write_geojson
 from glas_wsol.writers.images import write_png
 from glas_wsol.writers.tiff import write_tiff

@@ -13,7 +13,7 @@ import pytest
 
 from glas_wsol.transforms import read_mask, read_rgb
 from glas_wsol.transforms.reading import reader
-from glas_wsol.utils.csv_cells import unescape_cell
+from glas_wsol.utils.csv_files import unescape_cell
 from tests.reliability.conftest import CONFIGS, Ended, everything, one_line, rows, run, tell
 from tests.reliability.files import bad_files, bad_places, encoded, good_files, picture
 

@@ -18,7 +18,7 @@ from glas_wsol.errors import OutputError
 from glas_wsol.handlers import RunRecord
 from glas_wsol.networks import MinMaxEntropyNetwork
 from glas_wsol.networks.weights import read_state_dict
-from glas_wsol.utils import file_lock as lock
+from glas_wsol.utils import locks as lock
 from glas_wsol.utils.settings import describe
 from tests.reliability.conftest import ROOT, everything, one_line, rows
 from tests.reliability.files import encoded, picture

@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from glas_wsol.bundle import refuse_unknown_ids
+from glas_wsol.bundle.command_line import refuse_unknown_ids
 from glas_wsol.data import images_datalist, load_datalist
 from glas_wsol.data.phantom.tissue import write_tissue_phantom
 from glas_wsol.errors import GlasWsolError

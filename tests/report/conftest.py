@@ -17,6 +17,7 @@ from glas_wsol.handlers import EvaluationReport, LocalizationSaver
 from glas_wsol.metrics import ClassificationError, RegionF1
 from glas_wsol.results.class_scores import Opinion, Opinions
 from glas_wsol.results.provenance import Provenance, RunAlarm
+from glas_wsol.results.verdict import Verdict
 from glas_wsol.writers.images import write_png
 from tests.handlers.conftest import item
 from tests.metrics.conftest import evaluate
@@ -54,7 +55,8 @@ def case(folder: Path, name: str, p: float = 0.75, label: int = 1, file: str = "
 
 def inference(folder: Path, items: Sequence[dict], alarm: tuple[float, str] | None = None, **options: Any) -> Path:
     """What inference leaves, ``failed.csv`` aside."""
-    made_of = Provenance(("ab" * 32,), "minmax", "resnet18", alarm=None if alarm is None else RunAlarm(*alarm))
+    judged = None if alarm is None else RunAlarm(alarm[0], Verdict.read(alarm[1]))
+    made_of = Provenance(("ab" * 32,), "minmax", "resnet18", alarm=judged)
     with_it = [
         {k: v for k, v in one.items() if k not in ("truth", "truth_path")}
         | {"localization": replace(one["localization"], provenance=made_of)}

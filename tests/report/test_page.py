@@ -25,6 +25,7 @@ from glas_wsol.report.folder import read_folder
 from glas_wsol.report.pictures import draw_pictures
 from glas_wsol.results.class_scores import Opinion
 from glas_wsol.results.reading import reading_guide
+from glas_wsol.results.verdict import Verdict
 from glas_wsol.utils.csv_files import write_csv
 from glas_wsol.writers.images import write_png
 from tests.report.conftest import Page, case, evaluation, inference, tile, training
@@ -156,7 +157,7 @@ def test_rounds_of_a_second_stage_are_a_table(tmp_path):
     assert "2 0.250 0.875 3 0.250 1.000" in text
 
 
-@pytest.mark.parametrize(("alarm", "calm"), [((0.9375, "ALARM: do not trust"), False), ((0.125, "no alarm"), True)])
+@pytest.mark.parametrize(("alarm", "calm"), [((0.9375, Verdict.ALARM.words), False), ((0.125, "no alarm"), True)])
 def test_an_alarm_comes_before_everything_else(tmp_path, alarm, calm):
     for page in (
         Page(write_report(inference(tmp_path, [case(tmp_path, "a")], alarm=alarm))),

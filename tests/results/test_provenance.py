@@ -10,19 +10,20 @@ import pytest
 import glas_wsol
 from glas_wsol.errors import WeightsError
 from glas_wsol.results.provenance import ALARM_SCOPE, NOT_RECORDED, Provenance, RunAlarm, provenance_of
+from glas_wsol.results.verdict import Verdict
 
 CARD = {"method": "minmax", "trunk": "resnet18", "recipe": {"epochs": 3}, "classes": ["a", "b"]}
 
 
 def test_it_says_what_the_card_says_and_which_weights_and_views():
     made = provenance_of(
-        {**CARD, "alarm": {"score": 0.25, "verdict": "a\nb", "signals": {}}}, ["12ab"], {"flips": True}
+        {**CARD, "alarm": {"score": 0.25, "verdict": "doubtful: look", "signals": {}}}, ["12ab"], {"flips": True}
     )
-    alarm = RunAlarm(0.25, "a b")
+    alarm = RunAlarm(0.25, Verdict.DOUBTFUL)
     expected = Provenance(("12ab",), "minmax", "resnet18", {"epochs": 3}, {"flips": True}, glas_wsol.__version__, alarm)
     assert made == expected
     entry = made.entry()
-    assert entry["alarm"] == {"score": 0.25, "verdict": "a b", "scope": ALARM_SCOPE}
+    assert entry["alarm"] == {"score": 0.25, "verdict": "doubtful", "scope": ALARM_SCOPE}
     assert "recipe" not in entry
     with pytest.raises(FrozenInstanceError):
         made.method = "x"
@@ -35,13 +36,21 @@ def test_an_older_model_has_no_alarm_and_a_nameless_one_no_method():
 
 
 def test_of_an_ensemble_the_worst_alarm_counts():
-    cards = [{**CARD, "alarm": {"score": score, "verdict": str(score)}} for score in (0.25, 0.75)]
-    assert provenance_of({**CARD, "members": [CARD, *cards]}, ["1", "2", "3"]).alarm == RunAlarm(0.75, "0.75")
+    cards = [{**CARD, "alarm": {"score": score, "verdict": "doubtful"}} for score in (0.25, 0.75)]
+    assert provenance_of({**CARD, "members": [CARD, *cards]}, ["1", "2", "3"]).alarm == RunAlarm(0.75, Verdict.DOUBTFUL)
     assert provenance_of({**CARD, "members": [CARD, CARD]}).alarm is None
 
 
 @pytest.mark.parametrize(
-    "alarm", [{"score": 1.5, "verdict": ""}, {"score": float("nan"), "verdict": ""}, {"score": 0.5}, "loud", [1]]
+    "alarm",
+    [
+        {"score": 1.5, "verdict": "ALARM"},
+        {"score": float("nan"), "verdict": "ALARM"},
+        {"score": 0.5},
+        {"score": 0.5, "verdict": "x"},
+        "loud",
+        [1],
+    ],
 )
 def test_an_alarm_that_is_none_is_refused_in_one_line(alarm):
     with pytest.raises(WeightsError, match="no score in") as caught:
@@ -87,4 +96,4 @@ def test_training_data_that_is_none_is_refused(data):
 
 
 def test_the_alarm_says_what_it_judged():
-    assert str(RunAlarm(0.04, "no alarm")).endswith("this judges the training run, not this image")
+    assert str(RunAlarm(0.04, Verdict.NO_ALARM)).endswith("this judges the training run, not this image")

@@ -20,6 +20,7 @@ from glas_wsol.errors import ConfigError, OutputError
 from glas_wsol.results.class_scores import Opinion, Opinions
 from glas_wsol.results.provenance import Provenance, RunAlarm, provenance_of
 from glas_wsol.results.reading import reading_guide
+from glas_wsol.results.verdict import Verdict
 from glas_wsol.writers import images
 from glas_wsol.writers.formats import FORMATS, check_formats, write_localization
 from glas_wsol.writers.overlay import draw_overlay
@@ -160,7 +161,7 @@ def test_the_overlay_says_what_is_known(tmp_path):
     found = asymmetric_result()
     plain = draw_overlay(found)
     asked = replace(found, class_scores=Opinions(undecidable=Opinion((0.5, 0.5))))
-    rang = replace(found, provenance=Provenance(alarm=RunAlarm(0.9, "ALARM")))
+    rang = replace(found, provenance=Provenance(alarm=RunAlarm(0.9, Verdict.ALARM)))
     higher = replace(found, threshold=0.75, min_box_area=0.0)
     heights = [draw_overlay(one).shape[0] for one in (asked, rang, higher)]
     assert heights[0] > plain.shape[0] < heights[1]

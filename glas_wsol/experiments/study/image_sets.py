@@ -10,11 +10,12 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from glas_wsol.bundle.overrides import behind, merged, parsed
+from glas_wsol.bundle.overrides import behind, merged
 from glas_wsol.data.phantom.folder import MANIFEST as PHANTOM
 from glas_wsol.data.splits import Datalist
 from glas_wsol.errors import ConfigError
 from glas_wsol.networks.trunks import build_trunk
+from glas_wsol.utils.configs import parsed
 
 __all__ = ["Images"]
 

@@ -12,12 +12,13 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from glas_wsol.bundle import refuse_unknown_ids
-from glas_wsol.bundle.overrides import flatten, load, merged, parsed
+from glas_wsol.bundle.command_line import refuse_unknown_ids
+from glas_wsol.bundle.methods import Row, find, rows_of
+from glas_wsol.bundle.overrides import flatten, load, merged
 from glas_wsol.data.splits import FOLDS, parse_fold
 from glas_wsol.errors import ConfigError
 from glas_wsol.experiments.study.image_sets import Images
-from glas_wsol.experiments.study.methods import Row, find, rows_of
+from glas_wsol.utils.configs import parsed
 from glas_wsol.utils.settings import Fingerprint, as_json
 from glas_wsol.version import __version__
 

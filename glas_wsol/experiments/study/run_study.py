@@ -19,7 +19,7 @@ from glas_wsol.errors import ConfigError, GlasWsolError, OutputError
 from glas_wsol.experiments.study.manifest import Found, State, code_digest, inspect
 from glas_wsol.experiments.study.plan import Request, Run, plan
 from glas_wsol.experiments.study.runner import LOG, Children, Outcome, environment, execute
-from glas_wsol.utils.folder_lock import locked
+from glas_wsol.utils.locks import lock_with_children
 
 __all__ = ["run_study"]
 
@@ -58,7 +58,7 @@ def run_study(
             found = inspect(run)
             print("\n".join([f"# {run.name}: {found.state.value}", *map(shlex.join, run.commands)]))
         return
-    with locked(output) as lock:
+    with lock_with_children(output) as lock:
         runs = [(run, inspect(run)) for run in plan(request)]
         _refuse(runs, output, replace)
         _announce(runs, request, output)

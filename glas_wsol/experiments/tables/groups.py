@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from glas_wsol.bundle.methods import METHODS, UNTRAINED, order_of, title_of
 from glas_wsol.errors import ConfigError
-from glas_wsol.experiments.published import METHODS, UNTRAINED, order_of, title_of
 from glas_wsol.experiments.tables.recipes import check_recipe
 from glas_wsol.experiments.tables.runs import Run
 

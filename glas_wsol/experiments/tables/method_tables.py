@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from glas_wsol.experiments.published import METHODS, PASSES, PUBLISHED_MEASURES, UNTRAINED, title_of
+from glas_wsol.bundle.methods import METHODS, UNTRAINED, title_of
+from glas_wsol.experiments.published import PASSES, PUBLISHED_MEASURES
 from glas_wsol.experiments.tables.groups import Row
 from glas_wsol.experiments.tables.layout import Footnotes, Table
 from glas_wsol.experiments.tables.recipes import unshared_settings

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
-from glas_wsol.experiments.published import IMAGE_LABELS
+from glas_wsol.bundle.methods import IMAGE_LABELS
 from glas_wsol.experiments.tables.comparison import holm
 from glas_wsol.experiments.tables.groups import Row
 from glas_wsol.experiments.tables.layout import Footnotes, Table

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from glas_wsol.bundle.methods import UNTRAINED
 from glas_wsol.errors import OutputError
-from glas_wsol.experiments.published import UNTRAINED
 from glas_wsol.metrics.measures import Measure
 from glas_wsol.utils.json_files import RESULTS, read_json
 

@@ -8,13 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from glas_wsol.experiments.published import (
-    PIXEL_LABELS,
-    PUBLISHED_DATASETS,
-    UNTRAINED,
-    published_backbone,
-    published_value,
-)
+from glas_wsol.bundle.methods import PIXEL_LABELS, UNTRAINED
+from glas_wsol.experiments.published import PUBLISHED_DATASETS, published_backbone, published_value
 from glas_wsol.experiments.tables.comparison import Comparison, Difference, Estimate
 from glas_wsol.experiments.tables.groups import Cell, Group, Row
 from glas_wsol.experiments.tables.layout import Footnotes

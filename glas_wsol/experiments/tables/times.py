@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from statistics import fmean
 from typing import Any
 
-from glas_wsol.experiments.published import PUBLISHED_TIME_RATIO, UNTRAINED, title_of
+from glas_wsol.bundle.methods import UNTRAINED, title_of
+from glas_wsol.experiments.published import PUBLISHED_TIME_RATIO
 from glas_wsol.experiments.tables.groups import Row
 from glas_wsol.experiments.tables.layout import Footnotes, Table
 from glas_wsol.experiments.tables.table_cells import PUBLISHED_COLUMN, TableContext

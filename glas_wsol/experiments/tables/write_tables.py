@@ -38,7 +38,7 @@ from glas_wsol.experiments.tables.table_cells import TableContext
 from glas_wsol.experiments.tables.times import TIME_COLUMNS, time_records, time_table
 from glas_wsol.metrics.measures import Measure
 from glas_wsol.utils.atomic_files import atomic_write
-from glas_wsol.utils.csv_cells import escape_cell
+from glas_wsol.utils.csv_files import escape_cell
 
 __all__ = ["Report", "make_report"]
 

@@ -13,16 +13,16 @@ from glas_wsol.errors import ConfigError, GlasWsolError, OutputError
 from glas_wsol.experiments.study import plan
 from glas_wsol.experiments.study.manifest import State, code_digest, inspect
 from glas_wsol.experiments.study.run_study import _seconds_left, run_study
-from glas_wsol.utils import folder_lock as lock
+from glas_wsol.utils import locks as lock
 from glas_wsol.utils.digests import sha256_of
-from glas_wsol.utils.folder_lock import LOCK, locked
+from glas_wsol.utils.locks import LOCK, lock_with_children
 from tests.experiments.study.conftest import pretend
 
 BOTH = ["cam_max/stratified-0_seed_0", "cam_max/stratified-0_seed_1"]
 HOLD = """
 import runpy, sys, time
 from pathlib import Path
-with runpy.run_path(sys.argv[2])["locked"](Path(sys.argv[1])):
+with runpy.run_path(sys.argv[2])["lock_with_children"](Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -232,14 +232,14 @@ def test_one_study_at_a_time_and_no_lock_is_left_behind(request_of):
 
 
 def test_a_child_that_is_left_behind_still_holds_the_folder(tmp_path):
-    with locked(tmp_path) as held:
+    with lock_with_children(tmp_path) as held:
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[held])
     try:
-        with pytest.raises(OutputError, match="left behind"), locked(tmp_path):
+        with pytest.raises(OutputError, match="left behind"), lock_with_children(tmp_path):
             pass
     finally:
         child.communicate(b"\n")
-    with locked(tmp_path):
+    with lock_with_children(tmp_path):
         pass
 
 

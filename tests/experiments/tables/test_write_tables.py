@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from glas_wsol.bundle.methods import METHODS
 from glas_wsol.errors import OutputError
-from glas_wsol.experiments.published import METHODS
 from glas_wsol.experiments.tables.comparison import Comparison
 from glas_wsol.experiments.tables.write_tables import Report, make_report
 from glas_wsol.metrics.measures import MEASURES

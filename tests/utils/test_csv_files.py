@@ -6,8 +6,7 @@ import csv
 import pytest
 
 from glas_wsol.data.rows import read_rows
-from glas_wsol.utils.csv_cells import escape_cell, read_cells, unescape_cell
-from glas_wsol.utils.csv_files import write_csv
+from glas_wsol.utils.csv_files import escape_cell, read_cells, unescape_cell, write_csv
 
 EXECUTED = [
     "=1+1",

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Which overlay a row's name stands for, and which other row trains the network that it explains."""
+"""The methods compared: network, title and supervision of each, its overlay, and which other one it explains."""
 
 from __future__ import annotations
 
@@ -9,14 +9,103 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from glas_wsol.bundle.overrides import load
 from glas_wsol.errors import ConfigError
-from glas_wsol.experiments.published import METHODS, order_of
+from glas_wsol.networks import (
+    AttentionNetwork,
+    ClassActivationNetwork,
+    FeatureComponentNetwork,
+    FixedMaskNetwork,
+    MinMaxEntropyNetwork,
+    RefinedNetwork,
+    SegmentationNetwork,
+)
 from glas_wsol.utils.shipped import shipped_root
 
-__all__ = ["Row", "find", "rows_of"]
+__all__ = [
+    "IMAGE_LABELS",
+    "METHODS",
+    "PIXEL_LABELS",
+    "UNTRAINED",
+    "Method",
+    "Row",
+    "find",
+    "order_of",
+    "rows_of",
+    "title_of",
+]
+
+IMAGE_LABELS, PIXEL_LABELS, UNTRAINED = "image labels", "pixel labels", "none"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of the tables; its overlay is the file in ``configs/methods`` that says this key.
+
+    Attributes:
+        key: as in ``evaluation.json``: ``method`` and ``stage`` of its overlay.
+        title: as printed.
+        network: class of its network.
+        weights_of: key of the method whose trained network it explains; None where it has its own, or none.
+    """
+
+    key: str
+    title: str
+    network: type[nn.Module]
+    weights_of: str | None = None
+
+    @property
+    def supervision(self) -> str:
+        """What it learns from: ``"image labels"``, ``"pixel labels"`` or ``"none"``."""
+        return str(self.network.supervision)
+
+
+METHODS: Mapping[str, Method] = {
+    method.key: method
+    for method in (
+        Method("all_ones", "All-ones", FixedMaskNetwork),
+        Method("centre_gaussian", "Centre Gaussian", FixedMaskNetwork),
+        Method("stain", "Haematoxylin stain", FixedMaskNetwork),
+        Method("cam_avg", "CAM-Avg", ClassActivationNetwork),
+        Method("cam_max", "CAM-Max", ClassActivationNetwork),
+        Method("cam_lse", "CAM-LSE", ClassActivationNetwork),
+        Method("grad_cam", "Grad-CAM", ClassActivationNetwork, weights_of="cam_avg"),
+        Method("grad_cam_pp", "Grad-CAM++", ClassActivationNetwork, weights_of="cam_avg"),
+        Method("wildcat", "WILDCAT", ClassActivationNetwork),
+        Method("deep_mil", "Deep MIL", AttentionNetwork),
+        Method("components", "Components (ours)", FeatureComponentNetwork),
+        Method("minmax", "Min-max entropy", MinMaxEntropyNetwork),
+        Method("minmax_refined", "Ours + stage two", RefinedNetwork),
+        Method("unet", "U-Net", SegmentationNetwork),
+    )
+}
+"""By key, in the order of the tables' rows."""
 
 _REPOSITORY = shipped_root()
+
+
+def title_of(method: str, passes: int | None = None) -> str:
+    """How a row is called; a method that is not one of `METHODS` by its key.
+
+    Args:
+        method: key of the method.
+        passes: of the erasing, named where there are any.
+    """
+    title = METHODS[method].title if method in METHODS else method
+    return title if passes is None else f"{title}, passes {passes}"
+
+
+def order_of(method: str, passes: int | None = None) -> tuple[int, str, int]:
+    """Sorts rows as the tables do: in the order of `METHODS`, unknown methods last by key, then by passes.
+
+    Args:
+        method: key of the method.
+        passes: of the erasing.
+    """
+    known = list(METHODS).index(method) if method in METHODS else len(METHODS)
+    return known, method, -1 if passes is None else passes
 
 
 @dataclass(frozen=True)
@@ -55,12 +144,13 @@ def find(path: str | Path, bundle: Path | None = None) -> Path:
     raise ConfigError("no such file or folder", path, fix)
 
 
-def rows_of(names: Sequence[str], bundle: Path) -> list[Row]:
+def rows_of(names: Sequence[str], bundle: Path, option: str = "--rows") -> list[Row]:
     """The rows asked for, in the order of the tables, and before them those that others explain.
 
     Args:
         names: names of overlays in ``configs/methods``, ``all``, or paths of the user's own overlays (``.json``).
         bundle: the bundle's folder, whose repository holds ``configs/methods``.
+        option: where the names were typed.
 
     Raises:
         ConfigError: if there is no such row or file, two rows would have one name, or an overlay of the user's own does
@@ -79,7 +169,7 @@ def rows_of(names: Sequence[str], bundle: Path) -> list[Row]:
             asked.append(same if same and same.overlay.samefile(overlay) else _own_row(overlay, known))
         else:
             near = difflib.get_close_matches(name, [*known, "all"], n=1, cutoff=0.4) or [*known, "all"]
-            raise ConfigError(f"no row named {name!r}", "--rows", f"did you mean {' or '.join(near)}")
+            raise ConfigError(f"no method named {name!r}", option, f"did you mean {' or '.join(near)}")
     if not asked:
         raise ConfigError("no configs/methods beside this bundle", bundle, "give paths of overlays")
     asked += [known[row.explains] for row in asked if row.explains]

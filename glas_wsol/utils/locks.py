@@ -1,12 +1,13 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""One run at a time writes a set of files."""
+"""One run at a time writes a file (child processes do not hold it), one study at a time a folder (they do)."""
 
 from __future__ import annotations
 
 import atexit
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from glas_wsol.errors import FIX_ROOM, OutputError
@@ -16,13 +17,16 @@ try:
 except ImportError:  # a system without these locks runs without one
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["claim", "release"]
+__all__ = ["LOCK", "claim", "lock_with_children", "release"]
+
+LOCK = ".study.lock"
+"""File of a folder that :func:`lock_with_children` holds."""
 
 _HELD: dict[tuple[int, Path], int] = {}  # by process: a child does not hold what its parent does
 
 
 def claim(file: str | Path) -> bool:
-    """Keep a file for this process until it is released, or the process ends, in whatever way.
+    """Keep a file for this process alone until it is released, or the process ends, in whatever way.
 
     What is locked is a hidden file beside it, ``.NAME.lock``, which a killed process may leave; it locks nothing then.
     The workers of a loader do not hold it. In one process the same file may be claimed again. On a file system without
@@ -52,7 +56,7 @@ def claim(file: str | Path) -> bool:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, it is not inherited by children
         except (BlockingIOError, PermissionError):
-            holder = os.read(handle, 200).decode(errors="replace").strip()
+            holder = _holder(handle)
             os.close(handle)
             what = f"another run is at work here ({holder or 'of whom nothing is known'})"
             raise OutputError(what, file.parent, "wait for its end, or choose another output_dir") from None
@@ -64,9 +68,7 @@ def claim(file: str | Path) -> bool:
                 break
         os.close(handle)  # its holder has removed it meanwhile
     _HELD[os.getpid(), lock] = handle
-    with suppress(OSError):  # a full disk: the lock holds all the same
-        os.ftruncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    _sign(handle)
     return True
 
 
@@ -93,3 +95,49 @@ def _release_all() -> None:
     for owner, lock in list(_HELD):
         if owner == os.getpid():
             _release(lock)
+
+
+@contextmanager
+def lock_with_children(folder: Path) -> Iterator[int]:
+    """Hold a folder for this process, and for the children that inherit the descriptor, until the last has ended.
+
+    The system lets go of the lock with the processes, however they end: none is ever left behind. The file stays.
+
+    Args:
+        folder: made if absent.
+
+    Yields:
+        The lock's file descriptor, to be passed on to children.
+
+    Raises:
+        OutputError: if the folder cannot be written, or another study holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        what = f"the study's folder cannot be written ({error.strerror})"
+        raise OutputError(what, folder, "choose another folder") from error
+    try:
+        try:
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            what = f"a study, or a run that one has left behind, is at work here ({_holder(handle)})"
+            raise OutputError(what, folder, "wait for its end, or choose another folder") from None
+        except OSError:  # a file system without locks
+            pass
+        _sign(handle)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _holder(handle: int) -> str:
+    return os.read(handle, 200).decode(errors="replace").strip()
+
+
+def _sign(handle: int) -> None:
+    with suppress(OSError):  # a full disk: the lock holds all the same
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())

@@ -1,0 +1,61 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Whether the masks of a training run can be trusted, as one of four words."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+__all__ = ["Verdict"]
+
+_SURE = 0.2  # below it no alarm, above 1 minus it an alarm
+
+
+class Verdict(str, Enum):
+    """What the alarm says of a training run; its value stands in ``model.json``."""
+
+    NO_ALARM = "no alarm"
+    DOUBTFUL = "doubtful"
+    ALARM = "ALARM"
+    NOT_JUDGED = "not judged"
+
+    @classmethod
+    def of(cls, score: float | None) -> Verdict:
+        """The verdict on an estimated failure probability.
+
+        Args:
+            score: in [0, 1]; None where the run was not judged.
+        """
+        if score is None:
+            return cls.NOT_JUDGED
+        if score < _SURE:
+            return cls.NO_ALARM
+        return cls.ALARM if score > 1 - _SURE else cls.DOUBTFUL
+
+    @classmethod
+    def read(cls, value: object) -> Verdict:
+        """A verdict as it stands in a file; earlier versions wrote the advice after a colon.
+
+        Args:
+            value: such as ``"no alarm"``, or ``"doubtful: look at the masks first"``.
+
+        Raises:
+            ValueError: if it is none.
+        """
+        return cls(str(value).partition(":")[0].strip())
+
+    @property
+    def usable(self) -> bool:
+        """Whether the masks were judged, and not found alarming."""
+        return self in (Verdict.NO_ALARM, Verdict.DOUBTFUL)
+
+    @property
+    def words(self) -> str:
+        """The verdict and what to do about it."""
+        advice = _ADVICE.get(self)
+        return f"{self.value}: {advice}" if advice else self.value
+
+    def __str__(self) -> str:
+        return self.words
+
+
+_ADVICE = {Verdict.DOUBTFUL: "look at the masks first", Verdict.ALARM: "these masks should not be trusted"}

@@ -1,0 +1,67 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Values on their way into a config: what of them MONAI would execute; and what a config's ids stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from glas_wsol.errors import GlasWsolError
+
+__all__ = ["executed_parts", "parsed", "plain_path"]
+
+_ACTIVE = ("$", "@", "%")  # an expression, a reference, a macro
+
+
+def executed_parts(value: Any, identifier: str = "") -> list[str]:
+    """What of some values would be more than data once it is in a config.
+
+    Args:
+        value: mappings, lists, texts, numbers.
+        identifier: of the value, for the clauses.
+
+    Returns:
+        A short clause each; empty for plain data.
+    """
+    if isinstance(value, Mapping):
+        found = [f"{identifier}: the key {key!r:.100}" for key in value if _is_active(str(key))]
+        return found + [part for key, one in value.items() for part in executed_parts(one, f"{identifier}#{key}")]
+    if isinstance(value, (list, tuple)):
+        return [part for number, one in enumerate(value) for part in executed_parts(one, f"{identifier}#{number}")]
+    return [f"{identifier}: {value!r:.100}"] if isinstance(value, str) and value.startswith(_ACTIVE) else []
+
+
+def _is_active(key: str) -> bool:
+    return "#" in key or "::" in key or (key.startswith("_") and key.endswith("_"))
+
+
+def plain_path(path: str | PathLike[str]) -> str:
+    """A path as a config takes it for a text, whatever it begins with.
+
+    Args:
+        path: of a file or folder.
+    """
+    text = str(path)
+    return f"./{text}" if text.startswith(_ACTIVE) else text
+
+
+def parsed(parser: ConfigParser, identifier: str) -> Any:
+    """What an id stands for, instantiated.
+
+    Args:
+        parser: holds the config.
+        identifier: of a value or component.
+
+    Raises:
+        GlasWsolError: the one that the component raised, freed from what MONAI wraps around it.
+    """
+    try:
+        return parser.get_parsed_content(identifier)
+    except Exception as error:
+        own = GlasWsolError.behind(error)
+        if own is None:
+            raise
+        raise own from None
