@@ -21,7 +21,7 @@ def register(commands: argparse._SubParsersAction) -> None:
         "CUB-200-2011: California Institute of Technology, page Caltech-UCSD Birds-200-2011; CUB_200_2011.tgz and, for "
         "the masks, segmentations.tgz. Both have terms of their own.",
     )
-    parser.add_argument("kind", choices=["glas", "cub"], help="which data set it is")
+    parser.add_argument("kind", metavar="KIND", help="which data set it is: glas or cub")
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="archive (zip, tar, tar.gz) or unpacked folder")
     parser.add_argument("output", metavar="OUTPUT", help="folder to make")
     parser.add_argument("--sha256", default="", help="digest that the archive must have")

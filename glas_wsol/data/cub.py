@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
+from glas_wsol.data.distributed_files import Bring, Distributed
 from glas_wsol.data.files import existing, is_file
 from glas_wsol.data.spelling import spelling_key, spelt_twice
 from glas_wsol.data.splits import Datalist, Item, folds_said, parse_fold, split_by_fold
 from glas_wsol.errors import ConfigError, DatalistError, SplitError
 
-__all__ = ["CUB5_CLASSES", "CUB5_VALID", "cub_datalist", "find_cub"]
+__all__ = ["CUB5_CLASSES", "CUB5_VALID", "CUB_DISTRIBUTED", "cub_datalist", "find_cub"]
 
 CUB5_CLASSES: tuple[str, ...] = (
     "019.Gray_Catbird",
@@ -164,3 +165,44 @@ def _chosen(classes: str | Sequence[str], titles: dict[str, str], root: Path) ->
     if len(set(chosen)) != len(chosen) or len(chosen) < 2:
         raise ConfigError("classes must be two or more different ones", "classes", "correct the list")
     return chosen
+
+
+def _cub_faults(root: Path, wanted: Mapping[str, int]) -> list[str]:
+    try:
+        found = cub_datalist(root, "all")
+    except DatalistError as error:
+        return list(error.faults)
+    items = [item for split in found.splits.values() for item in split]
+    test = len(found.splits.get("test", ()))
+    counts = {"training images": len(items) - test, "test images": test, "classes": len(found.classes)}
+    faults = [f"{part}: {counts[part]} instead of {n}" for part, n in wanted.items() if counts[part] != n]
+    if (root / "segmentations").is_dir():
+        faults += [f"segmentations: no mask of {item.name}" for item in items if item.mask is None]
+    return faults
+
+
+def _lay_out(root: Path, whole: Path, places: Sequence[Path], bring: Callable[[Path], Bring]) -> None:
+    whole.parent.mkdir(parents=True, exist_ok=True)
+    bring(root)(str(root), str(whole))
+    if not (whole / "segmentations").is_dir():
+        masks = [path for place in places for path in sorted(place.rglob("segmentations")) if path.is_dir()]
+        for path in masks[:1]:
+            bring(path)(str(path), str(whole / "segmentations"))
+
+
+def _pairs(root: Path) -> list[tuple[Path, Path | None]]:
+    files = sorted((root / "images").rglob("*.jpg"))
+    masks = [root / "segmentations" / path.relative_to(root / "images").with_suffix(".png") for path in files]
+    return [(path, mask if is_file(mask) else None) for path, mask in zip(files, masks, strict=True)]
+
+
+CUB_DISTRIBUTED = Distributed(
+    "CUB-200-2011",
+    'California Institute of Technology, page "Caltech-UCSD Birds-200-2011": CUB_200_2011.tgz and, for the masks, '
+    "segmentations.tgz",
+    {"training images": 5994, "test images": 5794, "classes": 200},
+    ("images.txt", "classes.txt"),
+    _cub_faults,
+    _lay_out,
+    _pairs,
+)

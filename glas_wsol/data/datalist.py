@@ -3,21 +3,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from glas_wsol.data.class_folders import IMAGE_KINDS, find_classes, folder_datalist
 from glas_wsol.data.csv_table import TABLE_NAMES, table_datalist
-from glas_wsol.data.cub import cub_datalist, find_cub
+from glas_wsol.data.cub import CUB_DISTRIBUTED, cub_datalist, find_cub
+from glas_wsol.data.distributed_files import Distributed
 from glas_wsol.data.files import existing, is_file, log_warnings
-from glas_wsol.data.glas import find_glas, glas_datalist
+from glas_wsol.data.glas import GLAS_DISTRIBUTED, find_glas, glas_datalist
 from glas_wsol.data.phantom.folder import phantom_kind
 from glas_wsol.data.splits import Datalist, Item
 from glas_wsol.errors import ConfigError, DatalistError
 from glas_wsol.utils.labels import is_several
 
-__all__ = ["Datalist", "Item", "load_datalist"]
+__all__ = ["DATA_SETS", "DataSet", "Datalist", "Item", "Reading", "load_datalist"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a data set is to be read, see :func:`load_datalist`."""
+
+    fold: str = "paper"
+    seed: int = 0
+    classes: str | Sequence[str] = "cub5"
+    label_names: Sequence[str] | None = None
+    classes_per_image: str = "one"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A kind of labelled data.
+
+    Attributes:
+        looked_for: what recognises it, in words.
+        find: whether a path is of this kind.
+        read: the data at a path.
+        multi_label: whether its labels can name several classes of an image.
+        distributed: what its authors give, for the command ``prepare``; None of a kind that nobody distributes.
+    """
+
+    looked_for: str
+    find: Callable[[Path], object]
+    read: Callable[[Path, Reading], Datalist]
+    multi_label: bool = False
+    distributed: Distributed | None = None
+
+
+DATA_SETS: Mapping[str, DataSet] = {
+    "glas": DataSet(
+        "Grade.csv (GlaS)",
+        find_glas,
+        lambda root, how: glas_datalist(root, how.fold, how.seed),
+        distributed=GLAS_DISTRIBUTED,
+    ),
+    "cub": DataSet(
+        "images.txt with classes.txt (CUB-200-2011)",
+        find_cub,
+        lambda root, how: cub_datalist(root, how.classes, how.fold, how.seed),
+        distributed=CUB_DISTRIBUTED,
+    ),
+    "table": DataSet(
+        f"{' or '.join(TABLE_NAMES)} (table)",
+        lambda root: is_file(root) or any(is_file(root / name) for name in TABLE_NAMES),
+        lambda root, how: table_datalist(root, how.fold, how.seed, how.label_names, how.classes_per_image),
+        multi_label=True,
+    ),
+    "folder": DataSet(
+        f"sub-folders with {IMAGE_KINDS} images (folder of classes)",
+        find_classes,
+        lambda root, how: folder_datalist(root, how.fold, how.seed, how.label_names),
+    ),
+}
+"""Every kind of data by its name; a path is of the first that recognises it."""
 
 
 def load_datalist(
@@ -50,22 +109,16 @@ def load_datalist(
         DatalistError: if nothing is recognised, saying what was looked for; every fault of the data at once.
         SplitError: if the data cannot give this fold.
     """
-    if kind not in ("auto", "glas", "cub", "table", "folder"):
-        raise ConfigError(f"there is no kind {kind!r}", "kind", "use one of auto, glas, cub, table, folder")
+    if kind not in ("auto", *DATA_SETS):
+        raise ConfigError(f"there is no kind {kind!r}", "kind", f"use one of {', '.join(('auto', *DATA_SETS))}")
     root = existing(dataset_dir)
     if kind == "auto":
         kind = _kind(root)
-    if is_several(classes_per_image, "data set") and kind != "table":
+    data_set = DATA_SETS[kind]
+    if is_several(classes_per_image, "data set") and not data_set.multi_label:
         fix = "set classes_per_image=one, or give a table"
         raise ConfigError("only a table's labels can name several classes", root, fix)
-    if kind == "glas":
-        found = glas_datalist(root, fold, seed)
-    elif kind == "cub":
-        found = cub_datalist(root, classes, fold, seed)
-    elif kind == "table":
-        found = table_datalist(root, fold, seed, label_names, classes_per_image)
-    else:
-        found = folder_datalist(root, fold, seed, label_names)
+    found = data_set.read(root, Reading(fold, seed, classes, label_names, classes_per_image))
     found = _said_if_drawn(replace(found, warnings=(*found.warnings, *found.shared_groups())))
     if log:
         log_warnings(root, found.warnings)
@@ -82,20 +135,10 @@ def _said_if_drawn(found: Datalist) -> Datalist:
 
 
 def _kind(root: Path) -> str:
-    if find_glas(root):
-        return "glas"
-    if find_cub(root):
-        return "cub"
-    if is_file(root) or any(is_file(root / name) for name in TABLE_NAMES):
-        return "table"
-    if find_classes(root):
-        return "folder"
-    faults = [
-        "no Grade.csv (GlaS)",
-        "no images.txt with classes.txt (CUB-200-2011)",
-        f"no {' or '.join(TABLE_NAMES)} (table)",
-        f"no sub-folders with {IMAGE_KINDS} images (folder of classes)",
-    ]
+    found = next((name for name, one in DATA_SETS.items() if one.find(root)), None)
+    if found is not None:
+        return found
+    faults = [f"no {one.looked_for}" for one in DATA_SETS.values()]
     tables = sorted(root.glob("*.csv"))
     fix = f"give the table, {tables[0]}" if tables else "give a folder or a table of one of these kinds"
     raise DatalistError(root, faults, fix)

@@ -6,9 +6,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from glas_wsol.data.distributed_files import Bring, Distributed
 from glas_wsol.data.files import IMAGE_SUFFIXES, existing, is_file, natural_key
 from glas_wsol.data.pairs import mask_stem, others_said
 from glas_wsol.data.phantom.folder import MANIFEST
@@ -17,7 +18,7 @@ from glas_wsol.data.spelling import clean, spelling_key, spelt_twice
 from glas_wsol.data.splits import Datalist, Item, folds_said, parse_fold, split_by_fold
 from glas_wsol.errors import DatalistError, SplitError
 
-__all__ = ["GLAS_CLASSES", "GLAS_VALID", "find_glas", "glas_datalist", "glas_files"]
+__all__ = ["GLAS_CLASSES", "GLAS_DISTRIBUTED", "GLAS_VALID", "find_glas", "glas_datalist", "glas_files"]
 
 GLAS_CLASSES = ("benign", "malignant")
 _NAME = re.compile(r"(train|testA|testB)_[0-9]+")
@@ -167,3 +168,43 @@ def _grades(path: Path, faults: list[str]) -> Mapping[str, Row]:
     patients = [(row["patient"], f"Grade.csv {row.place}") for row in grades.values() if row.get("patient")]
     faults += spelt_twice(patients, "patients", "patient")
     return grades
+
+
+def _glas_faults(root: Path, counts: Mapping[str, int]) -> list[str]:
+    faults: list[str] = []
+    images, masks = glas_files(root, faults)
+    names = [f"{part}_{number}" for part, count in counts.items() for number in range(1, count + 1)]
+    faults += [f"{name}.bmp is missing" for name in names if name not in images]
+    faults += [f"{name}_anno.bmp is missing" for name in names if name not in masks]
+    strange = sorted({*images, *masks} - {*names}, key=natural_key)
+    faults += [f"{name} is none of the {len(names)} images" for name in strange]
+    if not faults:
+        try:
+            glas_datalist(root)
+        except DatalistError as error:
+            faults += error.faults
+    return faults
+
+
+def _lay_out(root: Path, whole: Path, _: Sequence[Path], bring: Callable[[Path], Bring]) -> None:
+    whole.mkdir(parents=True)
+    images, masks = glas_files(root, [])
+    for path in (root / "Grade.csv", *images.values(), *masks.values()):
+        bring(path)(str(path), str(whole / path.name))
+
+
+def _pairs(root: Path) -> list[tuple[Path, Path | None]]:
+    images, masks = glas_files(root, [])
+    return [(path, masks.get(name)) for name, path in images.items()]
+
+
+GLAS_DISTRIBUTED = Distributed(
+    "GlaS",
+    'University of Warwick, TIA Centre, page "GlaS@MICCAI\'2015: Gland Segmentation Challenge Contest": '
+    "Warwick QU Dataset (Released 2016_07_08), one zip",
+    {"train": 85, "testA": 60, "testB": 20},
+    ("Grade.csv",),
+    _glas_faults,
+    _lay_out,
+    _pairs,
+)
