@@ -66,7 +66,7 @@ SECOND: Mapping[str, Settings] = {
     "first stage alone": {"teachers#components": 0.0, "teachers#stain": 0.0, "teachers#stage_one": 1.0},
     "all three teachers": {"teachers#stage_one": 0.35},
     "a fifth of the pixels on each side": {"seed_share": 0.2},
-    "seeds by image": {"seeds_over": "image"},
+    "seeds by image": {"seed_scope": "image"},
     "hard targets": {"seed_softness": 0.0},
     "one round": {"refine_rounds": 1},
     "three rounds": {"refine_rounds": 3},

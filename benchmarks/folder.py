@@ -4,7 +4,7 @@
     python benchmarks/folder.py [--device cpu] [--images 12] [--size 522 775] [--rounds 3] [--batch 1] [--threads N]
 
 Runs the GlaS bundle's inference.json with the recommended recipe's network (its heads untrained) on synthetic tissue,
-in turn in one process, with ``overlap`` and without. Wall time, for this is about doing things at the same time: it
+in turn in one process, with ``prefetch`` and without. Wall time, for this is about doing things at the same time: it
 needs a machine that does nothing else. What is written is compared byte by byte; the status is 1 where it differs.
 """
 
@@ -104,9 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         inputs = make_inputs(folder, arguments.images, arguments.size, arguments.trunk)
         written: dict[str, dict[str, bytes]] = {}
         for number in tqdm(range(1 + arguments.rounds), "rounds"):
-            for name, overlap in ways.items():
-                out = folder / f"{number}_{overlap}"
-                settings = {"device": arguments.device, "batch_size": arguments.batch, "overlap": overlap}
+            for name, prefetch in ways.items():
+                out = folder / f"{number}_{prefetch}"
+                settings = {"device": arguments.device, "batch_size": arguments.batch, "prefetch": prefetch}
                 seconds = run(out, **inputs, **settings)
                 written[name] = _contents(out)
                 if number > 0:  # the first round warms up

@@ -69,7 +69,7 @@ def measure(count: int, size: tuple[int, int], trunk: str) -> list[float]:
             checkpoint=str(Path(folder, "models", "model.pt")),
             device="cpu",
             formats=list(FORMATS),
-            rest=True,
+            undecidable=True,
             mpp=0.62,
         )
         run.initialize()

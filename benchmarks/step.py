@@ -23,7 +23,7 @@ from memory import without_values
 from steps import DECAYING, Step, make_network, plain_step, training_step
 from timing import Goal, compared, machine, print_goals, print_table, ratio, round_robin, spread
 
-from glas_wsol.networks import placed
+from glas_wsol.networks import to_device
 
 
 def variants(trunk: str, size: int, batch_size: int, device: str) -> list[Step]:
@@ -57,7 +57,7 @@ def variants(trunk: str, size: int, batch_size: int, device: str) -> list[Step]:
             training_step("5 passes, all trusted, bf16, channels last", last, batch, 5, always, amp=True),
             training_step("5 passes, trust decays, bf16, channels last", last, batch, 5, decaying, amp=True),
         ]
-        compiled = placed(make_network(trunk, device), device, channels_last=True, compiler="inductor")
+        compiled = to_device(make_network(trunk, device), device, channels_last=True, compiler="inductor")
         steps.append(training_step("the same compiled, all trusted", compiled, batch, 5, always, amp=True))
     return steps
 

@@ -62,7 +62,7 @@ def save(
     formats: str | Iterable[str] = ("png",),
     *,
     overlay: bool = True,
-    rest: bool = False,
+    undecidable: bool = False,
 ) -> list[Path]:
     """Write a result, as a run of inference does; a file of the same name is replaced.
 
@@ -71,7 +71,7 @@ def save(
         folder: made if absent; files are named after the result.
         formats: of :data:`~glas_wsol.writers.formats.FORMATS`. Defaults to the mask as PNG.
         overlay: whether to draw the overlay too. Defaults to True.
-        rest: whether GeoJSON outlines the undecidable region too. Defaults to False.
+        undecidable: whether GeoJSON outlines the undecidable region too. Defaults to False.
 
     Returns:
         The files written.
@@ -83,4 +83,4 @@ def save(
     """
     from glas_wsol.writers.formats import save_localization
 
-    return save_localization(fspath(folder), found, formats, overlay=overlay, rest=rest)
+    return save_localization(fspath(folder), found, formats, overlay=overlay, undecidable=undecidable)

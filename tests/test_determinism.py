@@ -93,7 +93,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"batch_norm": "frozen"},
     {"differentiable_mask": True},
     {"map_stride": 8, "normalisation": "batch"},
-    {"classes_per_image": "several"},
+    {"multi_label": True},
     *({"pooling": name} for name in ("average", "max", "lse")),
     {"pooling_options": {"alpha": 0.7}},
 ]
@@ -103,7 +103,7 @@ OPTIONS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_minmax_step_has_no_varying_operation(options):
     network = MinMaxEntropyNetwork(tiny_trunk(), **options)
-    label = torch.eye(2) if options.get("classes_per_image") else torch.tensor([0, 1])
+    label = torch.eye(2) if options.get("multi_label") else torch.tensor([0, 1])
     loss = MinMaxEntropyLoss(size=0.1, variation=0.1) if options.get("differentiable_mask") else None
     optimizer = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9, nesterov=True)
     trainer = MinMaxEntropyTrainer(

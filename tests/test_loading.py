@@ -17,7 +17,7 @@ import glas_wsol
 from glas_wsol.errors import ConfigError, GlasWsolError, ImageFileError, WeightsError
 from glas_wsol.handlers import write_model
 from glas_wsol.networks import ClassActivationNetwork, build_network
-from glas_wsol.results.class_scores import Opinions
+from glas_wsol.results.class_scores import ClassScores
 from glas_wsol.results.verdict import Verdict
 from tests.conftest import tiny_network, tiny_trunk
 
@@ -79,10 +79,10 @@ def test_methods_without_m_and_c_have_no_opinions_and_are_written_all_the_same(r
     network = ClassActivationNetwork(tiny_trunk(), 2, seed=0)
     write_model(network, tmp_path / "cam", {**CARD, "method": "cam_average"})
     found = glas_wsol.load(tmp_path / "cam")(PIXELS)
-    assert found.class_scores == Opinions()
+    assert found.class_scores == ClassScores()
     assert sum(found.probabilities) == pytest.approx(1)
     formats = ["png", "png_map", "geojson", "nifti", "tiff", "json", "csv"]
-    files = glas_wsol.save(found, tmp_path / "out", formats, rest=True)
+    files = glas_wsol.save(found, tmp_path / "out", formats, undecidable=True)
     assert all(file.is_file() for file in files)
     entry = json.loads((tmp_path / "out" / "json" / "image.json").read_text())
     assert entry["class_scores"] == NO_SCORES

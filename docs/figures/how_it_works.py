@@ -29,7 +29,7 @@ import glas_wsol
 from glas_wsol.data import load_datalist
 from glas_wsol.engines import erasing
 from glas_wsol.errors import ConfigError, GlasWsolError
-from glas_wsol.networks.maps import evidence_map, resize
+from glas_wsol.networks.maps import activation_map, resize
 from glas_wsol.transforms import read_rgb
 from glas_wsol.writers.images import draw_mask, write_png
 
@@ -103,7 +103,7 @@ def tell(run: str | Path, image: np.ndarray, label: int) -> Story:
         return Shown(seen(values), tuple(first.probabilities(first.classify(values))[0].tolist()))
 
     maps, logits = first.class_maps(x), first.localize(x).logits
-    evidence = resize(evidence_map(maps, logits.softmax(dim=1)), height, width)[0, 0]
+    evidence = resize(activation_map(maps, logits.softmax(dim=1)), height, width)[0, 0]
     steps, state = [], erasing.start(x)
     while state.step < PASSES and bool(state.alive.all()):
         localized = first.localize(state.erased)

@@ -25,6 +25,16 @@ TRAINED = "training_network_def"
 SHIPPED_TARGET = "glas_wsol.networks.build_network"
 
 
+_RENAMED = {
+    "classes_per_image": "multi_label: true for several classes, false for one",
+    "opinions": "class_scores",
+    "overlap": "prefetch",
+    "rest": "undecidable",
+    "seeds_over": "seed_scope: dataset, image or both",
+}
+"""What documents once called a setting."""
+
+
 def refuse_unknown_ids(argv: Sequence[str]) -> None:
     """Refuse an override that MONAI would accept in silence and nothing would read.
 
@@ -87,6 +97,8 @@ def refuse_unknown(parser: ConfigParser, ids: Iterable[str], where: object) -> N
         ConfigError: naming the nearest id that exists.
     """
     for identifier in unknown_ids(parser, list(ids)):
+        if identifier in _RENAMED:
+            raise ConfigError(f"{identifier!r} has another name now", where, f"give {_RENAMED[identifier]}")
         known = sorted(_ids(parser.get()))
         near = difflib.get_close_matches(identifier, known, n=1, cutoff=0.5)
         near = near or [name for name in known if "#" not in name]

@@ -41,7 +41,7 @@ class LabelMapd(Transform):
             ConfigError: if an image may have several classes: a pixel has one label.
         """
         found: Localization = data["localization"]
-        if found.several:
+        if found.multi_label:
             raise ConfigError("an image of several classes has no map of labels", "MONAI Label", "use predict")
         labels = np.where(found.mask, 1 + (found.label or 0), 0).astype(np.uint8)
         item = {key: value for key, value in data.items() if key not in ("localization", "probabilities")}

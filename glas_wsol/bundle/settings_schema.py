@@ -204,7 +204,7 @@ SCHEMA: dict[str, Setting] = {
     "fold": Setting(*_COMPONENT, card=True, model=True),
     "fold_seed": Setting(*_COMPONENT, card=True, model=True),
     "cub_classes": Setting(*_COMPONENT, free=True),  # the classes themselves are compared
-    "classes_per_image": Setting(*_COMPONENT),
+    "multi_label": Setting(*_COMPONENT),
     "classes": Setting(_texts, "a list of names, as ['benign','malignant']", free=True),
     "num_workers": Setting(*_ANY, free=True),
     "amp": Setting(*_SWITCH),
@@ -250,7 +250,7 @@ SCHEMA: dict[str, Setting] = {
     "seed_share": Setting(
         lambda value: _number(value) and 0 < value <= 0.5, "a number above 0, at most 0.5", second=True
     ),
-    "seeds_over": Setting(*_among("set", "image", "both"), second=True),
+    "seed_scope": Setting(*_among("dataset", "image", "both"), second=True),
     "seed_softness": Setting(*_PROBABILITY, second=True),
     "refine_epochs": Setting(*_SOME, second=True),
     "refine_rounds": Setting(*_SOME, second=True),
@@ -261,9 +261,9 @@ SCHEMA: dict[str, Setting] = {
     ),
     # of inference alone
     "formats": Setting(lambda value: _text(value) or _texts(value), "a list of them, as ['png','geojson']"),
-    "overlap": Setting(*_SWITCH),
+    "prefetch": Setting(*_SWITCH),
     "overlays": Setting(*_SWITCH),
     "recursive": Setting(*_SWITCH),
-    "rest": Setting(*_SWITCH),
+    "undecidable": Setting(*_SWITCH),
 }
 """By flat id."""

@@ -172,11 +172,11 @@ def _columns(group: Group) -> list[Column]:
     from glas_wsol.bundle.methods import UNTRAINED
     from glas_wsol.visualize.comparison_figure import Column
 
-    several = len({row.backbone for row in group.rows if row.backbone}) > 1
+    multi_label = len({row.backbone for row in group.rows if row.backbone}) > 1
     return [
         Column(
             row.title,
-            row.backbone if several else "",
+            row.backbone if multi_label else "",
             "untrained" if row.supervision == UNTRAINED else row.supervision,
         )
         for row in group.rows

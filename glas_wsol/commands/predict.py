@@ -55,13 +55,24 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--mpp", nargs="+", type=float, metavar="UM", help="micrometres of a pixel, or of its width and its height")
     add("--recursive", action="store_true", default=None, help="look for images in the folders below too")
     add("--no-overlays", dest="overlays", action="store_false", default=None, help="draw no overlays")
-    add("--rest", action="store_true", default=None, help="outline the undecidable rest in GeoJSON too")
+    add("--undecidable", action="store_true", default=None, help="outline the undecidable region in GeoJSON too")
     add("--anew", dest="resume", action="store_false", default=None, help="do finished images again")
     return parser
 
 
 def _settings(given: argparse.Namespace) -> dict[str, Any]:
-    names = ("formats", "device", "flips", "rotations", "scales", "mpp", "recursive", "overlays", "rest", "resume")
+    names = (
+        "formats",
+        "device",
+        "flips",
+        "rotations",
+        "scales",
+        "mpp",
+        "recursive",
+        "overlays",
+        "undecidable",
+        "resume",
+    )
     found = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     if len(found.get("mpp", ())) == 1:
         (found["mpp"],) = found["mpp"]

@@ -13,7 +13,7 @@ from glas_wsol.data.rows import Row, image_path, read_rows
 from glas_wsol.data.spelling import clean, shown, spelling_key, spelt_twice, split_word
 from glas_wsol.data.splits import Datalist, Item, parse_fold, split_by_fold, with_validation
 from glas_wsol.errors import ConfigError, DatalistError
-from glas_wsol.utils.labels import SEPARATOR, is_several
+from glas_wsol.utils.labels import SEPARATOR, check_multi_label
 
 __all__ = ["TABLE_NAMES", "class_order", "find_table", "table_datalist"]
 
@@ -25,7 +25,7 @@ def table_datalist(
     fold: str = "paper",
     seed: int = 0,
     label_names: Sequence[str] | None = None,
-    classes_per_image: str = "one",
+    multi_label: bool = False,
 ) -> Datalist:
     """Read a CSV of images with labels.
 
@@ -34,7 +34,7 @@ def table_datalist(
     table's folder, with ``/`` or with backslashes; a mask may be blank. Comma, semicolon, tab or ``|`` part the cells.
     Names are `distinct_names` of the image paths. A class or group that is spelt in two ways is a fault.
 
-    With ``classes_per_image="several"`` a label names one class or more, joined by ``;`` (in quotes where that parts
+    With ``multi_label=True`` a label names one class or more, joined by ``;`` (in quotes where that parts
     the cells): ``stroma;tumour``. Otherwise a ``;`` in a label is a fault.
 
     Args:
@@ -44,14 +44,14 @@ def table_datalist(
             ``"patient-0"`` to ``"patient-4"`` and ``"stratified-0"`` to ``"stratified-4"`` name one of five.
         seed: of the folds.
         label_names: the classes in label order; other labels are faults. Default: the labels that occur, sorted.
-        classes_per_image: ``"one"`` (default) or ``"several"``.
+        multi_label: False (default) for one class per image, True for several.
 
     Raises:
-        ConfigError: if there is no such fold, or ``classes_per_image`` is another word.
+        ConfigError: if there is no such fold, or ``multi_label`` is no truth value.
         DatalistError: every fault of the table at once, with line numbers.
         SplitError: if the table cannot give this fold, or a class has no training or validation image.
     """
-    several = is_several(classes_per_image, "table")
+    check_multi_label(multi_label, "table")
     path = find_table(existing(source))
     if path is None:
         looked = f"no table here: looked for {', '.join(TABLE_NAMES)} or one single .csv"
@@ -63,7 +63,7 @@ def table_datalist(
     images = [image_path(path, row, "image", faults) for row in rows]
     masks = [image_path(path, row, "mask", faults) if row.get("mask") else None for row in rows]
     for row in rows:
-        row.labels = _named_classes(row, several, faults)
+        row.labels = _named_classes(row, multi_label, faults)
     faults += spelt_twice([(name, row.place) for row in rows for name in row.labels], "labels", "class")
     for row in rows:
         row.labels = tuple(dict.fromkeys(map(clean, row.labels)))
@@ -87,7 +87,7 @@ def table_datalist(
 
     found = [image for image in images if image is not None]  # all of them: a missing one is a fault
     items = [
-        Item(image, _label(row, classes, several), name, mask, clean(row.get("group", "")) or None)
+        Item(image, _label(row, classes, multi_label), name, mask, clean(row.get("group", "")) or None)
         for row, image, mask, name in zip(rows, found, masks, distinct_names(found, path.parent), strict=True)
     ]
     if has_splits:
@@ -124,13 +124,13 @@ def class_order(label_names: Sequence[str] | None, present: Iterable[str]) -> tu
     return names
 
 
-def _named_classes(row: Row, several: bool, faults: list[str]) -> tuple[str, ...]:
+def _named_classes(row: Row, multi_label: bool, faults: list[str]) -> tuple[str, ...]:
     """The classes that a row's label names."""
     label = row["label"]
     if SEPARATOR not in label:
         return (label,) if label else ()
-    if not several:
-        hint = "set classes_per_image=several if images may have several classes"
+    if not multi_label:
+        hint = "set multi_label=true if images may have several classes"
         faults.append(f"line {row.line}: label {label!r} has a {SEPARATOR!r}: {hint}")
         return ()
     names = tuple(name.strip() for name in label.split(SEPARATOR))
@@ -142,9 +142,9 @@ def _named_classes(row: Row, several: bool, faults: list[str]) -> tuple[str, ...
     return tuple(name for name in names if name)
 
 
-def _label(row: Row, classes: Sequence[str], several: bool) -> int | tuple[int, ...]:
+def _label(row: Row, classes: Sequence[str], multi_label: bool) -> int | tuple[int, ...]:
     labels = tuple(sorted(classes.index(name) for name in row.labels))
-    return labels if several else labels[0]
+    return labels if multi_label else labels[0]
 
 
 def _check_labels(rows: Sequence[Row], classes: Sequence[str], faults: list[str]) -> None:

@@ -16,7 +16,7 @@ from glas_wsol.data.glas import GLAS_DISTRIBUTED, find_glas, glas_datalist
 from glas_wsol.data.phantom.folder import phantom_kind
 from glas_wsol.data.splits import Datalist, Item
 from glas_wsol.errors import ConfigError, DatalistError
-from glas_wsol.utils.labels import is_several
+from glas_wsol.utils.labels import check_multi_label
 
 __all__ = ["DATA_SETS", "DataSet", "Datalist", "Item", "Reading", "load_datalist"]
 
@@ -29,7 +29,7 @@ class Reading:
     seed: int = 0
     classes: str | Sequence[str] = "cub5"
     label_names: Sequence[str] | None = None
-    classes_per_image: str = "one"
+    multi_label: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ DATA_SETS: Mapping[str, DataSet] = {
     "table": DataSet(
         f"{' or '.join(TABLE_NAMES)} (table)",
         lambda root: is_file(root) or any(is_file(root / name) for name in TABLE_NAMES),
-        lambda root, how: table_datalist(root, how.fold, how.seed, how.label_names, how.classes_per_image),
+        lambda root, how: table_datalist(root, how.fold, how.seed, how.label_names, how.multi_label),
         multi_label=True,
     ),
     "folder": DataSet(
@@ -86,7 +86,7 @@ def load_datalist(
     kind: str = "auto",
     classes: str | Sequence[str] = "cub5",
     label_names: Sequence[str] | None = None,
-    classes_per_image: str = "one",
+    multi_label: bool = False,
     log: bool = True,
 ) -> Datalist:
     """Read a data set of any kind; training, evaluation, ``data`` and ``doctor`` all read it here.
@@ -101,7 +101,8 @@ def load_datalist(
             sub-folders with images.
         classes: which classes of CUB-200-2011; see `cub_datalist`.
         label_names: classes of a table or folder in label order; see `table_datalist`.
-        classes_per_image: ``"one"`` (default), or ``"several"``: only a table can say so; see `table_datalist`.
+        multi_label: whether an image may have several classes; only a table can say so, see `table_datalist`. Defaults
+            to False.
         log: whether to log the datalist's warnings. Defaults to True.
 
     Raises:
@@ -115,10 +116,10 @@ def load_datalist(
     if kind == "auto":
         kind = _kind(root)
     data_set = DATA_SETS[kind]
-    if is_several(classes_per_image, "data set") and not data_set.multi_label:
-        fix = "set classes_per_image=one, or give a table"
+    if check_multi_label(multi_label, "data set") and not data_set.multi_label:
+        fix = "set multi_label=false, or give a table"
         raise ConfigError("only a table's labels can name several classes", root, fix)
-    found = data_set.read(root, Reading(fold, seed, classes, label_names, classes_per_image))
+    found = data_set.read(root, Reading(fold, seed, classes, label_names, multi_label))
     found = _said_if_drawn(replace(found, warnings=(*found.warnings, *found.shared_groups())))
     if log:
         log_warnings(root, found.warnings)

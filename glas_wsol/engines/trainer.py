@@ -41,7 +41,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
     Then the classifier is run on the region found and on the rest. With a differentiable mask the gradient reaches M
     through the region kept, not through the erased images, and one graph holds all steps: memory grows with them.
 
-    Where an image may have several classes (``classes_per_image`` of the network), labels are ``[B, c]`` zeros and
+    Where an image may have several classes (``multi_label`` of the network), labels are ``[B, c]`` zeros and
     ones, every loss is binary per class, and trust, history and erasing are per sample and class, see
     :mod:`glas_wsol.engines.erasing`: a sample is alive while one of its classes is.
 
@@ -211,15 +211,15 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             optimised, the exact sum of its terms, which :class:`~glas_wsol.losses.LossKeys` names.
 
         Raises:
-            ConfigError: if the labels are not of the kind that the network's ``classes_per_image`` says.
+            ConfigError: if the labels are not of the kind that the network's ``multi_label`` says.
         """
         if batchdata is None:
             raise ValueError("Must provide batch data for current iteration.")
         image, label = engine.prepare_batch(batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs)
         _require(
-            (label.ndim == 2) == engine.network.several,
-            f"labels of shape {tuple(label.shape)} with classes_per_image={engine.network.classes_per_image}",
-            "give the network and the data the same classes_per_image",
+            (label.ndim == 2) == engine.network.multi_label,
+            f"labels of shape {tuple(label.shape)} with multi_label={engine.network.multi_label}",
+            "give the network and the data the same multi_label",
         )
         output: dict[str, Tensor] = {Keys.IMAGE: image, Keys.LABEL: label}
         engine.state.output = output
@@ -262,7 +262,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
     def _localize(self, x: Tensor, label: Tensor) -> tuple[erasing.KeptRegion, Tensor, Tensor]:
         """The recursion: forwards of M, each backpropagated at once; the region they found together, Hs and R_0."""
         erase = self.passes > 0 and self.state.epoch > self.erase_from_epoch  # Ignite counts epochs from 1
-        state = erasing.start(x, label > 0 if self.network.several else None)
+        state = erasing.start(x, label > 0 if self.network.multi_label else None)
         total, dropout, index = x.new_zeros(()), None, None
         count = len(x)
         del x  # the state holds it as long as it is needed

@@ -43,7 +43,7 @@ class Alarm:
     """Logistic regression of failure on label-free signals.
 
     Attributes:
-        weights: of each entry of :meth:`evidence_of`.
+        weights: of each entry of :meth:`signal_vector`.
         bias: added.
         calibrated_on: in words.
     """
@@ -53,7 +53,7 @@ class Alarm:
     calibrated_on: str
 
     @staticmethod
-    def evidence_of(signals: MaskSignals) -> tuple[float, ...]:
+    def signal_vector(signals: MaskSignals) -> tuple[float, ...]:
         """Signals as numbers of similar size, each higher for better masks.
 
         Args:
@@ -80,7 +80,7 @@ class Alarm:
         Raises:
             NumericalError: if a signal is not finite.
         """
-        evidence = torch.tensor([cls.evidence_of(one) for one in runs], dtype=torch.float64)
+        evidence = torch.tensor([cls.signal_vector(one) for one in runs], dtype=torch.float64)
         weight, bias = fit_probe(evidence, torch.tensor([int(one) for one in failed]), 2, strength)
         return cls(tuple((weight[1] - weight[0]).tolist()), float(bias[1] - bias[0]), on)
 
@@ -93,7 +93,7 @@ class Alarm:
         Returns:
             In (0, 1).
         """
-        value = float(np.dot(self.weights, self.evidence_of(signals))) + self.bias
+        value = float(np.dot(self.weights, self.signal_vector(signals))) + self.bias
         return 1 / (1 + math.exp(-max(-30.0, min(30.0, value))))
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from glas_wsol.handlers.checkpoint import RunCheckpoint, write_model
 from glas_wsol.handlers.clock import TrainingClock
 from glas_wsol.handlers.draw_reliability import ReliabilityDiagram
-from glas_wsol.handlers.evaluation_report import ClassOpinions, EvaluationReport
+from glas_wsol.handlers.evaluation_report import EvaluationReport, WholeImageScores
 from glas_wsol.handlers.failure_report import FailureReport
 from glas_wsol.handlers.record import RunRecord
 from glas_wsol.handlers.saver import LocalizationSaver
@@ -21,7 +21,6 @@ from glas_wsol.handlers.training import (
 )
 
 __all__ = [
-    "ClassOpinions",
     "EarlyStop",
     "EpochProgress",
     "EpochSeed",
@@ -36,5 +35,6 @@ __all__ = [
     "StopOnNonFiniteLoss",
     "TensorBoardCurves",
     "TrainingClock",
+    "WholeImageScores",
     "write_model",
 ]

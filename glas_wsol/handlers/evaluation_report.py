@@ -30,16 +30,16 @@ from glas_wsol.utils.csv_files import write_csv
 from glas_wsol.utils.digests import sha256_of
 from glas_wsol.utils.labels import SEPARATOR, present_classes
 
-__all__ = ["ClassOpinions", "EvaluationReport", "summary"]
+__all__ = ["EvaluationReport", "WholeImageScores", "summary"]
 
 logger = logging.getLogger(__name__)
 
 
-class ClassOpinions:
+class WholeImageScores:
     """Asks the localizer, and the classifier of the *whole* image, for the class: the named class is C's on X+.
 
     A refined network with both is asked too; the class that it names is M's, or C's on its own X+. Other methods, and
-    ensembles, have one opinion only, and nothing is asked. With several views of an image it is the mean over them.
+    ensembles, have one answer only, and nothing is asked. With several views of an image it is the mean over them.
 
     Adds ``localizer_probabilities`` and ``whole_image_probabilities``, ``[B, c]`` each, to the evaluator's output.
 

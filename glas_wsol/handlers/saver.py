@@ -52,7 +52,7 @@ class LocalizationSaver:
             the record's images. It needs a
             :class:`~glas_wsol.engines.fault_tolerant_evaluator.TolerantDataset`. None (default) for none.
         formats: names of :data:`~glas_wsol.writers.formats.FORMATS`. Defaults to ``("png",)``.
-        rest: whether GeoJSON outlines the undecidable region too. Defaults to False.
+        undecidable: whether GeoJSON outlines the undecidable region too. Defaults to False.
         waiting: images that may wait, with their masks, while one is written in a thread and the evaluator goes on.
             Their order, and what is recorded when, stay the same; a failure is raised at a later image, or at the end.
             0 (default): each is written before the next begins.
@@ -70,7 +70,7 @@ class LocalizationSaver:
         provenance: Mapping[str, Any] | None = None,
         record: RunRecord | None = None,
         formats: Sequence[str] = ("png",),
-        rest: bool = False,
+        undecidable: bool = False,
         waiting: int = 0,
     ) -> None:
         if not table.endswith(".csv"):
@@ -79,7 +79,7 @@ class LocalizationSaver:
             raise ConfigError("a record is kept by one process", "LocalizationSaver", "run without torchrun")
         self.output_dir, self.table, self.overlays = Path(output_dir), table, overlays
         self.provenance, self.record = dict(provenance or {}), record
-        self.formats, self.rest = check_formats(formats), rest
+        self.formats, self.undecidable = check_formats(formats), undecidable
         self.background = Background(waiting)
         self.rows: list[dict[str, Any]] = []
         self.details: list[dict[str, Any]] = []
@@ -199,7 +199,9 @@ class LocalizationSaver:
 
     def _write_files(self, found: Localization) -> list[Path]:
         try:
-            return write_localization(self.output_dir, found, self.formats, overlay=self.overlays, rest=self.rest)
+            return write_localization(
+                self.output_dir, found, self.formats, overlay=self.overlays, undecidable=self.undecidable
+            )
         except ImageFileError:
             for file in self._files(found.name):  # reserved, so its own: an image that failed has no results
                 file.unlink(missing_ok=True)

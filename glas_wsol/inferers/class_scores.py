@@ -119,7 +119,7 @@ class ClassScoreInferer(Inferer):
 
         prediction = self.inferer(inputs, predict, *args, **kwargs)
         found = {key: torch.stack([one[key] for one in seen]).mean(dim=0) for key in (seen[0] if seen else ())}
-        if getattr(network, "classes_per_image", "one") == "several":
+        if getattr(network, "multi_label", False):
             found[PRESENCE] = (
                 found[LOCALIZER].to(inputs.dtype)
                 if self.class_scores == "localizer"

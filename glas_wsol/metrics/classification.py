@@ -15,7 +15,7 @@ import torch
 
 from glas_wsol.errors import ConfigError
 from glas_wsol.metrics.base import MeasureMetric, RowMetric
-from glas_wsol.metrics.measures import SEVERAL
+from glas_wsol.metrics.measures import MULTI_LABEL
 from glas_wsol.utils.labels import LEAST_PROBABILITY
 
 __all__ = ["Answer", "BalancedError", "ClassificationError", "CrossEntropy", "RocAuc", "SelectionScore", "class_of"]
@@ -56,7 +56,7 @@ class Answer(NamedTuple):
 
     def row(self, values: np.ndarray) -> list[float]:
         """The label, and values beside it, as :data:`~glas_wsol.metrics.MEASURES` take them."""
-        label = [SEVERAL, *self.label] if isinstance(self.label, np.ndarray) else [self.label]
+        label = [MULTI_LABEL, *self.label] if isinstance(self.label, np.ndarray) else [self.label]
         return [float(value) for value in (*label, *values)]
 
 

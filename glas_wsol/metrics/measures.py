@@ -80,13 +80,13 @@ def _mean(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return _mean_row(rows, weights).mean(axis=1)
 
 
-SEVERAL = -1.0
+MULTI_LABEL = -1.0
 """First entry of a row that would hold a label, but the image may have several classes."""
 
 
 def _of_several(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Rows ``[SEVERAL, y_1 .. y_c, v_1 .. v_c]``: where each class is present, and a value of each; else None."""
-    if not (rows[:, 0] == SEVERAL).all():
+    if not (rows[:, 0] == MULTI_LABEL).all():
         return None
     present, values = np.split(rows[:, 1:], 2, axis=1)
     return present > 0, values
@@ -104,9 +104,9 @@ def _balanced_error(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
     Of several classes, rows ``[SEVERAL, y_1 .. y_c, wrong_1 .. wrong_c]``: the same of "k" and "not k" for each class
     k, then the mean over the classes.
     """
-    several = _of_several(rows)
-    if several is not None:
-        both = [np.stack([here, wrong], axis=1) for here, wrong in zip(several[0].T, several[1].T, strict=True)]
+    multi_label = _of_several(rows)
+    if multi_label is not None:
+        both = [np.stack([here, wrong], axis=1) for here, wrong in zip(multi_label[0].T, multi_label[1].T, strict=True)]
         return np.mean([_balanced_error(each, weights) for each in both], axis=0)
     of_class = rows[:, :1] == np.unique(rows[:, 0])
     images = weights @ of_class
@@ -121,14 +121,14 @@ def _roc_auc(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
     several classes, rows ``[SEVERAL, y_1 .. y_c, p_1 .. p_c]``: the mean over the classes that some images have and
     others have not.
     """
-    several = _of_several(rows)
-    if several is None:
+    multi_label = _of_several(rows)
+    if multi_label is None:
         probabilities = rows[:, 1:]
         present = rows[:, :1] == np.arange(probabilities.shape[1])
         if probabilities.shape[1] == 2:
             present, probabilities = present[:, 1:], probabilities[:, 1:]
     else:
-        present, probabilities = several
+        present, probabilities = multi_label
     areas = []
     for positive, scores in zip(present.T, probabilities.T, strict=True):
         difference = scores[positive, None] - scores[None, ~positive]

@@ -7,12 +7,12 @@ from glas_wsol.networks.attention import AttentionNetwork
 from glas_wsol.networks.base import TileNetwork
 from glas_wsol.networks.cam import ClassActivationNetwork
 from glas_wsol.networks.component_network import FeatureComponentNetwork
+from glas_wsol.networks.device import to_device
 from glas_wsol.networks.ensemble import EnsembleNetwork
 from glas_wsol.networks.fixed import FixedMaskNetwork
 from glas_wsol.networks.folding import fold_batch_norm
 from glas_wsol.networks.head import Head
 from glas_wsol.networks.minmax import Localized, MinMaxEntropyNetwork
-from glas_wsol.networks.placing import placed
 from glas_wsol.networks.refined import RefinedNetwork
 from glas_wsol.networks.registry import NETWORKS, build_network
 from glas_wsol.networks.trunks import TRUNKS, Trunk, TrunkSpec, build_trunk
@@ -37,5 +37,5 @@ __all__ = [
     "build_network",
     "build_trunk",
     "fold_batch_norm",
-    "placed",
+    "to_device",
 ]

@@ -48,9 +48,21 @@ def model_card(checkpoint: str | Sequence[str], **defaults: Any) -> dict[str, An
             logger.warning("%s is not there: trunk, classes and resolution are taken from the config", path)
         return defaults
     try:
-        return {**defaults, **dict(read_json(path))}
+        return {**defaults, **_renamed(dict(read_json(path)))}
     except (OSError, ValueError, TypeError) as error:
         raise WeightsError("the model's description cannot be read", path, "restore it or delete it") from error
+
+
+def _renamed(value: Any) -> Any:
+    """A card with the names that settings have now, whatever they were called when it was written."""
+    if isinstance(value, list):
+        return [_renamed(one) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    found = {"class_from" if key == "opinion" else key: _renamed(one) for key, one in value.items()}
+    if "classes_per_image" in found:
+        found["multi_label"] = found.pop("classes_per_image") == "several"
+    return found
 
 
 def load_checkpoint(network: Any, checkpoint: str | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:

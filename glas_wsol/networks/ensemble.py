@@ -51,7 +51,7 @@ class EnsembleNetwork(nn.Module):
         supervision: the strongest of its members': ``"pixel labels"``, ``"image labels"`` or ``"none"``.
         names_class: whether any member names a class.
         num_classes: ``c``.
-        classes_per_image: ``"one"`` or ``"several"``, as those of its members that name a class.
+        multi_label: False for one class per image, True for several, as those of its members that name a class.
         smallest_side: least height and width in px that every member takes.
 
     Raises:
@@ -77,13 +77,13 @@ class EnsembleNetwork(nn.Module):
         self.naming = [bool(member.names_class) for member in members]
         self.supervision = min((str(member.supervision) for member in members), key=_SUPERVISION.index)
         self.names_class = any(self.naming)
-        self.classifier_knows_mask = all(member.classifier_knows_mask for member in members)
+        self.classifier_knows_mask = all(getattr(member, "classifier_knows_mask", True) for member in members)
         self.num_classes = counts[0]
-        words = {getattr(member, "classes_per_image", "one") for member in members if member.names_class}
-        if len(words) > 1:
-            fix = "name models of the same classes_per_image"
+        kinds = {getattr(member, "multi_label", False) for member in members if member.names_class}
+        if len(kinds) > 1:
+            fix = "name models of the same multi_label"
             raise ConfigError("members of one class per image and of several", "ensemble", fix)
-        self.classes_per_image = words.pop() if words else "one"
+        self.multi_label = bool(kinds and kinds.pop())
         self.smallest_side = max(int(member.smallest_side) for member in members)
 
     def forward(self, image: Tensor) -> Tensor:

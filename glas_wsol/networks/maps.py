@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = [
+    "activation_map",
     "at_least_float32",
     "bilinear",
     "distribution",
-    "evidence_map",
     "interpolation_matrix",
     "normalise",
     "pseudo_threshold",
@@ -32,7 +32,7 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values
 
 
-def evidence_map(maps: Tensor, probabilities: Tensor) -> Tensor:
+def activation_map(maps: Tensor, probabilities: Tensor) -> Tensor:
     """``T = sum_k p(k) A_k``: the class maps weighted by the class probabilities (paper, equation 10).
 
     Args:

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from glas_wsol.errors import ConfigError
 from glas_wsol.networks.base import TileNetwork, choose, seeded
 from glas_wsol.networks.head import Head
-from glas_wsol.networks.maps import bilinear, distribution, evidence_map, normalise, pseudo_threshold, resize
+from glas_wsol.networks.maps import activation_map, bilinear, distribution, normalise, pseudo_threshold, resize
 from glas_wsol.networks.trunks import Trunk
-from glas_wsol.utils.labels import LEAST_PROBABILITY, is_several
+from glas_wsol.utils.labels import LEAST_PROBABILITY, check_multi_label
 
 __all__ = ["Localized", "MinMaxEntropyNetwork"]
 
@@ -66,7 +66,7 @@ class MinMaxEntropyNetwork(TileNetwork):
         map_stride: px between two positions of M's class maps: 32 (default, the paper's), 16 or 8, where the features
             of the trunk's stages of those strides are read too, see :mod:`glas_wsol.networks.hypercolumn`. C's maps
             make no mask and stay at 32.
-        classes_per_image: ``"one"`` (default, the paper's) or ``"several"``.
+        multi_label: False (default, the paper's) for one class per image, True for several.
         seed: seed of the initial weights, so that they do not depend on what was drawn before; None draws on.
 
     Raises:
@@ -91,10 +91,10 @@ class MinMaxEntropyNetwork(TileNetwork):
         pixel_mean: Sequence[float] | None = None,
         pixel_std: Sequence[float] | None = None,
         map_stride: int = 32,
-        classes_per_image: str = "one",
+        multi_label: bool = False,
         seed: int | None = None,
     ) -> None:
-        several = is_several(classes_per_image, "network")
+        check_multi_label(multi_label, "network")
         choose("normalisation", normalisation, ("sample", "batch", "none"))
         if not 0 < classifier_scale <= 1:
             raise ConfigError(f"classifier_scale={classifier_scale}", "network", "give a factor in (0, 1]")
@@ -116,8 +116,7 @@ class MinMaxEntropyNetwork(TileNetwork):
         self.omega = omega
         self.sigma = sigma
         self.differentiable_mask = differentiable_mask
-        self.classes_per_image = classes_per_image
-        self.several = several
+        self.multi_label = multi_label
         self.least_probability = LEAST_PROBABILITY
 
     def class_maps(self, x: Tensor) -> Tensor:
@@ -175,8 +174,8 @@ class MinMaxEntropyNetwork(TileNetwork):
     def _mask(self, maps: Tensor, logits: Tensor, height: int, width: int) -> Tensor:
         if not self.differentiable_mask:
             maps, logits = maps.detach(), logits.detach()
-        if not self.several:
-            maps = evidence_map(maps, logits.softmax(dim=1))
+        if not self.multi_label:
+            maps = activation_map(maps, logits.softmax(dim=1))
         evidence = resize(maps, height, width)
         mode = self.normalisation if self.training or self.normalisation == "none" else "sample"
         return pseudo_threshold(normalise(evidence, mode), self.omega, self.sigma)
@@ -191,7 +190,7 @@ class MinMaxEntropyNetwork(TileNetwork):
             ``[B, 1, H, W]`` ``R+``: ``localized.mask`` itself; where an image may have several classes, the largest
             ``R+_k`` of those at least as probable as not, and of the most probable one whatever its probability.
         """
-        if not self.several:
+        if not self.multi_label:
             return localized.mask
         return torch.where(self._named(localized), localized.mask, 0.0).amax(dim=1, keepdim=True)
 
@@ -210,7 +209,7 @@ class MinMaxEntropyNetwork(TileNetwork):
             ``[B, c]``, in [0, 1]; each row sums to 1, unless an image may have several classes: those know no
             temperature.
         """
-        return logits.sigmoid() if self.several else (logits / self.temperature).softmax(dim=1)
+        return logits.sigmoid() if self.multi_label else (logits / self.temperature).softmax(dim=1)
 
     def classify(self, x: Tensor) -> Tensor:
         """One forward of C.
@@ -267,7 +266,7 @@ class MinMaxEntropyNetwork(TileNetwork):
 
     def _prediction(self, localized: Localized, mask: Tensor, logits: Tensor) -> Tensor:
         """``[B, 1 + c, H, W]`` of a mask and class scores."""
-        if not self.several:
+        if not self.multi_label:
             return distribution(mask, self.probabilities(logits))
         # As a softmax of logarithms, finite also where all p(k) or all regions are too small for float32.
         weights = F.logsigmoid(logits).unsqueeze(2).unsqueeze(3) + localized.mask.clamp(min=1e-30).log()
@@ -303,5 +302,5 @@ class MinMaxEntropyNetwork(TileNetwork):
             "omega": self.omega,
             "sigma": self.sigma,
             "map_stride": self.map_stride,
-            "classes_per_image": self.classes_per_image,
+            "multi_label": self.multi_label,
         }

@@ -36,8 +36,8 @@ class RefinedNetwork(TileNetwork):
         base: ``settings()`` of the first stage's network; defaults to those of a
             :class:`~glas_wsol.networks.minmax.MinMaxEntropyNetwork`.
         decoder_width: feature channels of the decoder. Defaults to 64.
-        opinion: whose the class is: ``"first_stage"`` (default) the first stage's own; ``"localizer"`` M's of the whole
-            image; ``"classifier"`` C's of the decoder's ``X R+``. Without a C the first two are the same.
+        class_from: whose the class is: ``"first_stage"`` (default) the first stage's own; ``"localizer"`` M's of the
+            whole image; ``"classifier"`` C's of the decoder's ``X R+``. Without a C the first two are the same.
         batch_norm: has no effect: the trunk is frozen. Kept so that every network takes it.
         pixel_mean: mean subtracted from images in [0, 1]; defaults to what the trunk's weights expect.
         pixel_std: divisor after that; defaults to what the trunk's weights expect.
@@ -59,13 +59,13 @@ class RefinedNetwork(TileNetwork):
         weights: str = "auto",
         base: Mapping[str, Any] | None = None,
         decoder_width: int = 64,
-        opinion: str = "first_stage",
+        class_from: str = "first_stage",
         batch_norm: str = "frozen",
         pixel_mean: Sequence[float] | None = None,
         pixel_std: Sequence[float] | None = None,
         seed: int | None = None,
     ) -> None:
-        choose("opinion", opinion, ("first_stage", "localizer", "classifier"))
+        choose("class_from", class_from, ("first_stage", "localizer", "classifier"))
         choose("batch_norm", batch_norm, ("batch", "frozen"))
         arguments = {"trunk": trunk, "num_classes": num_classes, "weights": weights, "seed": seed}
         with seeded(seed):
@@ -76,16 +76,16 @@ class RefinedNetwork(TileNetwork):
             self.decoder = PyramidDecoder(self.trunk.stage_channels()[1:], decoder_width)
         self.base_settings = network.settings()
         self.decoder_width = decoder_width
-        self.opinion = opinion
+        self.class_from = class_from
         # A class can be read from the channels of an empty mask too: float32 holds 1e-6 p as exactly as p.
         self.least_kept = 1e-6
         self.supervision = network.supervision
         self.has_classifier = isinstance(network, MinMaxEntropyNetwork)
-        self.asks_classifier = opinion == "classifier"
-        self.asks_localizer = opinion == "localizer" or not self.has_classifier
+        self.asks_classifier = class_from == "classifier"
+        self.asks_localizer = class_from == "localizer" or not self.has_classifier
         if self.asks_classifier and not self.has_classifier:
             what = f"{type(network).__name__} has no classifier of masked images"
-            raise ConfigError(what, "opinion=classifier", "say opinion=localizer")
+            raise ConfigError(what, "class_from=classifier", "say class_from=localizer")
         for parameter in self.base.parameters():
             parameter.requires_grad_(False)
 
@@ -225,7 +225,7 @@ class RefinedNetwork(TileNetwork):
         Returns:
             The arguments of this class that say so, as JSON values.
         """
-        own = {"base": self.base_settings, "decoder_width": self.decoder_width, "opinion": self.opinion}
+        own = {"base": self.base_settings, "decoder_width": self.decoder_width, "class_from": self.class_from}
         return {**super().settings(), **own}
 
 
@@ -240,6 +240,6 @@ def _first_stage(settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> A
     fix = "start from a row that learns from image labels, one class per image"
     if name not in kinds:
         raise ConfigError(f"{name} has no class scores of whole images to keep", "refinement", fix)
-    if settings.get("classes_per_image", "one") != "one":
+    if settings.get("multi_label", False):
         raise ConfigError("an image may have several classes, and one mask cannot show them", "refinement", fix)
     return construct(kinds, settings, arguments)

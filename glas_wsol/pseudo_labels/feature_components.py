@@ -220,7 +220,7 @@ def fit_components(
     if candidates < 1:
         raise ConfigError(f"candidates={candidates}", "components", "give at least 1")
     if any(np.ndim(item["label"]) for item in data):
-        fix = "set classes_per_image=one, or refine from the first stage's own masks (teachers)"
+        fix = "set multi_label=false, or refine from the first stage's own masks (teachers)"
         raise ConfigError("an image may have several classes, which the probe cannot tell", "components", fix)
     network.to(device)
     labels = torch.tensor([int(item["label"]) for item in data])

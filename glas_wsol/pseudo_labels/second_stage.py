@@ -63,7 +63,7 @@ class SecondStage:
         recipe: what must be the same for it to be resumed, JSON values; the digest of the first stage is added.
         teachers: whose pixels are pseudo-labels, and with what weight.
         share: of all pixels on each side, see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
-        over: see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
+        scope: see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
         softness: see :class:`~glas_wsol.pseudo_labels.seeds.PartialCrossEntropy`.
         epochs: of a round.
         rounds: most rounds.
@@ -100,7 +100,7 @@ class SecondStage:
     recipe: Mapping[str, Any]
     teachers: Mapping[str, float]
     share: float
-    over: str
+    scope: str
     softness: float
     epochs: int
     rounds: int
@@ -127,7 +127,7 @@ class SecondStage:
     def trainer(self) -> PlainTrainer:
         """The trainer, made when the first stage is there: the pseudo-labels of the first round are made with it."""
         first, own = Path(self.first_stage), Path(self.directory)
-        marks = {"share": self.share, "over": self.over}
+        marks = {"share": self.share, "over": self.scope}
         items = first_seeds(
             self.network, first / "model.pt", self.components, self.data, self.transform, self.inferer, own / "seeds",
             self.teachers, component_inferer=self.component_inferer, device=self.device, **marks,

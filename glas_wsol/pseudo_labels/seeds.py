@@ -27,22 +27,22 @@ _STEPS = 1000  # of the table that turns values into ranks: finer than any share
 _EVERY = 4  # pixels in each direction for that table
 
 
-def ranks(maps: Sequence[np.ndarray], over: str = "set") -> list[np.ndarray]:
+def ranks(maps: Sequence[np.ndarray], scope: str = "dataset") -> list[np.ndarray]:
     """Scores as the share of pixels below them: maps of different methods become comparable.
 
     Args:
         maps: ``[H, W]`` each, of any range.
-        over: ``"set"``: among the pixels of all images; ``"image"``: among those of the same image; ``"both"``: the
-            mean of the two.
+        scope: ``"dataset"``: among the pixels of all images; ``"image"``: among those of the same image;
+            ``"both"``: the mean of the two.
 
     Returns:
         ``[H, W]`` float32 each, in [0, 1].
 
     Raises:
-        ConfigError: if ``over`` is none of these.
+        ConfigError: if ``scope`` is none of these.
     """
-    if over not in ("set", "image", "both"):
-        raise ConfigError(f"over={over!r}", "seeds", "choose set, image or both")
+    if scope not in ("dataset", "image", "both"):
+        raise ConfigError(f"seed_scope={scope!r}", "seeds", "choose dataset, image or both")
     shares = np.linspace(0, 1, _STEPS + 1)
 
     def table(values: np.ndarray) -> np.ndarray:
@@ -55,13 +55,13 @@ def ranks(maps: Sequence[np.ndarray], over: str = "set") -> list[np.ndarray]:
         return np.clip((low + high - 1) / (2 * _STEPS), 0, 1).astype(np.float32)
 
     sample = [one[::_EVERY, ::_EVERY] for one in maps]
-    whole = table(np.concatenate([one.ravel() for one in sample])) if over != "image" else None
+    whole = table(np.concatenate([one.ravel() for one in sample])) if scope != "image" else None
     ranked = []
     for one, few in zip(maps, sample, strict=True):
         values = []
         if whole is not None:
             values.append(within(one, whole))
-        if over != "set":
+        if scope != "dataset":
             values.append(within(one, table(few)))
         ranked.append(np.mean(values, axis=0, dtype=np.float32))
     return ranked
@@ -70,7 +70,7 @@ def ranks(maps: Sequence[np.ndarray], over: str = "set") -> list[np.ndarray]:
 def pick_seeds(
     teachers: Mapping[str, Sequence[np.ndarray]],
     share: float = 0.3,
-    over: str = "set",
+    scope: str = "dataset",
     weights: Mapping[str, float] | None = None,
 ) -> list[np.ndarray]:
     """The surest pixels of several localizers that agree.
@@ -81,7 +81,7 @@ def pick_seeds(
     Args:
         teachers: for each localizer its ``[H, W]`` scores of every image, higher where decidable.
         share: of pixels on each side, in (0, 0.5].
-        over: see :func:`ranks`.
+        scope: see :func:`ranks`.
         weights: of the localizers; equal where not given.
 
     Returns:
@@ -96,11 +96,11 @@ def pick_seeds(
     used = [name for name in teachers if weights[name] > 0]
     if not used:
         raise ConfigError("no teacher has a positive weight", "seeds", f"give one to any of {', '.join(teachers)}")
-    ranked = {name: ranks(teachers[name], over) for name in used}
+    ranked = {name: ranks(teachers[name], scope) for name in used}
     total = sum(weights[name] for name in used)
     mean: list[Any] = [sum(weights[n] / total * ranked[n][i] for n in used) for i in range(len(ranked[used[0]]))]
     seeds = []
-    for one in ranks(mean, over) if len(used) > 1 else mean:
+    for one in ranks(mean, scope) if len(used) > 1 else mean:
         positive, negative = one >= 1 - share, one <= share
         sureness = np.rint(127 * np.abs(2 * one - 1)).clip(1, 127).astype(np.uint8)
         side = np.where(positive, IGNORE + sureness, np.where(negative, IGNORE - sureness, IGNORE))

@@ -26,7 +26,7 @@ from glas_wsol.pseudo_labels.seed_files import (
     write_seeds,
 )
 from glas_wsol.pseudo_labels.seeds import IGNORE, SEEDS, agreement, pick_seeds
-from glas_wsol.pseudo_labels.teachers import evidence_scores
+from glas_wsol.pseudo_labels.teachers import log_odds
 from glas_wsol.transforms.reading import read_mask
 from glas_wsol.utils import distributed
 from glas_wsol.writers.images import write_png
@@ -63,7 +63,7 @@ class SelfTraining:
         epochs: of a round.
         rounds: at most.
         share: see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
-        over: see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
+        scope: see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
         tolerance: it has converged when ``same_as_before`` is above 1 minus this. Defaults to 0.05.
 
     Raises:
@@ -81,14 +81,14 @@ class SelfTraining:
         epochs: int,
         rounds: int = 1,
         share: float = 0.3,
-        over: str = "set",
+        scope: str = "dataset",
         tolerance: float = 0.05,
     ) -> None:
         if rounds < 1 or epochs < 1:
             raise ConfigError(f"{rounds} rounds of {epochs} epochs", "self-training", "give at least one of each")
         self.network, self.dataset, self.items = network, dataset, list(items)
         self.transform, self.inferer, self.directory = transform, inferer, Path(directory)
-        self.epochs, self.rounds, self.share, self.over = epochs, rounds, share, over
+        self.epochs, self.rounds, self.share, self.scope = epochs, rounds, share, scope
         self.tolerance = tolerance
         self.reached = False
         self._round = 1
@@ -112,7 +112,7 @@ class SelfTraining:
     def _made_with(self, number: int) -> dict[str, Any]:
         """The settings behind a later round's seeds: those of the first, and that this network taught."""
         first = read_record(self._folder(1)) or {MADE_WITH: {}}
-        own = {"teachers": {"student": 1.0}, "seed_share": self.share, "seeds_over": self.over}
+        own = {"teachers": {"student": 1.0}, "seed_share": self.share, "seed_scope": self.scope}
         own["refine_epochs"] = self.epochs
         return {**first[MADE_WITH], **own, "round": number}
 
@@ -139,7 +139,7 @@ class SelfTraining:
         done = engine.state.epoch // self.epochs
         device, loss = engine.state.device, float(engine.state.metrics.get("loss", math.nan))
         what = f"what round {done} sees"
-        scores = evidence_scores(self.network, self.items, self.transform, self.inferer, device, what)
+        scores = log_odds(self.network, self.items, self.transform, self.inferer, device, what)
         masks = [one > 0 for one in scores]
         folder = self._folder(done)
         same = self._same(masks, self._folder(done - 1)) if done > 1 else None
@@ -154,7 +154,7 @@ class SelfTraining:
         if same is not None and same > 1 - self.tolerance:
             logger.info("the masks of rounds %d and %d are nearly the same (kappa %.3f): done", done - 1, done, same)
             return True
-        seeds = pick_seeds({"student": scores}, self.share, self.over)
+        seeds = pick_seeds({"student": scores}, self.share, self.scope)
         write_seeds(self._folder(done + 1), self.items, seeds, {MADE_WITH: self._made_with(done + 1)})
         return False
 

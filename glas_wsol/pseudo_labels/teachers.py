@@ -37,7 +37,7 @@ from glas_wsol.utils import distributed
 from glas_wsol.utils.json_files import read_json
 from glas_wsol.utils.settings import as_json
 
-__all__ = ["COMPONENTS", "STAGE_ONE", "STAIN", "TEACHERS", "evidence_scores", "first_seeds"]
+__all__ = ["COMPONENTS", "STAGE_ONE", "STAIN", "TEACHERS", "first_seeds", "log_odds"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ TEACHERS = COMPONENTS, STAGE_ONE, STAIN = "components", "stage_one", "stain"
 _LEAST = 1e-6  # of R+ and R-: beyond it float32 knows no order
 
 
-def evidence_scores(
+def log_odds(
     network: nn.Module,
     data: Sequence[Mapping[str, Any]],
     transform: Transform,
@@ -90,7 +90,7 @@ def first_seeds(
     directory: str | Path,
     weights: Mapping[str, float],
     share: float = 0.3,
-    over: str = "set",
+    scope: str = "dataset",
     component_inferer: WholeTileInferer | None = None,
     device: str | torch.device = "cpu",
 ) -> list[dict[str, Any]]:
@@ -109,7 +109,7 @@ def first_seeds(
         weights: of the teachers ``components``, ``stage_one`` and ``stain`` (haematoxylin, untrained: for H&E only);
             0 leaves one out.
         share: see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
-        over: see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
+        scope: see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
         component_inferer: for the components, which several views of an image make finer; ``inferer`` where not given.
         device: where to run.
 
@@ -132,7 +132,7 @@ def first_seeds(
         "stage_one": card["sha256"],
         "teachers": dict(weights),
         "seed_share": share,
-        "seeds_over": over,
+        "seed_scope": scope,
         "images": digest_of_items(data),
         "inferer": inferer.settings(),
     }
@@ -151,9 +151,9 @@ def first_seeds(
         if weights.get(COMPONENTS, 0) > 0:
             found = fit_components(fold_batch_norm(components), data, transform, inferer, device)
             facts["orientation"] = asdict(found)
-            teachers[COMPONENTS] = evidence_scores(components, data, transform, views, device, "seeds from components")
+            teachers[COMPONENTS] = log_odds(components, data, transform, views, device, "seeds from components")
         # Also when it teaches nothing: how far it agrees tells a good run from a failed one.
-        seen = evidence_scores(network.base, data, transform, inferer, device, "seeds from the first stage")
+        seen = log_odds(network.base, data, transform, inferer, device, "seeds from the first stage")
         if COMPONENTS in teachers:
             masks = [(a > np.median(a), b > np.median(b)) for a, b in zip(teachers[COMPONENTS], seen, strict=True)]
             facts["teachers_agree"] = float(np.mean([agreement(a, b) for a, b in masks]))
@@ -161,8 +161,8 @@ def first_seeds(
             teachers[STAGE_ONE] = seen
         if weights.get(STAIN, 0) > 0:
             haematoxylin = FixedMaskNetwork("stain")
-            teachers[STAIN] = evidence_scores(haematoxylin, data, transform, inferer, device, "seeds from the stain")
-        write_seeds(folder, data, pick_seeds(teachers, share, over, weights), {MADE_WITH: made_with, **facts})
+            teachers[STAIN] = log_odds(haematoxylin, data, transform, inferer, device, "seeds from the stain")
+        write_seeds(folder, data, pick_seeds(teachers, share, scope, weights), {MADE_WITH: made_with, **facts})
 
     distributed.on_main(make)
     return with_seeds(data, folder)

@@ -13,7 +13,7 @@ from typing import Any
 from glas_wsol.errors import OutputError
 from glas_wsol.utils.csv_files import read_cells
 
-__all__ = ["AGAIN", "Case", "Opinion", "number", "read_cases", "read_failures", "read_rows"]
+__all__ = ["AGAIN", "Case", "ClassProbabilities", "number", "read_cases", "read_failures", "read_rows"]
 
 AGAIN = "run the command that wrote it again"
 
@@ -22,7 +22,7 @@ _PARTS = {"localizer": "image", "decidable": "decidable", "undecidable": "undeci
 
 
 @dataclass(frozen=True)
-class Opinion:
+class ClassProbabilities:
     """Class scores of the model for a part of the image.
 
     Attributes:
@@ -70,7 +70,7 @@ class Case:
     said: str = ""
     probability: float | None = None
     probabilities: Mapping[str, float] = field(default_factory=dict)
-    class_scores: Mapping[str, Opinion] = field(default_factory=dict)
+    class_scores: Mapping[str, ClassProbabilities] = field(default_factory=dict)
     unknown_mask: bool = False
     note: str = ""
     decidable: float | None = None
@@ -168,14 +168,14 @@ def _probabilities(values: Any) -> dict[str, float]:
     return {str(name): float(p) for name, p in dict(values or {}).items()}
 
 
-def _class_scores(said: Mapping[str, Any]) -> dict[str, Opinion]:
+def _class_scores(said: Mapping[str, Any]) -> dict[str, ClassProbabilities]:
     found = {}
     for who, part in _PARTS.items():
         one = said.get(who)
         evident = who == "localizer" or said.get("regions_are_evidence", True)
         if evident and one and one.get("probabilities"):
             entropy, share = number(one.get("entropy")), number(one.get("normalised_entropy"))
-            found[part] = Opinion(_probabilities(one["probabilities"]), entropy, share)
+            found[part] = ClassProbabilities(_probabilities(one["probabilities"]), entropy, share)
     return found
 
 

@@ -156,7 +156,7 @@ def _guide(cases: Sequence[Case]) -> tuple[str, ...]:
         regions = False
     number = max(len(case.probabilities) for case in done)
     total = sum(done[0].probabilities.values())
-    return reading_guide(regions, number, several=total > 0 and not math.isclose(total, 1, abs_tol=1e-3))
+    return reading_guide(regions, number, multi_label=total > 0 and not math.isclose(total, 1, abs_tol=1e-3))
 
 
 def _followed(made: Iterator[Row], total: int, progress: bool) -> Iterator[Row]:

@@ -9,18 +9,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["DECIDABLE", "LOCALIZER", "MISSED", "PRESENCE", "UNDECIDABLE", "UNKNOWN_MASK", "Opinion", "Opinions"]
+__all__ = [
+    "DECIDABLE",
+    "LOCALIZER",
+    "MISSED",
+    "PRESENCE",
+    "UNDECIDABLE",
+    "UNKNOWN_MASK",
+    "ClassProbabilities",
+    "ClassScores",
+]
 
 PRESENCE = "presence"
 """Key of an evaluated item: ``[c]``, how probable each class is of an image that may have several."""
 
-LOCALIZER = "localizer_opinion"
+LOCALIZER = "localizer_scores"
 """Key of an evaluated item: ``[c]``, what M says of the whole image."""
 
-DECIDABLE = "decidable_opinion"
+DECIDABLE = "decidable_scores"
 """Key of an evaluated item: ``[c]``, what C says of ``X+``; ``[0]`` where that is the class named, said already."""
 
-UNDECIDABLE = "undecidable_opinion"
+UNDECIDABLE = "undecidable_scores"
 """Key of an evaluated item: ``[c]``, what C says of ``X-``."""
 
 MISSED = "the undecidable region alone names {} as surely: the mask does not hold all that decided"
@@ -31,16 +40,16 @@ UNKNOWN_MASK = "class scores of the two regions are no evidence: the classifier 
 
 
 @dataclass(frozen=True)
-class Opinion:
+class ClassProbabilities:
     """How probable each class is to one part of the network, given some of the image.
 
     Attributes:
-        probabilities: one per class, in label order; they sum to 1 unless ``several``.
-        several: whether an image may have several classes.
+        probabilities: one per class, in label order; they sum to 1 unless ``multi_label``.
+        multi_label: whether an image may have several classes.
     """
 
     probabilities: tuple[float, ...]
-    several: bool = False
+    multi_label: bool = False
 
     @property
     def entropy(self) -> float:
@@ -49,19 +58,19 @@ class Opinion:
         Of several classes per image the mean over the classes of "has it or not", at most ``log 2``.
         """
         p = np.asarray(self.probabilities, dtype=np.float64)
-        parts = np.stack([p, 1 - p]) if self.several else p[None]
+        parts = np.stack([p, 1 - p]) if self.multi_label else p[None]
         logs = np.log(parts, where=parts > 0, out=np.zeros_like(parts))
         total = -(parts * logs).sum(axis=0)
-        return max(0.0, float(total.mean() if self.several else total.sum()))
+        return max(0.0, float(total.mean() if self.multi_label else total.sum()))
 
     @property
     def normalised_entropy(self) -> float:
         """:attr:`entropy` as a share of the largest it can be, in [0, 1]."""
-        return min(1.0, self.entropy / math.log(2 if self.several else len(self.probabilities)))
+        return min(1.0, self.entropy / math.log(2 if self.multi_label else len(self.probabilities)))
 
 
 @dataclass(frozen=True)
-class Opinions:
+class ClassScores:
     """All class scores of an image; None of those that a method does not have, or nobody asked for.
 
     Attributes:
@@ -72,13 +81,13 @@ class Opinions:
             the two regions is no evidence about them: :attr:`regions` and :meth:`remark` pass it over.
     """
 
-    localizer: Opinion | None = None
-    decidable: Opinion | None = None
-    undecidable: Opinion | None = None
+    localizer: ClassProbabilities | None = None
+    decidable: ClassProbabilities | None = None
+    undecidable: ClassProbabilities | None = None
     knows_mask: bool = True
 
     @property
-    def regions(self) -> tuple[Opinion | None, Opinion | None]:
+    def regions(self) -> tuple[ClassProbabilities | None, ClassProbabilities | None]:
         """Of the decidable and of the undecidable region, where they are evidence: what may be shown to a reader."""
         return (self.decidable, self.undecidable) if self.knows_mask else (None, None)
 
@@ -100,4 +109,6 @@ class Opinions:
         if any(round(rest.probabilities[label], 2) >= least for label, least in sure.items()):
             return MISSED.format("the class")
         highest = round(max(rest.probabilities), 2)
-        return MISSED.format("another class") if not rest.several and any(highest >= p for p in sure.values()) else ""
+        return (
+            MISSED.format("another class") if not rest.multi_label and any(highest >= p for p in sure.values()) else ""
+        )

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from glas_wsol.results.boxes import MIN_BOX_AREA, Box, find_boxes
-from glas_wsol.results.class_scores import Opinions
+from glas_wsol.results.class_scores import ClassScores
 from glas_wsol.results.provenance import NOT_RECORDED, Provenance
 from glas_wsol.utils.labels import LEAST_PROBABILITY, SEPARATOR
 
@@ -29,7 +29,7 @@ class Localization:
         name: the image's name, unique in its run.
         path: the image's file, empty if it came from memory.
         classes: class names in label order.
-        probabilities: of the class that is named, one per class, sum 1 unless ``several``: ``p(class | X+)`` of the
+        probabilities: of the class that is named, one per class, sum 1 unless ``multi_label``: ``p(class | X+)`` of the
             classifier on the decidable region where the network names it so (the paper's does), else its own way of the
             whole image; empty where the method names no class (a U-Net, a stain's threshold).
         decidable: ``[H, W]`` float32, soft decidable region ``R+`` in [0, 1], at the image's own size.
@@ -37,7 +37,7 @@ class Localization:
         threshold: of ``decidable``, for the mask.
         min_box_area: a part of the mask below this share of the image's area gets no box.
         reason: why there is no evidence (see :func:`~glas_wsol.results.tissue.missing_evidence`); empty if there is.
-        several: whether an image may have several classes: those at least as probable as not are named.
+        multi_label: whether an image may have several classes: those at least as probable as not are named.
         class_scores: of M for the whole image, and of C for the decidable and the undecidable region, with or without
             evidence; those that the method has. :attr:`remark` says where they mean little.
         image: ``[H, W, 3]`` uint8 RGB, the image itself; None where it was not kept.
@@ -54,8 +54,8 @@ class Localization:
     threshold: float = THRESHOLD
     min_box_area: float = MIN_BOX_AREA
     reason: str = ""
-    several: bool = False
-    class_scores: Opinions = field(default_factory=Opinions)
+    multi_label: bool = False
+    class_scores: ClassScores = field(default_factory=ClassScores)
     image: np.ndarray | None = field(default=None, repr=False)
     mpp: tuple[float, float] | None = None
     provenance: Provenance | None = None
@@ -85,7 +85,7 @@ class Localization:
         return 1 - self.decidable
 
     @property
-    def rest(self) -> np.ndarray:
+    def undecidable_mask(self) -> np.ndarray:
         """``[H, W]`` bool: the undecidable region, all that is not in the mask; the whole image without evidence."""
         return ~self.mask
 
@@ -100,7 +100,7 @@ class Localization:
 
         Where an image may have several, they are those of at least 0.5, if any.
         """
-        if self.several:
+        if self.multi_label:
             return tuple(k for k, p in enumerate(self.probabilities) if p >= LEAST_PROBABILITY)
         return () if self.label is None else (self.label,)
 

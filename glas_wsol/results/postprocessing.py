@@ -17,13 +17,13 @@ from torch import Tensor
 
 from glas_wsol.errors import ConfigError, ImageFileError, NumericalError
 from glas_wsol.results.boxes import MIN_BOX_AREA, check_min_area
-from glas_wsol.results.class_scores import DECIDABLE, LOCALIZER, PRESENCE, UNDECIDABLE, Opinion, Opinions
+from glas_wsol.results.class_scores import DECIDABLE, LOCALIZER, PRESENCE, UNDECIDABLE, ClassProbabilities, ClassScores
 from glas_wsol.results.localization import THRESHOLD, Localization
 from glas_wsol.results.provenance import Provenance
 from glas_wsol.results.tissue import STAINS, missing_evidence
 from glas_wsol.transforms.clean_regions import clean_regions
 from glas_wsol.transforms.reading import mpp_of_metadata
-from glas_wsol.utils.labels import is_several
+from glas_wsol.utils.labels import check_multi_label
 from glas_wsol.utils.pixel_size import check_mpp
 
 __all__ = ["LocalizePredictiond", "separate_objects"]
@@ -74,7 +74,7 @@ class LocalizePredictiond(Transform):
             segmentation's: it may rightly be all ones. Defaults to True.
         stain: of the images, ``"H&E"``: those without tissue of this stain are no evidence. None (default) or empty
             for images of anything.
-        classes_per_image: ``"one"`` (default) or ``"several"``.
+        multi_label: False (default) for one class per image, True for several.
         hole_area: px of the image; smaller holes of the mask are filled, see
             :func:`~glas_wsol.transforms.clean_regions.clean_regions`. Defaults to 0, none.
         speck_area: px of the image; smaller parts of the mask are removed. Defaults to 0, none.
@@ -82,7 +82,7 @@ class LocalizePredictiond(Transform):
             says.
         provenance: what results are made with; None (default) if nobody asks.
         classifier_knows_mask: False for a network whose classifier has not learnt on masks such as it predicts, see
-            :class:`~glas_wsol.results.class_scores.Opinions`. Defaults to True.
+            :class:`~glas_wsol.results.class_scores.ClassScores`. Defaults to True.
 
     Raises:
         ConfigError: if ``threshold`` or ``min_box_area`` is not in [0, 1], an area is negative, on another stain,
@@ -98,7 +98,7 @@ class LocalizePredictiond(Transform):
         min_box_area: float = MIN_BOX_AREA,
         judge_evidence: bool = True,
         stain: str | None = None,
-        classes_per_image: str = "one",
+        multi_label: bool = False,
         hole_area: float = 0,
         speck_area: float = 0,
         mpp: float | Sequence[float] | None = None,
@@ -119,31 +119,31 @@ class LocalizePredictiond(Transform):
         self.min_box_area = min_box_area
         self.judge_evidence = judge_evidence
         self.stain = stain
-        self.several = is_several(classes_per_image, "LocalizePredictiond")
+        self.multi_label = check_multi_label(multi_label, "LocalizePredictiond")
         self.hole_area, self.speck_area = hole_area, speck_area
         self.mpp, self.provenance = check_mpp(mpp), provenance
 
     @classmethod
-    def for_network(cls, network: Any, labels: str | None = None, **options: Any) -> LocalizePredictiond:
+    def for_network(cls, network: Any, labels: bool | None = None, **options: Any) -> LocalizePredictiond:
         """Made for a network, which says whether it names a class, how many per image, and what it learnt from.
 
         Args:
             network: any of :mod:`glas_wsol.networks`.
-            labels: the data set's ``classes_per_image``; None (default) where there are no labels.
+            labels: the data set's ``multi_label``; None (default) where there are no labels.
             options: the other arguments of this class.
 
         Raises:
             ConfigError: if the network names one class per image and the labels several, or the other way round.
         """
-        own, names_class = getattr(network, "classes_per_image", "one"), getattr(network, "names_class", True)
-        if labels is not None and names_class and is_several(labels, "labels") != is_several(own, "network"):
-            what = f"{type(network).__name__} has classes_per_image={own}, and the labels are of {labels}"
-            fix = "give both the same classes_per_image; a method that cannot have several goes with one"
-            raise ConfigError(what, "classes_per_image", fix)
+        own, names_class = getattr(network, "multi_label", False), getattr(network, "names_class", True)
+        if names_class and labels is not None and check_multi_label(labels, "labels") != own:
+            what = f"{type(network).__name__} has multi_label={own}, and the labels have multi_label={labels}"
+            fix = "give both the same multi_label; a method that cannot have several goes with one"
+            raise ConfigError(what, "multi_label", fix)
         judged = getattr(network, "supervision", "image labels") == "image labels"
         return cls(
             names_class=names_class,
-            classes_per_image=own,
+            multi_label=own,
             judge_evidence=judged,
             classifier_knows_mask=getattr(network, "classifier_knows_mask", True),
             **options,
@@ -170,7 +170,7 @@ class LocalizePredictiond(Transform):
         item = dict(data)
         probabilities: tuple[float, ...] = ()
         if self.names_class:
-            shares = self._presence(data) if self.several else _shares(prediction)
+            shares = self._presence(data) if self.multi_label else _shares(prediction)
             item["probabilities"], probabilities = shares.float(), tuple(shares.tolist())
         reason = missing_evidence(image, decidable, self.stain) if self.judge_evidence else ""
         item["localization"] = Localization(
@@ -183,7 +183,7 @@ class LocalizePredictiond(Transform):
             threshold=self.threshold,
             min_box_area=self.min_box_area,
             reason=reason,
-            several=self.several,
+            multi_label=self.multi_label,
             class_scores=self._class_scores(data, probabilities),
             image=_pixels(image),
             mpp=self.mpp or mpp_of_metadata(meta),
@@ -202,13 +202,13 @@ class LocalizePredictiond(Transform):
             raise ConfigError("nothing says how probable each of several classes is", "LocalizePredictiond", fix)
         return torch.as_tensor(data[PRESENCE]).double()
 
-    def _class_scores(self, data: Mapping[Hashable, Any], probabilities: tuple[float, ...]) -> Opinions:
+    def _class_scores(self, data: Mapping[Hashable, Any], probabilities: tuple[float, ...]) -> ClassScores:
         if not probabilities:
-            return Opinions()
+            return ClassScores()
         said = {k: tuple(torch.as_tensor(data[k]).tolist()) for k in (LOCALIZER, DECIDABLE, UNDECIDABLE) if k in data}
         # C on the decidable part names the class, and has said no more of it
-        found = {key: Opinion(shares or probabilities, self.several) for key, shares in said.items()}
-        return Opinions(*(found.get(key) for key in (LOCALIZER, DECIDABLE, UNDECIDABLE)), self.classifier_knows_mask)
+        found = {key: ClassProbabilities(shares or probabilities, self.multi_label) for key, shares in said.items()}
+        return ClassScores(*(found.get(key) for key in (LOCALIZER, DECIDABLE, UNDECIDABLE)), self.classifier_knows_mask)
 
     def _truth(self, mask: Tensor, image: Tensor) -> Tensor:
         values = torch.as_tensor(mask)

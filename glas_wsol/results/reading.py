@@ -6,19 +6,19 @@ from __future__ import annotations
 __all__ = ["reading_guide"]
 
 
-def reading_guide(regions: bool | None, classes: int, several: bool = False) -> tuple[str, str, str]:
+def reading_guide(regions: bool | None, classes: int, multi_label: bool = False) -> tuple[str, str, str]:
     """Say what the mask, the probability and the class scores of the regions mean.
 
     Args:
         regions: whether class scores of the two regions are shown; False where they were asked for and mean nothing
-            (see :class:`~glas_wsol.results.class_scores.Opinions`), None where there are none.
+            (see :class:`~glas_wsol.results.class_scores.ClassScores`), None where there are none.
         classes: how many there are.
-        several: whether an image may have several classes.
+        multi_label: whether an image may have several classes.
 
     Returns:
         Three lines.
     """
-    chance = 50 if several else round(100 / max(1, classes))
+    chance = 50 if multi_label else round(100 / max(1, classes))
     third = "Undecidable: what this model did not decide by. It may still matter to you."
     if regions:
         third = (

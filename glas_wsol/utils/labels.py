@@ -10,10 +10,7 @@ import numpy as np
 
 from glas_wsol.errors import ConfigError
 
-__all__ = ["CLASSES_PER_IMAGE", "LEAST_PROBABILITY", "SEPARATOR", "is_several", "multi_hot", "present_classes"]
-
-CLASSES_PER_IMAGE = ("one", "several")
-"""``"one"``: a label is a class index. ``"several"``: it is a multi-hot vector ``[c]``, no class excludes another."""
+__all__ = ["LEAST_PROBABILITY", "SEPARATOR", "check_multi_label", "multi_hot", "present_classes"]
 
 SEPARATOR = ";"
 """Between the classes of one image, in tables read and written."""
@@ -22,20 +19,19 @@ LEAST_PROBABILITY = 0.5
 """Where an image may have several classes, those at least this probable are named; nothing is tuned."""
 
 
-def is_several(classes_per_image: str, where: str) -> bool:
-    """Whether an image may have several classes.
+def check_multi_label(multi_label: bool, where: str) -> bool:
+    """Whether an image may have several classes; its label is then a multi-hot vector ``[c]``, else a class index.
 
     Args:
-        classes_per_image: ``"one"`` or ``"several"``.
+        multi_label: False for one class per image, True for several.
         where: named in the error.
 
     Raises:
-        ConfigError: on another word.
+        ConfigError: on anything but a truth value, such as a text.
     """
-    if classes_per_image not in CLASSES_PER_IMAGE:
-        choices = " or ".join(CLASSES_PER_IMAGE)
-        raise ConfigError(f"classes_per_image={classes_per_image!r}", where, f"choose {choices}")
-    return classes_per_image == "several"
+    if not isinstance(multi_label, bool):
+        raise ConfigError(f"multi_label={multi_label!r}", where, "give true or false")
+    return multi_label
 
 
 def multi_hot(classes: Sequence[int], num_classes: int) -> np.ndarray:

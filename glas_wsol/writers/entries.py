@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from glas_wsol.results.class_scores import Opinion
+from glas_wsol.results.class_scores import ClassProbabilities
 from glas_wsol.results.localization import Localization
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.csv_files import write_csv
@@ -81,7 +81,7 @@ def entry_of(found: Localization) -> dict[str, Any]:
         "class": found.class_name,
         "probabilities": _by_class(found, found.probabilities) if known else {},
         "class_scores": {
-            who: _opinion(found, getattr(found.class_scores, who) if known else None)
+            who: _scores_entry(found, getattr(found.class_scores, who) if known else None)
             for who in ("localizer", "decidable", "undecidable")
         }
         | {"regions_are_evidence": found.class_scores.knows_mask if known and rest else None, "note": found.remark},
@@ -157,13 +157,13 @@ def _by_class(found: Localization, probabilities: tuple[float, ...]) -> dict[str
     return {name: round(p, 6) for name, p in zip(found.classes, probabilities, strict=True)}
 
 
-def _opinion(found: Localization, opinion: Opinion | None) -> dict[str, Any] | None:
-    if opinion is None:
+def _scores_entry(found: Localization, scores: ClassProbabilities | None) -> dict[str, Any] | None:
+    if scores is None:
         return None
     return {
-        "probabilities": _by_class(found, opinion.probabilities),
-        "entropy": round(opinion.entropy, 6),
-        "normalised_entropy": round(opinion.normalised_entropy, 6),
+        "probabilities": _by_class(found, scores.probabilities),
+        "entropy": round(scores.entropy, 6),
+        "normalised_entropy": round(scores.normalised_entropy, 6),
     }
 
 

@@ -47,19 +47,24 @@ def _write_map(path: Path, found: Localization) -> None:
 
 
 FORMATS: Mapping[str, Format] = {
-    "png": Format(("masks/{}.png",), lambda paths, found, rest: write_png(paths[0], found.mask, found.mpp)),
-    "png_map": Format(("maps/{}.png",), lambda paths, found, rest: _write_map(paths[0], found)),
-    "geojson": Format(("geojson/{}.geojson",), lambda paths, found, rest: write_geojson(paths[0], found, rest=rest)),
-    "nifti": Format(
-        ("masks/{}.nii.gz", "maps/{}.nii.gz"), lambda paths, found, rest: write_nifti(paths[0], paths[1], found)
+    "png": Format(("masks/{}.png",), lambda paths, found, undecidable: write_png(paths[0], found.mask, found.mpp)),
+    "png_map": Format(("maps/{}.png",), lambda paths, found, undecidable: _write_map(paths[0], found)),
+    "geojson": Format(
+        ("geojson/{}.geojson",),
+        lambda paths, found, undecidable: write_geojson(paths[0], found, undecidable=undecidable),
     ),
-    "tiff": Format(("masks/{}.tif", "maps/{}.tif"), lambda paths, found, rest: write_tiff(paths[0], paths[1], found)),
+    "nifti": Format(
+        ("masks/{}.nii.gz", "maps/{}.nii.gz"), lambda paths, found, undecidable: write_nifti(paths[0], paths[1], found)
+    ),
+    "tiff": Format(
+        ("masks/{}.tif", "maps/{}.tif"), lambda paths, found, undecidable: write_tiff(paths[0], paths[1], found)
+    ),
     "dicom": Format(
         ("dicom/{}_seg.dcm", "dicom/{}_image.dcm"),
-        lambda paths, found, rest: write_dicom_seg(paths[0], paths[1], found),
+        lambda paths, found, undecidable: write_dicom_seg(paths[0], paths[1], found),
     ),
-    "json": Format(("json/{}.json",), lambda paths, found, rest: write_entry(paths[0], found)),
-    "csv": Format(("boxes/{}.csv",), lambda paths, found, rest: write_boxes(paths[0], found)),
+    "json": Format(("json/{}.json",), lambda paths, found, undecidable: write_entry(paths[0], found)),
+    "csv": Format(("boxes/{}.csv",), lambda paths, found, undecidable: write_boxes(paths[0], found)),
 }
 """By the names that settings use. A new writer is an entry here."""
 
@@ -88,7 +93,12 @@ def check_formats(names: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def write_localization(
-    folder: Path, found: Localization, formats: Iterable[str] = ("png",), *, overlay: bool = False, rest: bool = False
+    folder: Path,
+    found: Localization,
+    formats: Iterable[str] = ("png",),
+    *,
+    overlay: bool = False,
+    undecidable: bool = False,
 ) -> list[Path]:
     """Write a result in some formats; each file appears whole or not at all, and replaces one of its name.
 
@@ -97,7 +107,7 @@ def write_localization(
         found: the result.
         formats: of :data:`FORMATS`.
         overlay: whether to draw the overlay too, at :data:`OVERLAY`; the result must have its image. Defaults to False.
-        rest: whether outlines are drawn of the undecidable region too. Defaults to False.
+        undecidable: whether outlines are drawn of the undecidable region too. Defaults to False.
 
     Returns:
         The files written.
@@ -111,7 +121,7 @@ def write_localization(
         paths = [Path(folder, file.format(found.name)) for file in FORMATS[name].files]
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
-        FORMATS[name].write(paths, found, rest)
+        FORMATS[name].write(paths, found, undecidable)
         written += [path for path in paths if path.exists()]
     if overlay:
         written.append(Path(folder, OVERLAY.format(found.name)))
@@ -126,7 +136,7 @@ def save_localization(
     formats: str | Iterable[str] = ("png",),
     *,
     overlay: bool = True,
-    rest: bool = False,
+    undecidable: bool = False,
 ) -> list[Path]:
     """Write one result that no run wrote, see :meth:`~glas_wsol.results.Localization.save`."""
     chosen, folder = check_formats(formats), Path(folder)
@@ -135,7 +145,9 @@ def save_localization(
         raise OutputError(f"{found.name!r} is no name of a file", folder, fix)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return write_localization(folder, found, chosen, overlay=overlay and found.image is not None, rest=rest)
+        return write_localization(
+            folder, found, chosen, overlay=overlay and found.image is not None, undecidable=undecidable
+        )
     except OSError as error:
         fix = "choose another folder"
         raise OutputError(f"cannot be written ({error.strerror or error})", folder, fix) from error

@@ -33,7 +33,7 @@ _REST_COLOR = (150, 150, 150)
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "glas_wsol/writers/geojson")
 
 
-def write_geojson(path: str | PathLike[str], found: Localization, *, rest: bool = False) -> None:
+def write_geojson(path: str | PathLike[str], found: Localization, *, undecidable: bool = False) -> None:
     """Write the mask's outlines, feature by feature, as a file that QuPath opens by dragging it onto the image.
 
     A FeatureCollection of RFC 7946 with a member ``metadata`` (texts) besides, except that positions are pixels and not
@@ -43,7 +43,7 @@ def write_geojson(path: str | PathLike[str], found: Localization, *, rest: bool 
     Args:
         path: the file, whose folder exists.
         found: the result.
-        rest: whether to outline the undecidable rest of the image too. Defaults to False.
+        undecidable: whether to outline the undecidable rest of the image too. Defaults to False.
 
     Raises:
         OutputError: where the file cannot be written.
@@ -52,13 +52,13 @@ def write_geojson(path: str | PathLike[str], found: Localization, *, rest: bool 
         origin = json.dumps(_origin(found), ensure_ascii=False)
         file.write(f'{{"type": "FeatureCollection", "metadata": {origin}, "features": [')
         separator = "\n"
-        for feature in features(found, rest=rest):
+        for feature in features(found, undecidable=undecidable):
             file.write(separator + json.dumps(feature, ensure_ascii=False, allow_nan=False))
             separator = ",\n"
         file.write("\n]}\n")
 
 
-def features(found: Localization, *, rest: bool = False) -> Iterator[dict[str, Any]]:
+def features(found: Localization, *, undecidable: bool = False) -> Iterator[dict[str, Any]]:
     """The parts of the mask as GeoJSON features, those of the decidable region first.
 
     Outlines run along the edges of the pixels, so that a polygon's area is its number of pixels and filling it in
@@ -69,7 +69,7 @@ def features(found: Localization, *, rest: bool = False) -> Iterator[dict[str, A
 
     Args:
         found: the result.
-        rest: whether the undecidable rest of the image is outlined too.
+        undecidable: whether the undecidable rest of the image is outlined too.
 
     Yields:
         Features with QuPath's ``objectType``, ``classification`` (class and colour; ``Decidable`` where no class is
@@ -85,8 +85,8 @@ def features(found: Localization, *, rest: bool = False) -> Iterator[dict[str, A
     decidable = {"name": found.predicted if found.named else "Decidable", "color": list(colour)}
     for part in mask_parts(found.mask):
         yield _feature(found, part, "decidable", decidable, chances)
-    if rest and found.evidence:
-        for part in mask_parts(found.rest):
+    if undecidable and found.evidence:
+        for part in mask_parts(found.undecidable):
             yield _feature(found, part, "undecidable", {"name": "Undecidable", "color": list(_REST_COLOR)}, others)
 
 

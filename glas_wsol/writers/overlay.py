@@ -8,7 +8,7 @@ from os import PathLike
 import numpy as np
 
 from glas_wsol.errors import OutputError
-from glas_wsol.results.class_scores import Opinion
+from glas_wsol.results.class_scores import ClassProbabilities
 from glas_wsol.results.localization import Localization
 from glas_wsol.results.reading import reading_guide
 from glas_wsol.writers.images import overlay, write_png
@@ -77,13 +77,13 @@ def _notes(found: Localization) -> list[str]:
     return notes
 
 
-def _likeliest(found: Localization, scores: Opinion) -> str:
+def _likeliest(found: Localization, scores: ClassProbabilities) -> str:
     best = int(np.argmax(scores.probabilities))
-    chance = 50 if found.several else round(100 / len(found.classes))
+    chance = 50 if found.multi_label else round(100 / len(found.classes))
     return f"{found.classes[best]} {100 * scores.probabilities[best]:.0f} % (chance {chance} %)"
 
 
 def _guide(found: Localization) -> tuple[str, ...]:
     scores = found.class_scores
     asked = scores.undecidable is not None
-    return reading_guide(scores.knows_mask if asked else None, len(found.classes), found.several)
+    return reading_guide(scores.knows_mask if asked else None, len(found.classes), found.multi_label)

@@ -48,10 +48,10 @@ def inferred(trained, output: Path, image: str, **settings: Any) -> np.ndarray:
     return read_mask(next((output / "masks").iterdir())) > 0
 
 
-@pytest.mark.parametrize(("several", "views"), [(False, VIEWS), (True, {})], ids=["views", "models"])
-def test_evaluation_and_inference_give_the_mask_of_the_ensemble_and_say_of_what(trained, tmp_path, several, views):
-    files = [str(trained.model), another_seed(trained.model, tmp_path / "second")][: 1 + several]
-    checkpoint = files if several else files[0]
+@pytest.mark.parametrize(("multi_label", "views"), [(False, VIEWS), (True, {})], ids=["views", "models"])
+def test_evaluation_and_inference_give_the_mask_of_the_ensemble_and_say_of_what(trained, tmp_path, multi_label, views):
+    files = [str(trained.model), another_seed(trained.model, tmp_path / "second")][: 1 + multi_label]
+    checkpoint = files if multi_label else files[0]
     report = evaluated(trained, tmp_path / "evaluated", checkpoint=checkpoint, **views)
     item = load_datalist(trained.output / "phantom", fold="stratified-0").select("test")[0]
     found = inferred(trained, tmp_path / "inferred", item["image"], checkpoint=checkpoint, **views)
@@ -73,12 +73,12 @@ def test_evaluation_and_inference_give_the_mask_of_the_ensemble_and_say_of_what(
     digests = [sha256_of(file) for file in files]
     plain = {"flips": False, "rotations": False, "scales": [1.0]}
     assert report["views"] == {**plain, **views}
-    assert report["checkpoint_sha256"] == (digests if several else digests[0])
+    assert report["checkpoint_sha256"] == (digests if multi_label else digests[0])
     for table in (tmp_path / "evaluated/test/predictions.json", tmp_path / "inferred/predictions.json"):
         for entry in json.loads(table.read_text()):
             assert entry["models"] == digests
             assert entry["views"] == report["views"]
-    if several:
+    if multi_label:
         assert [one["sha256"] for one in report["members"]] == digests
         assert [one["seed"] for one in report["members"]] == [0, 1]
         assert (report["method"], report["trained_as"]) == ("minmax ensemble",) * 2

@@ -71,7 +71,9 @@ def equal(one: Localization, other: Localization) -> bool:
         "threshold",
         "provenance",
     )
-    return arrays and all(getattr(one, name) == getattr(other, name) for name in (*values, "boxes", "mpp", "several"))
+    return arrays and all(
+        getattr(one, name) == getattr(other, name) for name in (*values, "boxes", "mpp", "multi_label")
+    )
 
 
 @pytest.mark.parametrize("several_models", [False, True], ids=["bundle", "models and views"])

@@ -141,4 +141,4 @@ def test_a_map_has_x_first_and_the_label_of_the_class():
     assert tuple(image.meta["spatial_shape"]) == (3, 5), "what was given is left as it was"
     assert LabelMapd()({**data, "localization": found(probabilities=())})["pred"].max() == 1
     with pytest.raises(ConfigError, match="several classes"):
-        LabelMapd()({**data, "localization": found(several=True)})
+        LabelMapd()({**data, "localization": found(multi_label=True)})

@@ -157,7 +157,7 @@ def refused(phantom: Path, output: Path, row: str | None = None, **changes: Any)
         ({"refine_epochs": 1}, "refine_epochs was 2, is 1"),
         ({"refine_lr": 0.5}, "refine_lr was 0.001, is 0.5"),
         ({"decoder_width": 16}, "decoder_width was 8, is 16"),
-        ({"refined_network#network#opinion": "classifier"}, "opinion was 'first_stage', is 'classifier'"),
+        ({"refined_network#network#class_from": "classifier"}, "class_from was 'first_stage', is 'classifier'"),
         ({"passes": 1}, "passes was 2, is 1"),
     ],
 )
@@ -174,7 +174,7 @@ def test_a_finished_run_with_other_settings_is_refused(phantom, whole, changes, 
         ({"seed_share": 0.8}, "share=0.8"),
         ({"seed_softness": 2.0}, "softness=2.0"),
         ({"decoder_width": 9}, "decoder_width=9"),
-        ({"classes_per_image": "several"}, "several classes"),
+        ({"multi_label": True}, "several classes"),
     ],
 )
 def test_what_cannot_be_refined_is_refused_before_the_first_stage_is_trained(phantom, tmp_path, changes, named):

@@ -151,7 +151,7 @@ def test_what_is_typed_is_what_is_asked_for(model, tiles, tmp_path, monkeypatch)
     main(["predict", str(tiles), "--model", str(model), str(model.parent), "--output", "O", *words, "--", "--seed=3"])
     main(["predict", str(tiles), "--model", str(model), "--output", "O"])
     places = {"bundle_root": str(GLAS), "dataset_dir": str(tiles), "output_dir": "O"}
-    expected = {"flips": True, "rotations": True, "scales": [0.75, 1.0], "mpp": [0.5, 0.25], "rest": True}
+    expected = {"flips": True, "rotations": True, "scales": [0.75, 1.0], "mpp": [0.5, 0.25], "undecidable": True}
     more = {"checkpoint": [str(model), str(model)], "resume": False, "seed": 3}
     assert [dict(run.settings) for run in asked] == [places | expected | more, places | {"checkpoint": str(model)}]
 

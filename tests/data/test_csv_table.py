@@ -296,7 +296,7 @@ def several_rows(count: int = 20) -> list[str]:
 
 
 def test_a_label_may_name_several_classes_where_that_is_said(write):
-    datalist = table_datalist(write("image,label", *several_rows()), classes_per_image="several")
+    datalist = table_datalist(write("image,label", *several_rows()), multi_label=True)
     assert datalist.classes == ("stroma", "tumour")
     items = {item["name"]: item["label"] for split in datalist.splits for item in datalist.select(split)}
     assert len(items) == 20
@@ -308,20 +308,20 @@ def test_a_label_may_name_several_classes_where_that_is_said(write):
 def test_several_classes_keep_the_order_of_label_names_and_may_have_one_each(write):
     lines = ["image,label,split", "a0.png,x;z,train", "a1.png,y,train", "a2.png,z;y;x,valid"]
     names = ["z", "y", "x"]
-    datalist = table_datalist(write(*lines), label_names=names, classes_per_image="several")
+    datalist = table_datalist(write(*lines), label_names=names, multi_label=True)
     assert [item["label"].tolist() for item in datalist.select("train")] == [[1, 0, 1], [0, 1, 0]]
     assert [item.labels for item in datalist.splits["valid"]] == [(0, 1, 2)]
 
 
 def test_several_classes_in_a_table_of_semicolons_are_quoted(write):
     lines = [row.replace(",", ";").replace("stroma;tumour", '"stroma;tumour"') for row in several_rows()]
-    datalist = table_datalist(write("image;label", *lines), classes_per_image="several")
-    assert datalist == table_datalist(write("image,label", *several_rows()), classes_per_image="several")
+    datalist = table_datalist(write("image;label", *lines), multi_label=True)
+    assert datalist == table_datalist(write("image,label", *several_rows()), multi_label=True)
 
 
 def test_several_classes_are_a_fault_with_a_hint_where_it_is_not_said(write):
     found = faults(write("image,label", *several_rows(6)))
-    hint = "set classes_per_image=several if images may have several classes"
+    hint = "set multi_label=true if images may have several classes"
     assert found == [
         f"line 4: label 'tumour ; stroma' has a ';': {hint}",
         f"line 7: label 'stroma;tumour' has a ';': {hint}",
@@ -330,7 +330,7 @@ def test_several_classes_are_a_fault_with_a_hint_where_it_is_not_said(write):
 
 def test_faults_of_labels_of_several_classes(write):
     lines = ["a0.png,x;y", "a1.png,x;", "a2.png,y;x;y", "a3.png,w;x", "a4.png,;", "a5.png,"]
-    names = {"label_names": ["x", "y"], "classes_per_image": "several"}
+    names = {"label_names": ["x", "y"], "multi_label": True}
     assert faults(write("image,label", *lines), **names) == [
         "line 7: blank label",
         "line 3: label 'x;' has a blank class",
@@ -339,9 +339,9 @@ def test_faults_of_labels_of_several_classes(write):
         "line 5: label 'w' is none of x, y",
     ]
     lines = ["a0.png,x,train", "a1.png,y,train", "a2.png,x;z,test"]
-    assert faults(write(SPLIT, *lines), classes_per_image="several") == ["label 'z' is in test and not in train"]
+    assert faults(write(SPLIT, *lines), multi_label=True) == ["label 'z' is in test and not in train"]
     with pytest.raises(ConfigError, match="one or several"):
-        table_datalist(write("image,label", *lines), classes_per_image="two")
+        table_datalist(write("image,label", *lines), multi_label="two")
 
 
 # Dialects of spreadsheets, titles, paths of other systems

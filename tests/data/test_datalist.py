@@ -299,11 +299,11 @@ def test_only_a_table_can_name_several_classes(tmp_path):
         (tmp_path / "folders" / name).mkdir(parents=True)
         for n in range(6):
             (tmp_path / "folders" / name / f"{n}.png").touch()
-    with pytest.raises(ConfigError, match=r"only a table's labels.*classes_per_image=one"):
-        load_datalist(tmp_path / "folders", classes_per_image="several")
+    with pytest.raises(ConfigError, match=r"only a table's labels.*multi_label=false"):
+        load_datalist(tmp_path / "folders", multi_label=True)
     rows = [f"folders/{'ab'[n % 2]}/{n % 6}.png,{'a;b' if n < 4 else 'ab'[n % 2]}" for n in range(6)]
     (tmp_path / "datalist.csv").write_text("\n".join(["image,label", *rows]))
-    datalist = load_datalist(tmp_path / "datalist.csv", "stratified-1", classes_per_image="several")
+    datalist = load_datalist(tmp_path / "datalist.csv", "stratified-1", multi_label=True)
     assert sorted(item.labels for part in datalist.splits.values() for item in part) == [(0,), *[(0, 1)] * 4, (1,)]
     with pytest.raises(ConfigError, match="one or several"):
-        load_datalist(tmp_path / "datalist.csv", classes_per_image="some")
+        load_datalist(tmp_path / "datalist.csv", multi_label="some")

@@ -235,7 +235,7 @@ def test_the_digest_is_that_of_names_and_labels_and_not_of_the_folder():
         Datalist("d", CLASSES, {"train": tuple(data), "valid": tuple(items("01"))}, "here").digest("test")
 
 
-def several(labels: list[tuple[int, ...]], groups: str | None = None) -> list[Item]:
+def multi_label_network(labels: list[tuple[int, ...]], groups: str | None = None) -> list[Item]:
     return [
         Item(Path(f"{n}.png"), label, f"i{n:03}", group=groups[n] if groups else None) for n, label in enumerate(labels)
     ]
@@ -247,7 +247,7 @@ MIXED = [(0,)] * 20 + [(0, 1)] * 12 + [(0, 2)] * 6 + [(1, 2)] * 1 + [(0, 1, 2)] 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_stratified_folds_of_several_classes_share_out_every_class(seed):
-    data = several(MIXED)
+    data = multi_label_network(MIXED)
     classes = ("a", "b", "c")
     folds = valid_names(data, "stratified", seed, classes)
     assert sorted(chain(*folds)) == [item.name for item in data]
@@ -262,14 +262,14 @@ def test_stratified_folds_of_several_classes_share_out_every_class(seed):
 
 
 def test_groups_of_several_classes_stay_together():
-    data = several([(0, 1), (0,), (1,)] * 10, "AABBCCDDEEFFGGHHIIJJKKLLMMNNOO")
+    data = multi_label_network([(0, 1), (0,), (1,)] * 10, "AABBCCDDEEFFGGHHIIJJKKLLMMNNOO")
     splits = split_by_fold(data, CLASSES, "patient-2")
     sides = [{item.group for item in part} for part in splits.values()]
     assert not sides[0] & sides[1]
 
 
 def test_a_datalist_of_several_classes_counts_tells_and_digests_them():
-    data = several([(0,), (0, 1), (1,), (0, 1)])
+    data = multi_label_network([(0,), (0, 1), (1,), (0, 1)])
     datalist = Datalist("x", CLASSES, {"train": tuple(data[:3]), "valid": tuple(data[3:])}, "here")
     assert [item["label"].tolist() for item in datalist.select("train")] == [[1, 0], [1, 1], [0, 1]]
     assert datalist.summary().splitlines()[2].split() == ["train", "3", "2", "2", "-", "no"]

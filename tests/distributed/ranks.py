@@ -45,7 +45,7 @@ CASES: dict[str, dict[str, Any]] = {
         "network": {"differentiable_mask": True},
         "loss_function": MinMaxEntropyLoss(size=0.7, band=(0.1, 0.3), variation=0.3),
     },
-    "several classes": {"network": {"num_classes": 3, "classes_per_image": "several"}, "untrusted": "skip"},
+    "several classes": {"network": {"num_classes": 3, "multi_label": True}, "untrusted": "skip"},
     "whole scale": {"network": {"classifier_scale": 1.0}},
 }
 
@@ -60,7 +60,7 @@ def batch_of(case: dict[str, Any], network: nn.Module) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(7)
     image = torch.rand(IMAGES, 3, 96, 64, generator=generator, dtype=torch.float64)
     image[:, :, :20, :30] *= 0.3
-    if network.several:
+    if network.multi_label:
         label = torch.randint(0, 2, (IMAGES, 3), generator=generator).float()
         label[:, 0] = 1
     else:

@@ -407,16 +407,16 @@ def test_the_memory_of_several_classes_is_that_of_each():
     assert torch.equal(together[0], alone[:2, 0])
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_judged_is_alive_as_the_next_state(several):
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_judged_is_alive_as_the_next_state(multi_label):
     drawn = torch.Generator().manual_seed(3)
-    label = torch.tensor([[1, 0], [0, 1], [1, 1], [0, 1], [1, 0]]) if several else torch.tensor([0, 1, 1, 0, 1])
+    label = torch.tensor([[1, 0], [0, 1], [1, 1], [0, 1], [1, 0]]) if multi_label else torch.tensor([0, 1, 1, 0, 1])
     image, index, died = torch.rand(5, 3, 6, 4, generator=drawn), None, 0
-    state = erasing.start(image, label > 0 if several else None)
+    state = erasing.start(image, label > 0 if multi_label else None)
     for _ in range(4):
         count = 5 if index is None else len(index)
         logits = torch.randn(count, 2, generator=drawn)
-        mask = torch.rand(count, 2 if several else 1, 6, 4, generator=drawn)
+        mask = torch.rand(count, 2 if multi_label else 1, 6, 4, generator=drawn)
         part = label if index is None else label[index]
         losses = torch.rand(count, *part.shape[1:], generator=drawn) / (1 + state.step)
         expected = erasing.judged(state, logits, losses, label, index)

@@ -19,9 +19,9 @@ from tests.engines.test_trainer import MEMORY, READINGS, beside, gradients, one_
 LABELS = [[1, 0, 0], [0, 1, 1], [1, 1, 1], [0, 0, 1], [1, 1, 0], [0, 1, 0]]
 
 
-def several(seed: int = 3, dropout: float = 0.5, **options):
+def multi_label_network(seed: int = 3, dropout: float = 0.5, **options):
     return tiny_network(
-        seed=seed, num_classes=3, classes_per_image="several", pooling_options={"dropout": dropout}, **options
+        seed=seed, num_classes=3, multi_label=True, pooling_options={"dropout": dropout}, **options
     ).double()
 
 
@@ -140,7 +140,7 @@ def assert_goes_deep(history: list[dict], best: dict) -> None:
 @pytest.mark.parametrize("passes", [0, 1, 4])
 @pytest.mark.parametrize("options", [{}, {"untrusted": "plain"}, {"untrusted": "skip"}, *READINGS, MEMORY])
 def test_gradient_equals_that_of_one_retained_graph(batch, batch_norm, passes, options):
-    network = several(batch_norm=batch_norm)
+    network = multi_label_network(batch_norm=batch_norm)
     reference = copy.deepcopy(network)
     output, _ = one_step(network, batch, passes=passes, **options)
     loss, history, best = retained_graph(reference, batch, passes, **options)
@@ -157,7 +157,7 @@ def test_gradient_equals_that_of_one_retained_graph(batch, batch_norm, passes, o
 
 
 def test_a_differentiable_mask_and_a_constraint_on_the_region_of_the_first_forward(batch):
-    network = several(differentiable_mask=True, dropout=0.0)
+    network = multi_label_network(differentiable_mask=True, dropout=0.0)
     reference = copy.deepcopy(network)
     output, _ = one_step(network, batch, passes=4, loss_function=MinMaxEntropyLoss(variation=0.3))
     loss, _, _ = retained_graph(reference, batch, 4, variation=0.3)
@@ -168,7 +168,7 @@ def test_a_differentiable_mask_and_a_constraint_on_the_region_of_the_first_forwa
 
 @pytest.mark.parametrize("options", [{}, {"untrusted": "skip"}, MEMORY])
 def test_running_the_alive_samples_only_changes_nothing_where_it_is_allowed(batch, options):
-    networks = [several(batch_norm="frozen") for _ in "ab"]
+    networks = [multi_label_network(batch_norm="frozen") for _ in "ab"]
     sizes: list[int] = []
     localize = networks[0].localize
     networks[0].localize = lambda x, dropout=None: sizes.append(len(x)) or localize(x, dropout)
@@ -181,19 +181,17 @@ def test_running_the_alive_samples_only_changes_nothing_where_it_is_allowed(batc
 
 def test_what_is_not_several_classes_takes_the_way_of_one_class(batch):
     one = {"image": batch["image"], "label": torch.tensor([0, 1, 2, 2, 1, 0])}
-    networks = [
-        tiny_network(seed=5, num_classes=3, **options).double() for options in ({}, {"classes_per_image": "one"})
-    ]
+    networks = [tiny_network(seed=5, num_classes=3, **options).double() for options in ({}, {"multi_label": False})]
     outputs = [one_step(network, one, passes=4)[0] for network in networks]
     assert torch.equal(gradients(networks[0]), gradients(networks[1]))
     assert torch.equal(outputs[0]["loss"], outputs[1]["loss"])
 
 
 def test_labels_of_the_other_kind_are_refused_in_one_line(batch):
-    with pytest.raises(ConfigError, match=r"labels of shape \(6, 3\) with classes_per_image=one"):
+    with pytest.raises(ConfigError, match=r"labels of shape \(6, 3\) with multi_label=False"):
         one_step(tiny_network(num_classes=3).double(), batch)
-    with pytest.raises(ConfigError, match=r"labels of shape \(6,\) with classes_per_image=several"):
-        one_step(several(), {"image": batch["image"], "label": torch.zeros(6, dtype=torch.long)})
+    with pytest.raises(ConfigError, match=r"labels of shape \(6,\) with multi_label=True"):
+        one_step(multi_label_network(), {"image": batch["image"], "label": torch.zeros(6, dtype=torch.long)})
 
 
 def test_classes_and_regions_are_learnt_from_labels_alone():
@@ -202,7 +200,7 @@ def test_classes_and_regions_are_learnt_from_labels_alone():
     label = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]] * 2)
     image[label[:, 0] > 0, 0, :64, 32:96] += 0.4
     image[label[:, 1] > 0, 2, 64:, 32:96] += 0.4
-    network = tiny_network(seed=0, num_classes=2, classes_per_image="several", pooling_options={"dropout": 0.0})
+    network = tiny_network(seed=0, num_classes=2, multi_label=True, pooling_options={"dropout": 0.0})
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-2)
     data = [{"image": image, "label": label}] * 2
     MinMaxEntropyTrainer("cpu", 20, data, network, optimizer, passes=2, decollate=False).run()

@@ -101,7 +101,7 @@ def test_calibration_is_the_minimum_of_the_penalised_likelihood():
     ]
     failed = [one.compactness + 0.2 * one.agreement + draw.normal(scale=0.05) < 0.1 for one in runs]
     judge = Alarm.calibrated(runs, failed, "what was drawn", strength=0.05)
-    x = np.array([Alarm.evidence_of(one) for one in runs])
+    x = np.array([Alarm.signal_vector(one) for one in runs])
     scale = x.std(axis=0) * x.shape[1] ** 0.5
     z = (x - x.mean(axis=0)) / scale
 

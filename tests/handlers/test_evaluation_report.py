@@ -15,7 +15,7 @@ from monai.data import decollate_batch
 from monai.engines import SupervisedEvaluator
 from torch import Tensor
 
-from glas_wsol.handlers import ClassOpinions, EvaluationReport
+from glas_wsol.handlers import EvaluationReport, WholeImageScores
 from glas_wsol.handlers.evaluation_report import summary
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.metrics import (
@@ -229,7 +229,7 @@ def class_scores(network: TileNetwork, inferer: WholeTileInferer, image: Tensor 
         val_data_loader=[{"image": IMAGES if image is None else image, "label": LABELS}],
         network=network,
         inferer=inferer,
-        val_handlers=[ClassOpinions(network, inferer)],
+        val_handlers=[WholeImageScores(network, inferer)],
         decollate=False,
     )
     evaluator.run()
@@ -262,10 +262,12 @@ def test_the_other_opinions_are_means_over_the_views():
     torch.testing.assert_close(found, of_the_flipped, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("opinion", ["first_stage", "localizer", "classifier"])
-def test_a_refined_network_has_the_opinions_of_its_first_stage(opinion):
+@pytest.mark.parametrize("class_from", ["first_stage", "localizer", "classifier"])
+def test_a_refined_network_has_the_scores_of_its_first_stage(class_from):
     first = tiny_network(num_classes=3).eval()
-    network = RefinedNetwork(tiny_trunk(), 3, base=first.settings(), decoder_width=8, opinion=opinion, seed=0).eval()
+    network = RefinedNetwork(
+        tiny_trunk(), 3, base=first.settings(), decoder_width=8, class_from=class_from, seed=0
+    ).eval()
     network.base.load_state_dict(first.state_dict())
     found = class_scores(network, WholeTileInferer(0.5))
     torch.testing.assert_close(found, class_scores(first, WholeTileInferer(0.5)))
@@ -321,7 +323,7 @@ def test_the_report_names_the_other_classification_errors(tmp_path):
 def test_images_of_several_classes_are_reported_with_all_of_them(tmp_path):
     batch = [item(name, 0.75, 1) for name in "ab"]
     for one, p, label in zip(batch, [(0.5, 0.75), (0.25, 0.125)], [[1.0, 1.0], [0.0, 1.0]], strict=True):
-        one["localization"] = replace(one["localization"], probabilities=p, several=True)
+        one["localization"] = replace(one["localization"], probabilities=p, multi_label=True)
         one |= {"probabilities": torch.tensor(p), "label": torch.tensor(label)}
     report = report_of(tmp_path, [batch])
     assert value(report, "classification_error") == 0.5
@@ -333,13 +335,13 @@ def test_images_of_several_classes_are_reported_with_all_of_them(tmp_path):
 
 
 def test_the_other_opinions_on_several_classes_are_sigmoids():
-    network, image = tiny_network(num_classes=3, classes_per_image="several").eval(), torch.rand(1, 3, 64, 96)
+    network, image = tiny_network(num_classes=3, multi_label=True).eval(), torch.rand(1, 3, 64, 96)
     evaluator = SupervisedEvaluator(
         device="cpu",
         val_data_loader=[{"image": image, "label": torch.zeros(1, 3)}],
         network=network,
         inferer=WholeTileInferer(),
-        val_handlers=[ClassOpinions(network, WholeTileInferer())],
+        val_handlers=[WholeImageScores(network, WholeTileInferer())],
         decollate=False,
     )
     evaluator.run()

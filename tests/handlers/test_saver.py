@@ -17,7 +17,7 @@ from ignite.engine import Events
 from glas_wsol.errors import ConfigError, ImageFileError, OutputError
 from glas_wsol.handlers import LocalizationSaver, saver
 from glas_wsol.metrics import ClassificationError, RegionF1
-from glas_wsol.results.class_scores import Opinion, Opinions
+from glas_wsol.results.class_scores import ClassProbabilities, ClassScores
 from glas_wsol.results.provenance import ALARM_SCOPE, Provenance, RunAlarm
 from glas_wsol.results.verdict import Verdict
 from glas_wsol.transforms import read_mask, read_rgb
@@ -311,7 +311,7 @@ def test_tables_that_cannot_be_written_leave_a_folder_that_a_later_run_replaces(
 def test_all_classes_of_an_image_are_in_the_table_with_their_probabilities(tmp_path):
     batch = [item(name, 0.75, 1) for name in "abc"]
     for one, p, evidence in zip(batch, [(0.5, 0.75), (0.25, 0.125), (0.75, 0.75)], [True, True, False], strict=True):
-        one["localization"] = replace(one["localization"], probabilities=p, several=True, evidence=evidence)
+        one["localization"] = replace(one["localization"], probabilities=p, multi_label=True, evidence=evidence)
     evaluate({"f": RegionF1()}, [batch], [LocalizationSaver(tmp_path)])
     table = rows(tmp_path / "predictions.csv")
     assert [row["class"] for row in table] == ["benign;malignant", "no class", "no evidence"]
@@ -352,7 +352,7 @@ def test_a_users_own_file_of_any_format_is_left_alone(tmp_path):
 
 def test_what_c_says_of_both_parts_and_the_alarm_of_the_run_are_in_both_tables(tmp_path):
     asked, blank, plain = item("a", 0.75, 1), item("b", 0.75, 1, evidence=False), item("c", 0.75, 1)
-    said = Opinions(Opinion((0.5, 0.5)), Opinion((0.25, 0.75)), Opinion((0.5, 0.5)))
+    said = ClassScores(ClassProbabilities((0.5, 0.5)), ClassProbabilities((0.25, 0.75)), ClassProbabilities((0.5, 0.5)))
     alarm = RunAlarm(0.25, Verdict.DOUBTFUL)
     made = Provenance(("12ab",), "minmax", "resnet18", {"epochs": 3}, {"flips": True}, "7.8", alarm)
     for one in (asked, blank):
@@ -401,7 +401,7 @@ def test_every_box_has_a_line_in_a_table_of_its_own(tmp_path):
 
 
 def test_the_rest_is_outlined_where_wanted(tmp_path):
-    saver = LocalizationSaver(tmp_path, formats="geojson", rest=True)
+    saver = LocalizationSaver(tmp_path, formats="geojson", undecidable=True)
     evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [saver])
     features = json.loads((tmp_path / "geojson" / "a.geojson").read_text())["features"]
     assert [one["properties"]["classification"]["name"] for one in features] == ["malignant", "Undecidable"]

@@ -24,9 +24,11 @@ def no_gradients():
         yield
 
 
-def refined(opinion: str) -> RefinedNetwork:
+def refined(class_from: str) -> RefinedNetwork:
     first = tiny_network(num_classes=3).eval()
-    network = RefinedNetwork(tiny_trunk(), 3, base=first.settings(), decoder_width=8, opinion=opinion, seed=0).eval()
+    network = RefinedNetwork(
+        tiny_trunk(), 3, base=first.settings(), decoder_width=8, class_from=class_from, seed=0
+    ).eval()
     network.base.load_state_dict(first.state_dict())
     return network
 
@@ -34,7 +36,7 @@ def refined(opinion: str) -> RefinedNetwork:
 # ------------------------------------------------------------------ who is asked of what
 
 
-@pytest.mark.parametrize("options", [{}, {"classes_per_image": "several"}])
+@pytest.mark.parametrize("options", [{}, {"multi_label": True}])
 def test_c_is_asked_of_the_rest_and_m_of_the_whole(options):
     network = tiny_network(num_classes=3, **options).eval()
     prediction, said = predict_with_scores(network, IMAGE)
@@ -62,17 +64,17 @@ def test_a_refined_network_is_asked_as_it_names_the_class():
     assert set(predict_with_scores(refined("first_stage"), IMAGE, "class")[1]) == {LOCALIZER}, (
         "the class is of another mask"
     )
-    for opinion in ("localizer", "classifier", "first_stage"):
-        network = refined(opinion)
+    for class_from in ("localizer", "classifier", "first_stage"):
+        network = refined(class_from)
         prediction, said = predict_with_scores(network, IMAGE)
         assert torch.equal(prediction, network(IMAGE))
         x, mask = network.normalise(IMAGE), 1 - prediction[:, :1]
         m = network.base.localize(x).logits.double().softmax(1)
         torch.testing.assert_close(said[LOCALIZER], m, rtol=0, atol=1e-6)
-        if opinion != "localizer":
+        if class_from != "localizer":
             expected = network.classify(x * (1 - mask)).double().softmax(1)
             torch.testing.assert_close(said[UNDECIDABLE], expected, rtol=0, atol=1e-6)
-        if opinion == "first_stage":
+        if class_from == "first_stage":
             expected = network.classify(x * mask).double().softmax(1)
             torch.testing.assert_close(said[DECIDABLE], expected, rtol=0, atol=1e-6)
 
@@ -99,8 +101,10 @@ def test_an_ensemble_says_the_mean_of_what_all_its_members_say():
     prediction, said = predict_with_scores(mixed, IMAGE)
     assert torch.equal(prediction, mixed(IMAGE))
     assert said == {}
-    for opinion in ("localizer", "first_stage"):
-        assert set(predict_with_scores(EnsembleNetwork([members[0], refined(opinion)]).eval(), IMAGE)[1]) == {LOCALIZER}
+    for class_from in ("localizer", "first_stage"):
+        assert set(predict_with_scores(EnsembleNetwork([members[0], refined(class_from)]).eval(), IMAGE)[1]) == {
+            LOCALIZER
+        }
 
 
 def test_a_second_stages_mask_is_unknown_to_the_classifier():
@@ -153,12 +157,12 @@ def test_evaluator_hands_the_scores_of_each_image_to_postprocessing():
 # ------------------------------------------------------------------ several classes per image
 
 
-def several(seed: int = 0):
-    return tiny_network(seed=seed, num_classes=3, classes_per_image="several").eval()
+def multi_label_network(seed: int = 0):
+    return tiny_network(seed=seed, num_classes=3, multi_label=True).eval()
 
 
 def test_presence_is_the_mean_over_views_of_what_the_network_says():
-    network, expected = several(), []
+    network, expected = multi_label_network(), []
     for image in (IMAGE, IMAGE.flip(-1)):
         x = network.normalise(WholeTileInferer(0.5).prepare(image)[0])
         expected.append(network.classify(x * network.decidable(network.localize(x))).sigmoid())
@@ -169,15 +173,15 @@ def test_presence_is_the_mean_over_views_of_what_the_network_says():
 
 
 def test_presence_of_an_ensemble_is_the_mean_over_members_that_name_a_class():
-    members = [several(0), FixedMaskNetwork("all_ones", num_classes=3), several(1)]
+    members = [multi_label_network(0), FixedMaskNetwork("all_ones", num_classes=3), multi_label_network(1)]
     ensemble, inferer = EnsembleNetwork(members), WholeTileInferer()
-    assert ensemble.classes_per_image == "several"
+    assert ensemble.multi_label is True
     seen, _ = inferer.prepare(IMAGE)
     expected = (members[0].presence(seen) + members[2].presence(seen)) / 2
     torch.testing.assert_close(ClassScoreInferer(inferer, "none")(IMAGE, ensemble)[PRESENCE], expected)
-    assert EnsembleNetwork([tiny_network(), tiny_network(seed=1)]).classes_per_image == "one"
+    assert EnsembleNetwork([tiny_network(), tiny_network(seed=1)]).multi_label is False
     with pytest.raises(ConfigError, match="one class per image and of several"):
-        EnsembleNetwork([several(), tiny_network(num_classes=3)])
+        EnsembleNetwork([multi_label_network(), tiny_network(num_classes=3)])
 
 
 def test_presence_is_absent_where_images_have_one_class():
@@ -186,7 +190,7 @@ def test_presence_is_absent_where_images_have_one_class():
 
 
 def test_presence_of_the_localizer_alone_does_not_run_the_classifier(monkeypatch):
-    network, inferer = several(), WholeTileInferer(0.5, flips="horizontal")
+    network, inferer = multi_label_network(), WholeTileInferer(0.5, flips="horizontal")
     monkeypatch.setattr(type(network), "classify", lambda *_: pytest.fail("C was run"))
     found = ClassScoreInferer(inferer, "localizer")(IMAGE, network)[PRESENCE]
     expected = [
@@ -199,7 +203,7 @@ def test_presence_of_the_localizer_alone_does_not_run_the_classifier(monkeypatch
 # ------------------------------------------------------------------ asking less
 
 
-@pytest.mark.parametrize("options", [{}, {"classes_per_image": "several"}])
+@pytest.mark.parametrize("options", [{}, {"multi_label": True}])
 def test_asking_for_the_class_alone_changes_nothing_that_is_left(options):
     network = tiny_network(num_classes=3, **options).eval()
     whole, every = predict_with_scores(network, IMAGE)
@@ -212,7 +216,7 @@ def test_asking_for_the_class_alone_changes_nothing_that_is_left(options):
 
 @pytest.mark.parametrize(
     "network",
-    [tiny_network(num_classes=3), tiny_network(num_classes=3, classes_per_image="several"), refined("first_stage")],
+    [tiny_network(num_classes=3), tiny_network(num_classes=3, multi_label=True), refined("first_stage")],
     ids=["one", "several", "refined"],
 )
 def test_the_mask_alone_is_the_same_mask_and_does_not_run_the_classifier(network, monkeypatch):
@@ -225,7 +229,7 @@ def test_the_mask_alone_is_the_same_mask_and_does_not_run_the_classifier(network
     torch.testing.assert_close(prediction[:, 0], whole[:, 0], rtol=0, atol=1e-6)
     torch.testing.assert_close(prediction.sum(1), torch.ones_like(whole[:, 0]))
     assert set(said) == {LOCALIZER}
-    if not getattr(network, "several", False):
+    if not getattr(network, "multi_label", False):
         named = prediction[:, 1:].sum((2, 3)) / (1 - prediction[:, 0]).sum((1, 2))[:, None]
         torch.testing.assert_close(named.double(), said[LOCALIZER], rtol=1e-5, atol=1e-6)
 

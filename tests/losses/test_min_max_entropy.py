@@ -167,7 +167,7 @@ def test_settings_are_json_and_tell_every_argument_apart():
 
 
 # Of several classes: p = 1/4, 1/2, 4/5 and 3/4, 2/3, 1/2.
-SEVERAL = torch.logit(torch.tensor([[0.25, 0.5, 0.8], [0.75, 2 / 3, 0.5]], dtype=torch.float64))
+MULTI_LABEL = torch.logit(torch.tensor([[0.25, 0.5, 0.8], [0.75, 2 / 3, 0.5]], dtype=torch.float64))
 MULTI_HOT = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
 BINARY = [[math.log(4), math.log(2), math.log(5 / 4)], [math.log(4), math.log(3 / 2), math.log(2)]]
 EVEN = [  # -(log p + log(1 - p)) / 2
@@ -177,13 +177,13 @@ EVEN = [  # -(log p + log(1 - p)) / 2
 
 
 def test_cross_entropy_of_several_classes_is_binary_for_each():
-    for got, expected in zip(cross_entropy(SEVERAL, MULTI_HOT), BINARY, strict=True):
+    for got, expected in zip(cross_entropy(MULTI_LABEL, MULTI_HOT), BINARY, strict=True):
         assert got.tolist() == pytest.approx(expected, rel=1e-12)
-    assert torch.equal(cross_entropy(SEVERAL, MULTI_HOT.long()), cross_entropy(SEVERAL, MULTI_HOT))
+    assert torch.equal(cross_entropy(MULTI_LABEL, MULTI_HOT.long()), cross_entropy(MULTI_LABEL, MULTI_HOT))
 
 
 def test_the_undecided_target_of_several_classes_by_hand():
-    for got, expected in zip(even_cross_entropy(SEVERAL), EVEN, strict=True):
+    for got, expected in zip(even_cross_entropy(MULTI_LABEL), EVEN, strict=True):
         assert got.tolist() == pytest.approx(expected, rel=1e-12)
 
 
@@ -206,15 +206,15 @@ def test_the_undecided_target_is_reached_where_every_class_is_as_likely_as_not_a
 
 def test_both_terms_are_means_over_the_counted_samples_and_classes():
     counted = torch.tensor([[True, False, True], [False, True, True]])
-    relevant, irrelevant = MinMaxEntropyLoss(relevant=2, irrelevant=3)(SEVERAL, SEVERAL, MULTI_HOT, counted)
+    relevant, irrelevant = MinMaxEntropyLoss(relevant=2, irrelevant=3)(MULTI_LABEL, MULTI_LABEL, MULTI_HOT, counted)
     chosen = [(0, 0), (0, 2), (1, 1), (1, 2)]
     assert float(relevant) == pytest.approx(2 * sum(BINARY[i][k] for i, k in chosen) / 4, rel=1e-12)
     assert float(irrelevant) == pytest.approx(3 * sum(EVEN[i][k] for i, k in chosen) / 4, rel=1e-12)
-    nothing = MinMaxEntropyLoss()(SEVERAL, SEVERAL, MULTI_HOT, torch.zeros(2, 3, dtype=torch.bool))
+    nothing = MinMaxEntropyLoss()(MULTI_LABEL, MULTI_LABEL, MULTI_HOT, torch.zeros(2, 3, dtype=torch.bool))
     assert [float(term) for term in nothing] == [0, 0]
 
 
 def test_the_localizer_term_of_several_classes_divides_by_all_samples_and_classes():
     counted = torch.tensor([[True, False, False], [True, True, False]])
-    term = MinMaxEntropyLoss(localizer=0.5).localizer_term(cross_entropy(SEVERAL, MULTI_HOT), counted, 5)
+    term = MinMaxEntropyLoss(localizer=0.5).localizer_term(cross_entropy(MULTI_LABEL, MULTI_HOT), counted, 5)
     assert float(term) == pytest.approx(0.5 * (BINARY[0][0] + BINARY[1][0] + BINARY[1][1]) / 15, rel=1e-12)

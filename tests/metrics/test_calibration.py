@@ -61,9 +61,9 @@ def test_a_confident_class_that_is_always_right_or_always_wrong():
 
 
 def test_of_several_classes_each_is_a_case():
-    several = named(0.0, 0)
-    several["probabilities"], several["label"] = torch.tensor([0.9, 0.2, 0.5]), torch.tensor([1.0, 1.0, 0.0])
-    state = evaluate({"e": CalibrationError()}, [[several]])
+    multi_label = named(0.0, 0)
+    multi_label["probabilities"], multi_label["label"] = torch.tensor([0.9, 0.2, 0.5]), torch.tensor([1.0, 1.0, 0.0])
+    state = evaluate({"e": CalibrationError()}, [[multi_label]])
     assert state.metric_details["e"].numpy() == pytest.approx(np.array([[0.9, 0.8, 0.5, 1, 0, 0]]))
     # three cases, one bin
     assert state.metrics["e"] == pytest.approx(abs(0.9 + 0.8 + 0.5 - 1) / 3)
@@ -84,11 +84,11 @@ def test_the_temperature_of_evaluated_images_is_that_of_their_logits():
     logits, labels = sampled(50, 3, 2.5, seed=4)
     chances = torch.from_numpy(logits).softmax(dim=1)
     items = [{"probabilities": p, "label": torch.tensor([y])} for p, y in zip(chances, labels.tolist(), strict=True)]
-    several = {"probabilities": chances[0], "label": torch.tensor([1, 0, 1])}
+    multi_label = {"probabilities": chances[0], "label": torch.tensor([1, 0, 1])}
     nothing = {"label": torch.tensor([0])}
-    found = evaluate({"temperature": Temperature()}, [[*items, several, nothing]]).metrics["temperature"]
+    found = evaluate({"temperature": Temperature()}, [[*items, multi_label, nothing]]).metrics["temperature"]
     assert found == pytest.approx(fit_temperature(logits, labels), rel=1e-4)
-    assert evaluate({"temperature": Temperature()}, [[several, nothing]]).metrics["temperature"] == 1
+    assert evaluate({"temperature": Temperature()}, [[multi_label, nothing]]).metrics["temperature"] == 1
 
 
 def test_bins_of_equal_mass_hold_about_as_many_each_and_ties_stay_together():

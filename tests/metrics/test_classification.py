@@ -159,13 +159,13 @@ def test_a_second_validation_forgets_the_first(metric):
 
 
 # Three images of two of three classes or fewer; p of exactly 0.5 names a class.
-SEVERAL = [
+MULTI_LABEL = [
     item([0.75, 0.5, 0.25], torch.tensor([1.0, 1.0, 0.0])),  # right
     item([0.9, 0.8, 0.2], torch.tensor([1.0, 0.0, 0.0])),  # class 1 is named and absent
     item([0.4, 0.3, 0.6], torch.tensor([1.0, 0.0, 1.0])),  # class 0 is present and not named
     item([0.1, 0.7, 0.0], torch.tensor([0.0, 1.0, 0.0])),  # right
 ]
-SEVERAL_BATCHINGS = [[SEVERAL], [[one] for one in SEVERAL]]
+SEVERAL_BATCHINGS = [[MULTI_LABEL], [[one] for one in MULTI_LABEL]]
 
 
 @pytest.mark.parametrize("batches", SEVERAL_BATCHINGS)

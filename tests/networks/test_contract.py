@@ -40,8 +40,8 @@ ON_A_TRUNK = {
 FROZEN = {  # their trunk is not trained, or not any more
     "components": FeatureComponentNetwork,
     "refined": RefinedNetwork,
-    "refined_m": partial(RefinedNetwork, opinion="localizer"),
-    "refined_c": partial(RefinedNetwork, opinion="classifier"),
+    "refined_m": partial(RefinedNetwork, class_from="localizer"),
+    "refined_c": partial(RefinedNetwork, class_from="classifier"),
     "refined_cam": partial(RefinedNetwork, base={"class": "ClassActivationNetwork", "map_stride": 16}),
     "refined_mil": partial(RefinedNetwork, base={"class": "AttentionNetwork", "hidden": 7}),
 }

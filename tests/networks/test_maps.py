@@ -10,10 +10,10 @@ import torch
 from torch.nn import functional as F
 
 from glas_wsol.networks.maps import (
+    activation_map,
     at_least_float32,
     bilinear,
     distribution,
-    evidence_map,
     interpolation_matrix,
     normalise,
     pseudo_threshold,
@@ -24,7 +24,7 @@ from glas_wsol.networks.maps import (
 
 def test_evidence_weights_the_class_maps_by_their_probabilities():
     maps = torch.tensor([[[[1.0, 2.0]], [[10.0, -10.0]]]])
-    evidence = evidence_map(maps, torch.tensor([[0.75, 0.25]]))
+    evidence = activation_map(maps, torch.tensor([[0.75, 0.25]]))
     torch.testing.assert_close(evidence, torch.tensor([[[[3.25, -1.0]]]]))
 
 

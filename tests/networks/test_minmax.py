@@ -171,7 +171,7 @@ def test_the_scripted_network_equals_the_eager_one(trunk):
         {"classifier_align_corners": "false"},
         {"differentiable_mask": "false"},
         {"pooling": "no"},
-        {"classes_per_image": "many"},
+        {"multi_label": "many"},
     ],
 )
 def test_bad_options_are_refused(options):
@@ -179,12 +179,12 @@ def test_bad_options_are_refused(options):
         MinMaxEntropyNetwork(tiny_trunk(), **options)
 
 
-def several(**options):
-    return tiny_network(num_classes=3, classes_per_image="several", **options)
+def multi_label_network(**options):
+    return tiny_network(num_classes=3, multi_label=True, **options)
 
 
 def test_each_of_several_classes_has_a_region_of_its_own_normalised_by_itself():
-    network = several(pooling_options={"dropout": 0.0}, normalisation="sample").eval()
+    network = multi_label_network(pooling_options={"dropout": 0.0}, normalisation="sample").eval()
     maps = torch.randn(2, 3, 3, 5, generator=torch.Generator().manual_seed(1)) * torch.tensor([1, 5, 0.1]).view(3, 1, 1)
     network.class_maps = lambda _: maps
     localized = network.localize(torch.rand(2, 3, 96, 160))
@@ -199,7 +199,7 @@ def test_each_of_several_classes_has_a_region_of_its_own_normalised_by_itself():
 def test_the_region_is_the_union_of_the_named_classes_at_every_threshold():
     mask = torch.rand(3, 3, 5, 7, generator=torch.Generator().manual_seed(0))
     logits = torch.tensor([[1.0, 0.0, -0.1], [-3.0, -2.0, -2.5], [0.2, -1.0, 3.0]])
-    region = several().decidable(Localized(logits, mask, None))
+    region = multi_label_network().decidable(Localized(logits, mask, None))
     assert region.shape == (3, 1, 5, 7)
     for i, named in enumerate([[0, 1], [1], [0, 2]]):  # p = 0.5 is named; of none, the most probable is
         for threshold in (0.2, 0.5, 0.9):
@@ -210,7 +210,7 @@ def test_the_region_is_the_union_of_the_named_classes_at_every_threshold():
 
 
 def test_forward_shares_the_region_between_the_named_classes_in_proportion_to_p_and_to_their_own():
-    network = several().eval()
+    network = multi_label_network().eval()
     network.localizer.to_maps.bias.data.fill_(0.3)
     image = torch.rand(4, 3, 96, 64, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
@@ -234,7 +234,7 @@ def test_forward_shares_the_region_between_the_named_classes_in_proportion_to_p_
 
 @pytest.mark.parametrize("normalisation", ["sample", "none"])
 def test_a_hopeless_classifier_and_an_empty_region_give_a_finite_answer(normalisation):
-    network = several(normalisation=normalisation).eval()
+    network = multi_label_network(normalisation=normalisation).eval()
     with torch.no_grad():
         network.classifier.to_maps.bias.fill_(-300.0)
         network.localizer.to_maps.weight.zero_()
@@ -247,24 +247,22 @@ def test_a_hopeless_classifier_and_an_empty_region_give_a_finite_answer(normalis
 def test_probabilities_of_one_class_sum_to_one_and_those_of_several_need_not():
     logits = torch.tensor([[0.0, 2.0, 2.0]])
     torch.testing.assert_close(tiny_network(num_classes=3).probabilities(logits), logits.softmax(1))
-    torch.testing.assert_close(several().probabilities(logits), 1 / (1 + (-logits).exp()))
+    torch.testing.assert_close(multi_label_network().probabilities(logits), 1 / (1 + (-logits).exp()))
 
 
 def test_one_class_per_image_is_the_default_and_both_are_told_apart_in_the_settings():
     image = torch.rand(1, 3, 64, 96)
-    default, one = tiny_network().eval(), tiny_network(classes_per_image="one").eval()
+    default, one = tiny_network().eval(), tiny_network(multi_label=False).eval()
     assert torch.equal(default(image), one(image))
-    assert default.settings()["classes_per_image"] == "one"
-    assert several().settings()["classes_per_image"] == "several"
+    assert default.settings()["multi_label"] is False
+    assert multi_label_network().settings()["multi_label"] is True
     torch.testing.assert_close(
         default.presence(image), default(image)[:, 1:].sum((2, 3)) / (1 - default(image)[:, 0]).sum()
     )
 
 
 def test_the_scripted_network_of_several_classes_equals_the_eager_one():
-    network = MinMaxEntropyNetwork(
-        "resnet18", num_classes=3, weights="none", seed=0, classes_per_image="several"
-    ).eval()
+    network = MinMaxEntropyNetwork("resnet18", num_classes=3, weights="none", seed=0, multi_label=True).eval()
     image = torch.rand(2, 3, 64, 96)
     with torch.no_grad():
         torch.testing.assert_close(torch.jit.script(network)(image), network(image))

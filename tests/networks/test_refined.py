@@ -87,7 +87,7 @@ def test_the_weights_of_the_trunk_are_in_the_state_once(base):
 
 @pytest.mark.parametrize("base", BASES)
 def test_the_localizer_is_asked_of_the_whole_image(base):
-    network, x = refined(base, opinion="localizer").eval(), image()
+    network, x = refined(base, class_from="localizer").eval(), image()
     prediction = network(x)
     torch.testing.assert_close(prediction.sum(dim=1), torch.ones(2, 64, 96), rtol=0, atol=1e-6)
     p = prediction[:, 1:].sum(dim=(2, 3)) / prediction[:, 1:].sum(dim=(1, 2, 3)).unsqueeze(1)
@@ -101,7 +101,7 @@ def test_the_localizer_is_asked_of_the_whole_image(base):
 
 @pytest.mark.parametrize("base", BASES)
 def test_one_forward_of_the_trunk_gives_mask_and_localizer_s_class(base):
-    network, calls = refined(base, opinion="localizer").eval(), []
+    network, calls = refined(base, class_from="localizer").eval(), []
     network.trunk.stages[0].register_forward_hook(lambda *_: calls.append(1))
     network(image())
     assert len(calls) == 1
@@ -110,7 +110,7 @@ def test_one_forward_of_the_trunk_gives_mask_and_localizer_s_class(base):
 
 
 def test_the_classifier_is_asked_of_what_the_decoder_kept():
-    network, x = refined(opinion="classifier").eval(), image()
+    network, x = refined(class_from="classifier").eval(), image()
     prediction = network(x)
     mask = 1 - prediction[:, :1]
     p = prediction[:, 1:].sum(dim=(2, 3)) / mask.sum(dim=(2, 3))
@@ -120,11 +120,11 @@ def test_the_classifier_is_asked_of_what_the_decoder_kept():
     other.asks_classifier, other.asks_localizer = False, True
     assert torch.equal(other(x)[:, 0], prediction[:, 0]), "the mask does not depend on whose the class is"
     assert not torch.allclose(other(x), prediction)
-    assert network.settings()["opinion"] == "classifier"
+    assert network.settings()["class_from"] == "classifier"
 
 
 def test_the_class_is_named_as_the_first_stage_alone_would():
-    network, x = refined(opinion="first_stage").eval(), image()
+    network, x = refined(class_from="first_stage").eval(), image()
     with torch.no_grad():
         prediction, alone = network(x), network.base(x)
     p, expected = (
@@ -132,7 +132,7 @@ def test_the_class_is_named_as_the_first_stage_alone_would():
     )
     torch.testing.assert_close(p, expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(prediction[:, 0], alone[:, 0], atol=1e-3), "the mask is the decoder's"
-    assert network.settings()["opinion"] == "first_stage"
+    assert network.settings()["class_from"] == "first_stage"
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -146,12 +146,12 @@ def test_the_exported_onnx_equals_the_eager_network(tmp_path):
         torch.testing.assert_close(torch.from_numpy(found), network(tile), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("opinion", ["first_stage", "localizer", "classifier"])
+@pytest.mark.parametrize("class_from", ["first_stage", "localizer", "classifier"])
 @pytest.mark.parametrize("base", BASES)
-def test_scripted_equals_eager(base, opinion, tmp_path):
-    if opinion == "classifier" and base != "minmax":
+def test_scripted_equals_eager(base, class_from, tmp_path):
+    if class_from == "classifier" and base != "minmax":
         pytest.skip("no classifier to ask")
-    network = refined(base, opinion=opinion).eval()
+    network = refined(base, class_from=class_from).eval()
     torch.jit.save(torch.jit.script(network), tmp_path / "network.ts")
     loaded = torch.jit.load(tmp_path / "network.ts")
     with torch.no_grad():
@@ -180,7 +180,7 @@ def test_without_a_word_the_first_stage_is_min_max_entropy():
 
 
 def test_a_blank_mask_still_names_the_class():
-    network, x = refined(opinion="localizer").eval().requires_grad_(False), image()
+    network, x = refined(class_from="localizer").eval().requires_grad_(False), image()
     torch.nn.init.zeros_(network.decoder.score.weight)
     torch.nn.init.constant_(network.decoder.score.bias, -80.0)
     prediction = network(x)
@@ -199,12 +199,12 @@ def test_a_blank_mask_still_names_the_class():
         ({"base": {"class": "RefinedNetwork"}}, "RefinedNetwork has no class scores"),
         ({"base": {"class": "EnsembleNetwork"}}, "EnsembleNetwork has no class scores"),
         ({"base": {"class": "FeatureComponentNetwork"}}, "FeatureComponentNetwork has no class scores"),
-        ({"base": {"classes_per_image": "several"}}, "several classes"),
+        ({"base": {"multi_label": True}}, "several classes"),
         ({"base": {"hidden": 3}}, "hidden"),
         ({"decoder_width": 12}, "decoder_width=12"),
         ({"decoder_width": 0}, "decoder_width=0"),
-        ({"opinion": "mine"}, "opinion='mine'"),
-        ({"base": BASES["cam"], "opinion": "classifier"}, "no classifier of masked images"),
+        ({"class_from": "mine"}, "class_from='mine'"),
+        ({"base": BASES["cam"], "class_from": "classifier"}, "no classifier of masked images"),
         ({"num_classes": 1}, "1 classes"),
     ],
 )

@@ -338,8 +338,8 @@ def test_what_cannot_be_fitted_is_refused():
     items = tissue("discs", swapped=False, n=4)
     with pytest.raises(ConfigError, match="candidates=0"):
         fit(items, candidates=0)
-    several = [{**item, "label": np.array([1.0, 0.0])} for item in items]
+    multi_label = [{**item, "label": np.array([1.0, 0.0])} for item in items]
     with pytest.raises(ConfigError, match="several classes"):
-        fit(several)
+        fit(multi_label)
     with pytest.raises(ConfigError, match="one group"):
         fit([{**item, "group": "a"} for item in items])

@@ -36,7 +36,7 @@ def test_ranks_are_the_share_of_pixels_below():
 
 def test_ranks_in_the_set_the_image_and_both():
     low, high = np.arange(16.0).repeat(4).repeat(4).reshape(16, 16).T, 100 + np.arange(64.0).reshape(8, 8)
-    of_set, of_image, both = (ranks([low, high], over) for over in ("set", "image", "both"))
+    of_set, of_image, both = (ranks([low, high], scope) for scope in ("dataset", "image", "both"))
     assert float(of_set[0].max()) < float(of_set[1].min()), "every pixel of the second is above every one of the first"
     for one in of_image:
         assert (float(one.min()), float(one.max())) == pytest.approx((0, 1), abs=0.2)
@@ -44,10 +44,10 @@ def test_ranks_in_the_set_the_image_and_both():
         np.testing.assert_allclose(b, (s + i) / 2, atol=1e-6)
 
 
-@pytest.mark.parametrize("over", ["set", "image", "both"])
+@pytest.mark.parametrize("scope", ["dataset", "image", "both"])
 @pytest.mark.parametrize("value", [0.0, -3.0, 7.5])
-def test_a_constant_map_is_neither_sure_nor_unsure(over, value):
-    (found,) = ranks([np.full((9, 13), value)], over)
+def test_a_constant_map_is_neither_sure_nor_unsure(scope, value):
+    (found,) = ranks([np.full((9, 13), value)], scope)
     np.testing.assert_allclose(found, 0.5, atol=1e-3)
 
 
@@ -87,7 +87,7 @@ def test_as_many_pixels_on_each_side_as_asked_for():
         seeds = np.concatenate([one.ravel() for one in pick_seeds({"one": maps}, share)])
         assert (seeds > IGNORE).mean() == pytest.approx(share, abs=0.03)
         assert (seeds < IGNORE).mean() == pytest.approx(share, abs=0.03)
-        whole = pick_seeds({"one": maps}, share, over="image")
+        whole = pick_seeds({"one": maps}, share, scope="image")
         for one in whole:
             assert (one > IGNORE).mean() == pytest.approx(share, abs=0.03)
     assert (seeds != IGNORE).mean() > 0.99, "half on each side: no pixel is left out but those in the middle"
@@ -126,7 +126,7 @@ def test_constant_maps_give_no_seed():
     [
         ({"share": 0.0}, "share=0.0"),
         ({"share": 0.6}, "share=0.6"),
-        ({"over": "batch"}, "over='batch'"),
+        ({"scope": "batch"}, "seed_scope='batch'"),
         ({"weights": {"one": 0.0}}, "no teacher has a positive weight"),
     ],
 )

@@ -21,7 +21,7 @@ from glas_wsol.networks import FeatureComponentNetwork, FixedMaskNetwork, Refine
 from glas_wsol.pseudo_labels.seed_files import read_record, write_record
 from glas_wsol.pseudo_labels.seeds import IGNORE, PartialCrossEntropy, SeedBatch, agreement, pick_seeds
 from glas_wsol.pseudo_labels.self_training import SelfTraining
-from glas_wsol.pseudo_labels.teachers import evidence_scores, first_seeds
+from glas_wsol.pseudo_labels.teachers import first_seeds, log_odds
 from glas_wsol.transforms import read_mask
 from tests.conftest import tiny_network, tiny_trunk
 
@@ -77,7 +77,7 @@ def make(stage_one: Path, tmp_path: Path, **changes) -> list[dict]:
 
 def test_scores_are_the_logarithm_of_the_odds_in_the_images_own_sizes():
     one = tiny_network().train()
-    scores = evidence_scores(one, items(), read, WholeTileInferer(0.5))
+    scores = log_odds(one, items(), read, WholeTileInferer(0.5))
     assert [s.shape for s in scores] == SIZES
     assert all(s.dtype == np.float32 for s in scores)
     assert one.training, "as it was found"
@@ -85,7 +85,7 @@ def test_scores_are_the_logarithm_of_the_odds_in_the_images_own_sizes():
     with torch.no_grad():
         rest = WholeTileInferer(0.5)(items()[0]["image"].unsqueeze(0), one)[0, 0].double()
     np.testing.assert_allclose(scores[0], torch.log((1 - rest) / rest), rtol=1e-3, atol=1e-4)
-    (ones, *_) = evidence_scores(FixedMaskNetwork("all_ones"), items(), read, WholeTileInferer())
+    (ones, *_) = log_odds(FixedMaskNetwork("all_ones"), items(), read, WholeTileInferer())
     assert np.isfinite(ones).all()
     assert (ones > 10).all()
 
@@ -95,7 +95,7 @@ def test_the_first_stage_is_loaded_and_its_seeds_are_its_surest_pixels(stage_one
     found = make(stage_one, tmp_path, network=refined, weights={"stage_one": 1.0, "components": 0.0})
     trained = torch.load(stage_one, weights_only=True)
     assert all(torch.equal(trained[name], value) for name, value in refined.base.state_dict().items())
-    scores = evidence_scores(refined.base, items(), read, WholeTileInferer())
+    scores = log_odds(refined.base, items(), read, WholeTileInferer())
     wanted = pick_seeds({"stage_one": scores}, 0.3)
     assert all(np.array_equal(a, b) for a, b in zip(seeds_of(found), wanted, strict=True))
     assert [item["name"] for item in found] == [item["name"] for item in items()]
@@ -107,11 +107,11 @@ def test_the_first_stage_is_loaded_and_its_seeds_are_its_surest_pixels(stage_one
 def test_the_teachers_seeds_are_those_of_their_weighted_ranks(stage_one, tmp_path):
     refined, fitted = network(), components()
     weights = {"components": 2.0, "stage_one": 1.0, "stain": 0.5}
-    found = make(stage_one, tmp_path, network=refined, components=fitted, weights=weights, over="both")
+    found = make(stage_one, tmp_path, network=refined, components=fitted, weights=weights, scope="both")
     scores = {
-        "components": evidence_scores(fitted, items(), read, WholeTileInferer()),
-        "stage_one": evidence_scores(refined.base, items(), read, WholeTileInferer()),
-        "stain": evidence_scores(FixedMaskNetwork("stain"), items(), read, WholeTileInferer()),
+        "components": log_odds(fitted, items(), read, WholeTileInferer()),
+        "stage_one": log_odds(refined.base, items(), read, WholeTileInferer()),
+        "stain": log_odds(FixedMaskNetwork("stain"), items(), read, WholeTileInferer()),
     }
     wanted = pick_seeds(scores, 0.3, "both", weights)
     assert all(np.array_equal(a, b) for a, b in zip(seeds_of(found), wanted, strict=True))
@@ -235,7 +235,7 @@ def test_after_a_round_the_network_s_surest_pixels_are_the_next_seeds(stage_one,
         "refine_epochs": 2,
         "round": 2,
     }
-    final = evidence_scores(run.network, run.items, read, WholeTileInferer())
+    final = log_odds(run.network, run.items, read, WholeTileInferer())
     assert all(np.array_equal(m, s > 0) for m, s in zip(masks[1], final, strict=True))
     current = [np.asarray(run.dataset[i]["seeds"])[0] for i in range(len(SIZES))]
     assert all(np.array_equal(a, b[:64, :64]) for a, b in zip(current, second, strict=True)), "trained on"
@@ -245,7 +245,7 @@ def test_the_seeds_of_the_next_round_are_those_that_its_teacher_would_pick(stage
     run = Run(stage_one, tmp_path, rounds=2, epochs=1)
     run.engine.state.epoch, run.engine.state.metrics, run.engine.state.device = 1, {}, torch.device("cpu")
     run.handler._teach(run.engine)
-    scores = evidence_scores(run.network, run.items, read, WholeTileInferer())
+    scores = log_odds(run.network, run.items, read, WholeTileInferer())
     wanted = pick_seeds({"student": scores}, 0.3)
     for item, one in zip(run.items, wanted, strict=True):
         assert np.array_equal(read_mask(tmp_path / "seeds" / "round_2" / f"{item['name']}.png"), one)

@@ -119,7 +119,7 @@ def good_files(folder: Path) -> dict[str, list[tuple[Path, Callable[[Path], None
     for name, data in {**images, **tables}.items():
         (folder / name).write_bytes(data)
     save(folder / "image.dcm", dicom(np.asarray(picture())))
-    write_geojson(folder / "a.geojson", asymmetric_result(), rest=True)
+    write_geojson(folder / "a.geojson", asymmetric_result(), undecidable=True)
     torch.save(_network().state_dict(), folder / "weights.pt")
     save_file(_network().state_dict(), folder / "weights.safetensors")
     read = {name: _mask if name == "mask.png" else _image for name in (*images, "image.dcm")}

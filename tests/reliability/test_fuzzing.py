@@ -235,7 +235,7 @@ def test_what_is_written_is_read_back(soft, name):
     with tempfile.TemporaryDirectory() as folder:
         there = Path(folder)
         write_png(there / "a.png", found.mask.astype(np.uint8) * 255)
-        write_geojson(there / "a.geojson", found, rest=True)
+        write_geojson(there / "a.geojson", found, undecidable=True)
         write_tiff(there / "m.tif", there / "s.tif", found)
         np.testing.assert_array_equal(read_mask(there / "a.png") == 255, found.mask)
         np.testing.assert_array_equal(read_outlines(there / "a.geojson", *soft.shape), found.mask)

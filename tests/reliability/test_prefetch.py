@@ -39,8 +39,8 @@ def finished(out: Path) -> list[str]:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_bytes_are_those_of_one_step_after_the_other(infer, folder, tmp_path, workers):
-    assert infer(folder, tmp_path / "before", overlap=False, formats=["png", "png_map", "geojson"]).status == 3
-    ended = infer(folder, tmp_path / "after", overlap=True, formats=["png", "png_map", "geojson"], num_workers=workers)
+    assert infer(folder, tmp_path / "before", prefetch=False, formats=["png", "png_map", "geojson"]).status == 3
+    ended = infer(folder, tmp_path / "after", prefetch=True, formats=["png", "png_map", "geojson"], num_workers=workers)
     assert ended.status == 3
     assert everything(tmp_path / "after") == everything(tmp_path / "before")
     assert len(finished(tmp_path / "after")) == len(SIZES)
@@ -65,7 +65,7 @@ def test_one_is_written_while_the_next_is_predicted(infer, folder, tmp_path, mon
 
     monkeypatch.setattr(MinMaxEntropyNetwork, "answer", predicting)
     monkeypatch.setattr(saver, "write_localization", writing)
-    assert infer(folder, tmp_path / "out", overlap=True).status == 3
+    assert infer(folder, tmp_path / "out", prefetch=True).status == 3
     assert finished(tmp_path / "out") == [row["name"] for row in rows(tmp_path / "out" / "predictions.csv")]
     assert threading.current_thread().name not in writers
 
@@ -81,14 +81,14 @@ def test_a_disk_that_fills_while_writing_stops_the_run_and_a_rerun_goes_on(infer
 
     with monkeypatch.context() as patched:
         patched.setattr(atomic.Path, "replace", no_room)
-        one_line(infer(folder, tmp_path / "out", overlap=True), "cannot be written", "No space left", "3.png")
+        one_line(infer(folder, tmp_path / "out", prefetch=True), "cannot be written", "No space left", "3.png")
     assert full == [1]
     assert not (tmp_path / "out" / "predictions.csv").exists()
     assert finished(tmp_path / "out") == ["0", "1", "2"], "those before are done, nothing after was begun"
     assert sorted(path.name for path in (tmp_path / "out" / "masks").iterdir()) == ["0.png", "1.png", "2.png"]
     assert not [t for t in threading.enumerate() if t.name.startswith("writing")]
-    assert infer(folder, tmp_path / "out", overlap=True).status == 3
-    infer(folder, tmp_path / "undisturbed", overlap=True)
+    assert infer(folder, tmp_path / "out", prefetch=True).status == 3
+    infer(folder, tmp_path / "undisturbed", prefetch=True)
     assert everything(tmp_path / "out") == everything(tmp_path / "undisturbed")
 
 
@@ -101,7 +101,7 @@ def test_failures_to_write_are_told_in_the_order_of_the_images(infer, folder, tm
         return write(output, found, *args, **kwargs)
 
     monkeypatch.setattr(saver, "write_localization", writing)
-    ended = infer(folder, tmp_path / "out", overlap=True)
+    ended = infer(folder, tmp_path / "out", prefetch=True)
     assert ended.status == 3
     found = [(Path(row["image"]).name, row["stage"]) for row in rows(tmp_path / "out" / "failed.csv")]
     assert found == [("1.png", "write"), ("1b.png", "read"), ("6.png", "write")]
@@ -114,10 +114,10 @@ def test_failures_to_write_are_told_in_the_order_of_the_images(infer, folder, tm
 def test_neighbours_of_one_size_go_together_and_have_the_masks_that_they_have_alone(
     infer, folder, tmp_path, monkeypatch, size, together
 ):
-    infer(folder, tmp_path / "alone", overlap=True, formats=["png", "json"])
+    infer(folder, tmp_path / "alone", prefetch=True, formats=["png", "json"])
     answer, seen = MinMaxEntropyNetwork.answer, []
     monkeypatch.setattr(MinMaxEntropyNetwork, "answer", lambda self, x: seen.append(len(x)) or answer(self, x))
-    assert infer(folder, tmp_path / "out", overlap=True, batch_size=size, formats=["png", "json"]).status == 3
+    assert infer(folder, tmp_path / "out", prefetch=True, batch_size=size, formats=["png", "json"]).status == 3
     assert seen == together
     one, other = everything(tmp_path / "alone"), everything(tmp_path / "out")
     masks = [name for name in one if name.startswith("masks/")]
@@ -128,12 +128,12 @@ def test_neighbours_of_one_size_go_together_and_have_the_masks_that_they_have_al
         assert before["class"] == after["class"]
         assert float(before["probability"]) == pytest.approx(float(after["probability"]), abs=2e-6)
     assert one["failed.csv"] == other["failed.csv"]
-    again = infer(folder, tmp_path / "out", overlap=True, formats=["png", "json"])
+    again = infer(folder, tmp_path / "out", prefetch=True, formats=["png", "json"])
     assert "batch_size was" in again.log, "bits may differ: a run does not go on with another size"
 
 
 def test_images_that_fail_together_are_tried_alone(infer, folder, tmp_path, monkeypatch):
-    infer(folder, tmp_path / "alone", overlap=True)
+    infer(folder, tmp_path / "alone", prefetch=True)
     answer, seen = MinMaxEntropyNetwork.answer, []
 
     def little_memory(self, image):
@@ -144,7 +144,7 @@ def test_images_that_fail_together_are_tried_alone(infer, folder, tmp_path, monk
         return (prediction * float("nan") if seen == [3, 1, 1] else prediction), logits
 
     monkeypatch.setattr(MinMaxEntropyNetwork, "answer", little_memory)
-    assert infer(folder, tmp_path / "out", overlap=True, batch_size=8).status == 3
+    assert infer(folder, tmp_path / "out", prefetch=True, batch_size=8).status == 3
     assert seen == [3, 1, 1, 1, 2, 1, 1, 1, 1]
     found = [(Path(row["image"]).name, row["stage"]) for row in rows(tmp_path / "out" / "failed.csv")]
     assert found == [("1.png", "localize"), ("1b.png", "read")], "the bad one, in the order of the images"
@@ -171,6 +171,6 @@ def test_few_images_are_held_at_a_time(infer, folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(TolerantDataset, "_transform", reading)
     monkeypatch.setattr(LocalizePredictiond, "__call__", localizing)
-    assert infer(folder, tmp_path / "out", overlap=True).status == 3
+    assert infer(folder, tmp_path / "out", prefetch=True).status == 3
     assert (len(read), len(found)) == (len(SIZES), len(SIZES))
     assert max(most) <= 4, "one is predicted, one waits to be written, one is written, one has just been"

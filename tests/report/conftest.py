@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from glas_wsol.handlers import EvaluationReport, LocalizationSaver
 from glas_wsol.metrics import ClassificationError, RegionF1
-from glas_wsol.results.class_scores import Opinion, Opinions
+from glas_wsol.results.class_scores import ClassProbabilities, ClassScores
 from glas_wsol.results.provenance import Provenance, RunAlarm
 from glas_wsol.results.verdict import Verdict
 from glas_wsol.writers.images import write_png
@@ -43,7 +43,9 @@ def case(folder: Path, name: str, p: float = 0.75, label: int = 1, file: str = "
         write_png(path, tile(len(name), size))
     found = replace(made["localization"], path=str(path))
     if class_scores:
-        said = Opinions(Opinion((0.4, 0.6)), Opinion((1 - p, p)), Opinion((0.5, 0.5)))
+        said = ClassScores(
+            ClassProbabilities((0.4, 0.6)), ClassProbabilities((1 - p, p)), ClassProbabilities((0.5, 0.5))
+        )
         found = replace(found, class_scores=said)
     made["localization"] = found
     if "truth" in made:

@@ -23,7 +23,7 @@ from glas_wsol.metrics import NO_WIDTH
 from glas_wsol.report import write_report
 from glas_wsol.report.folder import read_folder
 from glas_wsol.report.pictures import draw_pictures
-from glas_wsol.results.class_scores import Opinion
+from glas_wsol.results.class_scores import ClassProbabilities
 from glas_wsol.results.reading import reading_guide
 from glas_wsol.results.verdict import Verdict
 from glas_wsol.utils.csv_files import write_csv
@@ -359,7 +359,9 @@ def test_report_says_training_data_and_what_the_alarm_judges(tmp_path):
 @pytest.mark.parametrize(("knows_mask", "rest"), [(True, 0.9), (True, 0.6), (False, 0.9)])
 def test_report_shows_region_scores_only_as_evidence(tmp_path, knows_mask, rest):
     made = case(tmp_path, "a", 0.875, class_scores=True)
-    scores = replace(made["localization"].class_scores, undecidable=Opinion((1 - rest, rest)), knows_mask=knows_mask)
+    scores = replace(
+        made["localization"].class_scores, undecidable=ClassProbabilities((1 - rest, rest)), knows_mask=knows_mask
+    )
     made["localization"] = replace(made["localization"], class_scores=scores)
     text = Page(write_report(inference(tmp_path, [made]))).text
     assert text.count("the classifier, on this region alone") == (2 if knows_mask else 0)

@@ -8,26 +8,26 @@ from dataclasses import replace
 
 import pytest
 
-from glas_wsol.results.class_scores import MISSED, UNKNOWN_MASK, Opinion, Opinions
+from glas_wsol.results.class_scores import MISSED, UNKNOWN_MASK, ClassProbabilities, ClassScores
 
 # ------------------------------------------------------------------ entropies
 
 
 @pytest.mark.parametrize(
-    ("opinion", "nats", "normalised"),
+    ("scores", "nats", "normalised"),
     [
-        (Opinion((0.5, 0.5)), math.log(2), 1),
-        (Opinion((1.0, 0.0)), 0, 0),
-        (Opinion((0.25, 0.25, 0.25, 0.25)), math.log(4), 1),
-        (Opinion((0.25, 0.75, 0.0)), 0.5623351446188083, 0.5623351446188083 / math.log(3)),
-        (Opinion((0.5, 1.0, 0.0), several=True), math.log(2) / 3, 1 / 3),
-        (Opinion((0.5, 0.5, 0.5), several=True), math.log(2), 1),
+        (ClassProbabilities((0.5, 0.5)), math.log(2), 1),
+        (ClassProbabilities((1.0, 0.0)), 0, 0),
+        (ClassProbabilities((0.25, 0.25, 0.25, 0.25)), math.log(4), 1),
+        (ClassProbabilities((0.25, 0.75, 0.0)), 0.5623351446188083, 0.5623351446188083 / math.log(3)),
+        (ClassProbabilities((0.5, 1.0, 0.0), multi_label=True), math.log(2) / 3, 1 / 3),
+        (ClassProbabilities((0.5, 0.5, 0.5), multi_label=True), math.log(2), 1),
     ],
 )
-def test_entropies_are_those_by_hand(opinion, nats, normalised):
-    assert opinion.entropy == pytest.approx(nats, abs=1e-15)
-    assert opinion.normalised_entropy == pytest.approx(normalised, abs=1e-15)
-    assert 0 <= opinion.normalised_entropy <= 1
+def test_entropies_are_those_by_hand(scores, nats, normalised):
+    assert scores.entropy == pytest.approx(nats, abs=1e-15)
+    assert scores.normalised_entropy == pytest.approx(normalised, abs=1e-15)
+    assert 0 <= scores.normalised_entropy <= 1
 
 
 # ------------------------------------------------------------------ what they mean
@@ -37,7 +37,7 @@ CLASS, OTHER = (MISSED.format(what) for what in ("the class", "another class"))
 
 
 @pytest.mark.parametrize(
-    ("kept", "rest", "labels", "several", "remark"),
+    ("kept", "rest", "labels", "multi_label", "remark"),
     [
         ((0.81, 0.19), (0.82, 0.18), (0,), False, CLASS),
         ((0.81, 0.19), (0.806, 0.194), (0,), False, CLASS),  # 81 % both, as printed
@@ -51,8 +51,8 @@ CLASS, OTHER = (MISSED.format(what) for what in ("the class", "another class"))
         ((0.2, 0.2), (0.9, 0.9), (), True, ""),
     ],
 )
-def test_remark_where_the_undecidable_region_is_as_sure(kept, rest, labels, several, remark):
-    scores = Opinions(None, Opinion(kept, several), Opinion(rest, several))
+def test_remark_where_the_undecidable_region_is_as_sure(kept, rest, labels, multi_label, remark):
+    scores = ClassScores(None, ClassProbabilities(kept, multi_label), ClassProbabilities(rest, multi_label))
     assert scores.remark(labels) == remark
     assert scores.regions == (scores.decidable, scores.undecidable)
     unknown = replace(scores, knows_mask=False)
@@ -61,5 +61,5 @@ def test_remark_where_the_undecidable_region_is_as_sure(kept, rest, labels, seve
 
 
 def test_no_remark_without_scores_of_the_regions():
-    assert Opinions().remark((0,)) == Opinions(knows_mask=False).remark((0,)) == ""
-    assert Opinions(Opinion((0.9, 0.1)), Opinion((0.9, 0.1))).remark((0,)) == ""
+    assert ClassScores().remark((0,)) == ClassScores(knows_mask=False).remark((0,)) == ""
+    assert ClassScores(ClassProbabilities((0.9, 0.1)), ClassProbabilities((0.9, 0.1))).remark((0,)) == ""

@@ -15,7 +15,7 @@ from glas_wsol.data.phantom.tissue import tissue_tile
 from glas_wsol.errors import ConfigError, ImageFileError, NumericalError
 from glas_wsol.networks import ClassActivationNetwork, FixedMaskNetwork
 from glas_wsol.results.boxes import Box
-from glas_wsol.results.class_scores import DECIDABLE, LOCALIZER, UNDECIDABLE, Opinion, Opinions
+from glas_wsol.results.class_scores import DECIDABLE, LOCALIZER, UNDECIDABLE, ClassProbabilities, ClassScores
 from glas_wsol.results.localization import Localization
 from glas_wsol.results.postprocessing import LocalizePredictiond, separate_objects
 from glas_wsol.results.provenance import Provenance
@@ -108,7 +108,7 @@ def test_nothing_in_a_result_can_be_changed_behind_its_back():
 def test_both_regions_make_up_the_image():
     found = result()
     np.testing.assert_array_equal(found.decidable + found.undecidable, np.ones((2, 3), np.float32))
-    np.testing.assert_array_equal(found.rest, ~found.mask)
+    np.testing.assert_array_equal(found.undecidable_mask, ~found.mask)
     assert result(evidence=False).rest.all()
     assert found.size == (2, 3)
 
@@ -121,16 +121,18 @@ def test_areas_are_in_pixels_and_where_their_size_is_known_in_square_micrometres
 def test_what_m_and_c_say_reaches_the_result():
     said = {LOCALIZER: torch.tensor([0.25, 0.75]), UNDECIDABLE: torch.tensor([0.5, 0.5]), DECIDABLE: torch.zeros(0)}
     found = localize(tissue(), **said)["localization"]
-    assert found.class_scores.localizer == Opinion((0.25, 0.75))
-    assert found.class_scores.undecidable == Opinion((0.5, 0.5))
-    assert found.class_scores.decidable == Opinion(found.probabilities), "the class named is what C says of X+"
+    assert found.class_scores.localizer == ClassProbabilities((0.25, 0.75))
+    assert found.class_scores.undecidable == ClassProbabilities((0.5, 0.5))
+    assert found.class_scores.decidable == ClassProbabilities(found.probabilities), (
+        "the class named is what C says of X+"
+    )
     other = localize(tissue(), **{**said, DECIDABLE: torch.tensor([0.125, 0.875])})["localization"]
-    assert other.class_scores.decidable == Opinion((0.125, 0.875))
+    assert other.class_scores.decidable == ClassProbabilities((0.125, 0.875))
     assert other.probabilities == found.probabilities
     alone = localize(tissue(), **{LOCALIZER: torch.tensor([0.25, 0.75])})["localization"]
-    assert alone.class_scores == Opinions(localizer=Opinion((0.25, 0.75)))
-    assert localize(tissue())["localization"].class_scores == Opinions()
-    assert localize(tissue(), names_class=False, **said)["localization"].class_scores == Opinions()
+    assert alone.class_scores == ClassScores(localizer=ClassProbabilities((0.25, 0.75)))
+    assert localize(tissue())["localization"].class_scores == ClassScores()
+    assert localize(tissue(), names_class=False, **said)["localization"].class_scores == ClassScores()
 
 
 def test_the_image_the_size_of_its_pixels_and_what_it_was_made_with_are_in_the_result():
@@ -329,8 +331,8 @@ def test_a_floor_s_mask_is_not_judged():
     assert LocalizePredictiond(("a", "b"), names_class=False, judge_evidence=False)(item)["localization"].mask.all()
 
 
-def several(p: tuple[float, ...], **changes) -> Localization:
-    return result(probabilities=p, several=True, **changes)
+def multi_label_network(p: tuple[float, ...], **changes) -> Localization:
+    return result(probabilities=p, multi_label=True, **changes)
 
 
 @pytest.mark.parametrize(
@@ -343,9 +345,9 @@ def several(p: tuple[float, ...], **changes) -> Localization:
     ],
 )
 def test_of_several_classes_those_at_least_as_probable_as_not_are_named(p, labels, name, named):
-    found = several(p)
+    found = multi_label_network(p)
     assert (found.labels, found.predicted, found.class_name, found.named) == (labels, name, name, named)
-    blank = several(p, evidence=False)
+    blank = multi_label_network(p, evidence=False)
     assert (blank.labels, blank.predicted, blank.class_name, blank.named) == (labels, name, "no evidence", {})
     assert found.probability == (max(p) if p else None)
 
@@ -353,31 +355,29 @@ def test_of_several_classes_those_at_least_as_probable_as_not_are_named(p, label
 def test_of_one_class_the_most_probable_is_named_however_probable():
     found = result(probabilities=(0.2, 0.45, 0.35))
     assert (found.labels, found.predicted, found.named) == ((1,), "y", {"y": 0.45})
-    assert not found.several
+    assert not found.multi_label
     assert result(evidence=False).named == {}
 
 
 def test_probabilities_of_several_classes_are_those_given_beside_the_channels():
     presence = torch.tensor([0.75, 0.875])
     shared = {"image": tissue(), "pred": prediction(RAMP, [0.3, 0.7]), "presence": presence}
-    item = LocalizePredictiond(["a", "b"], classes_per_image="several")(shared)
+    item = LocalizePredictiond(["a", "b"], multi_label=True)(shared)
     assert torch.equal(item["probabilities"], presence)
     assert item["localization"].probabilities == (0.75, 0.875)
     assert item["localization"].class_name == "a;b"
     np.testing.assert_allclose(item["localization"].decidable, RAMP.numpy(), atol=1e-6)
     one = LocalizePredictiond(["a", "b"])(shared)["localization"]
     assert one.probabilities == pytest.approx((0.3, 0.7), abs=1e-5), "of one class, it is not looked at"
-    unnamed = LocalizePredictiond(["a", "b"], names_class=False, classes_per_image="several")(shared)["localization"]
+    unnamed = LocalizePredictiond(["a", "b"], names_class=False, multi_label=True)(shared)["localization"]
     assert unnamed.probabilities == ()
 
 
 def test_several_classes_without_presence_are_refused_in_one_line():
     with pytest.raises(ConfigError, match="ClassScoreInferer"):
-        LocalizePredictiond(["a", "b"], classes_per_image="several")(
-            {"image": tissue(), "pred": prediction(RAMP, [1, 0])}
-        )
-    with pytest.raises(ConfigError, match="one or several"):
-        LocalizePredictiond(["a", "b"], classes_per_image="both")
+        LocalizePredictiond(["a", "b"], multi_label=True)({"image": tissue(), "pred": prediction(RAMP, [1, 0])})
+    with pytest.raises(ConfigError, match="give true or false"):
+        LocalizePredictiond(["a", "b"], multi_label="both")
 
 
 def test_holes_and_specks_of_the_mask_are_judged_at_the_size_of_the_image():
@@ -394,14 +394,14 @@ def test_holes_and_specks_of_the_mask_are_judged_at_the_size_of_the_image():
 
 
 def test_for_network_labels_of_the_other_kind_are_refused_in_one_line():
-    cam, several = ClassActivationNetwork(tiny_trunk()), tiny_network(num_classes=3, classes_per_image="several")
-    with pytest.raises(ConfigError, match="ClassActivationNetwork has classes_per_image=one") as caught:
-        LocalizePredictiond.for_network(cam, "several", classes="ab")
+    cam, multi_label = ClassActivationNetwork(tiny_trunk()), tiny_network(num_classes=3, multi_label=True)
+    with pytest.raises(ConfigError, match="ClassActivationNetwork has multi_label=False") as caught:
+        LocalizePredictiond.for_network(cam, True, classes="ab")
     assert "\n" not in str(caught.value)
-    with pytest.raises(ConfigError, match="the labels are of one"):
-        LocalizePredictiond.for_network(several, "one", classes="abc")
-    with pytest.raises(ConfigError, match="one or several"):
+    with pytest.raises(ConfigError, match="the labels have multi_label=False"):
+        LocalizePredictiond.for_network(multi_label, False, classes="abc")
+    with pytest.raises(ConfigError, match="give true or false"):
         LocalizePredictiond.for_network(cam, "two", classes="ab")
-    for network, labels in ((cam, "one"), (several, "several"), (FixedMaskNetwork("stain"), "several")):
+    for network, labels in ((cam, False), (multi_label, True), (FixedMaskNetwork("stain"), True)):
         made = LocalizePredictiond.for_network(network, labels, classes="abc")
-        assert made.several == (labels == "several" and made.names_class)
+        assert made.multi_label == (labels and made.names_class)

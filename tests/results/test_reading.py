@@ -9,7 +9,7 @@ from glas_wsol.results.reading import reading_guide
 
 
 @pytest.mark.parametrize(
-    ("regions", "classes", "several", "third"),
+    ("regions", "classes", "multi_label", "third"),
     [
         (True, 2, False, "near 50 % (chance)"),
         (True, 5, False, "near 20 % (chance)"),
@@ -19,8 +19,8 @@ from glas_wsol.results.reading import reading_guide
         (None, 0, False, "did not decide by"),
     ],
 )
-def test_guide_has_three_lines_and_the_third_fits(regions, classes, several, third):
-    guide = reading_guide(regions, classes, several)
+def test_guide_has_three_lines_and_the_third_fits(regions, classes, multi_label, third):
+    guide = reading_guide(regions, classes, multi_label)
     assert len(guide) == 3
     assert third in guide[2]
     assert "no segmentation" in guide[0]

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Labels of one class and of several, and the words for them."""
+"""Labels of one class and of several."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.utils.labels import is_several, multi_hot, present_classes
+from glas_wsol.utils.labels import check_multi_label, multi_hot, present_classes
 
 
-def test_the_two_words():
-    assert not is_several("one", "network")
-    assert is_several("several", "network")
-    with pytest.raises(ConfigError, match=r"classes_per_image='many'.*one or several"):
-        is_several("many", "network")
+def test_multi_label_is_a_truth_value_and_no_text():
+    assert not check_multi_label(False, "network")
+    assert check_multi_label(True, "network")
+    for wrong in ("several", "false", 1, None):
+        with pytest.raises(ConfigError, match="give true or false"):
+            check_multi_label(wrong, "network")
 
 
 def test_a_multi_hot_label_says_which_classes_are_there():

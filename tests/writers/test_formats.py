@@ -17,7 +17,7 @@ from scipy.ndimage import binary_fill_holes
 
 import glas_wsol
 from glas_wsol.errors import ConfigError, OutputError
-from glas_wsol.results.class_scores import Opinion, Opinions
+from glas_wsol.results.class_scores import ClassProbabilities, ClassScores
 from glas_wsol.results.provenance import Provenance, RunAlarm, provenance_of
 from glas_wsol.results.reading import reading_guide
 from glas_wsol.results.verdict import Verdict
@@ -126,7 +126,7 @@ def test_all_that_knows_a_resolution_has_that_of_the_result(tmp_path):
 def test_a_result_saves_itself_with_the_same_writers(tmp_path):
     found = asymmetric_result(name="ä 1")
     assert [path.name for path in glas_wsol.save(found, tmp_path / "a" / "b")] == ["ä 1.png", "ä 1.png"]
-    files = glas_wsol.save(found, tmp_path / "a" / "b", ["geojson", "json"], overlay=False, rest=True)
+    files = glas_wsol.save(found, tmp_path / "a" / "b", ["geojson", "json"], overlay=False, undecidable=True)
     assert [path.relative_to(tmp_path / "a" / "b").as_posix() for path in files] == [
         "geojson/ä 1.geojson",
         "json/ä 1.json",
@@ -160,7 +160,7 @@ def test_a_place_or_format_that_cannot_be_is_one_line(tmp_path):
 def test_the_overlay_says_what_is_known(tmp_path):
     found = asymmetric_result()
     plain = draw_overlay(found)
-    asked = replace(found, class_scores=Opinions(undecidable=Opinion((0.5, 0.5))))
+    asked = replace(found, class_scores=ClassScores(undecidable=ClassProbabilities((0.5, 0.5))))
     rang = replace(found, provenance=Provenance(alarm=RunAlarm(0.9, Verdict.ALARM)))
     higher = replace(found, threshold=0.75, min_box_area=0.0)
     heights = [draw_overlay(one).shape[0] for one in (asked, rang, higher)]
@@ -220,7 +220,9 @@ def test_overlay_says_origin_scope_of_alarm_and_how_to_read(monkeypatch):
     ],
 )
 def test_overlay_shows_region_scores_only_as_evidence(rest, knows_mask, shown, flagged, monkeypatch):
-    scores = Opinions(Opinion((0.25, 0.75)), Opinion((0.25, 0.75)), Opinion(rest), knows_mask)
+    scores = ClassScores(
+        ClassProbabilities((0.25, 0.75)), ClassProbabilities((0.25, 0.75)), ClassProbabilities(rest), knows_mask
+    )
     text = _lines(asymmetric_result(class_scores=scores), monkeypatch)
     assert shown in text
     assert ("undecidable region alone: m" in text) == knows_mask
@@ -230,7 +232,7 @@ def test_overlay_shows_region_scores_only_as_evidence(rest, knows_mask, shown, f
 
 def test_overlay_text_fits_a_small_image():
     made = provenance_of({"alarm": {"score": 0.9, "verdict": "ALARM: these masks should not be trusted"}})
-    scores = Opinions(None, Opinion((0.25, 0.75)), Opinion((0.2, 0.8)))
+    scores = ClassScores(None, ClassProbabilities((0.25, 0.75)), ClassProbabilities((0.2, 0.8)))
     found = asymmetric_result(provenance=made, class_scores=scores, name="a_name_of_a_file_" * 8)
     sheet = draw_overlay(found)
     assert (sheet[:, -3:][[0, -1]] >= 232).all(), "text keeps off the right border"

@@ -12,7 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from glas_wsol.errors import OutputError
-from glas_wsol.results.class_scores import Opinion, Opinions
+from glas_wsol.results.class_scores import ClassProbabilities, ClassScores
 from glas_wsol.results.localization import Localization
 from glas_wsol.results.provenance import provenance_of
 from glas_wsol.writers.geojson import CLASS_COLORS, features, write_geojson
@@ -153,8 +153,8 @@ def test_without_a_pixel_size_there_is_no_area_in_micrometres(tmp_path):
     ("changes", "name", "color"),
     [
         ({"probabilities": ()}, "Decidable", CLASS_COLORS[0]),
-        ({"several": True, "probabilities": (0.125, 0.25)}, "Decidable", CLASS_COLORS[0]),
-        ({"several": True, "probabilities": (0.5, 0.75)}, "benign;malignant", CLASS_COLORS[0]),
+        ({"multi_label": True, "probabilities": (0.125, 0.25)}, "Decidable", CLASS_COLORS[0]),
+        ({"multi_label": True, "probabilities": (0.5, 0.75)}, "benign;malignant", CLASS_COLORS[0]),
         ({"probabilities": (0.75, 0.25)}, "benign", CLASS_COLORS[0]),
     ],
 )
@@ -167,7 +167,7 @@ def test_the_class_is_the_one_named(changes, name, color):
 
 def test_the_rest_makes_up_the_image(tmp_path):
     mask = CASES["a ring of holes around a part"]
-    collection = written(tmp_path / "a.geojson", result(mask), rest=True)
+    collection = written(tmp_path / "a.geojson", result(mask), undecidable=True)
     np.testing.assert_array_equal(filled(polygons(collection), mask.shape), np.ones(mask.shape, int))
     names = [feature["properties"]["classification"]["name"] for feature in collection["features"]]
     assert names == ["malignant", "Undecidable"]
@@ -178,9 +178,9 @@ def test_the_rest_makes_up_the_image(tmp_path):
 
 @pytest.mark.parametrize("knows_mask", [True, False])
 def test_region_scores_are_written_only_where_evidence(knows_mask):
-    asked = Opinions(undecidable=Opinion((0.625, 0.375)), knows_mask=knows_mask)
+    asked = ClassScores(undecidable=ClassProbabilities((0.625, 0.375)), knows_mask=knows_mask)
     found = result(CASES["a ring of holes around a part"], class_scores=asked)
-    decidable, rest = (one["properties"]["measurements"] for one in features(found, rest=True))
+    decidable, rest = (one["properties"]["measurements"] for one in features(found, undecidable=True))
     assert [key for key in decidable if "undecidable" in key] == []
     said = {
         "Probability of the undecidable region: benign": 0.625,
@@ -205,7 +205,7 @@ def test_origin_is_with_the_file_and_each_outline(tmp_path):
 
 def test_without_evidence_there_are_no_features(tmp_path):
     found = result(CASES["hole"], evidence=False)
-    collection = written(tmp_path / "a.geojson", found, rest=True)
+    collection = written(tmp_path / "a.geojson", found, undecidable=True)
     assert (collection["type"], collection["features"]) == ("FeatureCollection", [])
     assert collection["metadata"] == {"Model": "training data not recorded"}
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from glas_wsol.engines import MinMaxEntropyTrainer
 from glas_wsol.errors import ConfigError
-from glas_wsol.networks import FixedMaskNetwork, fold_batch_norm, placed
+from glas_wsol.networks import FixedMaskNetwork, fold_batch_norm, to_device
 from tests.conftest import tiny_network
 
 CONFIGS = Path(__file__).parents[2] / "bundles" / "glas_minmax_entropy" / "configs"
@@ -32,7 +32,7 @@ def counting(graph: torch.fx.GraphModule, example: Any) -> Any:
 
 def gradients(**how: Any) -> dict[str, torch.Tensor]:
     """Of one step with erasing, in float64, on images that are not square."""
-    network = placed(tiny_network(batch_norm="frozen", pooling_options={"dropout": 0.0}).double(), "cpu", **how)
+    network = to_device(tiny_network(batch_norm="frozen", pooling_options={"dropout": 0.0}).double(), "cpu", **how)
     image = torch.rand(3, 3, 96, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     batch = {"image": image, "label": torch.tensor([0, 1, 1])}
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
@@ -55,7 +55,7 @@ def test_the_gradient_of_a_step_is_the_same(how):
 def test_weights_are_laid_out_and_the_trunk_is_compiled_as_a_whole():
     torch._dynamo.reset()  # it remembers the sizes that other tests gave
     COMPILED.clear()
-    network = placed(tiny_network(), torch.device("cpu"), channels_last=True, compiler="counting")
+    network = to_device(tiny_network(), torch.device("cpu"), channels_last=True, compiler="counting")
     kernels = [p for p in network.trunk.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1]
     assert kernels
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
@@ -67,12 +67,12 @@ def test_weights_are_laid_out_and_the_trunk_is_compiled_as_a_whole():
     fold_batch_norm(network)  # evaluation of a model that was trained so
     assert network(torch.rand(1, 3, 64, 96)).shape == (1, 3, 64, 96)
     floor = FixedMaskNetwork("all_ones", num_classes=2)
-    assert placed(floor, "cpu", compiler="eager") is floor, "it has no trunk"
+    assert to_device(floor, "cpu", compiler="eager") is floor, "it has no trunk"
 
 
 def test_a_compiler_that_does_not_exist_is_refused():
     with pytest.raises(ConfigError, match=r"no compiler 'inductr'.*inductor"):
-        placed(tiny_network(), "cpu", compiler="inductr")
+        to_device(tiny_network(), "cpu", compiler="inductr")
 
 
 def test_the_settings_reach_the_step(tmp_path):

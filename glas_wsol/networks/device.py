@@ -11,12 +11,12 @@ from torch import nn
 from glas_wsol.errors import ConfigError
 from glas_wsol.networks.trunks import Trunk
 
-__all__ = ["placed"]
+__all__ = ["to_device"]
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def placed(
+def to_device(
     network: Network, device: str | torch.device, channels_last: bool = False, compiler: str | None = None
 ) -> Network:
     """Make a network ready to compute, in place: the same function but for rounding, and the same names of weights.

@@ -53,7 +53,7 @@ def run(tmp_path_factory) -> dict[str, Any]:
         **SMALL,
         "bundle_root": str(ROOT / "bundles" / BUNDLES[0]),
         "dataset_dir": str(write_tiles(folder / "tiles")),
-        "classes_per_image": "several",
+        "multi_label": True,
         "stain": None,
         "reflect_fraction": 0.0,
         "color_jitter": 0.0,
@@ -84,12 +84,12 @@ def named(p: np.ndarray) -> str:
 
 def test_the_model_says_that_images_may_have_several_classes_and_how_it_was_chosen(run):
     card = json.loads(model(run).with_suffix(".json").read_text())
-    assert card["network"]["classes_per_image"] == "several"
+    assert card["network"]["multi_label"] is True
     assert tuple(card["classes"]) == CLASSES
     wrong = [
         named(probabilities(run, read_rgb(item["image"])))
         != ";".join(c for c, y in zip(CLASSES, item["label"], strict=True) if y)
-        for item in load_datalist(run["dataset_dir"], classes_per_image="several").select("valid")
+        for item in load_datalist(run["dataset_dir"], multi_label=True).select("valid")
     ]
     score = card["validation"]["selection_score"]
     assert int(-score) == sum(wrong), "the errors in the score are images whose classes are not exactly those named"
@@ -104,7 +104,7 @@ def test_evaluation_reports_exact_matches_and_all_classes_of_an_image(run, tmp_p
     evaluate.run()
     with (tmp_path / "evaluation.csv").open() as file:
         rows = list(csv.DictReader(file))
-    items = load_datalist(run["dataset_dir"], classes_per_image="several").select("test", masks=True)
+    items = load_datalist(run["dataset_dir"], multi_label=True).select("test", masks=True)
     assert [row["label"] for row in rows] == ["red", "green", "blue", "green;red", "blue;red", "blue;green;red"]
     wrong = []
     for row, item in zip(rows, items, strict=True):
@@ -155,5 +155,5 @@ def test_a_row_that_names_one_class_is_refused_before_it_is_trained(run, tmp_pat
         train.run()
     cause = own_error(caught.value)
     assert isinstance(cause, ConfigError)
-    assert "ClassActivationNetwork has classes_per_image=one, and the labels are of several" in str(cause)
+    assert "ClassActivationNetwork has multi_label=false, and the labels are of several" in str(cause)
     assert not (tmp_path / "models").exists()
