@@ -86,7 +86,7 @@ def features(found: Localization, *, undecidable: bool = False) -> Iterator[dict
     for part in mask_parts(found.mask):
         yield _feature(found, part, "decidable", decidable, chances)
     if undecidable and found.evidence:
-        for part in mask_parts(found.undecidable):
+        for part in mask_parts(found.undecidable_mask):
             yield _feature(found, part, "undecidable", {"name": "Undecidable", "color": list(_REST_COLOR)}, others)
 
 

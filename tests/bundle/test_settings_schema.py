@@ -103,7 +103,7 @@ def test_what_depends_on_the_device_can_be_computed_whatever_that_is(path, devic
         ({"teachers": {"oracle": 1.0}}, "of components, stage_one, stain"),
         ({"teachers": {"stain": 0.0}}, "one of them above"),
         ({"teachers": {"stain": -1.0, "components": 2.0}}, "weights from 0"),
-        ({"seed_scope": "all"}, "give set, image or both"),
+        ({"seed_scope": "all"}, "give dataset, image or both"),
         ({"selection_ties": "first"}, "give loss or last"),
         ({"stage": "_thrice"}, "_refined for two stages"),
         ({"dropout": 1}, "below 1"),

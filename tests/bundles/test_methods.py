@@ -58,6 +58,9 @@ def report_of(output: Path) -> dict[str, Any]:
 
 def test_there_is_an_overlay_for_every_row():
     assert {method_of(path) for path in OVERLAYS} == set(METHODS)
+    for path in OVERLAYS:
+        named = json.loads(path.read_text()).get("network_def", {}).get("_target_", "")
+        assert named.rpartition(".")[2] in ("", METHODS[method_of(path)].network.__name__)
     assert {path.stem for path in OVERLAYS} - set(METHODS) == {*("minmax_0", "minmax_4", "refined_0", "refined_4")}
 
 

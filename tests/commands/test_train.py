@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shlex
 import signal
+import subprocess
 import sys
 import warnings
 
@@ -46,7 +47,7 @@ def test_each_command_leads_to_the_next(tmp_path, monkeypatch, capsys):
 
     long = words_after(said, "this is: ")
     assert long[:2] == ["monai.bundle", "run"]
-    assert main(long[1:]) == 0
+    subprocess.run([sys.executable, "-m", *long], check=True, capture_output=True)
     assert main([*train, "--epochs", "3", "--stain", "null"]) == 1
     assert "epochs was 1, is 3" in (error := capsys.readouterr().err.splitlines()[-1])
     assert error.endswith("give --epochs 1, or choose another --output")

@@ -340,7 +340,7 @@ def test_faults_of_labels_of_several_classes(write):
     ]
     lines = ["a0.png,x,train", "a1.png,y,train", "a2.png,x;z,test"]
     assert faults(write(SPLIT, *lines), multi_label=True) == ["label 'z' is in test and not in train"]
-    with pytest.raises(ConfigError, match="one or several"):
+    with pytest.raises(ConfigError, match="give true or false"):
         table_datalist(write("image,label", *lines), multi_label="two")
 
 

@@ -305,5 +305,5 @@ def test_only_a_table_can_name_several_classes(tmp_path):
     (tmp_path / "datalist.csv").write_text("\n".join(["image,label", *rows]))
     datalist = load_datalist(tmp_path / "datalist.csv", "stratified-1", multi_label=True)
     assert sorted(item.labels for part in datalist.splits.values() for item in part) == [(0,), *[(0, 1)] * 4, (1,)]
-    with pytest.raises(ConfigError, match="one or several"):
+    with pytest.raises(ConfigError, match="give true or false"):
         load_datalist(tmp_path / "datalist.csv", multi_label="some")

@@ -31,7 +31,7 @@ def feature(*rings: object, kind: str = "Polygon", name: str = "Tumor") -> dict:
 @pytest.mark.parametrize("rest", [False, True])
 def test_what_was_written_is_read_back(tmp_path, rest):
     found = asymmetric_result()
-    write_geojson(tmp_path / "a.geojson", found, rest=rest)
+    write_geojson(tmp_path / "a.geojson", found, undecidable=rest)
     assert 0 < found.mask.mean() < 1
     np.testing.assert_array_equal(read_outlines(tmp_path / "a.geojson", *found.mask.shape), found.mask)
 

@@ -105,7 +105,6 @@ def test_of_nothing_there_are_no_numbers(key, rows):
 def test_the_error_has_wilsons_interval_and_no_other_measure_has():
     wrong = np.array([[0.0]] * 18 + [[np.nan]])
     assert interval("classification_error", wrong) == share_interval([0.0] * 18)
-    assert interval("classification_error", wrong, 0.8) == share_interval([0.0] * 18, 0.8)
     assert interval("f1_foreground", wrong) == (0, 0)
 
 

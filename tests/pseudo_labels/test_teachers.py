@@ -136,7 +136,7 @@ def test_seeds_that_are_there_are_taken_up_and_nothing_is_written(stage_one, tmp
     ("changes", "named"),
     [
         ({"share": 0.2}, "share was 0.3, is 0.2"),
-        ({"over": "image"}, "over was 'set', is 'image'"),
+        ({"scope": "image"}, "scope was 'dataset', is 'image'"),
         ({"weights": {"components": 1.0, "stage_one": 0.5}}, "teachers was"),
         ({"items": items()[:3]}, "images was"),
         ({"items": [{**item, "label": 1 - item["label"]} for item in items()]}, "images was"),
@@ -171,7 +171,7 @@ def test_another_first_stage_is_refused_and_a_half_written_round_is_made_anew(st
         ({"weights": {"oracle": 1.0}}, "no teacher named 'oracle'"),
         ({"weights": {"stain": 0.0}}, "no teacher has a positive weight|give one to any of"),
         ({"share": 0.7}, "share=0.7"),
-        ({"over": "all"}, "over='all'"),
+        ({"scope": "all"}, "seed_scope='all'"),
     ],
 )
 def test_first_seeds_refuses_settings_that_are_not_valid(stage_one, tmp_path, wishes, what):

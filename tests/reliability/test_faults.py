@@ -90,7 +90,7 @@ def test_a_second_run_of_inference_in_the_same_folder_is_refused(infer, folder, 
     assert infer(folder, out).status == 0
     before = everything(out)
     holder = other(out / "finished.jsonl")
-    one_line(infer(folder, out), "another run is at work here", str(holder.pid), "another output_dir")
+    one_line(infer(folder, out), "another run is at work here", str(holder.pid), "choose another --output")
     holder.communicate()
     assert everything(out) == before
     assert infer(folder, out).status == 0
@@ -184,9 +184,9 @@ def test_the_systems_wish_to_end_is_followed_cleanly(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "content", "word"),
     [
-        ("nowhere.json", None, "no such config"),
+        ("nowhere.json", None, "no such file or folder"),
         ("cut.json", '{"a": 1,\n "b', "line 2"),
-        ("cut.yaml", "a: [1,\n", "not a config"),
+        ("cut.yaml", "a: [1,\n", "the config cannot be read"),
         ("a.txt", "{}", "unknown file input"),
     ],
 )
@@ -237,7 +237,7 @@ def test_a_disk_that_is_full_stops_the_run_and_a_rerun_with_room_goes_on(infer, 
 
 def test_a_read_only_disk_is_refused_before_anything_is_computed(infer, folder, tmp_path, disk, capsys, monkeypatch):
     out = disk("-t", "tmpfs", "-o", "size=1m,ro", "none")
-    one_line(infer(folder, out), "the output folder is read-only", "another output_dir")
+    one_line(infer(folder, out), "the output folder is read-only", "choose another --output")
     one_line(infer(folder, out / "below"), "cannot make the output folder (Read-only file system)")
     training = {"output_dir": str(out), "device": "cpu", "dataset_dir": str(folder)}
     files = [str(CONFIGS / "train.json"), str(CONFIGS / "paper.json")]

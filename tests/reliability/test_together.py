@@ -100,7 +100,7 @@ def test_predict_where_a_run_is_at_work_changes_nothing(finished, model, tmp_pat
     try:
         assert ready.wait(60)
         words = ["predict", *images, "--model", str(model), "--output", str(finished), "--device", "cpu"]
-        one_line(Ended(main(words), capsys.readouterr().err), "another run is at work here", "another output_dir")
+        one_line(Ended(main(words), capsys.readouterr().err), "another run is at work here", "choose another --output")
     finally:
         let.set()
         holder.join()

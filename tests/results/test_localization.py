@@ -109,7 +109,7 @@ def test_both_regions_make_up_the_image():
     found = result()
     np.testing.assert_array_equal(found.decidable + found.undecidable, np.ones((2, 3), np.float32))
     np.testing.assert_array_equal(found.undecidable_mask, ~found.mask)
-    assert result(evidence=False).rest.all()
+    assert result(evidence=False).undecidable_mask.all()
     assert found.size == (2, 3)
 
 
