@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import grimp
@@ -68,6 +69,21 @@ def test_no_module_imports_the_package_itself():
     graph = grimp.build_graph("glas_wsol", cache_dir=None)
     assert len(graph.modules) > 100
     assert graph.find_modules_that_directly_import("glas_wsol") == set()
+
+
+def test_rooms_stand_on_at_most_ten_floors():
+    graph = grimp.build_graph("glas_wsol", cache_dir=None)
+    below: dict[str, set[str]] = {}
+    for module in graph.modules - {"glas_wsol"}:
+        room = module.split(".")[1]
+        imported = {one.split(".")[1] for one in graph.find_modules_directly_imported_by(module) if "." in one}
+        below.setdefault(room, set()).update(imported - {room})
+
+    @cache
+    def floor(room: str) -> int:
+        return 1 + max((floor(one) for one in below[room]), default=0)
+
+    assert max(map(floor, below)) <= 10
 
 
 def test_root_of_the_package_holds_few_modules():

@@ -12,7 +12,6 @@ import torch
 
 from glas_wsol.data import training_data
 from glas_wsol.errors import ConfigError
-from glas_wsol.pseudo_labels.teachers import TEACHERS
 
 __all__ = ["SCHEMA", "Setting", "Settings"]
 
@@ -170,8 +169,10 @@ def _among(*names: str) -> tuple[Callable[[Any], bool], str]:
 
 
 def _weights(value: Any) -> bool:
-    known = isinstance(value, Mapping) and set(value) <= set(TEACHERS)
-    return known and all(_number(one) and one >= 0 for one in value.values()) and any(value.values())
+    # which teachers there are is checked by the second stage, before the first is trained
+    return (
+        isinstance(value, Mapping) and all(_number(one) and one >= 0 for one in value.values()) and any(value.values())
+    )
 
 
 _ANY, _SOME = (_whole(0), "a whole number from 0"), (_whole(1), "a whole number from 1")
@@ -246,7 +247,7 @@ SCHEMA: dict[str, Setting] = {
     "rotations": Setting(*_SWITCH),
     "scales": Setting(*_COMPONENT),
     "lr_per_epoch": Setting(*_SWITCH),
-    "teachers": Setting(_weights, f"weights from 0, one of them above, of {', '.join(TEACHERS)}", second=True),
+    "teachers": Setting(_weights, "weights from 0, one of them above", second=True),
     "seed_share": Setting(
         lambda value: _number(value) and 0 < value <= 0.5, "a number above 0, at most 0.5", second=True
     ),

@@ -35,7 +35,7 @@ from glas_wsol.networks.refined import RefinedNetwork
 from glas_wsol.pseudo_labels.feature_components import Transform
 from glas_wsol.pseudo_labels.seeds import SEEDS, PartialCrossEntropy, SeedBatch
 from glas_wsol.pseudo_labels.self_training import SelfTraining
-from glas_wsol.pseudo_labels.teachers import first_seeds
+from glas_wsol.pseudo_labels.teachers import check_teachers, first_seeds
 from glas_wsol.utils.json_files import read_json
 
 __all__ = ["SecondStage"]
@@ -118,6 +118,9 @@ class SecondStage:
     copy_cache: bool = False
     resume: bool = True
     handlers: Sequence[Any] = ()
+
+    def __post_init__(self) -> None:
+        check_teachers(self.teachers)
 
     def run(self) -> None:
         """Have the teachers mark the training images, then train; called again, go on from where it stopped."""

@@ -37,7 +37,7 @@ from glas_wsol.utils import distributed
 from glas_wsol.utils.json_files import read_json
 from glas_wsol.utils.settings import as_json
 
-__all__ = ["COMPONENTS", "STAGE_ONE", "STAIN", "TEACHERS", "first_seeds", "log_odds"]
+__all__ = ["COMPONENTS", "STAGE_ONE", "STAIN", "TEACHERS", "check_teachers", "first_seeds", "log_odds"]
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +78,20 @@ def log_odds(
             rest = inferer(image, answer)[0, 0].clamp(_LEAST, 1 - _LEAST)
             scores.append(torch.log((1 - rest) / rest).cpu().numpy())
     return scores
+
+
+def check_teachers(weights: Mapping[str, float]) -> None:
+    """Refuse a teacher that does not exist.
+
+    Args:
+        weights: by teacher.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    unknown = sorted(set(weights) - set(TEACHERS))
+    if unknown:
+        raise ConfigError(f"no teacher named {unknown[0]!r}", "teachers", f"choose {', '.join(TEACHERS)}")
 
 
 def first_seeds(
@@ -121,9 +135,7 @@ def first_seeds(
         OutputError: if seeds made with other settings are there.
         WeightsError: if the first stage's model is missing or of another network.
     """
-    unknown = sorted(set(weights) - set(TEACHERS))
-    if unknown:
-        raise ConfigError(f"no teacher named {unknown[0]!r}", "teachers", f"choose {', '.join(TEACHERS)}")
+    check_teachers(weights)
     load_checkpoint(network.base, str(checkpoint))
     folder = Path(directory) / "round_1"
     card = read_json(Path(checkpoint).with_suffix(".json"))

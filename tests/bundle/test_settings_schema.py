@@ -100,7 +100,6 @@ def test_what_depends_on_the_device_can_be_computed_whatever_that_is(path, devic
         ({"device": None}, "is no device"),
         ({"seed_share": 0.6}, "at most 0.5"),
         ({"seed_softness": "x"}, "from 0 to 1"),
-        ({"teachers": {"oracle": 1.0}}, "of components, stage_one, stain"),
         ({"teachers": {"stain": 0.0}}, "one of them above"),
         ({"teachers": {"stain": -1.0, "components": 2.0}}, "weights from 0"),
         ({"seed_scope": "all"}, "give dataset, image or both"),

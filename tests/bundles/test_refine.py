@@ -170,7 +170,7 @@ def test_a_finished_run_with_other_settings_is_refused(phantom, whole, changes, 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"teachers": {"oracle": 1.0}}, "give weights from 0, one of them above, of components, stage_one, stain"),
+        ({"teachers": {"oracle": 1.0}}, "no teacher named 'oracle' [teachers]: choose components, stage_one, stain"),
         ({"seed_share": 0.8}, "share=0.8"),
         ({"seed_softness": 2.0}, "softness=2.0"),
         ({"decoder_width": 9}, "decoder_width=9"),
