@@ -130,7 +130,7 @@ class SecondStage:
     def trainer(self) -> PlainTrainer:
         """The trainer, made when the first stage is there: the pseudo-labels of the first round are made with it."""
         first, own = Path(self.first_stage), Path(self.directory)
-        marks = {"share": self.share, "over": self.scope}
+        marks = {"share": self.share, "scope": self.scope}
         items = first_seeds(
             self.network, first / "model.pt", self.components, self.data, self.transform, self.inferer, own / "seeds",
             self.teachers, component_inferer=self.component_inferer, device=self.device, **marks,
