@@ -30,7 +30,7 @@ class Localization:
         path: the image's file, empty if it came from memory.
         classes: class names in label order.
         probabilities: of the class that is named, one per class, sum 1 unless ``multi_label``: ``p(class | X+)`` of the
-            classifier on the decidable region where the network uses it (the paper's does), else by its own method from the
+            classifier on the decidable region where the network uses it (the paper's does), else computed from the
             whole image; empty where the method names no class (a U-Net, a stain's threshold).
         decidable: ``[H, W]`` float32, soft decidable region ``R+`` in [0, 1], at the image's own size.
         evidence: False if the image shows nothing to decide on: its mask is empty and its class means nothing.

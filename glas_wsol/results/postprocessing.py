@@ -60,8 +60,8 @@ class LocalizePredictiond(Transform):
     1, 2, ... the objects, see :func:`separate_objects`) and ``truth_path``.
 
     Where an image may have several classes, it reads ``presence`` (``[c]``, each in [0, 1]) besides: channels that
-    share the decidable region hold no probabilities that need not sum to 1. Where present, it reads class scores of M and C
-    too, see :mod:`glas_wsol.inferers.class_scores`.
+    share the decidable region hold no probabilities that need not sum to 1. Where present, it reads the class scores
+    of M and C too, see :mod:`glas_wsol.inferers.class_scores`.
 
     Args:
         classes: class names in label order.

@@ -145,7 +145,7 @@ def test_result_holds_image_pixel_size_and_provenance():
     of_dicom = MetaTensor(image, meta={"filename_or_obj": "a.dcm", "mpp": (2.0, 1.0)})
     assert localize(of_dicom)["localization"].mpp == (2, 1)
     assert localize(of_dicom, mpp=0.5)["localization"].mpp == (0.5, 0.5), "what is given counts"
-    with pytest.raises(ConfigError, match="mpp=0 is no size of a pixel"):
+    with pytest.raises(ConfigError, match="mpp=0 is not a valid size of a pixel"):
         LocalizePredictiond(["a", "b"], mpp=0)
 
 
