@@ -194,7 +194,7 @@ def test_every_fault_at_once_with_its_line(write):
         "labels 'polyp' (line 4) and 'Polyp' (line 16) are one class spelt twice",
         "line 10: group 'g0' is in test and, on line 2, in train",
         "line 11: blank group",
-        "line 12: 'later' is no split (say train, valid or test)",
+        "line 12: 'later' is not a split (give train, valid or test)",
         "line 13: blank split",
         "line 15: 6 cells under 5 titles (quote what has commas)",
         "line 17: image \"=cmd|'/C calc'!A0\" is not a file",
