@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Datalists and splits of GlaS, CUB-200-2011 and any folder or table; the phantom."""
+"""Read data sets: datalists and splits of GlaS, CUB-200-2011 and any folder or table; draw the phantoms."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Archives of strangers: unpacked whole into a new folder, or not at all, and never outside of it."""
+"""Unpack untrusted archives: whole into a new folder, or not at all, and never outside of it."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from glas_wsol.utils.digests import sha256_of
 __all__ = ["Limits", "extract"]
 
 _SEPARATORS = frozenset("\\/:\u2044\u2215\u29f8\uff0f\uff3c\u2024\uff0e\u2025\uff1a\ufe55")
-"""Signs that are, or that some system turns into, a slash, a dot or a colon; the plain dot is looked at apart."""
+"""Characters that are, or that some system turns into, a slash, a dot or a colon; the plain dot is checked apart."""
 
 
 class Limits(NamedTuple):
-    """What an archive may be unpacked to.
+    """Limits of what an archive may unpack to.
 
     Attributes:
         total: bytes of all files together. Default: 20 GiB.
         files: how many files and folders. Default: 200,000.
-        ratio: bytes unpacked per byte of the archive; looked at above 64 MiB. Default: 100, where images have about 1
+        ratio: bytes unpacked per byte of the archive; checked above 64 MiB. Default: 100, where images have about 1
             and text 10.
         depth: folders within each other. Default: 32.
     """
@@ -51,7 +51,7 @@ class _Member(NamedTuple):
     name: str
     is_folder: bool
     size: int  # bytes
-    fault: str  # why it is refused whatever its name; empty if it is not
+    fault: str  # why it is refused, whatever its name; empty if it is not
     open: Callable[[], IO[bytes] | None]
 
 
@@ -78,7 +78,7 @@ def extract(
         ArchiveError: if it is no such archive, a damaged or another one, or if a member is refused: a name that leads
             out of the folder or is ambiguous, a link, a device, two names that some file system takes for one, an
             encrypted member, too many bytes or files.
-        OutputError: if the folder is not empty, or cannot be written.
+        OutputError: if the folder is not empty or not writable.
     """
     archive, target, limits = Path(archive), Path(target), limits or Limits()
     if not archive.is_file():
@@ -115,7 +115,7 @@ def _typed(archive: Path, target: Path) -> Iterator[None]:
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile) as error:
         raise ArchiveError(f"a damaged archive ({error})", archive, fix) from error
     except OSError as error:
-        if error.errno in (None, errno.EINVAL):  # a place in the archive that is none
+        if error.errno in (None, errno.EINVAL):  # an offset outside the archive
             raise ArchiveError(f"a damaged archive ({error})", archive, fix) from error
         what = f"the archive cannot be unpacked here ({error.strerror or error})"
         raise OutputError(what, target, FIX_ROOM) from error
@@ -147,20 +147,20 @@ def _write(archive: Path, members: Iterator[_Member], folder: Path, most: int, l
             path, is_folder = "/".join(parts[:length]), member.is_folder or length < len(parts)
             other, was_folder = seen.get(folded(path), (path, True))
             if other != path or (folded(path) in seen and not (was_folder and is_folder)):
-                _refuse(archive, f"the members {_printable(other)} and {said} are one to some file systems")
+                _refuse(archive, f"the members {_printable(other)} and {said} are the same to some file systems")
             seen[folded(path)] = path, is_folder
         place = folder.joinpath(*parts)
         (place if member.is_folder else place.parent).mkdir(parents=True, exist_ok=True)
         content = None if member.is_folder else member.open()
         if content is not None:
             with content, place.open("xb") as file:
-                shutil.copyfileobj(content, file)  # no more than it says: both kinds of archives see to that
+                shutil.copyfileobj(content, file)  # no more than its declared size: both kinds of archives ensure that
             if place.stat().st_size != member.size:
                 raise ArchiveError("a damaged archive (it ends too early)", archive, "copy or download it again")
 
 
 def _is_plain(part: str) -> bool:
-    """Whether a part of a name is the same to every system, and shown as it is."""
+    """Whether a part of a name means the same to every system, and is shown as it is."""
     shown = part.isprintable() and not _SEPARATORS & set(part)
     return bool(part) and shown and part == part.strip(" ") and part[-1] != "." and len(os.fsencode(part)) <= 255
 
@@ -208,7 +208,7 @@ def _in_tar(file: Any) -> Iterator[_Member]:
 
 
 class _Counted:
-    """A stream that ends in a refusal where more comes out than may, even in headers."""
+    """A stream that is refused where more comes out than the limit, even in headers."""
 
     def __init__(self, archive: Path, source: Any, most: int) -> None:
         self.archive, self.source, self.left = archive, source, most

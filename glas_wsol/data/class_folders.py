@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A folder with one sub-folder of images per class, with splits and masks where it has them."""
+"""Read a folder with one sub-folder of images per class, with splits and masks where it has them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def folder_datalist(
     which then are the splits. The mask of ``benign/a.png`` is ``a_mask.png`` beside it (or ``a_anno.png`` and the like,
     see `mask_stem`), or lies in a folder of masks: ``masks/benign/a.png``, ``train/masks/benign/a.png`` or
     ``benign/masks/a.png``, of any image suffix. Masks may be missing. Hidden folders and files are left out; whatever
-    else is passed over is in the warnings.
+    else is left out is in the warnings.
 
     Args:
         dataset_dir: the folder.
@@ -120,7 +120,7 @@ def folders_in(root: Path, masks: bool = False) -> list[Path]:
 
 
 def _is_output(folder: Path) -> bool:
-    """Whether a run has written here: its pictures are no class."""
+    """Whether a run has written here: its pictures are not a class."""
     return any((folder / name).exists() for name in ("evaluation.json", "predictions.csv", "models"))
 
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A table of one's own images: ``image,label[,mask][,group][,split]``."""
+"""Read a CSV table of labelled images: ``image,label[,mask][,group][,split]``."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def table_datalist(
 
     The columns are image and label and, where there are any, mask, group (the patient) and split (train, valid or
     test); their titles are those of `COLUMNS`, in any order and among others. Paths are absolute or relative to the
-    table's folder, with ``/`` or with backslashes; a mask may be blank. Comma, semicolon, tab or ``|`` part the cells.
+    table's folder, with ``/`` or with backslashes; a mask may be blank. Comma, semicolon, tab or ``|`` delimit cells.
     Names are `distinct_names` of the image paths. A class or group that is spelt in two ways is a fault.
 
-    With ``multi_label=True`` a label names one class or more, joined by ``;`` (in quotes where that parts
+    With ``multi_label=True`` a label names one class or more, joined by ``;`` (in quotes where that separates
     the cells): ``stroma;tumour``. Otherwise a ``;`` in a label is a fault.
 
     Args:
@@ -47,7 +47,7 @@ def table_datalist(
         multi_label: False (default) for one class per image, True for several.
 
     Raises:
-        ConfigError: if there is no such fold, or ``multi_label`` is no truth value.
+        ConfigError: if there is no such fold, or ``multi_label`` is not a truth value.
         DatalistError: every fault of the table at once, with line numbers.
         SplitError: if the table cannot give this fold, or a class has no training or validation image.
     """
@@ -76,8 +76,8 @@ def table_datalist(
     for row in rows if has_splits else ():
         row.home = split_word(row["split"]) or ""
         if not row.home:
-            said = f"{shown(row['split'])} is no split (say train, valid or test)" if row["split"] else "blank split"
-            faults.append(f"{row.place}: {said}")
+            fault = f"{shown(row['split'])} is not a split (give train, valid or test)"
+            faults.append(f"{row.place}: {fault if row['split'] else 'blank split'}")
     _check_repeats(rows, images, faults)
     _check_masks(rows, images, faults)
     if has_splits:

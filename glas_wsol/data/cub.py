@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""CUB-200-2011: birds of 200 species, and CUB5, the five species of the paper."""
+"""Read CUB-200-2011: birds of 200 species, and CUB5, the five species of the paper."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CUB5_VALID = {
         strict=True,
     )
 }
-_ALL_IMAGES = 11_788  # of CUB-200-2011, whose figures hold for nothing else
+_ALL_IMAGES = 11_788  # of CUB-200-2011; its published figures hold for no other set
 _TABLES = ("classes.txt", "images.txt", "image_class_labels.txt", "train_test_split.txt")
 
 
@@ -112,7 +112,7 @@ def cub_datalist(
         raise DatalistError(root, faults, "unpack the data set again")
     names = tuple(titles[number] for number in chosen)
     official = parts["1"]
-    # Five other birds are not CUB5: what is published of it does not hold for them.
+    # Five other birds are not CUB5: its published figures do not hold for them.
     title = {CUB5_CLASSES: "CUB5"}.get(names, "CUB200" if len(names) == 200 else f"CUB ({len(names)} classes)")
     if len(files) != _ALL_IMAGES:
         title = f"{root.name} (layout of {title})"

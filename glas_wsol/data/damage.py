@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Images and masks that cannot be used, all found at once, before a run meets the first of them."""
+"""Find all images and masks that cannot be used, before a run reads the first of them."""
 
 from __future__ import annotations
 

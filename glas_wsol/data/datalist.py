@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""One door to every kind of labelled data: which kind a folder is."""
+"""Read labelled data of any kind: recognise which kind a folder or table is, and call its reader."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class DataSet:
     """A kind of labelled data.
 
     Attributes:
-        looked_for: what recognises it, in words.
+        looked_for: what it is recognised by, in words.
         find: whether a path is of this kind.
         read: the data at a path.
         multi_label: whether its labels can name several classes of an image.
-        distributed: what its authors give, for the command ``prepare``; None of a kind that nobody distributes.
+        distributed: what its authors distribute, for the command ``prepare``; None for other kinds.
     """
 
     looked_for: str
@@ -76,7 +76,7 @@ DATA_SETS: Mapping[str, DataSet] = {
         lambda root, how: folder_datalist(root, how.fold, how.seed, how.label_names),
     ),
 }
-"""Every kind of data by its name; a path is of the first that recognises it."""
+"""Every kind of data by its name; the first whose ``find`` recognises a path is taken."""
 
 
 def load_datalist(
@@ -94,20 +94,20 @@ def load_datalist(
     Args:
         dataset_dir: GlaS, CUB-200-2011, a table or a folder of class folders.
         fold: ``"paper"``, ``"patient-0"`` to ``"patient-4"`` or ``"stratified-0"`` to ``"stratified-4"``. Ignored where
-            the data says itself which image is in which split.
+            the data define which image is in which split.
         seed: of the folds that are drawn.
         kind: ``"glas"``, ``"cub"``, ``"table"``, ``"folder"``, or ``"auto"``: the first of these that is recognised,
             by Grade.csv, by images.txt and classes.txt, by a .csv (in a folder: datalist.csv or index.csv), by
             sub-folders with images.
         classes: which classes of CUB-200-2011; see `cub_datalist`.
         label_names: classes of a table or folder in label order; see `table_datalist`.
-        multi_label: whether an image may have several classes; only a table can say so, see `table_datalist`. Defaults
+        multi_label: whether an image may have several classes; only of a table, see `table_datalist`. Defaults
             to False.
         log: whether to log the datalist's warnings. Defaults to True.
 
     Raises:
-        ConfigError: if a setting has no such value, or several classes per image are wanted of another kind of data.
-        DatalistError: if nothing is recognised, saying what was looked for; every fault of the data at once.
+        ConfigError: if a setting has no such value, or several classes per image are set for another kind of data.
+        DatalistError: if nothing is recognised, with what was looked for; every fault of the data at once.
         SplitError: if the data cannot give this fold.
     """
     if kind not in ("auto", *DATA_SETS):
@@ -127,7 +127,7 @@ def load_datalist(
 
 
 def _said_if_drawn(found: Datalist) -> Datalist:
-    """The same, called a phantom where images lie in one: whatever its layout imitates, and whoever lists them."""
+    """The same, named a phantom where its images lie in one: whatever layout it imitates."""
     folders = {item.image.parent for items in found.splits.values() for item in items}
     kinds = sorted({kind for folder in folders if (kind := phantom_kind(folder))})
     if not kinds:

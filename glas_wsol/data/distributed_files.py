@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A data set as its authors distribute it: what must be there, and how it is laid out."""
+"""Describe a data set as its authors distribute it: what must be there, and how it is laid out."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Bring = Callable[[str, str], object]
 
 @dataclass(frozen=True)
 class Distributed:
-    """A data set as its authors give it.
+    """A data set as its authors distribute it.
 
     Attributes:
         name: of the data set.
-        page: where it is had, in words.
+        page: where to get it, in words.
         counts: how many images it has, by part.
-        marks: the files by which its folder is known.
+        marks: the files by which its folder is recognised.
         faults: what is not as distributed in a folder, given the folder and the counts.
         lay_out: brings its files from its folder into a new one, which is not there yet, with those of the other
             folders that belong to it.

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Files as every datalist sees them: which are images, in what order, and under what names results are kept."""
+"""List files for every datalist: which are images, in what order, and under what names results are written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def existing(source: str | Path) -> Path:
     """The file or folder as an absolute path.
 
     Raises:
-        DatalistError: if it does not exist or must not be read.
+        DatalistError: if it does not exist or is not readable.
     """
     path = Path(source).expanduser().absolute()
     try:
@@ -35,7 +35,7 @@ def existing(source: str | Path) -> Path:
     if not found:
         raise DatalistError(source or "''", ["there is no such file or folder"], "give the path of one that exists")
     if not os.access(path, os.R_OK):
-        raise DatalistError(path, ["it must not be read"], "change its permissions")
+        raise DatalistError(path, ["it is not readable"], "change its permissions")
     return path
 
 
@@ -83,7 +83,7 @@ def distinct_names(images: Sequence[Path], root: Path) -> list[str]:
 def _cut(name: str, digest: str, limit: int = 200) -> str:
     if len(os.fsencode(name)) <= limit:
         return name
-    # the end tells images of one folder apart; half a character at the cut is left out
+    # the end distinguishes images of one folder; half a character at the cut is left out
     end = os.fsencode(name)[9 - limit :].decode("utf-8", "ignore")
     return f"{digest[:8]}-{end.lstrip('. ')}"
 
@@ -94,7 +94,7 @@ def folded(name: str) -> str:
 
 
 def log_warnings(source: object, warnings: Iterable[str]) -> None:
-    """Log what is to be known of data, in the first of several processes.
+    """Log warnings about data, in the first of several processes.
 
     Args:
         source: where the data were read.

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""GlaS: "Warwick QU Dataset (Released 2016_07_08)", 85 training and 80 test images of colon glands with two grades."""
+"""Read GlaS, "Warwick QU Dataset (Released 2016_07_08)": 85 training and 80 test images of colon glands, two grades."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def glas_datalist(dataset_dir: str | Path, fold: str = "paper", seed: int = 0) -
 
     Args:
         dataset_dir: that folder, or the one that holds it.
-        fold: ``"paper"``: the 67 + 18 images of the paper's fold 0, which shares patients between the two sides;
+        fold: ``"paper"``: the 67 + 18 images of the paper's fold 0, which has some patients on both sides;
             ``"patient-0"`` to ``"patient-4"``: no patient is on both sides; ``"stratified-0"`` to ``"stratified-4"``.
         seed: for all folds but the paper's.
 
@@ -110,7 +110,7 @@ def glas_datalist(dataset_dir: str | Path, fold: str = "paper", seed: int = 0) -
 
 
 def _name(train: Sequence[Item], root: Path) -> str:
-    """``GlaS`` where the training images have the names and grades of GlaS: its figures hold for nothing else."""
+    """``GlaS`` where the training images have the names and grades of GlaS: its figures hold for no other set."""
     parts = ([item for item in train if (item.name in _PAPER_VALID) == valid] for valid in (False, True))
     found = [
         hashlib.sha256(json.dumps([[item.name, item.label] for item in part]).encode()).hexdigest() for part in parts

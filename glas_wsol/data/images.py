@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Images to run on, without labels: of a folder, a table or one file."""
+"""List images to run on, without labels: of a folder, a table or one file."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def list_images(
             and without masks (``a_mask.png`` beside ``a.png``, ``a_anno.bmp``, folders ``masks``); or a ``.csv`` with
             a column ``image`` of paths, absolute or relative to it, in its order.
         recursive: whether to list the folders below too.
-        exclude: a folder to leave out, such as that of the results; no matter if ``source`` itself lies in it.
+        exclude: a folder to leave out, such as that of the results; without effect if ``source`` itself lies in it.
 
     Returns:
-        ``{"image": str, "name": str}`` each, and sentences on what is passed over. Names are distinct, also where case
+        ``{"image": str, "name": str}`` each, and sentences on what is left out. Names are distinct, also where case
         is ignored: the path below the folder (of the table) without suffix, folders joined by ``__``. Only ``a.png``
-        and ``a.tif`` side by side keep theirs.
+        and ``a.tif`` side by side keep their suffixes.
 
     Raises:
         ConfigError: if ``exclude`` is the folder itself: the results of one run would be images of the next.

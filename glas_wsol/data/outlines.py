@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Outlines as QuPath and this package write them, filled in: the mask of a GeoJSON file, corrected by hand or not."""
+"""Fill in outlines as QuPath and this package write them: the mask of a GeoJSON file, corrected by hand or not."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read_outlines(path: str | PathLike[str], height: int, width: int) -> np.ndar
         ``[H, W]`` bool.
 
     Raises:
-        ImageFileError: if the file cannot be read, is no such GeoJSON, has other geometries, or outlines that are no
+        ImageFileError: if the file cannot be read, is not such GeoJSON, has other geometries, or outlines that are not
             closed rings of finite numbers.
     """
     path = Path(path)
@@ -110,7 +110,7 @@ def _ring(ring: Any, number: int) -> np.ndarray:
 
 
 def _fill(mask: np.ndarray, polygon: list[np.ndarray]) -> None:
-    """Add a polygon to a mask; only the part of the image around it is looked at."""
+    """Add a polygon to a mask; only the part of the image around it is computed."""
     outer = polygon[0]
     left, top = np.floor(outer.min(axis=0)).astype(int).clip(0)
     right, bottom = np.minimum(np.ceil(outer.max(axis=0)).astype(int), mask.shape[::-1])

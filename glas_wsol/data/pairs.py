@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Which files of a folder are images, which are masks of them, and which are neither."""
+"""Sort the files of a folder: which are images, which are masks of them, and which are neither."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Files:
         images: in natural order.
         masks: the masks beside each image.
         strays: files named like masks, without an image.
-        doubtful: those of the images that are named like masks, but lie beside no image that they would belong to.
+        doubtful: images that are named like masks, but lie beside no image that they would belong to.
         others: files that are no images.
     """
 
@@ -44,7 +44,7 @@ class Files:
     others: list[Path] = field(default_factory=list)
 
     def add(self, more: Files) -> None:
-        """Take in the files of another folder.
+        """Add the files of another folder.
 
         Args:
             more: those files.
@@ -54,7 +54,7 @@ class Files:
             getattr(self, name).extend(getattr(more, name))
 
     def warnings(self, root: Path) -> list[str]:
-        """What is to be known of these files, but for the others, in words.
+        """Warnings about these files, but for the others, in words.
 
         Args:
             root: the folder that names are given below.
@@ -104,7 +104,7 @@ def others_said(others: Sequence[Path]) -> list[str]:
 
 
 def mask_stem(stem: str) -> tuple[str, bool] | None:
-    """Of a mask's name without suffix, that of its image, and whether no image would be named so; None of others.
+    """From a mask's name without suffix, that of its image, and whether no image would be named so; None for others.
 
     ``x_mask``, ``x-anno``, ``x.seg``, ``x gt``, ``x_mask_2`` and ``mask_x`` are named like masks of ``x``.
 
@@ -138,7 +138,7 @@ def files_of(folder: Path, recursive: bool = False, leave_out: Path | None = Non
         DatalistError: if a folder cannot be read.
     """
 
-    def refuse(error: OSError) -> None:  # by default, os.walk passes over what it cannot read
+    def refuse(error: OSError) -> None:  # by default, os.walk skips what it cannot read
         raise DatalistError(error.filename, [f"it cannot be read ({error.strerror})"], "change its permissions")
 
     found = Files()

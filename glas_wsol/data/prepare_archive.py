@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A downloaded data set made ready: unpacked, compared with what was distributed, laid out; or nothing."""
+"""Prepare a downloaded data set: unpack it, compare it with what was distributed, and lay it out; or do nothing."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def prepare(
     progress: bool = False,
     distributed: Distributed | None = None,
 ) -> tuple[Datalist, bool]:
-    """Lay out a data set that was downloaded; what is there already is looked at and left as it is.
+    """Lay out a data set that was downloaded; what is there already is checked and left as it is.
 
     Args:
         kind: of :data:`~glas_wsol.data.datalist.DATA_SETS`, one that is distributed: ``"glas"`` or ``"cub"``.
         sources: archives, or folders that somebody unpacked, which are copied. CUB-200-2011 comes in two.
-        output: the folder to make; it appears when everything is there and was found good.
+        output: the folder to make; it appears when everything is there and was found correct.
         sha256: digest that the archive must have; only with one.
         progress: show a bar with the time left.
         distributed: what must be in it. None (default) for what its authors distribute.
@@ -48,7 +48,7 @@ def prepare(
         ConfigError: if no data set of that name is distributed.
         ArchiveError: if an archive is missing, damaged or unsafe.
         DatalistError: every file that is missing or damaged, and everything else that is not as distributed.
-        OutputError: if the folder holds something else, or cannot be written.
+        OutputError: if the folder holds something else, or is not writable.
     """
     if kind not in DISTRIBUTED:
         raise ConfigError(f"no data set named {kind!r}", "prepare", f"use one of {', '.join(DISTRIBUTED)}")
@@ -62,7 +62,7 @@ def prepare(
         return DATA_SETS[kind].read(target, Reading(classes="all")), False
     for source in map(Path, sources):
         if not source.exists():
-            raise ArchiveError("nothing is here", source, f"{wanted.name} is had from: {wanted.page}")
+            raise ArchiveError("nothing is here", source, f"{wanted.name} is available from: {wanted.page}")
         if source.is_dir() and target.is_relative_to(source.absolute()):
             raise OutputError("the new folder lies in the one it is made from", target, "name a folder outside")
         if sha256 and (source.is_dir() or len(sources) > 1):
@@ -93,13 +93,13 @@ def _unpacked(source: Path, place: Path, sha256: str, progress: bool) -> Path:
 
 
 def _laid_out(wanted: Distributed, places: Sequence[Path], draft: Path, sources: Sequence[str | Path]) -> Path:
-    """The data set's files in one new folder: moved there from what was unpacked, copied from anybody's own."""
+    """The data set's files in one new folder: moved there from what was unpacked, copied from a user's folder."""
     roots = [path.parent for place in places for path in sorted(place.rglob(wanted.marks[0])) if _is_root(path, wanted)]
     if len(roots) != 1:
         said, marks = ", ".join(map(str, sources)), " and ".join(wanted.marks)
         if roots:
             raise DatalistError(said, [f"{len(roots)} folders have {marks}"], "name one of them")
-        raise DatalistError(said, [f"no folder has {marks}"], f"{wanted.name} is had from: {wanted.page}")
+        raise DatalistError(said, [f"no folder has {marks}"], f"{wanted.name} is available from: {wanted.page}")
     (root,), whole = roots, draft / "whole"
     try:
         wanted.lay_out(root, whole, places, lambda path: shutil.move if path.is_relative_to(draft) else _copy)
@@ -119,5 +119,5 @@ def _copy(source: str, target: str) -> None:
 
 
 def _damaged(root: Path, wanted: Distributed, progress: bool) -> list[str]:
-    """Files that cannot be read, of those that are there, named below the data set's folder."""
+    """Files that are there and cannot be read, named relative to the data set's folder."""
     return [fault.replace(f"{root}/", "") for fault in damaged(wanted.pairs(root), progress)]

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The rows of a table, in any of the dialects spreadsheets write, by what their columns mean."""
+"""Read the rows of a table, in any dialect that spreadsheets write, by the meaning of their columns."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     ),
     "split": ("split", "set", "subset", "partition"),
 }
-"""Titles of each column, the best first: a patient is kept together before a case, which may be one of several.
+"""Titles of each column, the best first: images are grouped by patient rather than by case (one of several).
 Capitals, blanks, ``_`` and ``-`` in a title do not matter."""
 
 _DELIMITERS = ",;\t|"
@@ -66,7 +66,7 @@ def _columns(titles: list[str]) -> dict[str, int]:
 
 
 def _misspelt(titles: list[str], columns: Mapping[str, int]) -> list[str]:
-    """Titles like that of an optional column that is absent: unread, patients would come to stand on both sides."""
+    """Titles like that of an optional column that is absent: unread, a patient could be on both sides."""
     absent = [name for key in ("mask", "group", "split") if key not in columns for name in COLUMNS[key]]
     unread = [title for column, title in enumerate(titles) if column not in columns.values()]
     near = {title: next((name for name in absent if _alike(title, name)), "") for title in unread}
@@ -74,7 +74,7 @@ def _misspelt(titles: list[str], columns: Mapping[str, int]) -> list[str]:
 
 
 def _alike(title: str, name: str) -> bool:
-    """Whether each word is nearly that of the name: a patient's age is no patient."""
+    """Whether each word is nearly that of the name: a patient's age is not a patient."""
     words = [re.split(r"[\s_-]+", one) for one in (title, name)]
     return len(words[0]) == len(words[1]) and all(
         difflib.SequenceMatcher(None, one, other).ratio() >= 0.7 for one, other in zip(*words, strict=True)
@@ -91,7 +91,7 @@ def read_rows(
 ) -> list[Row]:
     """Read a table: UTF-8 with or without byte order mark, any line ends; blank rows are left out.
 
-    A first line such as ``sep=;`` names what parts the cells, as spreadsheets write it.
+    A first line such as ``sep=;`` names the separator of the cells, as spreadsheets write it.
 
     Args:
         path: the table.
@@ -166,7 +166,7 @@ def _rows(text: str, delimiter: str, strict: bool = True, start: int = 1) -> Ite
 def image_path(table: Path, row: Row, key: str, faults: list[str]) -> Path | None:
     """The file a cell names, absolute or relative to the table's folder; a fault and None where there is none.
 
-    Backslashes part folders on every system, as Windows writes them; letters with accents may be composed or not.
+    Backslashes separate folders on every system, as Windows writes them; letters with accents may be composed or not.
     """
     if not row[key]:
         return None  # reported as blank

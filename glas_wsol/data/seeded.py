@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A cached dataset whose random transforms are a function of (seed, epoch, index) alone."""
+"""Cache a dataset whose random transforms are a function of (seed, epoch, index) alone."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def mix_seeds(*seeds: int) -> int:
 class SeededCacheDataset(CacheDataset):
     """MONAI's ``CacheDataset``, with augmentation that does not depend on workers, order, or a resumed process.
 
-    Everything before the first random transform is computed once and kept in memory: keep it in bytes.
+    Everything before the first random transform is computed once and cached in memory: best as bytes.
 
-    With a device, what is kept is kept there while there is room, and augmented there; the rest is augmented on the CPU
-    and then moved. What is drawn is drawn on the CPU either way, from the same seeds: the same crops and colours on any
+    With a device, the cache is on it while there is room, and augmented there; other items are augmented on the CPU and
+    then moved. Random numbers are drawn on the CPU either way, from the same seeds: the same crops and colours on any
     device, but for rounding. A process of a loader cannot share a GPU: then ``num_workers`` must be 0.
 
     Args:
         data: items, as MONAI takes them.
         transform: a ``Compose``.
         seed: of the augmentation. Defaults to 0.
-        device: where tensors are kept and augmented; ``cuda`` is the current GPU of the thread that makes the data set.
+        device: where tensors are cached and augmented; ``cuda`` is the current GPU of the thread that makes it.
             Defaults to the CPU.
-        memory_share: of the memory that is free on the device when the images are read, as much may be kept there.
+        memory_share: of the memory that is free on the device when the images are read, as much may be used.
             Defaults to 0.25.
         kwargs: further arguments of ``CacheDataset``; ``progress`` defaults to False.
     """
@@ -59,7 +59,7 @@ class SeededCacheDataset(CacheDataset):
         self.seed, self.epoch = seed, 0
         self._generator = np.random.RandomState(0)
         self.device, self.memory_share, self._room = _with_index(torch.device(device)), memory_share, 0.0
-        # In a nested Compose MONAI would take everything for random, and keep nothing.
+        # MONAI would take everything in a nested Compose as random, and cache nothing.
         transform = transform.flatten() if isinstance(transform, Compose) else transform
         super().__init__(data, transform, **{"num_workers": 1, "progress": False, **kwargs})
 
@@ -109,7 +109,7 @@ def training_loader(
         name: of the setting that gives the batch size, for the message.
 
     Raises:
-        ConfigError: if the mini-batches cannot be shared out evenly.
+        ConfigError: if the mini-batches do not divide evenly.
     """
     sampler = DistributedSampler(
         dataset,

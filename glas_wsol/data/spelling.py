@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""One name spelt in two ways: of classes, patients and splits, whatever they were read from."""
+"""Compare spellings of names of classes, patients and splits, and find one name that is spelt in two ways."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _invisible(character: str) -> bool:
 
 
 def clean(text: str) -> str:
-    """A name as it is kept: composed (NFC), without invisible characters, with single blanks and none around it.
+    """A name as it is stored: composed (NFC), without invisible characters, with single blanks and none around it.
 
     Args:
         text: as read.
@@ -45,7 +45,7 @@ def clean(text: str) -> str:
 def spelling_key(text: str) -> str:
     """What two spellings of one name have in common.
 
-    Not told apart are case, composition and width of characters, invisible characters, kinds of dashes, blanks but for
+    Ignored are case, composition and width of characters, invisible characters, kinds of dashes, blanks but for
     those between two digits, Latin and Cyrillic letters of one look, zeros before a number (``P07``, ``P7``), and
     numbers of one value (``7``, ``7.0``, ``007``).
 
@@ -57,7 +57,7 @@ def spelling_key(text: str) -> str:
     text = unicodedata.normalize("NFKC", text.casefold()).translate(_LOOKALIKES)
     text = "".join("-" if unicodedata.category(c) == "Pd" or c == "\u2212" else c for c in text)
     text = re.sub(r"\s+", " ", re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text))
-    number = re.sub(r"^([+-]?\d+),(\d\d?)$", r"\1.\2", text)  # a comma before three digits may part thousands
+    number = re.sub(r"^([+-]?\d+),(\d\d?)$", r"\1.\2", text)  # a comma before three digits may separate thousands
     if _NUMBER.fullmatch(number):
         value = Decimal(number).normalize(Context(prec=len(number) + 1))
         return str(abs(value) if value.is_zero() else value)
@@ -65,7 +65,7 @@ def spelling_key(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """A name in quotes, with what cannot be seen in it spelt out.
+    """A name in quotes, with its invisible characters spelt out.
 
     Args:
         text: a name.
@@ -75,7 +75,7 @@ def shown(text: str) -> str:
 
 
 def spelt_twice(names: Iterable[tuple[str, str]], many: str, one: str) -> list[str]:
-    """A fault for every name that is there in another spelling too.
+    """A fault for every name that also occurs in another spelling.
 
     Args:
         names: names as read, each with its place in words, such as ``"line 3"``.
@@ -83,18 +83,18 @@ def spelt_twice(names: Iterable[tuple[str, str]], many: str, one: str) -> list[s
         one: what they name, such as ``"class"``.
     """
     first: dict[str, tuple[str, str]] = {}
-    told: set[str] = set()
+    reported: set[str] = set()
     faults = []
     for name, place in names:
         other, there = first.setdefault(spelling_key(name), (name, place))
-        if name != other and name not in told:
-            told.add(name)
+        if name != other and name not in reported:
+            reported.add(name)
             faults.append(f"{many} {shown(other)} ({there}) and {shown(name)} ({place}) are one {one} spelt twice")
     return faults
 
 
 def split_word(text: str) -> str | None:
-    """``"train"``, ``"valid"`` or ``"test"``, of any of `SPLIT_WORDS` in any spelling; None of another word.
+    """``"train"``, ``"valid"`` or ``"test"``, from any of `SPLIT_WORDS` in any spelling; None for another word.
 
     Args:
         text: as read.

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The frozen value every reader returns, and the folds that part its training images into training and validation."""
+"""Define the datalist that every reader returns, and the folds that divide its training images for validation."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Datalist:
         classes: class names in label order.
         splits: the splits that exist, of ``"train"``, ``"valid"`` and ``"test"``.
         source: where it was read.
-        warnings: what is to be known before it is used, a sentence each; no part of what it is compared by.
+        warnings: what to know before using it, a sentence each; ignored in comparisons.
         synthetic: what drawn images show, ``"tissue"`` or ``"birds"``; empty (default) where they are not drawn.
 
     Raises:
@@ -84,7 +84,7 @@ class Datalist:
 
         Args:
             split: ``"train"``, ``"valid"`` or ``"test"`` (or ``"val"``, ``"training"`` and the like).
-            masks: whether to hand out masks. Off, no item has a ``"mask"`` key, so training cannot touch a pixel
+            masks: whether to hand out masks. Off, no item has a ``"mask"`` key, so training cannot use a pixel
                 label. On, an item has the key where its image has a mask.
 
         Returns:
@@ -156,7 +156,7 @@ class Datalist:
 
 
 def parse_fold(fold: str) -> tuple[str, int]:
-    """Part a fold string: ``"paper"`` -> ``("paper", 0)``, ``"patient-3"`` -> ``("patient", 3)``.
+    """Split a fold string: ``"paper"`` -> ``("paper", 0)``, ``"patient-3"`` -> ``("patient", 3)``.
 
     Raises:
         ConfigError: if there is no such fold.
@@ -173,13 +173,13 @@ def parse_fold(fold: str) -> tuple[str, int]:
 def split_by_fold(
     items: Sequence[Item], classes: Sequence[str], fold: str, seed: int = 0, source: object = ""
 ) -> dict[str, tuple[Item, ...]]:
-    """Part training images into training and validation: fold k of five is the validation.
+    """Divide training images into training and validation: fold k of five is the validation.
 
     Args:
-        items: the images to part, each name once.
+        items: the images to divide, each name once.
         classes: class names in label order.
         fold: ``"patient-k"``: no group is on both sides, and classes are balanced as well as the groups allow;
-            ``"stratified-k"``: every class is dealt out evenly, groups disregarded; images of several classes as
+            ``"stratified-k"``: every class is divided evenly, groups disregarded; images of several classes as
             well as that can be;
             ``"paper"``: fold 0 by groups where all images have one, stratified otherwise.
         seed: another seed gives other folds; the order of ``items`` does not.
@@ -191,9 +191,9 @@ def split_by_fold(
     """
     scheme, index = parse_fold(fold)
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ConfigError(f"{seed!r} is no seed", "seed", "use a whole number from 0 to 4294967295")
+        raise ConfigError(f"{seed!r} is not a valid seed", "seed", "use a whole number from 0 to 4294967295")
     if not items:
-        raise SplitError("there is no training image to part", source, "add images")
+        raise SplitError("there is no training image to divide", source, "add images")
     loose = [item.name for item in items if item.group is None]
     if scheme == "patient" and loose:
         which = "the images have" if len(loose) == len(items) else f"{len(loose)} images, such as {loose[0]}, have"
@@ -218,7 +218,7 @@ def split_by_fold(
 def with_validation(
     splits: Mapping[str, Sequence[Item]], classes: Sequence[str], fold: str, seed: int, source: object
 ) -> tuple[dict[str, tuple[Item, ...]], tuple[str, ...]]:
-    """Splits that the data say themselves; where they say train and no valid, a fold of the training images is that.
+    """Splits that the data define; where they define train and not valid, a fold of the training images is valid.
 
     Args:
         splits: by their names.
@@ -228,7 +228,7 @@ def with_validation(
         source: named in errors.
 
     Returns:
-        The splits, and warnings. Where the fold cannot be had there is no validation, and a warning says why.
+        The splits, and warnings. Where the fold is not possible there is no validation, and a warning gives the reason.
     """
     said = {split: tuple(items) for split, items in splits.items()}
     if not said.get("train") or said.get("valid"):
@@ -242,7 +242,7 @@ def with_validation(
 
 
 def folds_said(items: Sequence[Item], classes: Sequence[str], seed: int = 0) -> str:
-    """What to do when a fold cannot be had: the ``patient-k`` and ``stratified-k`` with every class on both sides."""
+    """What to do when a fold is not possible: the ``patient-k`` and ``stratified-k`` with every class on both sides."""
     schemes = {"stratified": _stratified}
     if items and all(item.group is not None for item in items):
         schemes = {"patient": _grouped} | schemes

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What a model learns from, as ``model.json`` records it."""
+"""Describe the training data of a model, as ``model.json`` records it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The training step: recursive erasing inside backpropagation; an evaluator that one bad image does not stop."""
+"""Train with recursive erasing inside backpropagation; evaluate without stopping at one bad image."""
 
 from __future__ import annotations
 

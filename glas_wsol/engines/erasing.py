@@ -1,11 +1,11 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The state of recursive erasing: trust, accumulated mask, next image (paper, section 3.4).
+"""Compute the state of recursive erasing: trust, accumulated mask, next image (paper, section 3.4).
 
 Tensors in, tensors out: no network, no loss, no engine. A state is never changed, each step makes a new one.
 
 Where an image may have several classes, all that is ``[B]`` here is ``[B, c]``, one entry per sample and class, and
 masks ``[B, 1, H, W]`` are ``[B, c, H, W]``: each class that is present is found, trusted and remembered by itself.
-Only the image is one: it loses what any trusted class has found, and what is kept of it is the union of all classes.
+Only the image is shared: what any trusted class has found is erased from it, and its region is the union of all.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class ErasingState:
         erased: ``[B, 3, H, W]`` next input ``X*``: the image without what was found so far.
         mask: ``[B, 1, H, W]`` accumulated decidable region ``R+*``, in [0, 1].
         present: ``[B]`` bool, whose trust may rise: all; or ``[B, c]``, the classes that each sample has.
-        alive: ``[B]`` bool, those of them whose trust may still rise: those whose trust has never been zero, or as
-            :func:`advance` was asked.
+        alive: ``[B]`` bool, those of them whose trust may still rise: those whose trust has never been zero, unless
+            :func:`advance` has ``permanent_loss_test=False``.
         step: ``t``, number of forwards done.
         first_loss: ``[B]`` loss ``L0`` of the unerased image; None before the first step.
         first_mask: ``[B, 1, H, W]`` mask ``R_0`` of the unerased image; None before the first step.
@@ -125,7 +125,7 @@ def trust(
 def judged(
     state: ErasingState, logits: Tensor, losses: Tensor, label: Tensor, index: Tensor | None = None, sigma: float = 10.0
 ) -> ErasingState:
-    """The state in which those alone are alive that this step trusts: known before :func:`advance` and any mask.
+    """The state in which only what this step trusts is alive: known before :func:`advance` and any mask.
 
     Args:
         state: as there.
@@ -159,7 +159,7 @@ def advance(
         index: ``[n]`` which samples the forward ran on, at least all alive ones; None for all.
         sigma: slope of the trust. Defaults to 10.
         permanent_loss_test: whether a zero is permanent whatever its reason (default, the paper); else only that of a
-            wrong class is, and who was less sure than unerased may be trusted again. Then all must have been run.
+            wrong class is, and a sample whose loss rose may be trusted again. Then the forward must have run on all.
 
     Returns:
         The next state: ``R+* = max(R+*, psi_t R_t)`` (equation 12) and ``X* = X* (1 - R+*)`` where ``psi_t > 0``; of
@@ -212,15 +212,15 @@ def remember(
 ) -> Tensor:
     """The mask of an erased image, had it been looked for next to what was found before (paper, sections 5 and B.3).
 
-    Erasing forgets where it erased. So the prior ``memory * N`` (:func:`surroundings`) is added to the normalised
-    evidence ``T`` before the pseudo-threshold: ``sigmoid(omega (T + memory N - sigma'))``. As that multiplies the odds
+    Erasing forgets where it erased. So the prior ``memory * N`` (:func:`surroundings`) is added to the normalised map
+    ``T`` before the pseudo-threshold: ``sigmoid(omega (T + memory N - sigma'))``. As that multiplies the odds
     of ``R_t`` by ``exp(omega memory N)``, ``R_t`` is all that is needed. Found is where ``R+*``, divided by the
     sample's largest trust, is at least 0.5: the region as its mask would be drawn. The prior carries no gradient.
 
     Args:
         mask: ``[n, 1, H, W]`` mask ``R_t`` of M.
         state: the state that forward started from; nothing was found before the first, and the mask stays as it is.
-        memory: normalised evidence granted just beside what was found, in [0, 1].
+        memory: added to the normalised activation map just beside what was found, in [0, 1].
         radius: how far the prior reaches, as a fraction of the shorter side; at least one pixel.
         omega: steepness of the pseudo-threshold the mask was made with.
         index: ``[n]`` which samples the forward ran on; None for all.
@@ -230,7 +230,7 @@ def remember(
     """
     if state.step == 0:
         return mask
-    # A sample never trusted has found 0 of trust 0: all of it passes for found, and nothing is beside it.
+    # A sample never trusted has found 0 of trust 0: all of it counts as found, and nothing is beside it.
     found = state.mask.detach() >= 0.5 * _beside(state.largest_trust, state.mask)
     found = found if index is None else found[index]
     reach = max(1, round(radius * min(mask.shape[2:])))
@@ -243,10 +243,10 @@ def keep(state: ErasingState, untrusted: str = "blank", rescale_trust: bool = Fa
 
     Args:
         state: the state after the last step, at least one.
-        untrusted: what becomes of a sample (of a class present in one) that M got wrong at once, so that nothing was
-            found: ``"blank"`` (default, the reference run) keeps nothing of it; ``"plain"`` keeps its ``R_0`` as
-            without erasing; ``"skip"`` leaves it out of H+ and H-, and of a sample of which nothing was found all
-            classes.
+        untrusted: treatment of a sample (or a class present in it) that M classified wrongly at once, so that no region
+            was found: ``"blank"`` (default, the reference run) gives it an empty mask; ``"plain"`` uses its ``R_0`` as
+            without erasing; ``"skip"`` leaves it out of H+ and H-, and all classes of a sample of which nothing was
+            found.
         rescale_trust: whether to divide ``R+*`` by the sample's largest trust: trust dims X+ in training, but not at
             test. Defaults to False.
     """
@@ -281,7 +281,7 @@ def _is_right(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def _beside(values: Tensor, others: Tensor) -> Tensor:
-    """Values of samples, or of samples and classes, with as many dimensions as others that they shall meet."""
+    """Values of samples, or of samples and classes, with as many dimensions as others that they are combined with."""
     return values.view(*values.shape, *[1] * (others.ndim - values.ndim))
 
 

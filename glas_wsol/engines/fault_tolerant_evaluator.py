@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Inference that one bad image does not stop: its failure takes the image's place in the stream of items."""
+"""Run inference that one bad image does not stop: its failure takes the image's place in the stream of items."""
 
 from __future__ import annotations
 
@@ -64,17 +64,17 @@ class Failure:
 
 
 def failure_of(error: BaseException, item: Mapping[str, Any], stage: str) -> Failure | None:
-    """What an exception says of one image; None where it says something of the whole run.
+    """The failure of one image that an exception stands for; None where the whole run is at fault.
 
-    Of the image are an unreadable file, an output that is no number, and a want of memory. Settings, weights and a
-    place that cannot be written are of the run, and so is any exception that nobody foresaw.
+    Of the image are an unreadable file, an output that is not a number, and a lack of memory. Settings, weights and a
+    place that cannot be written are of the run, and so is any unexpected exception.
 
     Args:
         error: as raised; the causes that MONAI wrapped are looked at.
         item: has ``image`` and ``name``.
         stage: see :class:`Failure`.
     """
-    # The innermost of our own errors was raised with the most knowledge; MONAI's wrappers repeat its text.
+    # The innermost of our own errors is the most specific; MONAI's wrappers repeat its text.
     for cause in reversed(exception_chain(error)):
         said: tuple[str, str] | None = None
         if isinstance(cause, (ImageFileError, NumericalError)):
@@ -101,7 +101,7 @@ class TolerantDataset(Dataset):
         transform: as in MONAI's ``Dataset``.
         source: what the items were listed from. Where it is the one image itself, its failure is raised: there are no
             others to go on with. Defaults to an empty string.
-        skip: names of images that are not to be done again; it is looked at as late as each item is.
+        skip: names of images that are not to be done again; read when each item is.
     """
 
     def __init__(self, data: Sequence, transform: Any = None, source: str = "", skip: Container[str] = ()) -> None:
@@ -137,7 +137,7 @@ def _digest(image: str) -> str:
 
 
 def collate_survivors(items: Sequence[Any]) -> dict[str, Any]:
-    """Put together what was read; failures are put aside, what was skipped is left out.
+    """Collate what was read; failures are listed apart, what was skipped is left out.
 
     Args:
         items: of a :class:`TolerantDataset`.

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The trainer of every method but min-max entropy: one forward, one loss, one step."""
+"""Train every method but min-max entropy: one forward, one loss, one step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PlainTrainer(SupervisedTrainer):
         device: where to run.
         max_epochs: number of epochs.
         train_data_loader: see ``SupervisedTrainer``.
-        passes: null, as the overlays of these methods say: nothing is erased.
+        passes: null, as the overlays of these methods set it: nothing is erased.
         amp_kwargs: of ``torch.autocast``.
         kwargs: further arguments of ``SupervisedTrainer``. ``prepare_batch`` defaults to images and image labels.
 

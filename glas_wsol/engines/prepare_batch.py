@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What a training step may see of a mini-batch: image labels, or masks for the one row with full supervision."""
+"""Prepare mini-batches: image labels only, or true masks for the one method with full supervision."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ MASK = "mask"
 
 
 class TargetBatch(PrepareBatch):
-    """Images and targets of one kind; a subclass says which, and what it refuses."""
+    """Images and targets of one kind; a subclass defines which, and what it refuses."""
 
     key: str = Keys.LABEL
     """Key of the targets in an item of a data set."""
 
     def check(self, batchdata: Mapping[str, Tensor]) -> None:
-        """Refuse a batch that training must not see, or that lacks the targets.
+        """Refuse a batch that training must not use, or that lacks the targets.
 
         Args:
             batchdata: the mini-batch, as the loader hands it out.
@@ -96,13 +96,13 @@ class ImageMasks(TargetBatch):
 def refuse_masks(batchdata: Mapping[str, Tensor], but: Collection[str] = ()) -> None:
     """Refuse a batch that carries true masks, under whatever key, used or not.
 
-    A method that learns from image labels must not be able to read a pixel label by mistake: besides the image, nothing
+    A method trained from image labels must not be able to read a pixel label by mistake: besides the image, nothing
     in the batch may have the shape of one.
 
     Args:
         batchdata: the mini-batch.
-        but: keys that may have that shape, because a network drew them. A key named as the true mask's is refused even
-            so.
+        but: keys that may have that shape, because a network predicted them. The true mask's own key is refused even
+            then.
 
     Raises:
         ConfigError: if it carries masks.

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The min-max entropy step as a MONAI trainer: recursive erasing inside backpropagation (paper, algorithm 1)."""
+"""Train min-max entropy as a MONAI trainer: recursive erasing inside backpropagation (paper, algorithm 1)."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
     One iteration is one optimiser step. The localizer is run up to ``passes`` times, each time on the image without
     what it found before; the gradient of each step is computed at once and its graph freed, so that the peak of memory
     does not grow with the depth. This is exact because the mask is detached: no step's graph reaches an earlier one.
-    Then the classifier is run on the region found and on the rest. With a differentiable mask the gradient reaches M
-    through the region kept, not through the erased images, and one graph holds all steps: memory grows with them.
+    Then the classifier is run on the decidable and on the undecidable region. With a differentiable mask the gradient
+    reaches M through the decidable region, not through the erased images, and one graph holds all steps: memory grows.
 
     Where an image may have several classes (``multi_label`` of the network), labels are ``[B, c]`` zeros and
     ones, every loss is binary per class, and trust, history and erasing are per sample and class, see
@@ -61,8 +61,8 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         step_reduction: gradients of the steps are summed (``"sum"``, default) or averaged (``"mean"``).
         counted: whose localizer loss counts at steps ``t >= 1``: samples ``"alive"`` before the step (default; of
             several classes those whose label holds, see ``ErasingState.sound``), or ``"all"`` (the reference run); or
-            ``"trusted"``, at every step those alone whom this step trusts (algorithm 1 as printed): of a sample that M
-            gets wrong at once M then learns nothing.
+            ``"trusted"``, at every step only those that this step trusts (algorithm 1 as printed): M learns nothing
+            from a sample that it classifies wrongly at once.
         untrusted: see :func:`glas_wsol.engines.erasing.keep`. Defaults to ``"blank"``.
         rescale_trust: see :func:`glas_wsol.engines.erasing.keep`. Defaults to False.
         permanent_loss_test: see :func:`glas_wsol.engines.erasing.advance`. Defaults to True. Steps go on while
@@ -72,14 +72,14 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             exactly there. Without ``reuse_dropout`` it is exact in distribution only: fewer samples draw other noise.
         reuse_dropout: whether one dropout pattern of M serves all steps of a mini-batch (default), or each step
             draws afresh.
-        memory: normalised evidence granted at steps ``t >= 1`` to pixels beside what was found before, see
-            :func:`glas_wsol.engines.erasing.remember`; inference knows no memory. Defaults to 0, none.
+        memory: added to the normalised activation map at steps ``t >= 1`` beside what was found before, see
+            :func:`glas_wsol.engines.erasing.remember`; inference has no memory. Defaults to 0, none.
         memory_radius: how far "beside" reaches, as a fraction of the image's shorter side. Defaults to 0.1.
         amp: mixed precision, bfloat16 unless ``amp_kwargs`` names another ``dtype``.
         kwargs: further arguments of MONAI's ``SupervisedTrainer``.
 
     Raises:
-        ConfigError: if a value is out of range, ``alive_only`` is asked for where it would change the gradient, or a
+        ConfigError: if a value is out of range, ``alive_only`` is set where it would change the gradient, or a
             constraint where no gradient reaches the mask.
     """
 
@@ -118,7 +118,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
         switches = {"rescale_trust": rescale_trust, "permanent_loss_test": permanent_loss_test}
         for name, value in {**switches, "reuse_dropout": reuse_dropout}.items():  # a text such as "false" is true
             _require(isinstance(value, bool), f"{name}={value!r}", "give True or False")
-        _require(0 <= memory <= 1, f"memory={memory}", "give 0 for none, or evidence up to 1")
+        _require(0 <= memory <= 1, f"memory={memory}", "give 0 for none, or a number up to 1")
         _require(0 < memory_radius <= 1, f"memory_radius={memory_radius}", "give a fraction above 0, at most 1")
         _require(
             kwargs.get("accumulation_steps", 1) == 1 and not kwargs.get("compile", False),
@@ -211,7 +211,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             optimised, the exact sum of its terms, which :class:`~glas_wsol.losses.LossKeys` names.
 
         Raises:
-            ConfigError: if the labels are not of the kind that the network's ``multi_label`` says.
+            ConfigError: if the labels do not fit the network's ``multi_label``.
         """
         if batchdata is None:
             raise ValueError("Must provide batch data for current iteration.")
@@ -229,7 +229,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             with torch.autocast(engine.state.device.type, enabled=engine.amp, **engine.amp_kwargs):
                 kept, localizer_loss, first_region = self._localize(engine.network.normalise(image), label)
                 size, variation = engine.loss_function.mask_terms(first_region, engine.state.epoch - 1)
-                # Normalised anew: kept through the recursion, it would be one more mini-batch at the peak.
+                # Normalised again: held through the recursion, it would be one more mini-batch at the peak.
                 x = engine.network.normalise(image)
                 logits, relevant, irrelevant = self._classify(x, label, kept, localizer_loss + size + variation)
         except ValueError as error:
@@ -280,7 +280,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             else:
                 counts = torch.ones_like(state.alive) if step == 0 or self.counted == "all" else state.sound
             loss = self.loss_function.localizer_term(losses, _part(counts, index), count)
-            # Asked before the backward pass is queued and read after it: meanwhile the device works on.
+            # Copied before the backward pass is queued and read after it: the device does not wait.
             asked = AsyncHostCopy(judged.samples)
             total = total + self._backward(loss)
             mask = localized.mask
@@ -314,7 +314,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
     def _classify(
         self, x: Tensor, label: Tensor, kept: erasing.KeptRegion, held: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """C on what was found and on the rest of the *original* image, and their gradients, with those of ``held``."""
+        """C on both regions of the *original* image, and their gradients, with those of ``held``."""
         network, loss = self.network, self.loss_function
         if network.differentiable_mask:  # one graph holds all: memory grows with passes
             positive, negative = network.classify(x * kept.mask), network.classify(x * (1 - kept.mask))

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Inference with class scores: of M on the whole image, of C on its decidable and on its undecidable part."""
+"""Predict with class scores: of M on the whole image, of C on its decidable and on its undecidable region."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ __all__ = ["ClassScoreInferer", "predict_with_scores"]
 
 
 def predict_with_scores(network: Any, image: Tensor, class_scores: str = "all") -> tuple[Tensor, dict[str, Tensor]]:
-    """A network's prediction and, in the same forward where it can be, what M and C say besides.
+    """A network's prediction and, in the same forward where possible, the class scores of M and C.
 
-    A refined network that names the class by M has no more to say. One that names it by C on the first stage's own mask
-    is asked what C makes of the refined mask, and of its rest: of masks that it has not learnt on.
+    A refined network that names the class by M has no other scores. Where it names the class by C on the first stage's
+    own mask, C also scores the two regions of the refined mask, a kind of mask that it was not trained on.
 
     Args:
-        network: any of :mod:`glas_wsol.networks`, or another callable, which is asked for no more than its prediction.
+        network: any of :mod:`glas_wsol.networks`, or another callable, of which only the prediction is used.
         image: ``[B, 3, H, W]``, in [0, 1].
         class_scores: see :class:`ClassScoreInferer`.
 
     Returns:
         ``network(image)``, or with ``class_scores="localizer"`` the same with M's class; and the class scores by
         :data:`LOCALIZER`, :data:`DECIDABLE` and :data:`UNDECIDABLE`, ``[B, c]`` each; those that the network has.
-        ``[B, 0]`` of the decidable part where it is the class named, which the prediction holds. An ensemble's are the
+        ``[B, 0]`` of the decidable region where it names the class, which the prediction holds. An ensemble's are the
         means over its members, where every member has one.
     """
     if isinstance(network, EnsembleNetwork):
@@ -60,7 +60,7 @@ def _scores_of_members(network: EnsembleNetwork, image: Tensor, class_scores: st
     answers = [predict_with_scores(member, image, class_scores) for member in network.members]
     prediction = network.combine([found for found, _ in answers])
     if len({frozenset((key, one.shape) for key, one in said.items()) for _, said in answers}) > 1:
-        # members of several kinds, whose C is asked of other things
+        # members of several kinds, whose C scores other regions
         keys = [LOCALIZER] if all(LOCALIZER in said for _, said in answers) else []
     else:
         keys = list(answers[0][1])
@@ -68,20 +68,20 @@ def _scores_of_members(network: EnsembleNetwork, image: Tensor, class_scores: st
 
 
 class ClassScoreInferer(Inferer):
-    """Predicts whole tiles and returns the class scores of M and C beside the prediction, in nearly the same work.
+    """Predicts whole tiles and returns the class scores of M and C beside the prediction, at little extra cost.
 
-    The prediction is that of the inferer inside, to the last bit. C on the undecidable part is one more forward of C,
+    The prediction is that of the inferer inside, to the last bit. C on the undecidable region is one more forward of C,
     of its input's resolution; M's scores are a by-product. Of several views the scores are the mean over them.
 
     Args:
         inferer: predicts one tensor.
-        class_scores: ``"all"`` (default): M's, C's on the decidable part and C's on the undecidable one; ``"class"``
-            runs C only to name the class, not on the undecidable part; ``"localizer"`` does not run C at all: the mask
+        class_scores: ``"all"`` (default): M's, C's on the decidable region and C's on the undecidable one; ``"class"``
+            runs C only to name the class, not on the undecidable region; ``"localizer"`` never runs C: the mask
             is the same, the class is M's of the whole image; ``"none"``: no scores. Each is quicker than the one
             before.
 
     Raises:
-        ConfigError: if ``class_scores`` is another word.
+        ConfigError: if ``class_scores`` has another value.
     """
 
     def __init__(self, inferer: WholeTileInferer, class_scores: str = "all") -> None:
@@ -106,7 +106,7 @@ class ClassScoreInferer(Inferer):
             ``pred``, ``[B, 1 + c, H, W]``; the class scores that the network has, by :data:`LOCALIZER`,
             :data:`DECIDABLE` and :data:`UNDECIDABLE`, ``[B, c]`` each (see :func:`predict_with_scores`); and, where an
             image may have several classes, :data:`PRESENCE`, ``[B, c]``: channels that share one decidable region
-            cannot say how probable each class is.
+            do not hold how probable each class is.
         """
         seen: list[dict[str, Tensor]] = []
 

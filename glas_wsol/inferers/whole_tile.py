@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Inference on whole tiles of any width and height."""
+"""Predict whole tiles of any width and height."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _View(NamedTuple):
     mirrored: bool = False
 
     def of(self, image: Tensor) -> Tensor:
-        """``[B, n, H, W]``, seen so; its sides change places after an odd number of quarters."""
+        """``[B, n, H, W]`` in this view; height and width are exchanged after an odd number of quarters."""
         return (image.flip(-1) if self.mirrored else image).rot90(self.quarters, (-2, -1)).contiguous()
 
     def undo(self, prediction: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class WholeTileInferer(Inferer):
     at every pixel. Every view is padded for itself, so that the result of a mirrored image is the mirrored result,
     whatever the network, where the views hold that mirroring, and the same for turns: to the last bit if the network
     is deterministic. Each view's mask was min-max normalised by itself; a threshold then acts on the views' mean of
-    ``R+``, which seldom reaches 0 or 1. A view's say in the class is its decidable area.
+    ``R+``, which seldom reaches 0 or 1. A view's weight in the class is its decidable area.
 
     A prediction costs as many forwards as there are views: ``flips`` 4 (2 if horizontal), ``rotations`` 4, both 8;
     times the number of scales, where a forward's work goes with the square of its scale.
@@ -177,7 +177,7 @@ def _plain(inputs: Tensor) -> Tensor:
 
 
 class TrainingInferer(Inferer):
-    """What a network says before its answer is made a picture: the values a loss is computed of.
+    """Returns a network's raw scores, before they become a distribution per pixel: the values a loss is computed from.
 
     Args:
         method: the network's method to call on normalised images: ``"logits"`` (class scores ``[B, c]``, default) or

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Losses on class distributions and on maps."""
+"""Compute losses on class distributions and on maps."""
 
 from __future__ import annotations
 

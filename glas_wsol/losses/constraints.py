@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Constraints on a mask that need no pixel label: how large it is, and how long its edge is (paper, section 5)."""
+"""Constrain a mask without pixel labels: how large it is, and how long its edge is (paper, section 5)."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def extended_log_barrier(excess: Tensor, t: float) -> Tensor:
 def size_band(mask: Tensor, low: float | None, high: float | None, t: float) -> Tensor:
     """``low <= area <= high`` by two extended log-barriers; the area is the mask's mean.
 
-    A barrier grows towards its bound from inside already: the bounds 0 and 1, which every mask keeps, ask that neither
-    the mask nor the rest vanish.
+    A barrier grows towards its bound from inside already: the bounds 0 and 1, within which every mask lies, keep the
+    decidable and the undecidable region from vanishing.
 
     Args:
         mask: ``[B, 1, H, W]``, in [0, 1].

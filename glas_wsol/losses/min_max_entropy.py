@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Min-max entropy: a sure classifier on the decidable region, an undecided one on the rest (paper, section 3.2)."""
+"""Compute the min-max entropy loss: a sure class on the decidable region, none on the undecidable (paper, 3.2)."""
 
 from __future__ import annotations
 
@@ -94,12 +94,12 @@ class MinMaxEntropyLoss(nn.Module):
     """Weights of ``H+``, ``H-`` and ``Hs`` and their means over a mini-batch (paper, equation 9), and two constraints.
 
     Where an image may have several classes, values and ``counted`` are ``[B, c]`` instead of ``[B]``, and the means are
-    over samples and classes: the weights mean what they meant.
+    over samples and classes: the weights keep their meaning.
 
     The constraints act on ``R_0``, the localizer's mask of the whole image, not on the accumulated ``R+*``: it is the
-    mask that inference returns, so that an area means there what it means here; it is neither dimmed by the trust nor
-    blank for a sample that M got wrong, which a constraint on ``R+*`` would blame without a gradient to mend it; and it
-    is the same with and without erasing. They train only a differentiable mask.
+    mask that inference returns, so that an area means the same there; it is neither dimmed by the trust nor blank for a
+    sample that M classified wrongly, for which a constraint on ``R+*`` would have no gradient; and it is the same with
+    and without erasing. They train only a differentiable mask.
 
     Args:
         relevant: weight of ``H+ = -log p(y | X+)``. Defaults to 1.
@@ -107,7 +107,7 @@ class MinMaxEntropyLoss(nn.Module):
         localizer: weight of ``Hs = -log p(y | X)`` of M. Defaults to 1.
         size: weight of the band of sizes, see :func:`~glas_wsol.losses.constraints.size_band`. Defaults to 0, none.
         band: least and largest area of the mask as fractions of the image; None for no such bound. Defaults to 0 and 1:
-            neither the mask nor the rest may vanish.
+            neither the decidable nor the undecidable region may vanish.
         barrier: ``t`` of the barrier at epoch 0: the larger, the harder. Defaults to 5.
         barrier_growth: factor of ``t`` per epoch, at least 1. Defaults to 1, no growth.
         variation: weight of :func:`~glas_wsol.losses.constraints.total_variation`. Defaults to 0, none.

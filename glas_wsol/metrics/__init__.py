@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What is measured of an evaluated set: measures, their intervals, and the MONAI metrics that give them."""
+"""Measure an evaluated set: measures, their intervals, and the MONAI metrics that compute them."""
 
 from __future__ import annotations
 

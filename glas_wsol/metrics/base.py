@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""From an evaluator's items to one row per image, gathered over ranks, and to one figure."""
+"""Turn an evaluator's items into one row per image, gathered over ranks, and into one figure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RowOf = Callable[[Mapping[str, Any]], Sequence[float] | np.ndarray | None]
 
 
 class _Rows(CumulativeIterationMetric):
-    """One row per image, and a figure of them all; unlike MONAI's own, a rank may have measured nothing."""
+    """One row per image, and a figure of them all; unlike in MONAI's own, a rank may have measured nothing."""
 
     def __init__(self, value_of: Callable[[np.ndarray], float]) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class _Rows(CumulativeIterationMetric):
             return
         rows = torch.stack(self._buffers[0]) if self._buffers else None
         if idist.get_world_size() > 1:
-            # Every rank takes part, or the others would wait for ever: one without rows learns their width first.
+            # Every rank takes part, or the others would wait for ever: one without rows gets their width first.
             width = int(idist.all_reduce(0 if rows is None else rows.shape[1], "MAX"))
             if width:
                 rows = torch.empty((0, width), dtype=torch.float64) if rows is None else rows
@@ -58,8 +58,8 @@ class RowMetric(IgniteMetricHandler):
     where each has a run of neighbours (:func:`~glas_wsol.utils.distributed.rank_slice`).
 
     Args:
-        row_of: an item's row, all of one length, or None if it has nothing to measure by: it is left out. A row of no
-            numbers stands for an item that has, and that the figure leaves out.
+        row_of: an item's row, all of one length, or None if it has nothing to measure by: it is left out. A row of NaN
+            belongs to an item that has, and that the figure leaves out.
         value_of: the figure of the rows ``[n, k]``.
         empty: the figure where no item could be measured. Defaults to not a number.
     """

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Bins of confidences: equally wide for the pixels of a mask, of equal mass for the few images of a set."""
+"""Sort confidences into bins: equally wide for the pixels of a mask, of equal mass for the few images of a set."""
 
 from __future__ import annotations
 

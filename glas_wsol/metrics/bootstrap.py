@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""How far a figure of a few images can be trusted."""
+"""Compute intervals: how far a figure of a few images can be trusted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def redraw(images: int, resamples: int = 2000, seed: int = 0) -> np.ndarray:
 def bootstrap(
     measure: Measure, rows: np.ndarray, resamples: int = 2000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a measure over images (Efron, 1979), reflected where the measure asks for it.
+    """Percentile bootstrap interval of a measure over images (Efron, 1979), reflected where the measure needs it.
 
     Args:
         measure: what is measured.

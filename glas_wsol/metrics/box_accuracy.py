@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Boxes around the mask's parts against boxes around the true objects."""
+"""Compare boxes around the mask's parts with boxes around the true objects."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _against_truth(item: Mapping[str, Any], hits: _Hits, width: int) -> np.ndarr
     if objects is None:
         return None
     if not objects.any():
-        return np.full(width, np.nan)  # it has a truth all the same: rows go by images with one
+        return np.full(width, np.nan)  # it has a truth: there is a row for every image with one
     return hits(item, object_boxes(objects))
 
 
@@ -72,7 +72,7 @@ class BoxAccuracy(MeasureMetric):
     """Share of images with a right box at the method's own threshold, mean over IoU 0.3, 0.5 and 0.7, in [0, 1].
 
     Predicted boxes are those of the localization, as they are written: around the 8-connected parts of its mask, from
-    its smallest area on. True boxes stand around the true objects. An image is hit if any predicted box overlaps any
+    its smallest area on. True boxes are those of the true objects. An image is hit if any predicted box overlaps any
     true one enough: one best match per image, however many glands it shows, as in MaxBoxAccV2. Images without a truth
     mask, or whose truth has no object, are left out; without any other, the value is not a number.
 
@@ -96,7 +96,7 @@ class MaxBoxAccuracy(MeasureMetric):
     """MaxBoxAccV2: :class:`BoxAccuracy` with the threshold of each IoU that is best for the evaluated images.
 
     As its authors define it, boxes of parts of any size count here. An oracle, not a result. Thresholds are
-    0, .01 .. 1; an image without evidence scores 0 everywhere.
+    0, .01 .. 1; an image that shows nothing to decide on scores 0.
 
     Source: Choe et al., CVPR 2020, and its journal version (MaxBoxAccV2).
     """

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Whether a confidence of 0.8 is right in 80 of 100 cases: of classes, and of the mask's pixels."""
+"""Measure calibration, whether a confidence of 0.8 is right in 80 of 100 cases: of classes and of the mask's pixels."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class MaskCalibrationError(MeasureMetric):
     """Expected calibration error of the soft map as a probability of foreground, in [0, 1].
 
     In 15 equally wide bins of the score, the pixels of all images pooled: the mean over pixels of their bin's
-    ``|mean score - share of true foreground|``. It measures only: nothing is fitted to it. An image without evidence
+    ``|mean score - share of true foreground|``. Nothing is fitted to it. An image with nothing to decide on
     scores 0 everywhere. Images without a truth mask are left out; without any, the value is not a number.
     """
 
@@ -124,7 +124,7 @@ def class_reliability(rows: np.ndarray) -> Reliability:
     """Of the predicted class' probability; the intervals of the shares are Wilson's.
 
     Args:
-        rows: ``[N, 2 * c]`` of `CalibrationError`, none of them not a number, one at least.
+        rows: ``[N, 2 * c]`` of `CalibrationError`, without NaN, one at least.
     """
     rows = np.asarray(rows, dtype=np.float64)
     cases = np.stack([part.ravel() for part in np.split(rows, 2, axis=1)], axis=1)
@@ -143,7 +143,7 @@ def mask_reliability(rows: np.ndarray, resamples: int = 2000, seed: int = 0) -> 
     are left out.
 
     Args:
-        rows: ``[N, 3 * BINS]`` of `MaskCalibrationError`, none of them not a number, one at least.
+        rows: ``[N, 3 * BINS]`` of `MaskCalibrationError`, without NaN, one at least.
         resamples: how often images are drawn again. Defaults to 2000.
         seed: of the drawing. Defaults to 0.
     """

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Image-level metrics: errors, ranking, cross-entropy, and the score models are selected by.
+"""Measure classes of images: errors, ranking, cross-entropy, and the score models are selected by.
 
 Where an image may have several classes, its label is a multi-hot vector ``[c]`` and probabilities are one per class,
 no distribution. Those of at least 0.5 are named, and an image is right where exactly its classes are.
@@ -24,7 +24,7 @@ _LEAST = 1e-12  # the logarithm of a probability that float32 rounded to 0 stays
 
 
 class Answer(NamedTuple):
-    """What is true of an image, and what a method says of it.
+    """An image's label, and a method's prediction of it.
 
     Attributes:
         label: the class index; or ``[c]`` bool, the classes it has.
@@ -114,7 +114,7 @@ class BalancedError(MeasureMetric):
 class RocAuc(MeasureMetric):
     """Area under the receiver operating characteristic, in [0, 1]; ties count half.
 
-    Of two classes, for class 1; of more, each class against the rest, the mean over the classes that have both. Where
+    Of two classes, for class 1; of more, each class against all others, the mean over the classes that have both. Where
     an image may have several, each class, of two too.
 
     Images without probabilities are left out; without any, or with one class only, the value is not a number.
@@ -162,7 +162,7 @@ class SelectionScore(RowMetric):
         ties: ``"loss"`` (default), or ``"last"`` to leave the loss out: equal scores then go to the later epoch.
 
     Raises:
-        ConfigError: on another word.
+        ConfigError: if it has another value.
     """
 
     def __init__(self, ties: str = "loss") -> None:

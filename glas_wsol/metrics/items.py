@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What the metrics read of an evaluated item, as arrays."""
+"""Read what the metrics need from an evaluated item, as arrays."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def true_objects(item: Mapping[str, Any]) -> np.ndarray | None:
 
 
 def soft_map(item: Mapping[str, Any]) -> np.ndarray:
-    """The soft decidable region, ``[H, W]`` float64 in [0, 1]; 0 everywhere without evidence."""
+    """The soft decidable region, ``[H, W]`` float64 in [0, 1]; 0 everywhere if the image shows nothing to decide on."""
     found = item["localization"]
     return found.decidable.astype(np.float64).clip(0, 1) * found.evidence
 

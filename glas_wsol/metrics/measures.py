@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What is measured: from one row per image to one figure of a set, however often each image counts.
+"""Define the measures: from one row per image to one figure of a set, however often each image counts.
 
 A *row* holds what one image adds to a figure, so that every figure of the set, and of any set redrawn from it, comes
 from the rows alone. Weights of one give the plain figure; weights drawn from a multinomial are a bootstrap.
@@ -49,7 +49,7 @@ class Measure:
 
 
 def _of_measured(aggregate: Aggregate) -> Aggregate:
-    """Spare every measure the rows that are not numbers and the weightings that leave no image."""
+    """Remove rows that are not numbers, and weightings that leave no image, before any measure."""
 
     def checked(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
         rows, weights = np.asarray(rows, dtype=np.float64), np.asarray(weights, dtype=np.float64)
@@ -81,7 +81,7 @@ def _mean(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 MULTI_LABEL = -1.0
-"""First entry of a row that would hold a label, but the image may have several classes."""
+"""First entry of a row, in place of a label, where the image may have several classes."""
 
 
 def _of_several(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -93,7 +93,7 @@ def _of_several(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _mean_of_defined(values: np.ndarray) -> np.ndarray:
-    """The mean over ``[c, R]`` without those that are no numbers; no number where none is one."""
+    """The mean over ``[c, R]`` without NaN; NaN where nothing else is left."""
     defined = ~np.isnan(values)
     return _ratio(np.where(defined, values, 0).sum(axis=0), defined.sum(axis=0), np.nan)
 
@@ -117,7 +117,7 @@ def _balanced_error(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def _roc_auc(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Rows ``[label, p_1 .. p_c]``: how often a positive image scores above a negative one; ties count half.
 
-    Two classes: class 1 is positive. More: each class against the rest, and the mean over those that have both. Of
+    Two classes: class 1 is positive. More: each class against all others, and the mean over those that have both. Of
     several classes, rows ``[SEVERAL, y_1 .. y_c, p_1 .. p_c]``: the mean over the classes that some images have and
     others have not.
     """

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Glands as objects: detection, area and shape, as the GlaS challenge measured them.
+"""Measure glands as objects: detection, area and shape, as the GlaS challenge measured them.
 
 Source: Sirinukunwattana et al., Gland segmentation in colon histology images: the GlaS challenge contest, Med. Image
 Anal. 35, 2017, section on evaluation. Sums run over all objects of all images. The object that corresponds to another

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Overlap of the mask with the truth, per image, then the mean over images (F1+ and F1- of the paper)."""
+"""Measure the overlap of the mask with the truth, per image, then averaged over images (F1+ and F1- of the paper)."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class RegionF1(MeasureMetric):
 
     Args:
         region: ``"foreground"`` (default) or ``"background"``.
-        floor: ``"all_ones"`` measures a mask of ones instead of the localization's: what knowing nothing scores.
+        floor: ``"all_ones"`` measures a mask of ones instead of the localization's: the score of an uninformed mask.
 
     Raises:
-        ConfigError: on another word.
+        ConfigError: if an argument has another value.
     """
 
     def __init__(self, region: str = "foreground", floor: str | None = None) -> None:
@@ -61,7 +61,7 @@ class RegionF1(MeasureMetric):
 class PixelAveragePrecision(MeasureMetric):
     """Area under the precision-recall curve of the soft map, the pixels of all images pooled (PxAP), in [0, 1].
 
-    Thresholds are 0, .001 .. 1; an image without evidence scores 0 everywhere. No threshold is chosen. Images without
+    Thresholds are 0, .001 .. 1; an image with nothing to decide on scores 0. No threshold is chosen. Images without
     a truth mask are left out; without any, or without any true foreground, the value is not a number.
 
     Source: Choe et al., Evaluating weakly supervised object localization methods right, CVPR 2020.
@@ -82,14 +82,14 @@ class OracleRegionF1(MeasureMetric):
     """`RegionF1` at the one threshold that is best for the evaluated images themselves: an oracle, not a result.
 
     Of the thresholds 0, .01 .. 1, that with the best mean of F1+ and F1-, both means over images; of equal ones the
-    lowest. An image without evidence scores 0 everywhere. Images without a truth mask are left out; without any, the
+    lowest. An image with nothing to decide on scores 0. Images without a truth mask are left out; without any, the
     value is not a number.
 
     Args:
         region: ``"foreground"`` (default) or ``"background"``: which of the two is given. The threshold is the same.
 
     Raises:
-        ConfigError: on another word.
+        ConfigError: if an argument has another value.
     """
 
     def __init__(self, region: str = "foreground") -> None:

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Hausdorff distances between the objects of two label maps, exact, and only those that are asked for."""
+"""Compute exact Hausdorff distances between the objects of two label maps, only those that are needed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Shape:
     def farthest(self, points: np.ndarray) -> float:
         """The largest distance of any of the points to this object."""
         # No point's distance to the object is larger than that to one of its pixels, or smaller by more than the
-        # radius seen from there: of a small object, few points come into question.
+        # radius around that pixel: of a small object, few points are candidates.
         squares = _squares(points - self._middle)
         points = points[squares >= max(0.0, np.sqrt(squares.max()) - self._radius - 1e-6) ** 2]
         points = points[self.labels[tuple(points.T)] != self.number]

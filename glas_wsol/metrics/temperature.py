@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""One temperature that makes class probabilities no surer than the images seen allow, from image labels alone."""
+"""Fit one temperature that calibrates class probabilities, from image labels alone."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _LEAST_LOG = np.log(1e-12)  # of a probability that float32 rounded to 0
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     """The temperature ``T`` with the least mean cross-entropy of ``softmax(logits / T)`` and the labels, in [0.05, 20].
 
-    It changes confidences only: never the class, nor any mask. Above 1 the classifier was too sure. No pixel label has
+    It changes confidences only: never the class, nor any mask. Above 1 it was overconfident. No pixel label has
     any part in it. The images must not be those that were trained on.
 
-    A label is not taken for certain: of a class seen in n images it stands for a probability of ``(n + 1) / (n + c)``,
+    A label is not taken as certain: for a class with n images it means a probability of ``(n + 1) / (n + c)``,
     and every other class for ``1 / (n + c)`` (Laplace's rule of succession; for two classes Platt's targets). So few
-    images that were all classified right do not make a classifier sure without bound. Where there are fewer than ten
+    images that were all classified right do not make it confident without bound. Where there are fewer than ten
     images, or labels of one class only, the temperature is 1.
 
     Sources: Guo et al., On calibration of modern neural networks, ICML 2017; Platt, Probabilistic outputs for support

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Trunks, pooling, class maps and the networks made of them."""
+"""Build the networks of all methods from trunks, pooling and class maps."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Deep multiple-instance learning: a tile is a bag of positions, and gated attention weighs them."""
+"""Classify by deep multiple-instance learning: a tile is a bag of positions, weighted by gated attention."""
 
 from __future__ import annotations
 
@@ -125,6 +125,6 @@ class AttentionNetwork(TileNetwork):
         """What must be the same for weights to mean the same.
 
         Returns:
-            The arguments of this class that say so, as JSON values.
+            The arguments of this class that decide it, as JSON values.
         """
         return {**super().settings(), "hidden": self.hidden, "map_stride": self.map_stride}

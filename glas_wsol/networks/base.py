@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What the networks on a trunk share: input normalisation, frozen batch normalisation, optimiser groups, seeds."""
+"""Share code of the networks on a trunk: input normalisation, frozen batch normalisation, optimiser groups, seeds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["TileNetwork", "choose", "construct", "require_classes", "seeded", "u
 
 
 def choose(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Refuse a word that is none of those allowed.
+    """Refuse a value that is not one of those allowed.
 
     Args:
         name: of the argument.
@@ -81,7 +81,7 @@ def seeded(seed: int | None) -> Iterator[None]:
 
 
 def undecidable_part(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    """What gives ``R-`` with the least work.
+    """The cheapest function that gives ``R-``.
 
     Args:
         network: ``[B, 3, H, W]`` in [0, 1] to ``[B, 1 + c, H, W]``, channel 0 ``R-``.
@@ -112,11 +112,11 @@ class TileNetwork(nn.Module):
 
     Attributes:
         temperature: ``[]``, above 0: class scores are divided by it to become probabilities. 1 in training; in a
-            trained model what makes its confidences honest on validation images, see
+            trained model what makes its confidences calibrated on validation images, see
             :func:`~glas_wsol.metrics.temperature.fit_temperature`.
-        supervision: what it learns from: ``"image labels"``, ``"pixel labels"`` or ``"none"``.
-        classifier_knows_mask: whether its classifier, where it has one, has learnt on masks as those that it predicts.
-        names_class: whether ``p(class k)`` is an answer; if not, it is 1 / c and no class is to be reported.
+        supervision: what it is trained from: ``"image labels"``, ``"pixel labels"`` or ``"none"``.
+        classifier_knows_mask: whether its classifier, where it has one, was trained on masks such as it predicts.
+        names_class: whether ``p(class k)`` is a prediction; if not, it is 1 / c and no class is to be reported.
         smallest_side: least height and width in px; below it, the trunk has no feature position left.
 
     Raises:
@@ -169,7 +169,7 @@ class TileNetwork(nn.Module):
         return self
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load weights, and refuse a part of them: ``monai.bundle.load`` fills what a model lacks with one's own.
+        """Load weights, and refuse an incomplete set: ``monai.bundle.load`` fills gaps with the network's own tensors.
 
         Args:
             state_dict: of a network of the same kind.
@@ -177,7 +177,7 @@ class TileNetwork(nn.Module):
             assign: as in torch.
 
         Raises:
-            WeightsError: if some of it are this very network's own tensors.
+            WeightsError: if some of them are this network's own tensors.
         """
         own = {value.data_ptr() for value in self.state_dict().values() if value.numel()}
         kept = [name for name, value in state_dict.items() if isinstance(value, Tensor) and value.data_ptr() in own]
@@ -187,7 +187,7 @@ class TileNetwork(nn.Module):
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def normalise(self, image: Tensor) -> Tensor:
-        """Images in [0, 1] to what the trunk expects; 0 then stands for the mean colour, and erasing paints it.
+        """Images in [0, 1] to what the trunk expects; 0 is then the mean colour, with which erasing fills.
 
         Args:
             image: ``[B, 3, H, W]``, in [0, 1].
@@ -252,7 +252,7 @@ class TileNetwork(nn.Module):
         """What must be the same for weights to mean the same; subclasses add to it.
 
         Returns:
-            ``class``, the name of the class, and the arguments of the class that decide, as JSON values.
+            ``class``, the name of the class, and the arguments of the class that decide it, as JSON values.
         """
         return {"class": type(self).__name__}
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The rows that read a mask off a classifier: CAM with any pooling (WILDCAT is one), Grad-CAM and Grad-CAM++."""
+"""Derive masks from a classifier: CAM with any pooling (WILDCAT is one), Grad-CAM and Grad-CAM++."""
 
 # No `from __future__ import annotations` here: TorchScript cannot read those of a method it leaves out.
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ class ClassActivationNetwork(TileNetwork):
 
     Trained by the cross-entropy of :meth:`logits`. With ``pooling="average"`` it is CAM (Zhou et al., CVPR 2016), with
     ``"max"`` and ``"lse"`` the same with other pooling, with ``"wildcat"`` and ``modalities=5`` WILDCAT (Durand et al.,
-    CVPR 2017). How a trained network is explained is apart from its weights: the same serve all three explanations.
+    CVPR 2017). The explanation does not depend on the weights: the same weights serve all three explanations.
 
     TorchScript: with ``explanation="cam"``; the other two need gradients and refuse to run when scripted.
 
@@ -125,7 +125,7 @@ class ClassActivationNetwork(TileNetwork):
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(features.device.type, enabled=False):
             leaf = features.detach().clone().to(self.head.to_maps.weight.dtype).requires_grad_()
             maps = self.head.class_maps([leaf])
-            # Images do not meet in the head, so the sum's gradient holds each image's own.
+            # Images do not interact in the head, so the sum's gradient holds each image's own.
             score = self.head.pooling(maps).gather(1, predicted.clone().unsqueeze(1)).sum()
             (gradient,) = torch.autograd.grad(score, leaf)
         leaf = leaf.detach()
@@ -133,7 +133,7 @@ class ClassActivationNetwork(TileNetwork):
             evidence = grad_cam(leaf, gradient)
         elif self.stages_read == 1:
             evidence = grad_cam_pp(leaf, gradient)
-        else:  # it is defined for activations of at least 0; a negative one is a positive one of the opposite gradient
+        else:  # it is defined for activations of at least 0; a negative one is a positive one of opposite gradient
             halves = torch.cat([leaf.relu(), (-leaf).relu()], dim=1)
             evidence = grad_cam_pp(halves, torch.cat([gradient, -gradient], dim=1))
         # Its scale means nothing, and the normalisation takes activations to be of order 1.
@@ -144,6 +144,6 @@ class ClassActivationNetwork(TileNetwork):
         """What must be the same for weights to mean the same; not the explanation, which reads the same weights.
 
         Returns:
-            The arguments of this class that say so, as JSON values.
+            The arguments of this class that decide it, as JSON values.
         """
         return {**super().settings(), **self.head.settings(), "map_stride": self.map_stride}

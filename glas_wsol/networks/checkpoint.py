@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Trained models from their files: what ``model.json`` says they are, their weights, and several as an ensemble."""
+"""Load trained models from their files: the description in ``model.json``, the weights, and several as an ensemble."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ logger = logging.getLogger(__name__)
 
 
 def model_card(checkpoint: str | Sequence[str], **defaults: Any) -> dict[str, Any]:
-    """What a checkpoint is: trunk, classes, resolution, from the ``model.json`` beside it.
+    """The description of a checkpoint: trunk, classes, resolution, from the ``model.json`` beside it.
 
     Args:
-        checkpoint: the weights' file; of several, what they are as an ensemble, see
+        checkpoint: the weights' file; for several, their description as an ensemble, see
             :func:`~glas_wsol.networks.ensemble.common_card`.
-        defaults: what to assume where there is no ``model.json`` or it does not say.
+        defaults: what to assume where there is no ``model.json`` or it lacks an entry.
 
     Raises:
         ConfigError: if several models do not fit together.
@@ -54,7 +54,7 @@ def model_card(checkpoint: str | Sequence[str], **defaults: Any) -> dict[str, An
 
 
 def _renamed(value: Any) -> Any:
-    """A card with the names that settings have now, whatever they were called when it was written."""
+    """A card with the present names of settings, which may have had others when it was written."""
     if isinstance(value, list):
         return [_renamed(one) for one in value]
     if not isinstance(value, Mapping):
@@ -71,7 +71,7 @@ def load_checkpoint(network: Any, checkpoint: str | Sequence[str], settings: Map
     Args:
         network: the network the weights were trained with.
         checkpoint: a plain state dict, ``.pt`` or ``.safetensors``; for an ensemble a list of them, one per member.
-        settings: what is compared with the ``model.json`` beside it, besides the network's own settings. An ensemble's
+        settings: compared with the ``model.json`` beside it, in addition to the network's settings. An ensemble's
             members may have trunks of their own.
 
     Raises:
@@ -114,12 +114,12 @@ def ensemble_of(network: nn.Module, checkpoint: str | Sequence[str], trunk: str)
     Args:
         network: as a config describes it.
         checkpoint: one file, and it is the network itself; several, and it is an ensemble on the network's device. A
-            member whose card has the network's settings and trunk is a copy of it, so that what no card says (how a
-            trained network is explained) is as in the config; any other is built as its card says.
+            member whose card has the network's settings and trunk is a copy of it, so that what no card records (the
+            explanation of a trained network) is as in the config; any other is built from its card.
         trunk: name of the network's trunk.
 
     Raises:
-        ConfigError: if there is no checkpoint, or a card names no network that there is.
+        ConfigError: if there is no checkpoint, or a card names an unknown network.
         WeightsError: if a card cannot be read.
     """
     files = [str(one) for one in ensure_tuple(checkpoint)]

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Unsupervised structure of a pretrained trunk's features as a localizer: one direction in feature space, two sides."""
+"""Localize by unsupervised structure of a pretrained trunk's features: one direction in feature space, two sides."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def pooled(features: Tensor, mask: Tensor, least: float = 1e-6) -> Tensor:
 
 
 class FeatureComponentNetwork(TileNetwork):
-    """A direction in the feature space of a pretrained trunk, oriented by what image labels say of its two sides.
+    """A direction in the feature space of a pretrained trunk, whose two sides are oriented by image labels.
 
     Features at stride 16, each position's vector brought to length 1, are projected on one direction: ``z``, in units
     of its standard deviation over the training images, 0 at their mean. ``R+ = sigmoid(omega z)``. The class is that of
-    a linear probe on the mean feature of the *masked* image ``X R+`` in ``R+``: nothing outside the region is seen.
+    a linear probe on the mean feature of the *masked* image ``X R+`` in ``R+``: nothing outside the region is used.
     Nothing of the trunk is trained; :func:`glas_wsol.pseudo_labels.feature_components.fit_components` finds the
-    direction, its orientation and the probe from images and their labels, without any draw.
+    direction, its orientation and the probe from images and their labels, without randomness.
 
     Args:
         trunk: name of the trunk (see :data:`~glas_wsol.networks.trunks.TRUNKS`) or a trunk; pretrained, or the
@@ -84,7 +84,7 @@ class FeatureComponentNetwork(TileNetwork):
         self.register_buffer("probe_bias", torch.zeros(num_classes))
 
     def stride_16(self, x: Tensor) -> Tensor:
-        """The features that are looked at.
+        """The features that are projected.
 
         Args:
             x: ``[B, 3, H, W]``, normalised.
@@ -119,7 +119,7 @@ class FeatureComponentNetwork(TileNetwork):
         return torch.sigmoid(self.omega * self.scores(x))
 
     def region_features(self, x: Tensor, mask: Tensor) -> Tensor:
-        """What the trunk sees of a region when everything else is erased.
+        """The mean feature of a region when everything else is erased.
 
         Args:
             x: ``[B, 3, H, W]``, normalised.
@@ -175,6 +175,6 @@ class FeatureComponentNetwork(TileNetwork):
         """What must be the same for weights to mean the same.
 
         Returns:
-            The arguments of this class that say so, as JSON values.
+            The arguments of this class that decide it, as JSON values.
         """
         return {**super().settings(), "omega": self.omega}

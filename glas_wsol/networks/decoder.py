@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A light decoder: features of several strides to one score per pixel of the finest."""
+"""Decode features of several strides to one score per pixel of the finest, with few weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PyramidDecoder(nn.Module):
         width: feature channels throughout, a multiple of 8. Defaults to 64.
 
     Raises:
-        ConfigError: if the width is none.
+        ConfigError: if the width is not valid.
     """
 
     def __init__(self, channels: Sequence[int], width: int = 64) -> None:
@@ -29,7 +29,7 @@ class PyramidDecoder(nn.Module):
         if width < 8 or width % 8:
             raise ConfigError(f"decoder_width={width}", "network", "give a positive multiple of 8")
         self.lateral = nn.ModuleList([nn.Conv2d(n, width, kernel_size=1) for n in channels])
-        # Group normalisation: what a pixel scores does not depend on the rest of the mini-batch.
+        # Group normalisation: the score of a pixel does not depend on other images of the mini-batch.
         self.fuse = nn.ModuleList(
             [
                 nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width), nn.ReLU())

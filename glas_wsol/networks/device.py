@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Where a network computes, how its weights are laid out, and whether its trunk is compiled."""
+"""Move a network to its device, lay out its weights, and compile its trunk."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def to_device(
     Args:
         network: any of :mod:`glas_wsol.networks`.
         device: where to.
-        channels_last: whether convolutions are laid out with their channels last, which tensor cores want, and CPUs
-            are quicker with at inference and with depthwise convolutions. Defaults to False.
+        channels_last: whether convolutions are laid out with their channels last, which tensor cores need, and CPUs
+            are faster with at inference and with depthwise convolutions. Defaults to False.
         compiler: a backend of ``torch.compile`` for the trunk, which compiles when it first runs, and again for other
             sizes: ``"inductor"`` needs a C++ compiler on a CPU. None (default) for none.
 

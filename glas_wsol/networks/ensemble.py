@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Several trained networks as one: their masks' mean, and their class probabilities' mean."""
+"""Combine several trained networks: the mean of their masks, and the mean of their class probabilities."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from glas_wsol.errors import ConfigError
 
 __all__ = ["EnsembleNetwork", "class_conditional", "common_card"]
 
-# Of the strongest supervision first: an ensemble is supervised by all that any of its members saw.
+# The strongest supervision first: an ensemble has the strongest of its members'.
 _SUPERVISION = ("pixel labels", "image labels", "none")
 
 
@@ -36,7 +36,7 @@ def class_conditional(prediction: Tensor) -> Tensor:
 
 
 class EnsembleNetwork(nn.Module):
-    """Trained networks of the same classes, of any rows, trunks and seeds, asked together.
+    """Trained networks of the same classes, of any methods, trunks and seeds, as one network.
 
     ``R+`` is the mean of the members' ``R+``, and ``p(class k)`` the mean of their ``p(class k)``, whatever the size
     of their masks; of those members only that name a class, where there are any. Each mask was min-max normalised by
@@ -55,7 +55,7 @@ class EnsembleNetwork(nn.Module):
         smallest_side: least height and width in px that every member takes.
 
     Raises:
-        ConfigError: if there is no member, or they have different numbers of classes, in all or per image.
+        ConfigError: if there is no member, or they have different numbers of classes, in total or per image.
     """
 
     supervision = "image labels"
@@ -101,7 +101,7 @@ class EnsembleNetwork(nn.Module):
         return self.combine(predictions)
 
     def combine(self, predictions: list[Tensor]) -> Tensor:
-        """What the members say together.
+        """The combined prediction of the members.
 
         Args:
             predictions: of each member, ``[B, 1 + c, H, W]``, in their order.
@@ -138,14 +138,14 @@ class EnsembleNetwork(nn.Module):
 
 
 def common_card(cards: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    """What several trained models are together, from what each says of itself.
+    """The description of several trained models as an ensemble, from the card of each.
 
     Args:
         cards: the contents of their ``model.json``.
         names: their files, for messages.
 
     Returns:
-        What all cards say alike, also within ``recipe``; ``trunk``, ``method`` and ``trunk_weights_sha256`` joined
+        Entries equal in all cards, also within ``recipe``; ``trunk``, ``method`` and ``trunk_weights_sha256`` joined
         where they differ; the ``seed`` of the first; ``network``, the settings of an :class:`EnsembleNetwork`, each
         member's with its trunk; and ``members``, the cards themselves.
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Maps from gradients: Grad-CAM and Grad-CAM++, from features and the gradient of a class score with respect to them.
+"""Compute Grad-CAM and Grad-CAM++ from features and the gradient of a class score with respect to them.
 
 ``monai.visualize`` has both, as wrappers that run the network backwards: they take one image at a time, clear and
 then fill the parameters' gradients, and leave their hooks behind; hence the formulas alone. Grad-CAM here equals

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The floors: masks that nobody trained, all ones, a centre Gaussian, and the stain alone."""
+"""Predict untrained baseline masks: all ones, a centre Gaussian, and the stain alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from glas_wsol.networks.maps import distribution
 
 __all__ = ["FixedMaskNetwork", "centre_gaussian", "stain_map"]
 
-# An image whose smoothed haematoxylin varies by less than this (optical density) has no stain to tell apart.
+# An image whose smoothed haematoxylin varies by less than this (optical density) has no stain to separate.
 _LEAST_STAIN = 1e-6
 
 
@@ -58,15 +58,15 @@ def stain_map(image: np.ndarray) -> np.ndarray:
 
 
 class FixedMaskNetwork(nn.Module):
-    """A mask that is not learnt, spoken in the language of the other networks; it names no class: ``p`` is 1 / c.
+    """A mask that is not trained, in the format of the other networks' output; it names no class: ``p`` is 1 / c.
 
-    It has no parameter and no buffer: its state dict is empty. It sees what any network is given: where images are
+    It has no parameter and no buffer: its state dict is empty. It gets the same input as any network: where images are
     padded to a multiple of 32 by reflection first, the Gaussian spans the padded image, and the stain's threshold and
     range are those of the padded image.
 
     Args:
         kind: ``"all_ones"``, ``"centre_gaussian"`` (:func:`centre_gaussian`) or ``"stain"`` (:func:`stain_map`).
-        num_classes: ``c``, at least 2, for the shape of the answer only. Defaults to 2.
+        num_classes: ``c``, at least 2, for the shape of the output only. Defaults to 2.
 
     Attributes:
         smallest_side: least height and width in px.

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Batch normalisation folded into the convolutions before it: the same function with less work, for inference only."""
+"""Fold batch normalisation into the convolutions before it: the same function with less work, for inference only."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class _ChannelsLast(nn.Module):
-    """Lays an image out as the convolutions after it are: the first is much slower where it has to do so itself."""
+    """Converts an image to the memory layout of the convolutions: the first one is much slower at doing so itself."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.contiguous(memory_format=torch.channels_last)
 
 
 def fold_batch_norm(network: Network) -> Network:
-    """Make a trained network quicker at predicting, in place.
+    """Make a trained network faster at inference, in place.
 
     Running statistics are constants, so that a convolution and the batch normalisation after it are one convolution
     with other weights: exact but for the order in which numbers are rounded. Convolutions are laid out channels last,
     in which CPUs do them faster. The network can no longer be trained, and its weights' names are
-    others: load weights first.
+    different: load weights first.
 
     Args:
         network: any of :mod:`glas_wsol.networks`, its weights loaded; one without a trunk stays as it is.

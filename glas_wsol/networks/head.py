@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The head of every network that learns from image labels by class maps."""
+"""Map features to class maps and class scores: the head of every network trained from image labels by class maps."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Head(nn.Module):
         """What must be the same for weights to mean the same; the pooling's dropout, for training only, is left out.
 
         Returns:
-            The arguments of this class that say so, as JSON values.
+            The arguments of this class that decide it, as JSON values.
         """
         return {
             "modalities": self.modalities,

@@ -1,12 +1,12 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Finer class maps: the features of several stages of a trunk read as one, a hypercolumn, which is never built.
+"""Compute finer class maps: features of several stages of a trunk as one hypercolumn, which is never built.
 
 A hypercolumn (Hariharan et al., CVPR 2015) is the features of several stages at one position, the coarser ones
 resized to the finest grid. All that the networks do to it is linear and position by position, and so commutes with
 resizing: each stage is projected on its own grid, to few maps, and these are resized and added.
 
 Resizing is by matrix products, because the gradient passes through it, see :func:`~glas_wsol.networks.maps.resize`.
-Corners are not aligned: a position stands for a square of the image, and the squares of all grids share their borders.
+Corners are not aligned: a position covers a square of the image, and the squares of all grids share their borders.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def rescale(features: Tensor, norm: float = 20.0, eps: float = 0.1) -> Tensor:
     A weight learns at a rate that grows with the norm of what it multiplies, and stages differ: in the pretrained
     EfficientNet-Lite0 the norm is 46 at stride 8, 52 at stride 16, and 23 in the last stage, with many more channels.
     20, the scale of SSD (Liu et al., ECCV 2016), lets a finer stage learn about as fast as the last.
-    Neither other positions nor other images have a say: evidence at one place must not change by erasing another.
+    It depends on neither other positions nor other images: activations at one place must not change by erasing another.
 
     Args:
         features: ``[B, channels, h, w]``.
         norm: wanted.
-        eps: added to the squared norm; keeps features that are nothing from being blown up.
+        eps: added to the squared norm; keeps features near zero from being amplified.
 
     Returns:
         The same shape and dtype.

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""From class activation maps to an image mask: weight, upsample, normalise, pseudo-threshold (paper, section 3.3)."""
+"""Turn class activation maps into an image mask: weight, upsample, normalise, pseudo-threshold (paper, section 3.3)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Half-precision values as float32: selection, softmax and trust do not bear 8 bits.
+    """Half-precision values as float32: selection, softmax and trust need more than 8 bits.
 
     Args:
         values: floating point, any shape.
@@ -130,7 +130,7 @@ def normalise(evidence: Tensor, mode: str = "sample", eps: float = 1e-6) -> Tens
         evidence: ``[B, 1, H, W]``, or ``[B, c, H, W]``: each class by itself.
         mode: ``"sample"`` over each image; ``"batch"`` over the whole mini-batch (the reference run, in training);
             ``"none"`` leaves the map as it is.
-        eps: activations are of order 1: a map flatter than this carries no evidence in float32.
+        eps: activations are of order 1: a map flatter than this means nothing in float32.
 
     Returns:
         The same shape, in [0, 1] unless ``mode="none"``; a constant map becomes 0 everywhere.
@@ -153,7 +153,7 @@ def pseudo_threshold(evidence: Tensor, omega: float = 8.0, sigma: float = 0.5) -
     Returns:
         The decidable region ``R+``, same shape, in (0, 1).
     """
-    return (evidence - sigma).mul_(omega).sigmoid_()  # each in place: as wide as the image, memory is what takes time
+    return (evidence - sigma).mul_(omega).sigmoid_()  # in place: at image size, memory access takes the time
 
 
 def score_map(evidence: Tensor, height: int, width: int, floor: float = 1e-6) -> Tensor:
@@ -177,7 +177,7 @@ def score_map(evidence: Tensor, height: int, width: int, floor: float = 1e-6) ->
 
 
 def distribution(mask: Tensor, probabilities: Tensor) -> Tensor:
-    """The one answer of every network: which pixels decided, and for which class.
+    """The output of every network: which pixels decided, and for which class.
 
     Args:
         mask: ``[B, 1, H, W]`` decidable region ``R+``, in [0, 1].

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The paper's network G: a localizer M and a classifier C, two heads on one shared trunk."""
+"""Define the paper's network G: a localizer M and a classifier C, two heads on one shared trunk."""
 
 # No `from __future__ import annotations` here: TorchScript cannot read postponed annotations of a NamedTuple.
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ __all__ = ["Localized", "MinMaxEntropyNetwork"]
 
 
 class Localized(NamedTuple):
-    """What the localizer says of a mini-batch.
+    """The localizer's output for a mini-batch.
 
     Attributes:
         logits: ``[B, c]`` class scores ``s`` of M.
@@ -52,9 +52,9 @@ class MinMaxEntropyNetwork(TileNetwork):
         modalities: maps per class. Defaults to 5.
         pooling: pooling of both heads. Defaults to ``"wildcat"``.
         pooling_options: arguments of the pooling; for WILDCAT defaults to ``kmax=kmin=0.09, alpha=0, dropout=0.75``.
-        classifier_scale: C sees its input bilinearly shrunk by this factor. Defaults to 0.5.
+        classifier_scale: C gets its input bilinearly shrunk by this factor. Defaults to 0.5.
         classifier_align_corners: whether the corner pixels of both sizes coincide in that. Defaults to False.
-        normalisation: min-max normalisation of the evidence map *in training*, ``"sample"`` (default), ``"batch"``
+        normalisation: min-max normalisation of the activation map *in training*, ``"sample"`` (default), ``"batch"``
             or ``"none"``; evaluation is always per image unless ``"none"``.
         omega: steepness of the pseudo-threshold. Defaults to 8.
         sigma: the pseudo-threshold. Defaults to 0.5.
@@ -151,7 +151,7 @@ class MinMaxEntropyNetwork(TileNetwork):
         return self._localized(self.class_maps(x), x.shape[2], x.shape[3], dropout)
 
     def localize_from(self, features: list[Tensor], height: int, width: int) -> Localized:
-        """What :meth:`localize` says, where the trunk has run already.
+        """As :meth:`localize`, where the trunk has run already.
 
         Args:
             features: as :meth:`features` gives them.
@@ -184,7 +184,7 @@ class MinMaxEntropyNetwork(TileNetwork):
         """The image's decidable region, whichever its classes.
 
         Args:
-            localized: what M says.
+            localized: the output of M.
 
         Returns:
             ``[B, 1, H, W]`` ``R+``: ``localized.mask`` itself; where an image may have several classes, the largest
@@ -206,7 +206,7 @@ class MinMaxEntropyNetwork(TileNetwork):
             logits: ``[B, c]``, of M or of C.
 
         Returns:
-            ``[B, c]``, in [0, 1]; each row sums to 1, unless an image may have several classes: those know no
+            ``[B, c]``, in [0, 1]; each row sums to 1, unless an image may have several classes: those have no
             temperature.
         """
         return logits.sigmoid() if self.multi_label else (logits / self.temperature).softmax(dim=1)
@@ -236,12 +236,12 @@ class MinMaxEntropyNetwork(TileNetwork):
             ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k | X+)``; the channels sum to 1. Where
             an image may have several classes, channel k is the part of ``R+`` that falls to class k, in proportion to
             ``p(class k | X+) R+_k`` of those that M names: the most likely channel of a pixel is its class, but how
-            probable a class is of the image cannot be read from channels that share, see :meth:`presence`.
+            probable a class is of the image does not follow from channels that share, see :meth:`presence`.
         """
         return self.answer(image)[0]
 
     def answer(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """What :meth:`forward` says, and what M says of the class on the way.
+        """The output of :meth:`forward`, and the class scores of M, a by-product.
 
         Args:
             image: ``[B, 3, H, W]``, in [0, 1].
@@ -256,7 +256,7 @@ class MinMaxEntropyNetwork(TileNetwork):
 
     @torch.jit.unused
     def localizer_answer(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`answer`, with the class of M instead of C, which is not run: the mask at the price of a forward.
+        """As :meth:`answer`, with the class of M instead of C, which is not run: the mask at the cost of one forward.
 
         Args:
             image: ``[B, 3, H, W]``, in [0, 1].
@@ -275,7 +275,7 @@ class MinMaxEntropyNetwork(TileNetwork):
 
     @torch.jit.unused
     def presence(self, image: Tensor) -> Tensor:
-        """How probable each class is of an image: what :meth:`forward` cannot say where there may be several.
+        """How probable each class is of an image: :meth:`forward` does not hold it where there may be several.
 
         Args:
             image: ``[B, 3, H, W]``, in [0, 1].
@@ -291,7 +291,7 @@ class MinMaxEntropyNetwork(TileNetwork):
         """What must be the same for weights to mean the same; the pooling's dropout, for training only, is left out.
 
         Returns:
-            The arguments of this class that say so, as JSON values.
+            The arguments of this class that decide it, as JSON values.
         """
         return {
             **super().settings(),

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Spatial pooling: from one activation map per class to one score per class."""
+"""Pool one activation map per class to one score per class."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 class Pooling(nn.Module):
     """Class maps ``[B, c, h, w]`` to class scores ``[B, c]``.
 
-    A pooling that drops activations in training draws its pattern apart from applying it, so that the same pattern
+    A pooling that drops activations in training draws its pattern separately from applying it, so that the same pattern
     can be used again: the trust test of recursive erasing compares losses, and fresh noise would decide it by chance.
 
     Attributes:
@@ -138,13 +138,13 @@ class WildcatPooling(Pooling):
         if self.alpha != 0.0:
             lowest = flat.topk(self.count(self.kmin, flat.shape[2]), dim=2, largest=False)[0]
             if dropout is not None:
-                # the lowest stand last in the sorted order; topk gives the very lowest first
+                # the lowest come last in the sorted order; topk gives the very lowest first
                 lowest = lowest * dropout[:, :, -lowest.shape[2] :].flip(2)
             scores = scores + self.alpha * lowest.mean(dim=2)
         return scores
 
     def count(self, k: float, positions: int) -> int:
-        """How many of ``positions`` activations ``k`` stands for, at least 1.
+        """How many of ``positions`` activations ``k`` means, at least 1.
 
         Args:
             k: fraction (below 1) or count (1 or more).

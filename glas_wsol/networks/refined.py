@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The second stage: a light decoder for the mask on the frozen trunk of a network that knows the class."""
+"""Define the second stage: a light decoder for the mask on the frozen trunk of a trained first-stage network."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class RefinedNetwork(TileNetwork):
     """A first-stage network, frozen, and a decoder on its trunk that draws the mask at stride 4 (method.md, 10).
 
     The class stays the first stage's, by default as it would name it alone: where there is a classifier C, C on the
-    first stage's own ``X R+``, on which it has learnt and by whose errors its model was chosen. Instead M may be asked,
-    on the whole image; or C on what the decoder kept: but of other masks than those that it has learnt on it is less
+    first stage's own ``X R+``, on which it was trained and by whose errors its model was chosen. Alternatives are M on
+    the whole image, or C on the decoder's decidable region: but on masks unlike those that it was trained on, C is less
     sure and more often wrong.
 
     Args:
@@ -38,14 +38,14 @@ class RefinedNetwork(TileNetwork):
         decoder_width: feature channels of the decoder. Defaults to 64.
         class_from: whose the class is: ``"first_stage"`` (default) the first stage's own; ``"localizer"`` M's of the
             whole image; ``"classifier"`` C's of the decoder's ``X R+``. Without a C the first two are the same.
-        batch_norm: has no effect: the trunk is frozen. Kept so that every network takes it.
+        batch_norm: has no effect: the trunk is frozen. Here so that every network takes it.
         pixel_mean: mean subtracted from images in [0, 1]; defaults to what the trunk's weights expect.
         pixel_std: divisor after that; defaults to what the trunk's weights expect.
         seed: seed of the decoder's initial weights; None draws on.
 
     Raises:
         ConfigError: if a value is out of range, the first stage has no class scores of whole images or several classes
-            per image, or there is no classifier to ask.
+            per image, or there is no classifier to name the class.
     """
 
     classifier_knows_mask = False
@@ -85,7 +85,7 @@ class RefinedNetwork(TileNetwork):
         self.asks_localizer = class_from == "localizer" or not self.has_classifier
         if self.asks_classifier and not self.has_classifier:
             what = f"{type(network).__name__} has no classifier of masked images"
-            raise ConfigError(what, "class_from=classifier", "say class_from=localizer")
+            raise ConfigError(what, "class_from=classifier", "set class_from=localizer")
         for parameter in self.base.parameters():
             parameter.requires_grad_(False)
 
@@ -141,7 +141,7 @@ class RefinedNetwork(TileNetwork):
         """
         if not self.has_classifier:
             what = f"{type(self.base).__name__} has no classifier of masked images"
-            raise ConfigError(what, "refinement", "ask localize()")
+            raise ConfigError(what, "refinement", "call localize()")
         return self.base.classify(x)
 
     @torch.jit.unused
@@ -169,7 +169,7 @@ class RefinedNetwork(TileNetwork):
 
     @torch.jit.unused
     def answer(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """What :meth:`forward` says, and what the first stage (M, where there is one) says of the whole image.
+        """The output of :meth:`forward`, and the first stage's class scores (of M, if there is one) of the image.
 
         Args:
             image: ``[B, 3, H, W]``, in [0, 1].
@@ -223,23 +223,23 @@ class RefinedNetwork(TileNetwork):
         """What must be the same for weights to mean the same.
 
         Returns:
-            The arguments of this class that say so, as JSON values.
+            The arguments of this class that decide it, as JSON values.
         """
         own = {"base": self.base_settings, "decoder_width": self.decoder_width, "class_from": self.class_from}
         return {**super().settings(), **own}
 
 
 def _first_stage(settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
-    """A network whose class is that of whole images, read off the trunk's features.
+    """A network whose class is that of whole images, computed from the trunk's features.
 
     Raises:
         ConfigError: if it is not of such a kind, or has several classes per image.
     """
     kinds = {one.__name__: one for one in (MinMaxEntropyNetwork, ClassActivationNetwork, AttentionNetwork)}
     name = settings.get("class", MinMaxEntropyNetwork.__name__)
-    fix = "start from a row that learns from image labels, one class per image"
+    fix = "start from a method trained from image labels, one class per image"
     if name not in kinds:
-        raise ConfigError(f"{name} has no class scores of whole images to keep", "refinement", fix)
+        raise ConfigError(f"{name} has no class scores of whole images", "refinement", fix)
     if settings.get("multi_label", False):
         raise ConfigError("an image may have several classes, and one mask cannot show them", "refinement", fix)
     return construct(kinds, settings, arguments)

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Networks by name: from what a trained model says of itself back to the network it fits."""
+"""Build networks by name: from the settings that a trained model records, the network its weights fit."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def build_network(settings: Mapping[str, Any], **arguments: Any) -> nn.Module:
             is a :class:`~glas_wsol.networks.minmax.MinMaxEntropyNetwork`. Those of an ensemble's ``members`` may each
             have a ``trunk`` of their own.
         arguments: the other arguments of its class: ``trunk``, ``weights``, ``num_classes`` and so on. With the trunk
-            ``"none"``, as a floor's card says, what belongs to a trunk is left out.
+            ``"none"``, as in a baseline's card, what belongs to a trunk is left out.
 
     Raises:
         ConfigError: if there is no such network, or it has no such argument.

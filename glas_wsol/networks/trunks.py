@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Trunks: fully convolutional feature extractors of stride 32, and the one way to name their weights."""
+"""Build trunks: fully convolutional feature extractors of stride 32, with weights from a package, a file or a URL."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Stages(nn.Sequential):
 
         Args:
             x: ``[B, 3, H, W]``, normalised.
-            every: whether those of all stages are kept.
+            every: whether those of all stages are returned.
 
         Returns:
             ``[B, n, h, w]`` each; of the last stage alone unless ``every``.
@@ -122,7 +122,7 @@ class Trunk(nn.Module):
 
 @dataclass(frozen=True)
 class TrunkSpec:
-    """How one trunk is built, what its weights expect, and where they can be had offline.
+    """How one trunk is built, what its weights expect, and which package has them offline.
 
     Attributes:
         build: makes the whole classification network whose state dict the weights' files hold.

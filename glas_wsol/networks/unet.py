@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The upper bound: a U-Net that is shown the true masks, on the same trunk as every other row."""
+"""Segment with full supervision, as an upper bound: a U-Net trained on true masks, on the same trunks."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = ["SegmentationNetwork"]
 class SegmentationNetwork(TileNetwork):
     """MONAI's U-Net decoder (Ronneberger et al., MICCAI 2015) on the five stages of a trunk, trained from masks.
 
-    Trained by :meth:`mask_logits`. It answers which pixels are foreground and names no class: ``p`` is 1 / c.
+    Trained by :meth:`mask_logits`. It predicts which pixels are foreground and names no class: ``p`` is 1 / c.
 
     Args:
         trunk: name of the trunk (see :data:`~glas_wsol.networks.trunks.TRUNKS`) or a trunk.
-        num_classes: ``c``, at least 2, for the shape of the answer only.
+        num_classes: ``c``, at least 2, for the shape of the output only.
         weights: the trunk's weights, see :func:`~glas_wsol.networks.trunks.build_trunk`. Defaults to ``"auto"``.
         decoder_channels: feature channels at strides 16, 8, 4, 2 and 1. Defaults to MONAI's 256, 128, 64, 32, 16.
         batch_norm: of the trunk, see :class:`~glas_wsol.networks.base.TileNetwork`; the decoder's, which starts from
@@ -110,6 +110,6 @@ class SegmentationNetwork(TileNetwork):
         """What must be the same for weights to mean the same.
 
         Returns:
-            The arguments of this class that say so, as JSON values.
+            The arguments of this class that decide it, as JSON values.
         """
         return {**super().settings(), "decoder_channels": self.decoder_channels}

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Reading tensors from files of strangers: safetensors, or pickles restricted to tensors; never anything else."""
+"""Read tensors from untrusted files: safetensors, or pickles restricted to tensors; never anything else."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def fetch(url: str) -> Path:
         The local file.
 
     Raises:
-        WeightsError: if the digest is missing or wrong, or the file cannot be had.
+        WeightsError: if the digest is missing or wrong, or the file cannot be downloaded.
     """
     match = _URL.match(url)
     if match is None:
@@ -93,11 +93,11 @@ def fetch(url: str) -> Path:
 
 
 LATER = ("temperature",)
-"""Buffers that older models lack; their networks know what to put in their place."""
+"""Buffers that older models lack; their networks fill in a default."""
 
 
 def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], where: object, fix: str) -> None:
-    """Load every tensor into its place, or say in one line which do not fit.
+    """Load every tensor into its place, or report in one line which do not fit.
 
     Args:
         module: the network that receives the tensors.

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Boxes around the parts of a mask, each with the score a detection is ranked by."""
+"""Draw boxes around the parts of a mask, each with the score a detection is ranked by."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Box:
 
 
 def check_min_area(min_area: float) -> None:
-    """Refuse a least area that is no share of an image.
+    """Refuse a least area that is not a share of an image.
 
     Raises:
         ConfigError: if it is not in [0, 1].

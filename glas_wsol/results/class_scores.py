@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Class scores of an image: of M on the whole image, of C on the decidable part and on the rest."""
+"""Hold the class scores of an image: of M on the whole image, of C on the decidable and the undecidable region."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ PRESENCE = "presence"
 """Key of an evaluated item: ``[c]``, how probable each class is of an image that may have several."""
 
 LOCALIZER = "localizer_scores"
-"""Key of an evaluated item: ``[c]``, what M says of the whole image."""
+"""Key of an evaluated item: ``[c]``, class scores of M on the whole image."""
 
 DECIDABLE = "decidable_scores"
-"""Key of an evaluated item: ``[c]``, what C says of ``X+``; ``[0]`` where that is the class named, said already."""
+"""Key of an evaluated item: ``[c]``, class scores of C on ``X+``; ``[0]`` where the prediction already holds them."""
 
 UNDECIDABLE = "undecidable_scores"
-"""Key of an evaluated item: ``[c]``, what C says of ``X-``."""
+"""Key of an evaluated item: ``[c]``, class scores of C on ``X-``."""
 
 MISSED = "the undecidable region alone names {} as surely: the mask does not hold all that decided"
-"""Remark on a result of which C says so."""
+"""Remark on a result whose undecidable region C classifies as surely as the decidable one."""
 
-UNKNOWN_MASK = "class scores of the two regions are no evidence: the classifier has not learnt on this kind of mask"
-"""Remark on a result whose mask C has not learnt on."""
+UNKNOWN_MASK = "class scores of the two regions mean nothing: the classifier was not trained on this kind of mask"
+"""Remark on a result with a kind of mask that C was not trained on."""
 
 
 @dataclass(frozen=True)
 class ClassProbabilities:
-    """How probable each class is to one part of the network, given some of the image.
+    """How probable each class is, by one head of the network, on one region of the image.
 
     Attributes:
         probabilities: one per class, in label order; they sum to 1 unless ``multi_label``.
@@ -53,7 +53,7 @@ class ClassProbabilities:
 
     @property
     def entropy(self) -> float:
-        """In nats: 0 where it is sure, ``log c`` where it knows nothing.
+        """In nats: 0 where one class is certain, ``log c`` where all are equally probable.
 
         Of several classes per image the mean over the classes of "has it or not", at most ``log 2``.
         """
@@ -71,14 +71,14 @@ class ClassProbabilities:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """All class scores of an image; None of those that a method does not have, or nobody asked for.
+    """All class scores of an image; None of those that a method does not have, or that were not requested.
 
     Attributes:
         localizer: of M, on the whole image.
         decidable: of the classifier C on ``X+ = X R+``.
-        undecidable: of C on ``X- = X (1 - R+)``: even, if nothing there decides.
-        knows_mask: whether C has learnt on masks like this one. If not, as of a second stage's masks, what it says of
-            the two regions is no evidence about them: :attr:`regions` and :meth:`remark` pass it over.
+        undecidable: of C on ``X- = X (1 - R+)``: uniform, if nothing there decides.
+        knows_mask: whether C was trained on masks like this one. If not, as with a second stage's masks, its scores of
+            the two regions mean nothing: :attr:`regions` and :meth:`remark` leave them out.
     """
 
     localizer: ClassProbabilities | None = None
@@ -88,13 +88,13 @@ class ClassScores:
 
     @property
     def regions(self) -> tuple[ClassProbabilities | None, ClassProbabilities | None]:
-        """Of the decidable and of the undecidable region, where they are evidence: what may be shown to a reader."""
+        """Of the decidable and of the undecidable region, where they mean something: what may be shown to a reader."""
         return (self.decidable, self.undecidable) if self.knows_mask else (None, None)
 
     def remark(self, labels: Sequence[int]) -> str:
         """What a reader must know of the scores of the two regions; empty where there is nothing.
 
-        C is trained to know nothing of the undecidable region. Where it knows as much of it as of the decidable one, in
+        C is trained to be undecided on the undecidable region. Where it is as sure there as on the decidable region, in
         whole percent, the mask does not hold all that decided.
 
         Args:

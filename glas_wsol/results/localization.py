@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The one result: what the network says of one image. Evaluation measures it, every writer consumes it."""
+"""Hold the result of one image: mask, class and class scores. Evaluation measures it, every writer writes it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ THRESHOLD = 0.5
 class Localization:
     """Which pixels decided, and for which class.
 
-    Its arrays cannot be written to: what was derived of them stays true.
+    Its arrays are read-only: what was derived from them stays true.
 
     Attributes:
         name: the image's name, unique in its run.
         path: the image's file, empty if it came from memory.
         classes: class names in label order.
         probabilities: of the class that is named, one per class, sum 1 unless ``multi_label``: ``p(class | X+)`` of the
-            classifier on the decidable region where the network names it so (the paper's does), else its own way of the
+            classifier on the decidable region where the network uses it (the paper's does), else computed from the
             whole image; empty where the method names no class (a U-Net, a stain's threshold).
         decidable: ``[H, W]`` float32, soft decidable region ``R+`` in [0, 1], at the image's own size.
-        evidence: False if the image shows nothing to decide on: its mask is empty and its class is not to be read.
+        evidence: False if the image shows nothing to decide on: its mask is empty and its class means nothing.
         threshold: of ``decidable``, for the mask.
         min_box_area: a part of the mask below this share of the image's area gets no box.
         reason: why there is no evidence (see :func:`~glas_wsol.results.tissue.missing_evidence`); empty if there is.
@@ -42,7 +42,7 @@ class Localization:
             evidence; those that the method has. :attr:`remark` says where they mean little.
         image: ``[H, W, 3]`` uint8 RGB, the image itself; None where it was not kept.
         mpp: width and height of a pixel in micrometres; None where unknown.
-        provenance: what it was made with; None where nobody said.
+        provenance: what it was made with; None where not given.
     """
 
     name: str
@@ -113,7 +113,7 @@ class Localization:
 
     @property
     def class_name(self) -> str:
-        """What is said of the image: its class or classes as :attr:`predicted`, or ``"no evidence"``."""
+        """The result in words: its class or classes as :attr:`predicted`, or ``"no evidence"``."""
         return self.predicted if self.evidence else "no evidence"
 
     @property
@@ -133,7 +133,7 @@ class Localization:
 
     @property
     def trained_on(self) -> str:
-        """What the model learnt from, in words."""
+        """What the model was trained on, in words."""
         return self.provenance.trained_on if self.provenance else NOT_RECORDED
 
     def __str__(self) -> str:

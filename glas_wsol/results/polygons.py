@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Outlines of a mask along its pixels' edges: filled in again they give the same mask, pixel for pixel."""
+"""Trace outlines of a mask along its pixels' edges: filled in again they give the same mask, pixel for pixel."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class MaskPart:
     """One connected part of a mask: pixels that touch by an edge or a corner (8-connectivity), as for boxes.
 
     Attributes:
-        polygons: its outlines, of the whole image's coordinates; several where it hangs together by corners only.
+        polygons: its outlines, of the whole image's coordinates; several where pixels touch by corners only.
         area: its pixels.
         row: of its first pixel, from top to bottom, then from left to right: no other part has the same.
         column: of its first pixel.
@@ -73,7 +73,7 @@ def trace_polygons(mask: np.ndarray) -> list[Polygon]:
     the outside through a corner stays a hole. Rings have no corner on a straight line.
 
     By its numbers, ``(x, y)`` taken as a plane with y upwards, an outer ring runs counter-clockwise and a hole
-    clockwise (RFC 7946); on a screen, whose y runs downwards, they look the other way round.
+    clockwise (RFC 7946); on a screen, whose y runs downwards, the directions look reversed.
 
     Args:
         mask: ``[H, W]`` bool.
@@ -97,7 +97,7 @@ def trace_polygons(mask: np.ndarray) -> list[Polygon]:
             visited[segment] = 1
             walk.append(starts[segment])
             segment = following[segment]
-        # the pixel that the first segment runs around: a walk stays with one part
+        # the pixel that the first segment runs around: one walk belongs to one part
         (x, y), direction = starts[first], directions[first]
         polygon = polygons[labels[y - (direction in (2, 3)), x - (direction in (1, 2))] - 1]
         for ring in _simple_rings(walk):
@@ -112,7 +112,7 @@ def _checked(mask: np.ndarray) -> np.ndarray:
 
 
 def _rectangle(height: int, width: int) -> Polygon:
-    """What tracing gives too, at once: of most specks of a noisy mask."""
+    """The same outline as tracing gives, found faster: for most specks of a noisy mask."""
     return [[(0, 0), (width, 0), (width, height), (0, height), (0, 0)]]
 
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""From a network's prediction to a result, after each image of an evaluator."""
+"""Turn a network's prediction into a result, after each image of an evaluator."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def separate_objects(mask: Tensor | np.ndarray, threshold: float = 0) -> np.ndar
     """Number the objects of a true mask.
 
     With a threshold of 0 the values may be ids: an object is a connected region (8-connectivity) of one value, so that
-    two glands that touch stay two, and a mask of one value falls apart into its connected parts. With a higher one the
+    two glands that touch stay two, and a mask of one value is split into its connected parts. With a higher one the
     values are votes: an object is a connected region of pixels above it.
 
     Args:
@@ -60,8 +60,8 @@ class LocalizePredictiond(Transform):
     1, 2, ... the objects, see :func:`separate_objects`) and ``truth_path``.
 
     Where an image may have several classes, it reads ``presence`` (``[c]``, each in [0, 1]) besides: channels that
-    share the decidable region hold no probabilities that need not sum to 1. Where they are, it reads what M and C say
-    too, see :mod:`glas_wsol.inferers.class_scores`.
+    share the decidable region hold no probabilities that need not sum to 1. Where present, it reads the class scores
+    of M and C too, see :mod:`glas_wsol.inferers.class_scores`.
 
     Args:
         classes: class names in label order.
@@ -70,23 +70,23 @@ class LocalizePredictiond(Transform):
             the grey votes of CUB.
         names_class: False for a network whose class channels mean nothing. Defaults to True.
         min_box_area: see :class:`Localization`. Defaults to 0.001.
-        judge_evidence: False for a mask that does not come from the evidence for a class, a floor's or a
+        judge_evidence: False for a mask that does not come from a class activation map, such as a baseline's or a
             segmentation's: it may rightly be all ones. Defaults to True.
-        stain: of the images, ``"H&E"``: those without tissue of this stain are no evidence. None (default) or empty
-            for images of anything.
+        stain: of the images, ``"H&E"``: those without tissue of this stain show nothing to decide on. None (default)
+            or empty for images of any kind.
         multi_label: False (default) for one class per image, True for several.
         hole_area: px of the image; smaller holes of the mask are filled, see
             :func:`~glas_wsol.transforms.clean_regions.clean_regions`. Defaults to 0, none.
         speck_area: px of the image; smaller parts of the mask are removed. Defaults to 0, none.
         mpp: micrometres per pixel, or the width and the height of a pixel; None (default): as an image's DICOM file
             says.
-        provenance: what results are made with; None (default) if nobody asks.
-        classifier_knows_mask: False for a network whose classifier has not learnt on masks such as it predicts, see
+        provenance: what results are made with; None (default) if not needed.
+        classifier_knows_mask: False for a network whose classifier was not trained on masks such as it predicts, see
             :class:`~glas_wsol.results.class_scores.ClassScores`. Defaults to True.
 
     Raises:
         ConfigError: if ``threshold`` or ``min_box_area`` is not in [0, 1], an area is negative, on another stain,
-            another word for classes per image, or an impossible ``mpp``.
+            ``multi_label`` is not a truth value, or ``mpp`` is not valid.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class LocalizePredictiond(Transform):
             raise ConfigError(f"threshold={threshold!r}", "LocalizePredictiond", "give a number from 0 to 1")
         check_min_area(min_box_area)
         clean_regions(np.zeros((3, 3), np.float32), hole_area, speck_area)  # refuses what it cannot do
-        stain = None if stain == "null" else stain  # as the command line says it
+        stain = None if stain == "null" else stain  # as the command line writes it
         if stain and stain not in STAINS:
             raise ConfigError(f"stain={stain!r}", "LocalizePredictiond", f"choose {' or '.join(STAINS)}, or null")
         self.classes = tuple(classes)
@@ -125,7 +125,7 @@ class LocalizePredictiond(Transform):
 
     @classmethod
     def for_network(cls, network: Any, labels: bool | None = None, **options: Any) -> LocalizePredictiond:
-        """Made for a network, which says whether it names a class, how many per image, and what it learnt from.
+        """Build it for a network, which declares whether it names a class, how many per image, and its supervision.
 
         Args:
             network: any of :mod:`glas_wsol.networks`.
@@ -153,7 +153,7 @@ class LocalizePredictiond(Transform):
         """Localize one decollated item.
 
         Raises:
-            ConfigError: if an image may have several classes and nothing said how probable they are.
+            ConfigError: if an image may have several classes and their probabilities are missing.
             ImageFileError: if the mask has another size than its image, or no value above ``mask_threshold`` but some.
             NumericalError: if the prediction is not finite.
         """
@@ -206,7 +206,7 @@ class LocalizePredictiond(Transform):
         if not probabilities:
             return ClassScores()
         said = {k: tuple(torch.as_tensor(data[k]).tolist()) for k in (LOCALIZER, DECIDABLE, UNDECIDABLE) if k in data}
-        # C on the decidable part names the class, and has said no more of it
+        # the class named is C's on the decidable region: these scores are the prediction's own
         found = {key: ClassProbabilities(shares or probabilities, self.multi_label) for key, shares in said.items()}
         return ClassScores(*(found.get(key) for key in (LOCALIZER, DECIDABLE, UNDECIDABLE)), self.classifier_knows_mask)
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What a result was made with: weights, training data, method, recipe, views, version, alarm of the training run."""
+"""Record what a result was made with: weights, training data, method, recipe, views, version, alarm of the training."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ALARM_SCOPE = "this judges the training run, not this image"
 """What the verdict of an alarm holds for, wherever it is shown."""
 
 NOT_RECORDED = "training data not recorded"
-"""Said of a model whose ``model.json`` does not say what it learnt from."""
+"""Shown for a model whose ``model.json`` does not record its training data."""
 
 
 @dataclass(frozen=True)
 class RunAlarm:
-    """Whether the masks of a training run can be trusted at all, judged when it was trained, without any outline.
+    """Whether the masks of a training run can be trusted at all, estimated after training without any outline.
 
     Attributes:
         score: how probable it is that the run failed, in [0, 1].
@@ -43,15 +43,15 @@ class Provenance:
 
     Attributes:
         models: SHA-256 of every model's weights; several of an ensemble.
-        method: the row of the tables it was trained as; empty where the model does not say.
+        method: the method it was trained with; empty where the model does not record it.
         trunk: name of its trunk.
-        recipe: what it was trained with, as its ``model.json`` says; JSON values.
+        recipe: what it was trained with, as recorded in its ``model.json``; JSON values.
         views: over which views of the image the prediction is a mean: ``flips``, ``rotations``, ``scales``.
         version: of this package.
-        alarm: of the run that trained it; of an ensemble that of the member most probably failed. None where no run
+        alarm: of the run that trained it; for an ensemble of the member most likely to have failed. None where no run
             was judged.
-        training_data: what it learnt from, see :func:`~glas_wsol.data.training_data.training_data`; of an ensemble
-            every member's, each once; an empty one where nothing is trained. Empty where ``model.json`` does not say.
+        training_data: what it was trained on, see :func:`~glas_wsol.data.training_data.training_data`; of an ensemble
+            every member's, each once; an empty one where nothing is trained. Empty where ``model.json`` has none.
     """
 
     models: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class Provenance:
 
     @property
     def trained_on(self) -> str:
-        """What it learnt from, in words, see :func:`trained_on`."""
+        """What it was trained on, in words, see :func:`trained_on`."""
         return trained_on(self.training_data)
 
     def entry(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def provenance_of(
         views: over which views predictions are averaged.
 
     Raises:
-        WeightsError: if the card has an alarm or training data that are none.
+        WeightsError: if the card's alarm or training data are not valid.
     """
     cards = card.get("members") or [card]
     alarms = [one for one in map(_alarm_of, cards) if one is not None]
@@ -115,7 +115,7 @@ def provenance_of(
 
 
 def trained_on(data: Sequence[Mapping[str, Any]]) -> str:
-    """What a model learnt from, in words: drawn images first, since they are no evidence about real ones.
+    """What a model was trained on, in words: synthetic images first, since they prove nothing about real ones.
 
     Args:
         data: of one model or of several, see :func:`~glas_wsol.data.training_data.training_data`.

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Three lines on how to read a result, the same in the overlay and in the report."""
+"""Explain in three lines how to read a result, the same in the overlay and in the report."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ __all__ = ["reading_guide"]
 
 
 def reading_guide(regions: bool | None, classes: int, multi_label: bool = False) -> tuple[str, str, str]:
-    """Say what the mask, the probability and the class scores of the regions mean.
+    """Explain what the mask, the probability and the class scores of the regions mean.
 
     Args:
-        regions: whether class scores of the two regions are shown; False where they were asked for and mean nothing
+        regions: whether class scores of the two regions are shown; False where they were requested and mean nothing
             (see :class:`~glas_wsol.results.class_scores.ClassScores`), None where there are none.
         classes: how many there are.
         multi_label: whether an image may have several classes.

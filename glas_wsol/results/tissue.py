@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Whether an image shows anything to decide on: not blank, not out of focus and, where the stain is known, tissue."""
+"""Check that an image shows anything to decide on: contrast, focus and, where the stain is known, tissue."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PHOTOGRAPH = 500  # px
 # black ink most or as much from red, red and orange ink as much or more from blue.
 _GREEN_OVER_BLUE, _GREEN_OVER_RED = 0.1, 0.0
 _LEAST_DENSITY = 0.18  # the three together; glass has up to 0.1
-_LEAST_TISSUE = 0.05  # of the tile: one that is mostly glass is still to be read
+_LEAST_TISSUE = 0.05  # of the tile: one that is mostly glass is still accepted
 
 
 def missing_evidence(image: Tensor, decidable: Tensor, stain: str | None = None) -> str:
@@ -39,14 +39,14 @@ def missing_evidence(image: Tensor, decidable: Tensor, stain: str | None = None)
 
     A blank image still gets a confident map from any network with padding: its border differs from its middle, and
     the per-image normalisation blows that up. A blurred one, or ink on glass, gets one too. So the image itself is
-    judged: it must have contrast, an edge in focus somewhere and, where the stain is known, some tissue. An image that
-    is bad in part only is evidence.
+    checked: it must have contrast, an edge in focus somewhere and, where the stain is known, some tissue. An image that
+    is bad in part only is accepted.
 
     Args:
         image: ``[3, H, W]`` RGB, in [0, 1], at the size it was taken in.
         decidable: ``[H, W]``, in [0, 1].
         stain: one of :data:`STAINS`: the focus is judged in the microscope's pixels. None (default) or empty for images
-            of anything, whose pixels say nothing of what they show: larger ones are first reduced by a whole factor
+            of any kind, whose size of a pixel is unknown: larger ones are first reduced by a whole factor
             to a shorter side of 500 px or a little more.
 
     Returns:
@@ -72,7 +72,7 @@ def edge_width(channel: Tensor | np.ndarray) -> float:
 
     A step edge blurred by ``s`` has a gradient proportional to ``1 / sqrt(s^2 + t^2)`` when it is taken with a Gaussian
     of ``t``; the ratio of the gradients at two ``t`` gives ``s``, whatever the contrast. Strong edges are those of the
-    coarse gradient, so that noise is none; of their pixels the 5 % with the largest ratio count, so that a bird in
+    coarse gradient, so that noise is excluded; of their pixels the 5 % with the largest ratio count, so that a bird in
     focus before a blurred background, or tissue beside glass, is in focus.
 
     Source: Zhuo and Sim, Defocus map estimation from a single image, Pattern Recognition 44 (2011), 1852-1858.
@@ -81,7 +81,7 @@ def edge_width(channel: Tensor | np.ndarray) -> float:
         channel: ``[H, W]``, in [0, 1], with some contrast.
 
     Returns:
-        0 for edges sharper than the measure can tell, infinity where nothing but noise is left.
+        0 for edges sharper than the measure can resolve, infinity where nothing but noise is left.
     """
     values = torch.as_tensor(channel).detach().cpu().float().numpy()
     gradients = (ndimage.gaussian_gradient_magnitude(values, t, mode="nearest") for t in (_SCALE, 2 * _SCALE))
@@ -99,7 +99,7 @@ def edge_width(channel: Tensor | np.ndarray) -> float:
 def tissue_share(image: Tensor) -> float:
     """Share of an image that has the colour of tissue stained with haematoxylin and eosin, in [0, 1].
 
-    Told from glass, from anything grey and from blue, black, green, red and orange ink; not from purple ink.
+    Distinguished from glass, from anything grey and from blue, black, green, red and orange ink; not from purple ink.
 
     Args:
         image: ``[3, H, W]`` RGB, in [0, 1].

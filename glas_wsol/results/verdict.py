@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Whether the masks of a training run can be trusted, as one of four words."""
+"""Judge whether the masks of a training run can be trusted, in one of four words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SURE = 0.2  # below it no alarm, above 1 minus it an alarm
 
 
 class Verdict(str, Enum):
-    """What the alarm says of a training run; its value stands in ``model.json``."""
+    """Verdict of the alarm on a training run; its value is recorded in ``model.json``."""
 
     NO_ALARM = "no alarm"
     DOUBTFUL = "doubtful"
@@ -33,13 +33,13 @@ class Verdict(str, Enum):
 
     @classmethod
     def read(cls, value: object) -> Verdict:
-        """A verdict as it stands in a file; earlier versions wrote the advice after a colon.
+        """A verdict as recorded in a file; earlier versions wrote the advice after a colon.
 
         Args:
             value: such as ``"no alarm"``, or ``"doubtful: look at the masks first"``.
 
         Raises:
-            ValueError: if it is none.
+            ValueError: if it is not a verdict.
         """
         return cls(str(value).partition(":")[0].strip())
 

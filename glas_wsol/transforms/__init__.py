@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What MONAI lacks: colour and stain jitter, exact padding, 2-D reading that never transposes."""
+"""Transform images where MONAI cannot: colour and stain jitter, exact padding, 2-D reading that never transposes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The dictionary-based side of a random transform of images in [0, 1]: one draw for all keys."""
+"""Turn a random transform of images in [0, 1] into a dictionary-based one: one draw for all keys."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What the transforms ask of the image they are given."""
+"""Check the images that the transforms are given."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def to_tensor(img: NdarrayOrTensor) -> torch.Tensor:
 
 
 def require_unit_rgb(image: torch.Tensor, where: str) -> None:
-    """Raise ConfigError unless ``image`` is a float ``[3, H, W]`` in 0..1; ``where`` names who needs it.
+    """Raise ConfigError unless ``image`` is a float ``[3, H, W]`` in 0..1; ``where`` names the transform.
 
-    Values are looked at on the CPU only: elsewhere it would mean to wait for the device.
+    Values are checked on the CPU only: elsewhere it would mean waiting for the device.
     """
     if image.ndim != 3 or image.shape[0] != 3:
         raise ConfigError(f"an image of shape {tuple(image.shape)}", where, "give RGB images [3, H, W]")

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A random turn, shear along x and isotropic change of scale, the paper's augmentation of CUB5 for the other methods.
+"""Turn, shear along x and scale isotropically at random, the paper's augmentation of CUB5 for the other methods.
 
 MONAI's ``RandAffine`` draws a scale for each axis, evenly in its inverse, and shears both axes.
 """
@@ -30,7 +30,7 @@ def warp(image: torch.Tensor, angle: float, shear: float, scale: float, mode: st
         angle: degrees, positive from x (right) to y (down): clockwise as an image is shown.
         shear: degrees; what lies below the centre moves to the right by its distance times ``tan(shear)``.
         scale: above 0; 2 shows things twice as large.
-        mode: ``"bilinear"``, for floats; or ``"nearest"``, which keeps labels.
+        mode: ``"bilinear"``, for floats; or ``"nearest"``, which preserves labels.
 
     Returns:
         The same shape and type.

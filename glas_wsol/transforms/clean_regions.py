@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Soft masks without holes and specks below a given area."""
+"""Remove holes and specks below a given area from soft masks."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from glas_wsol.errors import ConfigError
 
 __all__ = ["clean_regions"]
 
-_LEVELS = 65535  # the max-tree of whole numbers is the fast one; finer than what a network's answer means
+_LEVELS = 65535  # the max-tree of whole numbers is the fast one; finer than a network's output means
 
-_LEAST_SIDE = 3  # px; scikit-image's max-tree knows no thinner images, and they have no holes
+_LEAST_SIDE = 3  # px; scikit-image's max-tree takes no thinner images, and they have no holes
 
 
 def clean_regions(decidable: np.ndarray, hole_area: float = 0, speck_area: float = 0) -> np.ndarray:
@@ -22,7 +22,7 @@ def clean_regions(decidable: np.ndarray, hole_area: float = 0, speck_area: float
 
     Area closing and area opening (Vincent, 1993): at *every* threshold, the holes of the mask that are smaller than
     ``hole_area`` are filled (a gland's lumen belongs to the gland), and then parts smaller than ``speck_area`` are
-    removed. Nothing else changes; the order of all other pixels is kept.
+    removed. Nothing else changes; all other pixels stay in the same order.
 
     Args:
         decidable: ``[H, W]``, in [0, 1].

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Random brightness, contrast, saturation and hue, which MONAI has only as a wrapper of torchvision."""
+"""Change brightness, contrast, saturation and hue at random, for which MONAI only wraps torchvision."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ _OPERATIONS = (_brightness, _contrast, _saturation, _hue)
 
 
 class RandColorJitterd(SharedDrawd):
-    """Dictionary-based version of `RandColorJitter`, which says its strengths; all keys share one draw."""
+    """Dictionary-based version of `RandColorJitter`, which describes its strengths; all keys share one draw."""
 
     backend = RandColorJitter.backend
     array_transform = RandColorJitter

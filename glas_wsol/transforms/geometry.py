@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Reflection padding of any size, for training crops; padding to a multiple of the stride, and back, for whole tiles.
+"""Pad by reflection to any size, for training crops; pad to a multiple of the stride, and crop back, for whole tiles.
 
 MONAI and torch refuse a reflection longer than the image, which a small tile before a large crop needs.
 """

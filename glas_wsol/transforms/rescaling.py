@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Rescaling tiles and their masks in proportion."""
+"""Rescale tiles and their masks in proportion."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Rescale(Transform):
         return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
     def __call__(self, img: NdarrayOrTensor, mode: str | None = None) -> torch.Tensor:
-        """Rescale ``[C, H, W]``; the type is kept, and an image that keeps its size is returned itself.
+        """Rescale ``[C, H, W]``; the type stays, and an image whose size does not change is returned itself.
 
         Args:
             img: the image or mask.
@@ -86,7 +86,7 @@ def _bilinear(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _nearest(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    # `F.interpolate` knows no integers but bytes, and floats lose labels above 2**24.
+    # `F.interpolate` takes no integers but bytes, and floats lose labels above 2**24.
     for dim, after in zip((-2, -1), size, strict=True):
         before = image.shape[dim]
         source = (2 * torch.arange(after, device=image.device) + 1) * before // (2 * after)

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Random changes of the amounts of haematoxylin and eosin, the variation between laboratories."""
+"""Change the amounts of haematoxylin and eosin at random, as they vary between laboratories."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class RandHEStainJitter(RandomizableTransform):
 
 
 class RandHEStainJitterd(SharedDrawd):
-    """Dictionary-based version of `RandHEStainJitter`, which says its strengths; all keys share one draw."""
+    """Dictionary-based version of `RandHEStainJitter`, which describes its strengths; all keys share one draw."""
 
     backend = RandHEStainJitter.backend
     array_transform = RandHEStainJitter

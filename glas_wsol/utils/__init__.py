@@ -1,2 +1,2 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Helpers that know nothing of images or networks."""
+"""Help everywhere: files, settings, processes and threads; independent of images and networks."""

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Files that appear whole under their name, or not at all."""
+"""Write files atomically: they appear whole under their name, or not at all."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def atomic_write(
         The open file.
 
     Raises:
-        OutputError: where the file cannot be made, written (a full disk) or renamed.
+        OutputError: if making, writing (a full disk) or renaming the file fails.
         ValueError: on another mode.
     """
     if mode not in ("w", "wb"):

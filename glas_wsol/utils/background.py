@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Reading, computing and writing at the same time: one thread ahead of the computation, and one behind it."""
+"""Read, compute and write at the same time: one thread ahead of the computation, and one behind it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AheadDataLoader(DataLoader):
 
     Args:
         dataset: as in ``DataLoader``.
-        ahead: mini-batches that are read before they are asked for, and the most that wait; 0 (default) for none.
+        ahead: mini-batches that are read before they are needed, and the most that wait; 0 (default) for none.
             With worker processes, which read ahead by themselves, it does nothing.
         kwargs: further arguments of ``DataLoader``.
     """
@@ -114,7 +114,7 @@ class Background:
             self.close()
 
     def close(self) -> None:
-        """As :meth:`finish`, for a run that has failed already: whatever else failed is not told."""
+        """As :meth:`finish`, for a run that has failed already: other failures are not reported."""
         if self._thread is not None:
             with suppress(Exception):
                 self._thread.shutdown()

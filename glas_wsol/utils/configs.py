@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Values on their way into a config: what of them MONAI would execute; and what a config's ids stand for."""
+"""Check values before they enter a config, since MONAI executes some; and resolve a config's ids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ACTIVE = ("$", "@", "%")  # an expression, a reference, a macro
 
 
 def executed_parts(value: Any, identifier: str = "") -> list[str]:
-    """What of some values would be more than data once it is in a config.
+    """The parts of some values that would be more than data in a config.
 
     Args:
         value: mappings, lists, texts, numbers.
@@ -39,7 +39,7 @@ def _is_active(key: str) -> bool:
 
 
 def plain_path(path: str | PathLike[str]) -> str:
-    """A path as a config takes it for a text, whatever it begins with.
+    """A path written so that a config takes it as text, whatever it begins with.
 
     Args:
         path: of a file or folder.
@@ -49,7 +49,7 @@ def plain_path(path: str | PathLike[str]) -> str:
 
 
 def parsed(parser: ConfigParser, identifier: str) -> Any:
-    """What an id stands for, instantiated.
+    """The value or component of an id, instantiated.
 
     Args:
         parser: holds the config.

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Tables of results as CSV, with no cell that a spreadsheet would execute, and back."""
+"""Write and read tables of results as CSV, with no cell that a spreadsheet would execute."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""SHA-256 of files."""
+"""Compute SHA-256 digests of files."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Several processes that train or evaluate as one; everything here does nothing where there is one process.
+"""Train or evaluate with several processes as one; everything here does nothing where there is one process.
 
 A process is a rank, numbered from 0; the first is the main one, and the only one that writes what belongs to no single
 image. The processes are started by ``torchrun``, and tensors are exchanged by NCCL on CUDA and by Gloo elsewhere.
@@ -69,7 +69,7 @@ def not_main() -> bool:
 def begin(device: str | torch.device, backend: str | None = None, minutes: float = 60.0) -> None:
     """Join the processes that ``torchrun`` has started; nothing if this one has joined already.
 
-    On CUDA each process of a machine takes the device of its number there. All but the main process keep silent, but
+    On CUDA each process of a machine takes the device of its number there. All but the main process are silent, but
     for errors.
 
     Args:
@@ -78,7 +78,7 @@ def begin(device: str | torch.device, backend: str | None = None, minutes: float
         minutes: how long a process waits for others before it gives up.
 
     Raises:
-        ConfigError: if the process was not started by ``torchrun``, the others cannot be met, or there is no CUDA
+        ConfigError: if the process was not started by ``torchrun``, the others are out of reach, or there is no CUDA
             device for it.
     """
     if dist.is_initialized():
@@ -87,7 +87,7 @@ def begin(device: str | torch.device, backend: str | None = None, minutes: float
         fix = "start it with: torchrun --standalone --nproc_per_node=2 -m monai.bundle run ..."
         raise ConfigError("this config is for several processes, and nothing has started them", "distributed", fix)
     if backend not in (None, "gloo"):
-        raise ConfigError(f"backend={backend!r}", "distributed", "say gloo, or leave it out")
+        raise ConfigError(f"backend={backend!r}", "distributed", "give gloo, or leave it out")
     where, exchange = torch.device(device), "gloo"
     if where.type == "cuda":
         _take_device(where, shared=backend == "gloo")
@@ -108,7 +108,7 @@ def begin(device: str | torch.device, backend: str | None = None, minutes: float
 def _take_device(device: torch.device, shared: bool) -> None:
     local, there = int(os.environ.get("LOCAL_RANK", os.environ["RANK"])), torch.cuda.device_count()
     if device.index is not None and int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])) > 1:
-        fix = "say device=cuda: each takes its own"
+        fix = "set device=cuda: each takes its own"
         raise ConfigError(f"device={device} for several processes", "distributed", fix)
     if not there or (local >= there and not shared):
         fix = "start fewer processes, share a device with backend=gloo, or set device=cpu"
@@ -140,9 +140,9 @@ def is_lost(error: BaseException) -> bool:
 
 
 def wait() -> None:
-    """Go on when all processes have come here."""
+    """Continue when all processes have arrived here."""
     if world_size() > 1:
-        dist.all_reduce(torch.zeros(1))  # on the CPU: what waits may wait for long, and must not keep a device
+        dist.all_reduce(torch.zeros(1))  # on the CPU: a process may wait for long, and must not occupy a device
 
 
 def on_main(work: Callable[[], _T]) -> _T:
@@ -202,14 +202,14 @@ def all_reduce_max(number: int) -> int:
 
 
 def local_share(whole: int, name: str = "batch_size") -> int:
-    """What one process has to do of a mini-batch.
+    """One process's share of a mini-batch.
 
     Args:
         whole: size of the mini-batch over all processes.
         name: of that setting.
 
     Raises:
-        ConfigError: if it cannot be shared out evenly.
+        ConfigError: if it does not divide evenly.
     """
     count = world_size()
     if whole % count or whole < count:

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The ``inference.json`` of a bundle that somebody else made, read as data: its flat settings, nothing executed."""
+"""Read the ``inference.json`` of a bundle that somebody else made as data: its flat settings, nothing executed."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ OF_POSTPROCESSING = ("threshold", "min_box_area")
 
 
 class ForeignConfig:
-    """What the ``inference.json`` of a bundle says, as data: nothing of it is executed.
+    """The ``inference.json`` of a bundle, as data: nothing of it is executed.
 
     Args:
-        folder: of the bundle; any other folder says nothing.
+        folder: of the bundle; any other folder gives no settings.
 
     Attributes:
         file: the config.
@@ -50,13 +50,13 @@ class ForeignConfig:
         Args:
             own: content of the package's own ``inference.json``.
             names: ids of those to look at.
-            fix: what to do about one that is an expression; ``{name}`` and ``{id}`` stand for its own.
+            fix: what to do about one that is an expression; ``{name}`` and ``{id}`` are replaced by its own.
 
         Returns:
             By id of ``inference.json``.
 
         Raises:
-            ConfigError: if such a setting is an expression, or no plain value.
+            ConfigError: if such a setting is an expression, or not a plain value.
         """
         others = [name for name in _PIPELINE if name in self.content and self._differs(name, own)]
         if others:
@@ -121,7 +121,7 @@ def agreed_settings(
     """The flat settings of the bundles around one model or several, see :meth:`ForeignConfig.settings`.
 
     Raises:
-        ConfigError: if two bundles set one otherwise.
+        ConfigError: if two bundles differ in a setting.
     """
     each = [bundle.settings(own, names, fix) for bundle in bundles]
     for name in dict.fromkeys(name for one in each for name in one):

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Values that the program needs of a device, waited for as late as possible."""
+"""Copy values from a device to the CPU, and wait for them as late as possible."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class AsyncHostCopy:
     def __init__(self, values: Tensor) -> None:
         self._values, self._arrived = values, None
         if values.device.type == "cuda":
-            # Only into memory that stays in its place is a copy made while the program goes on.
+            # Only a copy into pinned memory is made while the program continues.
             self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             self._values.copy_(values, non_blocking=True)
             self._arrived = torch.cuda.Event()

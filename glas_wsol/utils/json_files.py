@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""JSON: files of strangers, and the text of our own configs."""
+"""Read untrusted JSON files, and write the text of our own configs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 __all__ = ["RECORD", "RESULTS", "format_config", "read_json"]
 
 RECORD = "finished.jsonl"
-"""Name of what a run of inference locks and keeps, see :class:`~glas_wsol.handlers.RunRecord`."""
+"""Name of the file that a run of inference locks and writes, see :class:`~glas_wsol.handlers.RunRecord`."""
 
 _LONG = 30  # entries
 
@@ -27,7 +27,7 @@ def read_json(path: str | Path, largest: int = 10_000_000) -> Any:
 
     Raises:
         OSError: if it cannot be opened.
-        ValueError: if it is no JSON, too large, or nested more deeply than Python's own stack.
+        ValueError: if it is not JSON, too large, or nested more deeply than Python's own stack.
     """
     path = Path(path)
     if path.stat().st_size > largest:

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Image labels: one class per image, or several; how they are written and which classes probabilities name."""
+"""Handle image labels, one class per image or several: how they are written and which classes probabilities name."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def multi_hot(classes: Sequence[int], num_classes: int) -> np.ndarray:
 
 
 def present_classes(label: Any) -> tuple[int, ...]:
-    """Indices of the classes that a label says, in label order.
+    """Indices of the classes that a label names, in label order.
 
     Args:
         label: a class index, or a multi-hot vector ``[c]`` (``c`` is at least 2): a number, an array or a tensor.

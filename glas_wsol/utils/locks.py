@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""One run at a time writes a file (child processes do not hold it), one study at a time a folder (they do)."""
+"""Lock a file for one run at a time (children do not hold it), and a folder for one study at a time (they do)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HELD: dict[tuple[int, Path], int] = {}  # by process: a child does not hold wha
 
 
 def claim(file: str | Path) -> bool:
-    """Keep a file for this process alone until it is released, or the process ends, in whatever way.
+    """Reserve a file for this process until it is released, or the process ends, in whatever way.
 
     What is locked is a hidden file beside it, ``.NAME.lock``, which a killed process may leave; it locks nothing then.
     The workers of a loader do not hold it. In one process the same file may be claimed again. On a file system without
@@ -58,7 +58,7 @@ def claim(file: str | Path) -> bool:
         except (BlockingIOError, PermissionError):
             holder = _holder(handle)
             os.close(handle)
-            what = f"another run is at work here ({holder or 'of whom nothing is known'})"
+            what = f"another run is at work here ({holder or 'unknown process'})"
             raise OutputError(what, file.parent, "wait for its end, or choose another output_dir") from None
         except OSError:  # a file system without locks
             os.close(handle)
@@ -86,7 +86,7 @@ def _release(lock: Path) -> None:
     handle = _HELD.pop((os.getpid(), lock), None)
     if handle is not None:
         with suppress(OSError):
-            lock.unlink(missing_ok=True)  # before it is unlocked: who comes between finds another file, and tries again
+            lock.unlink(missing_ok=True)  # before unlocking: a process in between finds another file and retries
         os.close(handle)
 
 
@@ -101,7 +101,7 @@ def _release_all() -> None:
 def lock_with_children(folder: Path) -> Iterator[int]:
     """Hold a folder for this process, and for the children that inherit the descriptor, until the last has ended.
 
-    The system lets go of the lock with the processes, however they end: none is ever left behind. The file stays.
+    The system releases the lock with the processes, however they end: none is ever left behind. The file stays.
 
     Args:
         folder: made if absent.

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The size of a pixel: micrometres per pixel, where somebody knows it."""
+"""Check the size of a pixel: micrometres per pixel, where it is known."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ def check_mpp(mpp: float | Sequence[float] | None) -> tuple[float, float] | None
         sides = ()
     if len(sides) != 2 or not all(math.isfinite(side) and low <= side <= high for side in sides):
         fix = f"give micrometres per pixel from {low:g} to {high:g}, such as 0.5, or null"
-        raise ConfigError(f"mpp={mpp!r} is no size of a pixel", fix=fix)
+        raise ConfigError(f"mpp={mpp!r} is not a valid size of a pixel", fix=fix)
     return sides

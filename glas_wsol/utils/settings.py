@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What a run was made with, and what has changed since."""
+"""Record the settings that a run was made with, and find what has changed since."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Fingerprint", "as_json", "describe", "settings_of"]
 
 
 def settings_of(component: Any, prefix: str = "") -> dict[str, Any]:
-    """What a component says it was made with; nothing where it does not say.
+    """The settings that a component reports; nothing where it reports none.
 
     Args:
         component: may have a method ``settings()``.
@@ -24,7 +24,7 @@ def settings_of(component: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings as they come back from a file: tuples as lists.
+    """The settings as read back from a file: tuples as lists.
 
     Args:
         settings: JSON values and tuples.
@@ -35,12 +35,12 @@ def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
 class Fingerprint(dict[str, Any]):
     """What a result was made with, as JSON values by their ids: the one thing that a later run is compared with.
 
-    Checkpoints, records of inference, pseudo-labels, evaluations and studies all keep one.
+    Checkpoints, records of inference, pseudo-labels, evaluations and studies all store one.
     """
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], components: Mapping[str, Any] | None = None) -> Fingerprint:
-        """The fingerprint of settings and of what components say they were made with.
+        """The fingerprint of settings and of the settings that components report.
 
         Args:
             settings: by their ids.
@@ -81,7 +81,7 @@ def describe(value: Mapping[str, Any], leave_out: Collection[str] = ("max_pixels
 
     Args:
         value: JSON values, paths, and objects of them, such as transforms and inferers.
-        leave_out: attributes of no matter for results. Defaults to the pixel budget.
+        leave_out: attributes that do not change results. Defaults to the pixel budget.
 
     Returns:
         JSON values by their path in ``value``, joined by ``#``. Of what has no attributes of its own (functions,

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Where the bundles and the overlays lie: inside the installed package, or beside it in the repository."""
+"""Find the bundles and overlays: inside the installed package, or beside it in the repository."""
 
 from __future__ import annotations
 

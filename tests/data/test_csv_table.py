@@ -194,7 +194,7 @@ def test_every_fault_at_once_with_its_line(write):
         "labels 'polyp' (line 4) and 'Polyp' (line 16) are one class spelt twice",
         "line 10: group 'g0' is in test and, on line 2, in train",
         "line 11: blank group",
-        "line 12: 'later' is no split (say train, valid or test)",
+        "line 12: 'later' is not a split (give train, valid or test)",
         "line 13: blank split",
         "line 15: 6 cells under 5 titles (quote what has commas)",
         "line 17: image \"=cmd|'/C calc'!A0\" is not a file",
@@ -225,7 +225,7 @@ def test_one_label_is_nothing_to_learn(write):
     ]
 
 
-def test_a_validation_without_a_class_is_refused_and_a_test_is_not(write):
+def test_table_class_missing_in_valid_is_refused_in_test_is_not(write):
     lines = [SPLIT, "a0.png,normal,train", "a1.png,polyp,train", "a2.png,polyp,test"]
     assert len(table_datalist(write(*lines)).splits["test"]) == 1
     with pytest.raises(SplitError, match=r"valid split .* no image of 'normal'"):
@@ -305,7 +305,7 @@ def test_a_label_may_name_several_classes_where_that_is_said(write):
         assert items[f"a{n}"].tolist() == [[1, 0], [0, 1], [1, 1]][n % 3]
 
 
-def test_several_classes_keep_the_order_of_label_names_and_may_have_one_each(write):
+def test_table_multi_label_keeps_order_of_label_names(write):
     lines = ["image,label,split", "a0.png,x;z,train", "a1.png,y,train", "a2.png,z;y;x,valid"]
     names = ["z", "y", "x"]
     datalist = table_datalist(write(*lines), label_names=names, multi_label=True)
@@ -319,7 +319,7 @@ def test_several_classes_in_a_table_of_semicolons_are_quoted(write):
     assert datalist == table_datalist(write("image,label", *several_rows()), multi_label=True)
 
 
-def test_several_classes_are_a_fault_with_a_hint_where_it_is_not_said(write):
+def test_table_several_classes_without_multi_label_hint_at_it(write):
     found = faults(write("image,label", *several_rows(6)))
     hint = "set multi_label=true if images may have several classes"
     assert found == [

@@ -149,7 +149,7 @@ def test_all_two_hundred_classes_by_the_one_door(all_species):
     assert max(map(len, datalist.summary().splitlines())) < 200
 
 
-def test_folds_of_all_classes_exist_as_far_as_the_smallest_class_reaches(all_species):
+def test_folds_of_all_classes_are_limited_by_smallest_class(all_species):
     folds = [load_datalist(all_species, fold=f"stratified-{k}", classes="all", seed=1).splits for k in range(3)]
     names = [item.name for splits in folds for item in splits["valid"]]
     assert len(names) == len(set(names))

@@ -288,7 +288,7 @@ def test_a_folder_that_must_not_be_read_is_said(tmp_path):
     try:
         with pytest.raises(DatalistError, match="cannot be read"):
             images_datalist(tmp_path, recursive=True)
-        with pytest.raises(DatalistError, match="must not be read"):
+        with pytest.raises(DatalistError, match="is not readable"):
             images_datalist(tmp_path / "locked")
     finally:
         (tmp_path / "locked").chmod(0o700)

@@ -60,7 +60,7 @@ def test_a_missing_source_is_refused_by_name(tmp_path, source):
         existing(tmp_path / source if source else source)
 
 
-def test_names_that_no_file_system_takes_are_cut_and_stay_distinct():
+def test_distinct_names_too_long_for_files_are_cut_and_distinct():
     deep = [Path("/data", *["é" * 40] * 4, f"{end}.png") for end in ("a", "b", "x" * 190)]
     names = distinct_names(deep, ROOT)
     assert all(len(name.encode()) <= 200 for name in names)

@@ -69,7 +69,7 @@ def test_items_are_complete_and_in_the_order_of_their_numbers(whole):
     assert "mask" not in datalist.select("train")[0]
 
 
-def test_patient_folds_part_patients_and_leave_the_test_split_alone(whole):
+def test_patient_folds_separate_patients_and_keep_test_split(whole):
     tests = set()
     valid = []
     for k in range(5):
@@ -102,7 +102,7 @@ def test_a_part_of_the_test_images_is_a_fault(whole, tmp_path):
         glas_datalist(tmp_path)
 
 
-def test_the_papers_fold_needs_its_images_and_names_folds_that_work(small):
+def test_paper_fold_without_its_images_names_folds_that_work(small):
     with pytest.raises(SplitError, match="65 of them are missing, such as train_21") as caught:
         glas_datalist(small)
     assert "patient-0, " in caught.value.fix

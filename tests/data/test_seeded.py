@@ -77,7 +77,7 @@ def test_the_global_generators_do_not_matter(expected):
     assert torch.equal(image(data, 2), expected[0, 2])
 
 
-def test_what_transforms_hold_inside_draws_from_the_same_generator():
+def test_nested_transforms_draw_from_the_same_generator():
     def nested() -> SeededCacheDataset:
         inner = Compose([RandFlipd("image", 0.5, spatial_axis=1), RandSpatialCropd("image", (9, 9), random_size=False)])
         either = OneOf([inner, RandSpatialCropd("image", (12, 15), random_size=False)])
@@ -98,7 +98,7 @@ def test_workers_do_not_matter(expected, workers):
     assert torch.equal(got, torch.stack([expected[0, index] for index in range(SIZE)]))
 
 
-def test_epochs_and_seeds_and_equal_images_at_other_places_differ(expected):
+def test_draws_of_other_epochs_seeds_and_indices_differ(expected):
     different = sum(not torch.equal(expected[0, index], expected[1, index]) for index in range(SIZE))
     assert different == SIZE
     assert not torch.equal(image(dataset(seed=1), 2), expected[0, 2])
@@ -157,7 +157,7 @@ def drawn(transform: Compose) -> list[Any]:
 
 
 # "meta" stands for a GPU: an operation on the CPU, or one that has to wait for a value, is an error there.
-def test_on_another_device_the_same_is_drawn_and_nothing_waits_for_it(tiles):
+def test_draws_on_another_device_are_the_same_without_waiting(tiles):
     here, there = pipeline(affine=0.75), pipeline(affine=0.75)
     on_cpu, on_device = SeededCacheDataset(tiles, here, 5), SeededCacheDataset(tiles, there, 5, device="meta")
     assert all(item["image"].device.type == "meta" and item["image"].dtype == torch.uint8 for item in on_device._cache)
@@ -195,7 +195,7 @@ def test_what_is_kept_is_not_copied_and_never_changed(tiles):
         assert others_after == others
 
 
-def test_what_has_no_room_on_the_device_stays_in_memory_and_comes_there_at_last(tiles, monkeypatch):
+def test_cache_device_full_stays_in_memory_and_is_moved_last(tiles, monkeypatch):
     padded = 3 * 100 * 140
     monkeypatch.setattr(seeded, "_free_bytes", lambda device: 5 * padded)
     data = SeededCacheDataset(tiles, pipeline(), device="meta", memory_share=0.45)
@@ -205,7 +205,7 @@ def test_what_has_no_room_on_the_device_stays_in_memory_and_comes_there_at_last(
     assert [item["image"].device.type for item in data._cache] == ["meta"] * 2, "the room of other data is free again"
 
 
-def test_the_threads_that_read_use_the_gpu_that_the_process_has_chosen(monkeypatch):
+def test_reading_threads_use_the_current_gpu_of_the_process(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)  # of each thread: elsewhere it would be the first
     asked = []
     monkeypatch.setattr(seeded, "_free_bytes", lambda device: asked.append(device) or 0)

@@ -157,7 +157,7 @@ def test_select_gives_monai_items_without_masks(datalist):
     assert "group" not in datalist.select("test")[0]
 
 
-def test_select_gives_masks_only_on_demand_and_where_there_are_any(datalist):
+def test_select_gives_masks_on_demand_where_present(datalist):
     assert [item.get("mask") for item in datalist.select("train", masks=True)] == ["0_mask.png", None, None, None]
     assert not any("mask" in item for item in datalist.select("valid", masks=True))
 
@@ -211,7 +211,7 @@ def test_summary_of_many_classes_is_narrow():
     assert text.splitlines()[1:] == ["split  n   per class  groups  masks", "train  21  2-3        -       no"]
 
 
-def test_the_digest_is_that_of_names_and_labels_and_not_of_the_folder():
+def test_digest_covers_names_and_labels_but_not_folder():
     def digests(data: list[Item]) -> tuple[str, str]:
         made = Datalist("d", CLASSES, {"train": tuple(data), "valid": tuple(items("01"))}, "here")
         return made.digest("train"), made.digest("valid")
@@ -246,7 +246,7 @@ MIXED = [(0,)] * 20 + [(0, 1)] * 12 + [(0, 2)] * 6 + [(1, 2)] * 1 + [(0, 1, 2)] 
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_stratified_folds_of_several_classes_share_out_every_class(seed):
+def test_stratified_folds_multi_label_share_out_every_class(seed):
     data = multi_label_network(MIXED)
     classes = ("a", "b", "c")
     folds = valid_names(data, "stratified", seed, classes)
@@ -268,7 +268,7 @@ def test_groups_of_several_classes_stay_together():
     assert not sides[0] & sides[1]
 
 
-def test_a_datalist_of_several_classes_counts_tells_and_digests_them():
+def test_datalist_multi_label_counts_prints_and_digests_classes():
     data = multi_label_network([(0,), (0, 1), (1,), (0, 1)])
     datalist = Datalist("x", CLASSES, {"train": tuple(data[:3]), "valid": tuple(data[3:])}, "here")
     assert [item["label"].tolist() for item in datalist.select("train")] == [[1, 0], [1, 1], [0, 1]]

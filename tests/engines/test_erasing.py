@@ -143,7 +143,7 @@ def test_accumulated_mask_and_erased_image_by_hand(step):
     assert_rows(state.largest_trust, [max(t[i] for t in TRUST[: step + 1]) for i in range(3)])
 
 
-def test_a_step_changes_neither_the_state_before_it_nor_the_image():
+def test_step_leaves_previous_state_and_image_unchanged():
     image = images()
     state = erasing.start(image)
     logits, losses, mask = forward(0)
@@ -154,13 +154,13 @@ def test_a_step_changes_neither_the_state_before_it_nor_the_image():
 
 
 @pytest.mark.parametrize("parts", [{1: [0, 2], 2: [0]}, {1: [2, 0]}, {2: [0, 1]}])
-def test_a_forward_on_the_alive_samples_gives_the_state_of_a_forward_on_all(parts):
+def test_forward_on_alive_samples_equals_forward_on_all(parts):
     for part, full in zip(run(parts=parts), run(), strict=True):
         for name in ("erased", "mask", "alive", "first_loss", "first_mask", "largest_trust"):
             assert torch.equal(getattr(part, name), getattr(full, name)), name
 
 
-def test_the_mask_carries_a_gradient_only_where_the_localizer_s_does_and_the_next_image_never():
+def test_mask_gradient_follows_localizer_and_next_image_has_none():
     state = erasing.start(images())
     logits, losses, mask = forward(0)
     mask.requires_grad_()
@@ -173,7 +173,7 @@ def test_the_mask_carries_a_gradient_only_where_the_localizer_s_does_and_the_nex
     assert not run()[-1].mask.requires_grad
 
 
-def test_blank_keeps_nothing_of_an_untrusted_sample_and_counts_it():
+def test_blank_untrusted_sample_has_empty_mask_and_counts():
     kept = erasing.keep(run()[-1])
     assert_rows(kept.mask[:, 0, 0], FOUND[-1])
     assert kept.counted.tolist() == [True] * 3
@@ -185,7 +185,7 @@ def test_plain_keeps_the_first_mask_of_an_untrusted_sample():
     assert kept.counted.tolist() == [True] * 3
 
 
-def test_skip_leaves_an_untrusted_sample_out_but_not_one_that_lost_its_trust_later():
+def test_skip_omits_only_samples_that_were_never_trusted():
     kept = erasing.keep(run()[-1], "skip")
     assert_rows(kept.mask[:, 0, 0], FOUND[-1])
     assert kept.counted.tolist() == [True, False, True]
@@ -244,7 +244,7 @@ NEAR = [  # a radius of 0.8 of 2 px, rounded: 2 px
 ]
 
 
-def test_the_prior_is_added_to_the_evidence_before_the_pseudo_threshold():
+def test_prior_is_added_before_the_pseudo_threshold():
     mask = torch.sigmoid(8 * (EVIDENCE - 0.5))
     remembered = erasing.remember(mask, remembering(), memory=0.3, radius=0.8, omega=8)
     expected = torch.sigmoid(8 * (EVIDENCE + 0.3 * torch.tensor(NEAR, dtype=torch.float64).unsqueeze(1) - 0.5))
@@ -263,7 +263,7 @@ def test_a_part_of_the_samples_is_remembered_as_in_the_whole(part):
     assert torch.equal(erasing.remember(mask[index], remembering(), 0.3, 0.8, 8, index), whole[index])
 
 
-def test_the_gradient_of_a_remembered_mask_is_that_of_the_pseudo_threshold():
+def test_remembered_mask_gradient_is_that_of_pseudo_threshold():
     state = remembering()
     state = dataclasses.replace(state, mask=state.mask.requires_grad_())
     evidence = EVIDENCE.clone().requires_grad_()
@@ -333,7 +333,7 @@ def run_several(parts: dict[int, list[int]] | None = None) -> list[ErasingState]
 
 
 @pytest.mark.parametrize("step", range(2))
-def test_several_classes_are_trusted_found_and_erased_each_by_itself(step):
+def test_multi_label_classes_are_trusted_and_erased_separately(step):
     state = run_several()[step]
     assert state.alive.tolist() == [[psi > 0 for psi in sample] for sample in PSI_OF_EACH[step]]
     assert_rows(state.mask[:, :, 0], FOUND_OF_EACH[step])
@@ -344,7 +344,7 @@ def test_several_classes_are_trusted_found_and_erased_each_by_itself(step):
     assert_rows(state.first_mask[:, :, 0], R_OF_EACH[0])
 
 
-def test_trust_of_several_classes_is_that_of_p_of_each_where_present_named_and_no_worse():
+def test_multi_label_trust_needs_class_present_named_no_worse():
     p = torch.tensor([[0.5, 0.49999, 0.7, 0.9, 0.9, 0.6]], dtype=torch.float64)
     label = torch.tensor([[1, 1, 0, 1, 1, 1]])
     alive = torch.tensor([[True, True, True, False, True, True]])
@@ -353,7 +353,7 @@ def test_trust_of_several_classes_is_that_of_p_of_each_where_present_named_and_n
     assert psi[0].tolist() == pytest.approx([0.5 * math.exp(-0.2), 0, 0, 0, 0, 0.6 * math.exp(-0.2)], rel=1e-14)
 
 
-def test_a_sample_is_alive_while_a_class_of_it_is_and_its_absent_classes_stay_absent():
+def test_multi_label_sample_is_alive_while_one_class_is():
     first, second = run_several()
     assert first.samples.tolist() == [True, True, True, False]
     assert first.sound.tolist() == [[True, True], [True, True], [False, True], [False, False]]
@@ -362,7 +362,7 @@ def test_a_sample_is_alive_while_a_class_of_it_is_and_its_absent_classes_stay_ab
 
 
 @pytest.mark.parametrize("part", [[0, 1, 2], [2, 0, 1]])
-def test_a_forward_on_the_alive_samples_gives_the_state_of_several_classes_of_all(part):
+def test_multi_label_forward_on_alive_samples_equals_all(part):
     for some, full in zip(run_several({1: part}), run_several(), strict=True):
         for name in ("erased", "mask", "alive", "sound", "first_loss", "first_mask", "largest_trust"):
             assert torch.equal(getattr(some, name), getattr(full, name)), name
@@ -382,13 +382,13 @@ def test_what_is_kept_is_the_union_over_the_classes(rescale, expected):
     assert kept.counted.tolist() == [[True, True]] * 4
 
 
-def test_plain_keeps_the_first_region_of_each_present_class_that_was_never_trusted():
+def test_plain_keeps_first_region_of_untrusted_present_classes():
     kept = erasing.keep(run_several()[-1], "plain")
     # C: max([0.9, 0.1], [0.67863, 0.7]); D: [0.7, 0.6] of the class it has, not [1, 1] of the one it has not
     assert_rows(kept.mask[:, 0, 0], [*UNIONS[:2], [0.9, 0.7], [0.7, 0.6]])
 
 
-def test_skip_leaves_out_each_present_class_that_was_never_trusted_and_samples_of_which_nothing_was():
+def test_multi_label_skip_omits_untrusted_classes_and_samples():
     kept = erasing.keep(run_several()[-1], "skip")
     assert_rows(kept.mask[:, 0, 0], UNIONS)
     assert kept.counted.tolist() == [[True, True], [True, True], [False, True], [False, False]]

@@ -33,7 +33,7 @@ def test_a_mask_under_another_name_is_refused_too(key, mask):
         ImageLabels()({"image": IMAGE, "label": torch.tensor([1, 0]), key: mask})
 
 
-def test_several_labels_of_an_image_and_what_is_no_tensor_are_no_masks():
+def test_masks_multi_label_vectors_and_non_tensors_are_refused():
     batch = {"image": IMAGE, "label": torch.eye(2), "name": ["a", "b"]}
     assert torch.equal(ImageLabels()(batch)[1], torch.eye(2))
 

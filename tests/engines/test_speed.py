@@ -51,7 +51,7 @@ def gradients(steps: ModuleType, batch, shares, passes=5, **options) -> tuple[li
 
 
 @pytest.mark.parametrize(("shares", "counted"), [((1.0,), 5.0), ((1.0, 0.75, 0.5, 0.25), 3.5), ((0.5, 0.0), 1.5)])
-def test_all_variants_have_one_gradient_and_their_forwards_are_counted(steps, four, shares, counted):
+def test_variants_have_equal_gradients_and_counted_forwards(steps, four, shares, counted):
     naive, _ = gradients(steps, four, shares, naive=True, alive_only=False)
     full, whole = gradients(steps, four, shares, alive_only=False)
     alive, part = gradients(steps, four, shares)
@@ -87,7 +87,7 @@ def test_the_table_of_steps(steps, capsys):
         step.main(["--batch", "6"])
 
 
-def test_memory_is_flat_in_the_number_of_passes_and_that_of_one_graph_is_not(steps, capsys):
+def test_memory_of_more_passes_is_flat_unless_in_one_graph(steps, capsys):
     memory = script("memory")
     memory.make_network = steps.make_network
     assert memory.main(["--size", "96", "--batch", "4", "--passes", "1", "2", "4", "8"]) == 0

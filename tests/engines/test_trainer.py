@@ -164,7 +164,7 @@ def test_gradient_equals_that_of_one_retained_graph(batch, batch_norm, passes, o
 
 
 @pytest.mark.parametrize("options", [{}, MEMORY])
-def test_differentiable_mask_gives_the_retained_gradient_through_the_mask(batch, options):
+def test_differentiable_mask_has_gradient_of_retained_graph(batch, options):
     network = tiny_network(seed=5, differentiable_mask=True, pooling_options={"dropout": 0.0}).double()
     detached = copy.deepcopy(network)
     detached.differentiable_mask = False
@@ -194,7 +194,7 @@ CONSTRAINED = {"size": 0.7, "band": (0.45, 0.95), "barrier": 4.0, "barrier_growt
 
 @pytest.mark.parametrize("batch_norm", ["batch", "frozen"])
 @pytest.mark.parametrize("passes", [0, 4])
-def test_constraints_act_on_the_first_mask_and_are_in_the_logged_loss(batch, batch_norm, passes):
+def test_constraints_act_on_first_mask_and_are_logged(batch, batch_norm, passes):
     options = {"batch_norm": batch_norm, "differentiable_mask": True, "pooling_options": {"dropout": 0.5}}
     networks = [tiny_network(seed=5, **options).double() for _ in "abc"]
     output, _ = one_step(networks[0], batch, passes=passes, loss_function=MinMaxEntropyLoss(**CONSTRAINED))
@@ -247,7 +247,7 @@ def test_a_constraint_on_a_mask_without_gradient_is_refused(batch, weight):
         one_step(tiny_network().double(), batch, loss_function=MinMaxEntropyLoss(**{weight: 0.1}))
 
 
-def test_constraints_are_averaged_over_the_epoch_where_there_are_any(batch):
+def test_constraints_where_given_are_averaged_over_epoch(batch):
     network = tiny_network(differentiable_mask=True).double()
     own = {"key_train_metric": {"loss": Average(lambda output: output["loss"])}}
     loss = MinMaxEntropyLoss(size=1.0)
@@ -259,7 +259,7 @@ def test_constraints_are_averaged_over_the_epoch_where_there_are_any(batch):
     assert set(trainer.state.metrics) == {"loss"}
 
 
-def test_memory_changes_later_steps_only_and_zero_changes_nothing(batch):
+def test_memory_changes_later_steps_only_and_zero_none(batch):
     def gradient(**options) -> Tensor:
         network = tiny_network(seed=5, pooling_options={"dropout": 0.5}).double()
         one_step(network, batch, **options)
@@ -270,7 +270,7 @@ def test_memory_changes_later_steps_only_and_zero_changes_nothing(batch):
     assert (gradient(passes=4, **MEMORY) - gradient(passes=4)).norm() > 1e-6
 
 
-def test_with_memory_the_second_step_grows_next_to_what_the_first_found(batch):
+def test_memory_second_step_grows_next_to_first_region(batch):
     # M always names class 0, finds a block first, and then the same weak evidence everywhere: T = 0.4.
     network = sure_network()
     block = torch.zeros(1, 1, 96, 64, dtype=torch.float64)
@@ -319,7 +319,7 @@ def test_mean_over_steps_divides_the_localizer_gradient(batch, batch_norm):
 
 
 @pytest.mark.parametrize("options", [{}, {"counted": "trusted"}, MEMORY])
-def test_running_the_alive_samples_only_changes_nothing_where_it_is_allowed(batch, options):
+def test_alive_samples_only_where_allowed_changes_nothing(batch, options):
     networks = [tiny_network(seed=5, batch_norm="frozen", pooling_options={"dropout": 0.5}).double() for _ in "ab"]
     part, _ = one_step(networks[0], batch, passes=4, alive_only=True, **options)
     full, _ = one_step(networks[1], batch, passes=4, alive_only=False, **options)
@@ -327,7 +327,7 @@ def test_running_the_alive_samples_only_changes_nothing_where_it_is_allowed(batc
     torch.testing.assert_close(part["loss"], full["loss"], rtol=1e-13, atol=0)
 
 
-def test_running_the_alive_samples_only_changes_nothing_with_a_differentiable_mask(batch):
+def test_alive_samples_only_differentiable_mask_changes_nothing(batch):
     options = {"batch_norm": "frozen", "pooling_options": {"dropout": 0.5}, "differentiable_mask": True}
     networks = [tiny_network(seed=5, **options).double() for _ in "abc"]
     networks[2].differentiable_mask = False
@@ -348,13 +348,13 @@ def test_running_the_alive_samples_only_changes_nothing_with_a_differentiable_ma
         ({}, {"permanent_loss_test": False}),
     ],
 )
-def test_running_the_alive_samples_only_is_refused_where_it_would_be_wrong(batch, network_options, options):
+def test_alive_samples_only_where_wrong_is_refused(batch, network_options, options):
     network = tiny_network(**{"batch_norm": "frozen", **network_options}).double()
     with pytest.raises(ConfigError, match="change the gradient"):
         one_step(network, batch, alive_only=True, **options)
 
 
-def test_the_logged_loss_is_the_exact_sum_of_its_terms_and_of_their_weights(batch):
+def test_logged_loss_is_exact_weighted_sum_of_terms(batch):
     network = tiny_network(seed=5).double()
     reference = copy.deepcopy(network)
     output, _ = one_step(network, batch, passes=4, loss_function=MinMaxEntropyLoss(0.5, 2.0, 0.25))
@@ -487,7 +487,7 @@ def test_bfloat16_runs_and_accumulates_gradients_in_float32(batch):
 
 
 @pytest.mark.parametrize("step_reduction", ["sum", "mean"])
-def test_float16_with_a_scaled_loss_gives_the_gradients_of_float32(batch, step_reduction):
+def test_float16_scaled_loss_has_gradients_of_float32(batch, step_reduction):
     single = {"image": batch["image"].float(), "label": batch["label"]}
     networks = [tiny_network(seed=5, pooling_options={"dropout": 0.0}) for _ in "ab"]
     options = {"passes": 4, "step_reduction": step_reduction}
@@ -559,7 +559,7 @@ def test_settings_tell_every_option_apart(batch):
     assert len({settings(**options) for options in [{}, *changed]}) == len(changed) + 1
 
 
-def test_batch_statistics_of_a_single_value_are_refused_in_one_line():
+def test_batch_statistics_single_value_is_refused_in_one_line():
     lone = {"image": torch.rand(1, 3, 32, 32), "label": torch.tensor([0])}
     with pytest.raises(ConfigError, match="batch statistics of a single value"):
         one_step(tiny_network(), lone)
@@ -583,7 +583,7 @@ def test_trainer_learns_a_class_carried_by_a_patch():
     assert history[-1] < 0.3 * history[0]
 
 
-def test_who_goes_on_is_asked_before_the_backward_pass_and_read_after_it(batch, monkeypatch):
+def test_alive_flags_are_copied_before_backward_and_read_after(batch, monkeypatch):
     """On a GPU the wait is then for the forward pass only, while the device works on the backward pass."""
     told: list[str] = []
 

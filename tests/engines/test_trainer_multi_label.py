@@ -156,7 +156,7 @@ def test_gradient_equals_that_of_one_retained_graph(batch, batch_norm, passes, o
     assert float((output["pred"].sum(1) - 1).abs().min()) > 1e-3, "one sigmoid per class, no distribution over them"
 
 
-def test_a_differentiable_mask_and_a_constraint_on_the_region_of_the_first_forward(batch):
+def test_differentiable_mask_with_constraint_on_first_region(batch):
     network = multi_label_network(differentiable_mask=True, dropout=0.0)
     reference = copy.deepcopy(network)
     output, _ = one_step(network, batch, passes=4, loss_function=MinMaxEntropyLoss(variation=0.3))
@@ -167,7 +167,7 @@ def test_a_differentiable_mask_and_a_constraint_on_the_region_of_the_first_forwa
 
 
 @pytest.mark.parametrize("options", [{}, {"untrusted": "skip"}, MEMORY])
-def test_running_the_alive_samples_only_changes_nothing_where_it_is_allowed(batch, options):
+def test_alive_samples_only_where_allowed_changes_nothing(batch, options):
     networks = [multi_label_network(batch_norm="frozen") for _ in "ab"]
     sizes: list[int] = []
     localize = networks[0].localize

@@ -118,7 +118,7 @@ def test_a_second_stages_mask_is_unknown_to_the_classifier():
 
 
 @pytest.mark.parametrize("options", [{}, {"factor": 0.6, "flips": True, "scales": [1.0, 1.5]}])
-def test_inferer_scores_are_means_over_views_and_prediction_is_unchanged(options):
+def test_inferer_scores_are_view_means_with_same_prediction(options):
     network, image = tiny_network(num_classes=3).eval(), IMAGE[..., :61, :83]
     plain = WholeTileInferer(**options)
     inferer = ClassScoreInferer(plain)
@@ -144,7 +144,7 @@ def output_of(network, inferer: ClassScoreInferer, **options):
     return evaluator.state.output
 
 
-def test_evaluator_hands_the_scores_of_each_image_to_postprocessing():
+def test_evaluator_passes_scores_of_each_image_to_postprocessing():
     network, seen = tiny_network(num_classes=3).eval(), []
     output_of(network, ClassScoreInferer(WholeTileInferer()), postprocessing=lambda item: seen.append(item) or item)
     expected = predict_with_scores(network, IMAGE)[1]
@@ -161,7 +161,7 @@ def multi_label_network(seed: int = 0):
     return tiny_network(seed=seed, num_classes=3, multi_label=True).eval()
 
 
-def test_presence_is_the_mean_over_views_of_what_the_network_says():
+def test_presence_is_mean_over_views_of_the_network():
     network, expected = multi_label_network(), []
     for image in (IMAGE, IMAGE.flip(-1)):
         x = network.normalise(WholeTileInferer(0.5).prepare(image)[0])
@@ -172,7 +172,7 @@ def test_presence_is_the_mean_over_views_of_what_the_network_says():
         torch.testing.assert_close(inferer(IMAGE, network)[PRESENCE], mean)
 
 
-def test_presence_of_an_ensemble_is_the_mean_over_members_that_name_a_class():
+def test_presence_of_ensemble_is_mean_over_members_with_a_class():
     members = [multi_label_network(0), FixedMaskNetwork("all_ones", num_classes=3), multi_label_network(1)]
     ensemble, inferer = EnsembleNetwork(members), WholeTileInferer()
     assert ensemble.multi_label is True
@@ -189,7 +189,7 @@ def test_presence_is_absent_where_images_have_one_class():
         assert PRESENCE not in ClassScoreInferer(WholeTileInferer())(IMAGE, network)
 
 
-def test_presence_of_the_localizer_alone_does_not_run_the_classifier(monkeypatch):
+def test_presence_of_localizer_alone_skips_the_classifier(monkeypatch):
     network, inferer = multi_label_network(), WholeTileInferer(0.5, flips="horizontal")
     monkeypatch.setattr(type(network), "classify", lambda *_: pytest.fail("C was run"))
     found = ClassScoreInferer(inferer, "localizer")(IMAGE, network)[PRESENCE]
@@ -219,7 +219,7 @@ def test_asking_for_the_class_alone_changes_nothing_that_is_left(options):
     [tiny_network(num_classes=3), tiny_network(num_classes=3, multi_label=True), refined("first_stage")],
     ids=["one", "several", "refined"],
 )
-def test_the_mask_alone_is_the_same_mask_and_does_not_run_the_classifier(network, monkeypatch):
+def test_mask_alone_is_the_same_and_skips_the_classifier(network, monkeypatch):
     network.eval()
     whole, _ = predict_with_scores(network, IMAGE)
     monkeypatch.setattr(type(network), "classify", lambda *_: pytest.fail("C was run"))

@@ -139,7 +139,7 @@ KEPT = {  # which symmetries of the image are symmetries of the result
 @pytest.mark.parametrize("size", ODD)
 @pytest.mark.parametrize("factor", [1.0, 0.6])
 @pytest.mark.parametrize("name", KEPT)
-def test_the_result_of_a_mirrored_image_is_the_mirrored_result_to_the_last_bit(name, factor, size):
+def test_whole_tile_mirrored_image_gives_mirrored_result(name, factor, size):
     options, kept = KEPT[name]
     network = tiny_network().eval()
     image = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1))
@@ -155,7 +155,7 @@ def test_the_result_of_a_mirrored_image_is_the_mirrored_result_to_the_last_bit(n
 
 @pytest.mark.parametrize("size", ODD)
 @pytest.mark.parametrize("name", ["horizontal", "flips", "rotations", "both"])
-def test_a_network_that_commutes_with_the_views_says_what_it_said_without(name, size):
+def test_views_of_equivariant_network_change_nothing(name, size):
     def network(image: Tensor) -> Tensor:  # of each pixel and of the image's own least and largest value
         low, high = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)
         return ((image - low) / (high - low)).square()

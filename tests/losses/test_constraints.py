@@ -75,7 +75,7 @@ def test_total_variation_by_hand():
     assert total_variation(masks).tolist() == pytest.approx([1.5 / 2 + 1.5 / 3, 0.0], rel=1e-14)
 
 
-def test_total_variation_counts_the_edges_that_lines_cross_whatever_the_resolution():
+def test_total_variation_at_any_resolution_counts_crossed_edges():
     stripe = torch.zeros(1, 1, 4, 10, dtype=torch.float64)
     stripe[..., 3:7] = 1
     assert float(total_variation(stripe)) == 2  # every row crosses two edges, no column any

@@ -29,7 +29,7 @@ def test_uniform_cross_entropy_by_hand():
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_uniform_cross_entropy_is_least_and_log_c_when_no_class_is_preferred(classes):
+def test_uniform_cross_entropy_without_preferred_class_is_log_c(classes):
     undecided = torch.full((1, classes), 7.0, dtype=torch.float64)
     assert float(uniform_cross_entropy(undecided)) == pytest.approx(math.log(classes), rel=1e-14)
     drawn = torch.randn(200, classes, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -68,7 +68,7 @@ def test_the_localizer_term_divides_by_the_whole_mini_batch():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_sample_that_does_not_count_cannot_spoil_the_loss_or_its_gradient(bad):
+def test_loss_excluded_sample_does_not_affect_value_or_gradient(bad):
     values = torch.tensor([0.25, bad], dtype=torch.float64, requires_grad=True)
     term = MinMaxEntropyLoss().localizer_term(values, torch.tensor([True, False]), 2)
     term.backward()
@@ -76,7 +76,7 @@ def test_a_sample_that_does_not_count_cannot_spoil_the_loss_or_its_gradient(bad)
     assert values.grad.tolist() == [0.5, 0.0]
 
 
-def test_a_batch_without_a_counted_sample_has_loss_zero_and_gradient_zero():
+def test_loss_without_counted_sample_is_zero_with_zero_gradient():
     logits = LOGITS.clone().requires_grad_()
     none = torch.tensor([False, False])
     loss = MinMaxEntropyLoss()
@@ -187,7 +187,7 @@ def test_the_undecided_target_of_several_classes_by_hand():
         assert got.tolist() == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_undecided_target_is_reached_where_every_class_is_as_likely_as_not_and_nowhere_else():
+def test_multi_label_undecided_target_is_reached_only_at_half():
     logits = torch.linspace(-9, 9, 4001, dtype=torch.float64).view(1, -1).requires_grad_()
     values = even_cross_entropy(logits)
     values.sum().backward()
@@ -204,7 +204,7 @@ def test_the_undecided_target_is_reached_where_every_class_is_as_likely_as_not_a
     torch.testing.assert_close(uniform_cross_entropy(two), values.detach()[0])
 
 
-def test_both_terms_are_means_over_the_counted_samples_and_classes():
+def test_multi_label_terms_are_means_over_counted_samples():
     counted = torch.tensor([[True, False, True], [False, True, True]])
     relevant, irrelevant = MinMaxEntropyLoss(relevant=2, irrelevant=3)(MULTI_LABEL, MULTI_LABEL, MULTI_HOT, counted)
     chosen = [(0, 0), (0, 2), (1, 1), (1, 2)]
@@ -214,7 +214,7 @@ def test_both_terms_are_means_over_the_counted_samples_and_classes():
     assert [float(term) for term in nothing] == [0, 0]
 
 
-def test_the_localizer_term_of_several_classes_divides_by_all_samples_and_classes():
+def test_multi_label_localizer_term_divides_by_all_samples():
     counted = torch.tensor([[True, False, False], [True, True, False]])
     term = MinMaxEntropyLoss(localizer=0.5).localizer_term(cross_entropy(MULTI_LABEL, MULTI_HOT), counted, 5)
     assert float(term) == pytest.approx(0.5 * (BINARY[0][0] + BINARY[1][0] + BINARY[1][1]) / 15, rel=1e-12)

@@ -55,7 +55,7 @@ def items(count: int = 7) -> list[dict]:
     return made
 
 
-def test_every_measure_has_a_metric_and_its_value_is_the_aggregate_of_its_rows():
+def test_metric_of_every_measure_is_aggregate_of_its_rows():
     assert list(all_metrics())[:-2] == list(m.MEASURES)
     state = evaluate(all_metrics(), [items()[:3], items()[3:]])
     for key, measure in m.MEASURES.items():

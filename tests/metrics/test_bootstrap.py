@@ -43,7 +43,7 @@ def test_the_interval_of_a_share_is_wilsons(hits):
     assert high - low > 0.15, "no share of 18 images is certain"
 
 
-def test_redrawn_sets_are_of_the_same_size_and_the_same_for_all_methods():
+def test_bootstrap_sets_have_same_size_and_images_per_method():
     weights = redraw(13, resamples=400, seed=3)
     assert weights.shape == (400, 13)
     assert (weights.sum(axis=1) == 13).all()
@@ -67,7 +67,7 @@ def test_95_percent_of_the_intervals_hold_the_truth():
     assert 0.9 <= np.mean([low <= 0.5 <= high for low, high in bounds]) <= 0.995
 
 
-def test_it_is_the_quantiles_of_the_redrawn_values_and_the_same_each_time():
+def test_interval_is_quantiles_of_redrawn_values_and_repeatable():
     rows = np.random.default_rng(0).integers(0, 5, (23, 3))
     measure = MEASURES["object_f1"]
     once = bootstrap(measure, rows, 700)

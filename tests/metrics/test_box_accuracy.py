@@ -109,7 +109,7 @@ def test_images_without_a_true_object_are_left_out():
     assert all(math.isnan(value) for value in measured([none, empty]))
 
 
-def test_a_part_too_small_for_a_written_box_counts_at_no_fixed_threshold():
+def test_box_accuracy_part_below_minimum_counts_at_no_threshold():
     truth = rectangle((40, 50), slice(4, 5), slice(10, 11))  # one pixel of 2000: below a thousandth of the image
     assert measured([item(truth, truth)]) == (0, 1)
     large = rectangle((40, 50), slice(4, 6), slice(10, 12))

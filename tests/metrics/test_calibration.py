@@ -70,7 +70,7 @@ def test_of_several_classes_each_is_a_case():
     assert class_reliability(state.metric_details["e"].numpy()).count.tolist() == [3]
 
 
-def test_calibrated_answers_have_a_small_error_and_overconfident_ones_theirs():
+def test_calibration_error_is_small_if_calibrated_large_if_not():
     random = np.random.default_rng(3)
     p = random.uniform(0.5, 1, 40000)
     right = random.random(len(p)) < p
@@ -80,7 +80,7 @@ def test_calibrated_answers_have_a_small_error_and_overconfident_ones_theirs():
     )
 
 
-def test_the_temperature_of_evaluated_images_is_that_of_their_logits():
+def test_temperature_of_evaluated_images_equals_that_of_logits():
     logits, labels = sampled(50, 3, 2.5, seed=4)
     chances = torch.from_numpy(logits).softmax(dim=1)
     items = [{"probabilities": p, "label": torch.tensor([y])} for p, y in zip(chances, labels.tolist(), strict=True)]
@@ -91,7 +91,7 @@ def test_the_temperature_of_evaluated_images_is_that_of_their_logits():
     assert evaluate({"temperature": Temperature()}, [[multi_label, nothing]]).metrics["temperature"] == 1
 
 
-def test_bins_of_equal_mass_hold_about_as_many_each_and_ties_stay_together():
+def test_equal_mass_bins_are_even_and_ties_stay_together():
     values = np.random.default_rng(1).permutation(100) / 100
     bins = mass_bins(values, np.ones((1, 100)))[0]
     assert np.bincount(bins).tolist() == [25] * 4
@@ -126,12 +126,12 @@ def test_the_masks_error_by_hand():
     assert math.isnan(evaluate({"e": MaskCalibrationError()}, [[item([[0.5]])]]).metrics["e"])
 
 
-def test_the_mask_of_an_image_without_evidence_is_sure_of_background():
+def test_mask_without_tissue_is_sure_of_background():
     state = evaluate({"e": MaskCalibrationError()}, [[item(np.full((3, 4), 0.9), np.ones((3, 4)), evidence=False)]])
     assert state.metrics["e"] == 1
 
 
-def test_a_soft_map_that_is_a_probability_is_calibrated_and_a_sharpened_one_is_not():
+def test_soft_map_is_calibrated_and_sharpened_map_is_not():
     random = np.random.default_rng(2)
     soft = random.random((150, 211)).astype(np.float32)
     truth = random.random(soft.shape) < soft
@@ -176,7 +176,7 @@ def test_the_masks_diagram():
     assert (alone[0].low == alone[0].share).all(), "one image drawn again is itself"
 
 
-def test_the_interval_of_calibrated_answers_reaches_to_about_nothing():
+def test_interval_of_calibrated_answers_reaches_nearly_zero():
     # Their true error is 0 and the figure is not: percentiles of redrawn sets lie further above still.
     measure, found = MEASURES["calibration_error"], []
     for seed in range(20):

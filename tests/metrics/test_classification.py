@@ -30,7 +30,7 @@ BATCHINGS = [[ITEMS], [[one] for one in ITEMS], [ITEMS[:2], ITEMS[2:]]]
 
 
 @pytest.mark.parametrize("batches", BATCHINGS)
-def test_classification_error_is_the_share_of_wrong_images_however_they_are_batched(batches):
+def test_classification_error_any_batching_is_share_of_wrong(batches):
     state = evaluate({"error": ClassificationError()}, batches)
     assert state.metrics["error"] == pytest.approx(3 / 5)
     assert state.metric_details["error"].flatten().tolist() == [0, 1, 0, 1, 1]
@@ -38,7 +38,7 @@ def test_classification_error_is_the_share_of_wrong_images_however_they_are_batc
 
 
 @pytest.mark.parametrize("batches", BATCHINGS)
-def test_cross_entropy_is_the_mean_over_images_and_finite_for_a_probability_of_zero(batches):
+def test_cross_entropy_is_mean_over_images_and_always_finite(batches):
     state = evaluate({"loss": CrossEntropy()}, batches)
     expected = [math.log(2), math.log(8), -math.log(0.8), -math.log(0.4), 12 * math.log(10)]
     assert state.metric_details["loss"].flatten().tolist() == pytest.approx(expected, rel=1e-5)
@@ -63,7 +63,7 @@ def test_the_selection_score_by_hand():
     assert score([(True, 2 * math.log(2)), (False, 0.5 * math.log(2))], ties="last") == -1
 
 
-def test_fewer_errors_always_win_and_equal_errors_are_decided_by_the_loss():
+def test_selection_prefers_fewer_errors_then_lower_loss():
     random = np.random.default_rng(0)
     drawn = []
     for _ in range(60):
@@ -135,7 +135,7 @@ def test_images_without_probabilities_are_left_out(metric):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_without_any_probabilities_there_is_no_number_and_selection_ties(metric):
+def test_selection_without_probabilities_is_nan_and_ties(metric):
     state = evaluate({"m": metric()}, [[{"label": 1}], [{"label": 0}]])
     assert state.metrics["m"] == 0 if metric is SelectionScore else math.isnan(state.metrics["m"])
     assert state.metric_details == {}
@@ -169,14 +169,14 @@ SEVERAL_BATCHINGS = [[MULTI_LABEL], [[one] for one in MULTI_LABEL]]
 
 
 @pytest.mark.parametrize("batches", SEVERAL_BATCHINGS)
-def test_an_image_of_several_classes_is_wrong_unless_exactly_its_classes_are_named(batches):
+def test_multi_label_image_is_wrong_unless_classes_match_exactly(batches):
     state = evaluate({"error": ClassificationError()}, batches)
     assert state.metric_details["error"].flatten().tolist() == [0, 1, 1, 0]
     assert state.metrics["error"] == 2 / 4
 
 
 @pytest.mark.parametrize("batches", SEVERAL_BATCHINGS)
-def test_cross_entropy_of_several_classes_is_the_mean_of_the_binary_ones(batches):
+def test_multi_label_cross_entropy_is_mean_of_binary_ones(batches):
     state = evaluate({"loss": CrossEntropy(), "score": SelectionScore(), "last": SelectionScore("last")}, batches)
     of_label = [[0.75, 0.5, 0.75], [0.9, 0.2, 0.8], [0.4, 0.7, 0.6], [0.9, 0.7, 1.0]]
     expected = [-sum(map(math.log, p)) / 3 for p in of_label]
@@ -188,7 +188,7 @@ def test_cross_entropy_of_several_classes_is_the_mean_of_the_binary_ones(batches
 
 
 @pytest.mark.parametrize("batches", SEVERAL_BATCHINGS)
-def test_the_balanced_error_of_several_classes_is_the_mean_over_them_of_both_recalls(batches):
+def test_multi_label_balanced_error_is_mean_of_both_recalls(batches):
     # class 0: 2 of 3 with, 1 of 1 without; class 1: 2 of 2 with, 1 of 2 without; class 2: all
     expected = 1 - ((2 / 3 + 1) / 2 + (1 + 1 / 2) / 2 + 1) / 3
     state = evaluate({"error": BalancedError()}, batches)

@@ -27,7 +27,7 @@ def test_parts_touch_at_corners():
     assert components(mask).tolist() == [[1, 0, 0, 2], [0, 1, 0, 2], [0, 0, 0, 0]]
 
 
-def test_true_objects_are_the_items_own_or_the_parts_of_its_truth():
+def test_true_objects_are_of_item_or_parts_of_its_truth():
     truth = np.array([[1, 1, 0, 1], [0, 0, 0, 1]])
     own = np.array([[7, 3, 0, 7], [0, 0, 0, 7]])
     assert true_objects(item(truth, truth, own)).tolist() == own.tolist()

@@ -87,7 +87,7 @@ def test_an_image_of_weight_three_counts_like_three_images(key):
 
 
 @pytest.mark.parametrize("key", ROWS)
-def test_rows_that_are_no_numbers_are_left_out_and_nothing_is_no_number(key):
+def test_measure_nan_rows_are_left_out_and_no_rows_give_nan(key):
     random = np.random.default_rng(1)
     rows = np.asarray(ROWS[key](random, 40), dtype=float)
     holed = np.insert(rows, [0, 17, 40], np.nan, axis=0)
@@ -110,7 +110,7 @@ def test_the_balanced_error_by_hand():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_rank_area_of_two_classes_is_mann_whitneys_and_monais(seed):
+def test_auroc_of_two_classes_equals_mann_whitney_and_monai(seed):
     rows = labelled(np.random.default_rng(seed), 37, 2)
     rows[:3, 0] = 1
     positive, negative = (rows[rows[:, 0] == k, 2] for k in (1, 0))
@@ -122,7 +122,7 @@ def test_the_rank_area_of_two_classes_is_mann_whitneys_and_monais(seed):
     assert len(np.unique(rows[:, 2])) < 20, "with ties"
 
 
-def test_the_rank_area_of_more_classes_is_the_mean_against_the_rest():
+def test_auroc_of_more_classes_is_mean_one_against_others():
     rows = labelled(np.random.default_rng(9), 50, 4)
     metric = ROCAUCMetric(average="macro")
     metric(torch.from_numpy(rows[:, 1:]), torch.eye(4)[rows[:, 0].astype(int)])

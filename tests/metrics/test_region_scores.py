@@ -139,7 +139,7 @@ def direct_average_precision(scores: np.ndarray, truth: np.ndarray, thresholds: 
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_pixel_average_precision_is_the_sum_over_every_threshold_of_the_pooled_pixels(seed):
+def test_pixel_average_precision_is_sum_over_all_thresholds(seed):
     items = soft_items(seed)
     pooled = [np.concatenate([part.ravel() for part in parts]) for parts in zip(*arrays(items), strict=True)]
     expected = direct_average_precision(*pooled, np.arange(1001) / 1000)
@@ -152,7 +152,7 @@ def test_pixel_average_precision_is_the_sum_over_every_threshold_of_the_pooled_p
     assert abs(got - of_images) > 5e-3, "pooling must have mattered"
 
 
-def test_pixel_average_precision_of_scores_on_the_grid_is_that_of_sorting():
+def test_pixel_average_precision_on_grid_equals_sorting():
     items = soft_items(7, digits=3)  # three decimals: as float32 on either side of k / 1000
     pooled = [np.concatenate([part.ravel() for part in parts]) for parts in zip(*arrays(items), strict=True)]
     expected = direct_average_precision(*pooled, np.arange(1001) / 1000)
@@ -169,7 +169,7 @@ def test_pixel_average_precision_by_hand():
     assert evaluate({"m": PixelAveragePrecision()}, [[one]]).metrics["m"] == pytest.approx(1 / 3 + 0.6 * 2 / 3)
 
 
-def test_pixel_average_precision_of_knowing_nothing_is_the_share_and_of_all_is_one():
+def test_pixel_average_precision_constant_is_share_perfect_one():
     truth = np.random.default_rng(0).random((9, 14)) < 0.3
     for soft, expected in [(np.ones(truth.shape), truth.mean()), (truth * 0.4 + 0.1, 1.0), (1.0 - truth, truth.mean())]:
         state = evaluate({"m": PixelAveragePrecision()}, [[conftest.item(soft, truth)]])

@@ -43,7 +43,7 @@ def test_of_any_two_sets_it_is_the_definitions(seed, scale):
     assert hausdorff_distance(a, b) == pytest.approx(direct(a, b), rel=1e-12)
 
 
-def test_without_a_partner_the_nearest_by_hausdorff_distance_counts():
+def test_object_without_partner_uses_nearest_by_hausdorff():
     truth, found = np.zeros((2, 30, 60), dtype=np.int64)
     truth[2, 2] = 1
     found[2, 8:50] = 1  # begins 6 away and ends 47 away

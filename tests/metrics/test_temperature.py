@@ -37,7 +37,7 @@ def test_a_known_temperature_is_found(classes, temperature):
     assert fit_temperature(*sampled(6000, classes, temperature)) == pytest.approx(temperature, rel=0.06)
 
 
-def test_of_two_classes_and_one_margin_it_is_known_in_closed_form():
+def test_temperature_two_classes_one_margin_has_closed_form():
     # Class 0 is said of all, with a margin of 4; 15 of 20 have it. A label of 15 images stands for 16/17, one of 5 for
     # 6/7, so that on average class 0 has p, and log(p / (1 - p)) = 4 / T.
     logits, labels = np.tile([4.0, 0.0], (20, 1)), np.repeat([0, 1], [15, 5])
@@ -48,7 +48,7 @@ def test_of_two_classes_and_one_margin_it_is_known_in_closed_form():
 
 
 @pytest.mark.parametrize("n", [5, 50])
-def test_where_all_is_right_confidence_is_what_so_many_images_allow(n):
+def test_temperature_all_correct_is_limited_by_number_of_images(n):
     # n of each of two classes, each right by a margin of 3: sure to (n + 1) / (n + 2), so log(n + 1) = 3 / T.
     logits = np.repeat([[3.0, 0.0], [0.0, 3.0]], n, axis=0)
     assert fit_temperature(logits, np.repeat([0, 1], n)) == pytest.approx(3 / np.log(n + 1), rel=1e-4)
@@ -61,7 +61,7 @@ def test_no_other_temperature_has_a_lower_loss():
     assert loss(logits, labels, best) < loss(logits, labels, 1.0)
 
 
-def test_log_probabilities_are_as_good_as_logits_and_tensors_as_arrays():
+def test_temperature_accepts_log_probabilities_and_tensors():
     logits, labels = sampled(60, 3, 1.7)
     log_probabilities = torch.from_numpy(logits).log_softmax(dim=1)
     assert fit_temperature(log_probabilities, torch.from_numpy(labels)) == pytest.approx(

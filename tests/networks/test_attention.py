@@ -54,7 +54,7 @@ def test_attention_sums_to_one_in_each_image():
 
 
 @pytest.mark.parametrize("contrast", [1.0, 1e-3])
-def test_the_mask_is_the_attention_stretched_over_each_image_however_even_it_is(contrast):
+def test_mask_even_attention_is_stretched_per_image(contrast):
     network = tiny_attention(num_classes=2)
     scores = contrast * torch.randn(2, 1, 12, 20, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     attention = scores.flatten(1).softmax(1).view_as(scores)

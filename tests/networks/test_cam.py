@@ -103,7 +103,7 @@ def test_no_gradient_to_go_by_gives_an_empty_mask_and_the_class(explanation):
 
 
 @pytest.mark.parametrize("modalities", [1, 4])
-def test_with_average_pooling_grad_cam_is_cam_without_its_bias_cut_at_zero(modalities):
+def test_grad_cam_average_pooling_is_clipped_cam_without_bias(modalities):
     network = with_features(tiny_cam(explanation="grad_cam", modalities=modalities))
     x = network.normalise(images())
     with torch.no_grad():
@@ -146,7 +146,7 @@ def test_grad_cam_equals_monais(pooling):
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_grad_cam_pp_is_its_formula_with_derivatives_taken_one_position_at_a_time(pooling):
+def test_grad_cam_pp_equals_formula_of_derivatives_per_position(pooling):
     head, features, gradient, label = features_and_gradient(pooling)
 
     def raised(channel: int, row: int, column: int) -> list[float]:
@@ -180,7 +180,7 @@ def test_grad_cam_pp_is_its_formula_with_derivatives_taken_one_position_at_a_tim
     torch.testing.assert_close(found / found.max(), expected / expected.max())
 
 
-def test_grad_cam_pp_equals_monais_where_its_added_constant_is_small_and_gradients_are_even():
+def test_grad_cam_pp_even_gradients_equals_monai():
     head, features, gradient, label = features_and_gradient(
         "average", scale=1e-3
     )  # gradients of 1e-1 squared, not 1e-7
@@ -221,7 +221,7 @@ def test_an_explanation_by_gradients_leaves_nothing_behind(explanation, guard):
     assert not any(m.training for m in network.modules())
 
 
-def test_the_explanation_is_no_setting_of_the_weights_and_changes_only_the_mask():
+def test_explanation_is_not_in_the_weights_and_changes_only_mask():
     networks = {name: tiny_cam(explanation=name, pooling="max") for name in ("cam", "grad_cam", "grad_cam++")}
     first = networks["cam"]
     with_features(first)
@@ -240,7 +240,7 @@ def test_the_explanation_is_no_setting_of_the_weights_and_changes_only_the_mask(
         assert float((found[name][:, 0] - found["cam"][:, 0]).abs().max()) > 0.05
 
 
-def test_dropout_is_drawn_afresh_in_training_and_never_in_evaluation():
+def test_dropout_is_drawn_in_training_and_off_in_evaluation():
     options = {"pooling": "wildcat", "pooling_options": {"kmax": 1.0 - 1e-9, "dropout": 0.5}}
     network = tiny_cam(batch_norm="frozen", **options)
     x = network.normalise(images())

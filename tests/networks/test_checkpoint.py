@@ -60,7 +60,7 @@ def test_one_file_is_no_ensemble(models):
     assert model_digests("nowhere.pt") == []
 
 
-def test_members_are_copies_of_the_config_s_network_where_they_fit_it(models):
+def test_members_that_fit_config_network_are_its_copies(models):
     files = [file for file, _ in models]
     own = network(seed=9)
     found = ensemble_of(own, files, TRUNK)

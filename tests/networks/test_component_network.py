@@ -36,7 +36,7 @@ def test_the_mean_of_a_region_by_hand():
     torch.testing.assert_close(pooled(features, torch.ones_like(mask)), features.mean(dim=(2, 3)))
 
 
-def test_the_score_is_a_cosine_to_the_direction_position_by_position():
+def test_score_per_position_is_cosine_to_direction():
     network, x = fitted(), image()
     features = network.trunk.stages_of(network.normalise(x))[3]
     assert features.shape[2:] == (4, 6), "stride 16"

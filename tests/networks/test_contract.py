@@ -75,7 +75,7 @@ def test_forward_is_a_distribution_at_every_pixel(row, num_classes):
 
 
 @pytest.mark.parametrize("row", HAVING_A_TRUNK)
-def test_a_temperature_changes_how_sure_the_class_is_and_neither_class_nor_mask(row):
+def test_temperature_changes_confidence_but_not_class_or_mask(row):
     network = HAVING_A_TRUNK[row]("resnet18", weights="none", num_classes=3, seed=1).eval()
     if isinstance(network, FeatureComponentNetwork):  # it is fitted, and not drawn
         network.probe_bias.copy_(torch.tensor([0.3, -0.2, 0.1]))
@@ -242,7 +242,7 @@ def test_a_network_that_is_not_there_is_refused_in_one_line(settings):
     assert "\n" not in str(caught.value)
 
 
-def test_an_empty_file_of_weights_fits_no_network_that_has_weights(tmp_path):
+def test_weights_empty_file_is_refused(tmp_path):
     torch.save({}, tmp_path / "model.pt")
     assert read_state_dict(tmp_path / "model.pt") == {}
     with pytest.raises(WeightsError, match="missing"):

@@ -52,7 +52,7 @@ def test_the_gradient_of_a_step_is_the_same(how):
         torch.testing.assert_close(found[name].contiguous(), value, rtol=1e-10, atol=1e-13, msg=name)
 
 
-def test_weights_are_laid_out_and_the_trunk_is_compiled_as_a_whole():
+def test_device_options_lay_out_weights_and_compile_trunk():
     torch._dynamo.reset()  # it remembers the sizes that other tests gave
     COMPILED.clear()
     network = to_device(tiny_network(), torch.device("cpu"), channels_last=True, compiler="counting")

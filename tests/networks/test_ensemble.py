@@ -80,7 +80,7 @@ def test_only_members_that_name_a_class_have_a_say_in_it():
     torch.testing.assert_close(alone(image(1, 2))[0, 1:], torch.tensor([[[0.5, 0.0]], [[0.5, 0.0]]]))
 
 
-def test_a_member_whose_classes_have_masks_of_their_own_keeps_them():
+def test_ensemble_member_with_masks_per_class_keeps_them():
     class Split(Says):  # class 0 left, class 1 right
         def forward(self, image: Tensor) -> Tensor:
             return torch.tensor([[[0.25, 0.25]], [[0.75, 0.0]], [[0.0, 0.75]]]).expand(len(image), 3, 1, 2)
@@ -98,7 +98,7 @@ def test_the_class_of_a_hardly_decidable_pixel_is_read_exactly(floor):
     torch.testing.assert_close(found, torch.tensor([0.3, 0.3, 0.7, 0.7]).view(1, 2, 1, 2))
 
 
-def test_where_nothing_is_decidable_the_rest_of_the_image_tells_the_class_and_else_nothing():
+def test_class_of_empty_mask_comes_from_undecidable_region_only():
     half = torch.tensor([[1.0, 0.5], [0.0, 0.1], [0.0, 0.4]]).view(1, 3, 1, 2)
     torch.testing.assert_close(class_conditional(half)[0, :, 0, 0], torch.tensor([0.2, 0.8]))
     nothing = torch.tensor([[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]).view(1, 3, 1, 2)
@@ -137,7 +137,7 @@ def test_what_an_ensemble_says_of_itself():
         assert one.num_classes == 2
 
 
-def test_settings_and_weights_build_it_again_with_members_of_several_rows(tmp_path):
+def test_ensemble_of_several_methods_is_rebuilt_from_settings(tmp_path):
     members = [
         tiny_network(seed=1, omega=5.0),
         ClassActivationNetwork(tiny_trunk(), pooling="lse", seed=2),

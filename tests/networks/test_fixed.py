@@ -98,7 +98,7 @@ def blurred(values: np.ndarray, sigma: float) -> np.ndarray:
     return values
 
 
-def test_the_stain_map_is_linear_on_either_side_of_otsus_threshold():
+def test_stain_map_either_side_of_otsu_threshold_is_linear():
     rng = np.random.default_rng(0)
     image = np.clip(tile().permute(1, 2, 0).numpy() + 0.05 * rng.standard_normal((64, 96, 3)), 0, 1)
     smooth = blurred(haematoxylin(image), sigma=64 / 64)

@@ -72,7 +72,7 @@ def test_a_network_without_a_trunk_stays_as_it_is():
     assert torch.equal(fold_batch_norm(network)(image), before)
 
 
-def test_statistics_of_the_mini_batch_are_out_of_reach_afterwards():
+def test_folded_network_batch_statistics_are_refused():
     network = fold_batch_norm(lived_in(MinMaxEntropyNetwork(tiny_trunk(), 2, weights="none", seed=0)).double())
     assert not network.training
     image = torch.rand(2, 3, 64, 96, dtype=torch.float64)

@@ -94,7 +94,7 @@ def test_the_attended_mean_is_that_of_the_concatenation():
     torch.testing.assert_close(attended(features, attention), (attention * built(features)).sum((2, 3)))
 
 
-def test_rescaled_features_have_one_norm_at_every_position_and_nothing_stays_nothing():
+def test_rescaled_features_have_unit_norm_and_zero_stays_zero():
     x = torch.randn(2, 6, 4, 5, dtype=torch.float64) * torch.tensor([1e-1, 50.0]).view(2, 1, 1, 1)
     found = rescale(x, norm=3.0, eps=0)
     torch.testing.assert_close(found.square().sum(1), torch.full((2, 4, 5), 9.0).double())
@@ -121,7 +121,7 @@ def test_class_maps_are_as_fine_as_asked_on_every_trunk(trunk, map_stride):
 
 @pytest.mark.parametrize("map_stride", [16, 8])
 @pytest.mark.parametrize("row", [*ROWS])
-def test_every_network_is_a_distribution_at_finer_strides_and_gradients_reach_every_parameter(row, map_stride):
+def test_networks_finer_strides_give_distribution_and_gradients(row, map_stride):
     network = drawn(ROWS[row](tiny_trunk(), num_classes=3, map_stride=map_stride, seed=1)).train()
     x = torch.rand(2, 3, 70, 97)  # sides that are no multiples of 32
     maps = maps_of(network, x)
@@ -212,7 +212,7 @@ def overlap(mask: Tensor, truth: Tensor) -> float:
 
 
 @pytest.mark.parametrize("row", [*ROWS])
-def test_masks_follow_what_is_smaller_than_a_position_of_stride_32(row):
+def test_mask_at_finer_stride_follows_details_below_stride_32(row):
     found = {}
     for map_stride in (32, 8):
         network = ROWS[row](tiny_trunk(), map_stride=map_stride, seed=0).double()
@@ -252,7 +252,7 @@ def test_gradients_explain_the_hypercolumn():
     torch.testing.assert_close(prediction.sum(1), torch.ones(2, 64, 96))
 
 
-def test_grad_cam_pp_of_signed_features_is_that_of_their_two_halves():
+def test_grad_cam_pp_of_signed_features_equals_its_two_halves():
     network = drawn(ClassActivationNetwork(tiny_trunk(), map_stride=16, explanation="grad_cam++", seed=2)).eval()
     signed = torch.randn(1, 16, 4, 6)
     found = network._from_gradient(signed, torch.tensor([1]))
@@ -318,7 +318,7 @@ def test_the_stride_is_a_setting_and_without_it_it_is_32(row):
             ROWS[row](tiny_trunk(), map_stride=bad)
 
 
-def test_gradient_on_a_real_trunk_reaches_the_finer_stages_own_layers():
+def test_gradient_on_real_trunk_reaches_layers_of_finer_stages():
     network = drawn(ClassActivationNetwork(build_trunk("efficientnet_lite0", "none"), map_stride=8, seed=0))
     features = network.features(torch.rand(2, 3, 64, 96))
     network.head([features[0].detach(), *features[1:]]).square().sum().backward()

@@ -90,20 +90,20 @@ def test_pseudo_threshold_is_half_at_sigma():
     torch.testing.assert_close(values, torch.tensor([1 / (1 + math.exp(4)), 0.5, 1 / (1 + math.exp(-4))]))
 
 
-def test_a_score_map_is_stretched_per_image_after_it_is_resized_and_never_nothing():
+def test_score_map_after_resizing_is_stretched_per_image():
     evidence = torch.tensor([[0.0, 30.0], [-1.0, 1.0], [5.0, 5.0]]).view(3, 1, 1, 2)
     found = score_map(evidence, 1, 5)[:, 0, 0]
     torch.testing.assert_close(found[:2], torch.tensor([1e-6, 0.25, 0.5, 0.75, 1.0]).repeat(2, 1))
     assert torch.equal(found[2], torch.full((5,), 1e-6))
 
 
-def test_a_distribution_is_the_mask_times_the_probabilities_behind_the_rest():
+def test_distribution_is_undecidable_then_mask_times_classes():
     mask = torch.tensor([[0.25, 1.0]]).view(1, 1, 1, 2)
     found = distribution(mask, torch.tensor([[0.8, 0.2]]))
     torch.testing.assert_close(found[0, :, 0], torch.tensor([[0.75, 0.0], [0.2, 0.8], [0.05, 0.2]]))
 
 
-def test_a_distribution_of_a_thresholded_map_has_the_gradient_of_its_values():
+def test_distribution_of_thresholded_map_has_gradient_of_values():
     draw = torch.Generator().manual_seed(0)
     evidence = torch.rand(2, 1, 3, 4, generator=draw, dtype=torch.float64, requires_grad=True)
     logits = torch.randn(2, 3, generator=draw, dtype=torch.float64, requires_grad=True)

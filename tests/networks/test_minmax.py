@@ -22,7 +22,7 @@ def test_forward_is_a_distribution_at_every_pixel():
     torch.testing.assert_close(prediction.sum(1), torch.ones(2, 96, 64))
 
 
-def test_forward_is_the_mask_times_the_classifiers_word_on_what_it_keeps():
+def test_forward_is_mask_times_classifier_on_decidable_region():
     network = tiny_network().eval()
     image = torch.rand(2, 3, 96, 64)
     x = network.normalise(image)
@@ -33,7 +33,7 @@ def test_forward_is_the_mask_times_the_classifiers_word_on_what_it_keeps():
     torch.testing.assert_close(prediction[:, 1:], mask * probabilities[:, :, None, None])
 
 
-def test_localizer_and_classifier_share_the_trunk_and_nothing_else():
+def test_localizer_and_classifier_share_only_the_trunk():
     network = tiny_network()
     trunk = {id(p) for p in network.trunk.parameters()}
     heads = [{id(p) for p in head.parameters()} for head in (network.localizer, network.classifier)]
@@ -64,7 +64,7 @@ def test_autocast_leaves_the_mask_in_float32(differentiable_mask):
 
 
 @pytest.mark.parametrize("mode", ["sample", "batch", "none"])
-def test_autocast_changes_no_bit_of_the_mask_of_the_same_class_maps(mode):
+def test_mask_of_same_class_maps_under_autocast_is_bit_identical(mode):
     network = tiny_network(normalisation=mode, pooling_options={"dropout": 0.0})
     maps = torch.randn(2, 2, 3, 5, generator=torch.Generator().manual_seed(1))
     network.class_maps = lambda _: maps
@@ -75,7 +75,7 @@ def test_autocast_changes_no_bit_of_the_mask_of_the_same_class_maps(mode):
     assert torch.equal(low, network.localize(x).mask)
 
 
-def test_frozen_batch_norm_neither_moves_nor_uses_batch_statistics_and_trains_its_affine_part():
+def test_frozen_batch_norm_in_training_updates_only_affine_part():
     network = tiny_network(batch_norm="frozen").train()
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     before = [m.running_mean.clone() for m in norms]
@@ -89,7 +89,7 @@ def test_frozen_batch_norm_neither_moves_nor_uses_batch_statistics_and_trains_it
     assert network.localizer.training, "only batch normalisation is frozen"
 
 
-def test_the_classifier_sees_a_shrunken_image_but_never_less_than_one_feature_position():
+def test_classifier_scale_shrinks_image_to_at_least_one_position():
     sizes = []
     network = tiny_network().eval()
     network.trunk.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape[2:])))
@@ -98,13 +98,13 @@ def test_the_classifier_sees_a_shrunken_image_but_never_less_than_one_feature_po
     assert sizes == [(48, 32), (240, 64), (32, 32)]
 
 
-def test_the_scale_of_the_classifier_is_the_same_function_with_a_differentiable_mask():
+def test_classifier_scale_with_differentiable_mask_is_the_same():
     x = torch.rand(1, 3, 96, 128)
     plain, other = tiny_network().eval(), tiny_network(differentiable_mask=True).eval()
     torch.testing.assert_close(plain.classify(x), other.classify(x))
 
 
-def test_batch_normalised_masks_are_normalised_per_image_in_evaluation():
+def test_batch_normalised_mask_in_evaluation_is_per_image():
     network = tiny_network(normalisation="batch", pooling_options={"dropout": 0.0}, batch_norm="frozen")
     x = torch.rand(3, 3, 64, 64)
     network.eval()
@@ -183,7 +183,7 @@ def multi_label_network(**options):
     return tiny_network(num_classes=3, multi_label=True, **options)
 
 
-def test_each_of_several_classes_has_a_region_of_its_own_normalised_by_itself():
+def test_multi_label_regions_are_normalised_per_class():
     network = multi_label_network(pooling_options={"dropout": 0.0}, normalisation="sample").eval()
     maps = torch.randn(2, 3, 3, 5, generator=torch.Generator().manual_seed(1)) * torch.tensor([1, 5, 0.1]).view(3, 1, 1)
     network.class_maps = lambda _: maps
@@ -196,7 +196,7 @@ def test_each_of_several_classes_has_a_region_of_its_own_normalised_by_itself():
             torch.testing.assert_close(localized.mask[i, k], expected, rtol=0, atol=1e-4)
 
 
-def test_the_region_is_the_union_of_the_named_classes_at_every_threshold():
+def test_multi_label_region_at_any_threshold_is_union_of_named():
     mask = torch.rand(3, 3, 5, 7, generator=torch.Generator().manual_seed(0))
     logits = torch.tensor([[1.0, 0.0, -0.1], [-3.0, -2.0, -2.5], [0.2, -1.0, 3.0]])
     region = multi_label_network().decidable(Localized(logits, mask, None))
@@ -209,7 +209,7 @@ def test_the_region_is_the_union_of_the_named_classes_at_every_threshold():
     assert one.data_ptr() == mask.data_ptr(), "of one class, it is the mask itself"
 
 
-def test_forward_shares_the_region_between_the_named_classes_in_proportion_to_p_and_to_their_own():
+def test_multi_label_forward_shares_region_by_p_and_own_region():
     network = multi_label_network().eval()
     network.localizer.to_maps.bias.data.fill_(0.3)
     image = torch.rand(4, 3, 96, 64, generator=torch.Generator().manual_seed(2))
@@ -233,7 +233,7 @@ def test_forward_shares_the_region_between_the_named_classes_in_proportion_to_p_
 
 
 @pytest.mark.parametrize("normalisation", ["sample", "none"])
-def test_a_hopeless_classifier_and_an_empty_region_give_a_finite_answer(normalisation):
+def test_forward_zero_probability_and_empty_region_is_finite(normalisation):
     network = multi_label_network(normalisation=normalisation).eval()
     with torch.no_grad():
         network.classifier.to_maps.bias.fill_(-300.0)
@@ -244,13 +244,13 @@ def test_a_hopeless_classifier_and_an_empty_region_give_a_finite_answer(normalis
     torch.testing.assert_close(prediction.sum(1), torch.ones(1, 64, 96))
 
 
-def test_probabilities_of_one_class_sum_to_one_and_those_of_several_need_not():
+def test_probabilities_sum_to_one_unless_multi_label():
     logits = torch.tensor([[0.0, 2.0, 2.0]])
     torch.testing.assert_close(tiny_network(num_classes=3).probabilities(logits), logits.softmax(1))
     torch.testing.assert_close(multi_label_network().probabilities(logits), 1 / (1 + (-logits).exp()))
 
 
-def test_one_class_per_image_is_the_default_and_both_are_told_apart_in_the_settings():
+def test_settings_record_multi_label_and_default_to_single_label():
     image = torch.rand(1, 3, 64, 96)
     default, one = tiny_network().eval(), tiny_network(multi_label=False).eval()
     assert torch.equal(default(image), one(image))
@@ -261,7 +261,7 @@ def test_one_class_per_image_is_the_default_and_both_are_told_apart_in_the_setti
     )
 
 
-def test_the_scripted_network_of_several_classes_equals_the_eager_one():
+def test_multi_label_scripted_network_equals_eager():
     network = MinMaxEntropyNetwork("resnet18", num_classes=3, weights="none", seed=0, multi_label=True).eval()
     image = torch.rand(2, 3, 64, 96)
     with torch.no_grad():

@@ -35,7 +35,7 @@ def test_pooled_scores(name, options, expected):
     torch.testing.assert_close(build_pooling(name, **options)(MAPS), torch.tensor([expected]))
 
 
-def test_dropout_acts_on_the_sorted_activations_before_the_selection():
+def test_dropout_acts_on_sorted_activations_before_selection():
     pooling = WildcatPooling(kmax=2, kmin=2, alpha=1.0, dropout=0.5)
     # sorted, class 0: 7 3 1 .5 -2 -4; keep positions 0, 3 and 5, each doubled
     pattern = torch.tensor([[[2.0, 0.0, 0.0, 2.0, 0.0, 2.0], [0.0] * 6]])

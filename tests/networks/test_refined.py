@@ -100,7 +100,7 @@ def test_the_localizer_is_asked_of_the_whole_image(base):
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_one_forward_of_the_trunk_gives_mask_and_localizer_s_class(base):
+def test_refined_single_trunk_forward_gives_mask_and_class(base):
     network, calls = refined(base, class_from="localizer").eval(), []
     network.trunk.stages[0].register_forward_hook(lambda *_: calls.append(1))
     network(image())

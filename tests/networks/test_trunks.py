@@ -132,7 +132,7 @@ def functional_lite0(state: dict[str, Tensor], x: Tensor) -> Tensor:
     return F.relu6(norm("_bn1", F.conv2d(x, state["_conv_head.weight"])))
 
 
-def test_the_packaged_imagenet_weights_give_the_features_of_an_independent_network():
+def test_trunk_packaged_weights_equal_independent_network():
     trunk = build_trunk("efficientnet_lite0", "package").eval()
     state = read_state_dict(trunks._packaged(TRUNKS["efficientnet_lite0"]))
     x = torch.randn(1, 3, 64, 96)
@@ -241,7 +241,7 @@ def test_every_layer_is_a_module_of_torch_that_scripts():
 
 
 @pytest.mark.parametrize("name", list(TRUNKS))
-def test_the_stages_features_are_whole_halved_each_time_and_end_in_the_trunks_own(name):
+def test_stage_features_halve_in_size_and_end_in_trunk_output(name):
     trunk = build_trunk(name, "none").train()
     trunk.stages[1].eval()
     before = {k: v.clone() for k, v in trunk.state_dict().items()}

@@ -36,7 +36,7 @@ def test_every_stage_of_the_trunk_reaches_the_mask():
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (70, 96), (64, 33), (1, 95), (97, 130)])
-def test_other_sizes_are_padded_with_their_last_pixels_and_cropped_back(height, width):
+def test_unet_other_sizes_are_edge_padded_and_cropped_back(height, width):
     network = tiny_unet().eval()
     x = torch.rand(2, 3, height, width)
     rows = torch.arange(-(-height // 32) * 32).clamp(max=height - 1)

@@ -125,7 +125,7 @@ def test_a_faulty_table_is_refused_as_a_whole_before_anything_is_computed(infer,
         (["a0.png,benign,train", "a1.png,malignant,train", "a0.png,benign,test"], ["line 4", "in train there"]),
         (["a0.png,benign,train", "a1.png,benign,train"], ["only label"]),
         (["a0.png,benign,train", "a1.png,Benign,train"], ["one class spelt twice"]),
-        (["a0.png,benign,train", "a1.png,,sideways"], ["line 3: blank label", "'sideways' is no split"]),
+        (["a0.png,benign,train", "a1.png,,sideways"], ["line 3: blank label", "'sideways' is not a split"]),
     ],
     ids=["unknown label", "in train and test", "one class", "spelt twice", "blank and unknown"],
 )

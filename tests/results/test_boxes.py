@@ -46,12 +46,12 @@ def test_the_border_ends_a_box_and_a_mask_of_ones_is_one():
     assert find_boxes(whole, whole > 0) == (Box(0, 0, 5, 3, 15, 1.0),)
 
 
-def test_a_hole_is_no_area_and_what_lies_in_it_is_a_part_of_its_own():
+def test_box_hole_has_no_area_and_its_content_is_own_part():
     decidable, mask = drawn("55555", "5...5", "5.9.5", "5...5", "55555")
     assert find_boxes(decidable, mask, 0) == (Box(0, 0, 5, 5, 16, 0.5), Box(2, 2, 1, 1, 1, pytest.approx(0.9)))
 
 
-def test_the_score_is_of_the_parts_own_pixels_not_of_its_rectangle():
+def test_box_score_is_of_pixels_of_part_not_of_rectangle():
     decidable, mask = drawn("8.4", "8..", "8.6", "88.")  # the 6 touches the corner
     decidable[0, 2] = 0.49
     (box,) = find_boxes(decidable, mask, 0)
@@ -59,13 +59,13 @@ def test_the_score_is_of_the_parts_own_pixels_not_of_its_rectangle():
     assert box.score == pytest.approx((5 * 0.8 + 0.6) / 6)
 
 
-def test_the_largest_comes_first_then_the_surest_then_the_higher_then_the_more_leftward():
+def test_boxes_are_sorted_by_area_score_top_and_left():
     decidable, mask = drawn("6.6.9.66", "........", "6.6.....")
     assert [(b.x, b.y) for b in find_boxes(decidable, mask, 0)] == [(6, 0), (4, 0), (0, 0), (2, 0), (0, 2), (2, 2)]
 
 
 @pytest.mark.parametrize(("min_area", "areas"), [(0, [4, 2, 1]), (0.1, [4, 2]), (0.2, [4]), (0.21, []), (1, [])])
-def test_parts_smaller_than_the_share_are_left_out_and_one_of_just_that_share_is_not(min_area, areas):
+def test_boxes_below_minimum_share_are_left_out_at_it_are_kept(min_area, areas):
     decidable, mask = drawn("77..7", "77...", "....7", "7....")  # 20 px: 0.1 is 2 px, 0.2 is 4 px
     mask[2:, 4] = True
     mask[0, 4] = False

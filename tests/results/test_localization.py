@@ -113,7 +113,7 @@ def test_both_regions_make_up_the_image():
     assert found.size == (2, 3)
 
 
-def test_areas_are_in_pixels_and_where_their_size_is_known_in_square_micrometres():
+def test_areas_are_in_pixels_and_with_pixel_size_in_um2():
     assert (result().decidable_area, result().square_micrometres(3)) == (3, None)
     assert result(mpp=(0.5, 0.25)).square_micrometres(result().decidable_area) == 0.375
 
@@ -135,7 +135,7 @@ def test_what_m_and_c_say_reaches_the_result():
     assert localize(tissue(), names_class=False, **said)["localization"].class_scores == ClassScores()
 
 
-def test_the_image_the_size_of_its_pixels_and_what_it_was_made_with_are_in_the_result():
+def test_result_holds_image_pixel_size_and_provenance():
     image, made = tissue(), Provenance(("12ab",))
     found = localize(image, mpp=[0.5, 0.25], provenance=made)["localization"]
     np.testing.assert_allclose(found.image, image.permute(1, 2, 0).numpy().clip(0, 1) * 255, atol=0.51)
@@ -145,12 +145,12 @@ def test_the_image_the_size_of_its_pixels_and_what_it_was_made_with_are_in_the_r
     of_dicom = MetaTensor(image, meta={"filename_or_obj": "a.dcm", "mpp": (2.0, 1.0)})
     assert localize(of_dicom)["localization"].mpp == (2, 1)
     assert localize(of_dicom, mpp=0.5)["localization"].mpp == (0.5, 0.5), "what is given counts"
-    with pytest.raises(ConfigError, match="mpp=0 is no size of a pixel"):
+    with pytest.raises(ConfigError, match="mpp=0 is not a valid size of a pixel"):
         LocalizePredictiond(["a", "b"], mpp=0)
 
 
 @pytest.mark.parametrize("size", [SIZE, (5, 3), (1, 1)])
-def test_a_tile_of_one_colour_has_an_empty_mask_however_confident_the_map(size):
+def test_tile_of_one_colour_has_empty_mask_for_any_map(size):
     found = localize(torch.full((3, *size), 0.9), torch.linspace(0, 1, size[0] * size[1]).view(size))["localization"]
     assert not found.evidence
     assert not found.mask.any()
@@ -192,7 +192,7 @@ def test_a_prediction_that_is_not_finite_is_refused_in_one_line(value):
         localize(MetaTensor(tissue(), meta={"filename_or_obj": "tile_7.bmp"}), decidable)
 
 
-def test_the_decidable_region_is_one_minus_the_first_channel_at_the_image_s_size():
+def test_decidable_region_is_one_minus_first_channel():
     item = localize(tissue())
     np.testing.assert_allclose(item["localization"].decidable, RAMP.numpy(), atol=1e-6)
     assert item["localization"].decidable.dtype == np.float32
@@ -251,13 +251,13 @@ def test_a_mask_of_another_size_is_refused_in_one_line(size):
 
 
 @pytest.mark.parametrize("largest", [1, 127])
-def test_a_mask_whose_values_all_lie_below_the_threshold_is_refused(largest):
+def test_result_mask_with_all_values_below_threshold_is_refused(largest):
     with pytest.raises(ImageFileError, match=rf"mask_threshold=127, the largest is {largest} .*masks/a\.png"):
         localize(tissue(), mask=mask(largest), mask_threshold=127)
 
 
 @pytest.mark.parametrize(("value", "pixels"), [(0, 0), (128, SIZE[0] // 2 * SIZE[1])])
-def test_an_empty_mask_and_one_just_above_the_threshold_are_taken(value, pixels):
+def test_result_mask_empty_or_just_above_threshold_is_accepted(value, pixels):
     assert int(localize(tissue(), mask=mask(value), mask_threshold=127)["truth"].sum()) == pixels
 
 
@@ -269,7 +269,7 @@ IDS = [
 ]
 
 
-def test_glands_that_touch_are_told_apart_by_their_ids_and_parts_of_one_value_by_their_place():
+def test_objects_touching_glands_are_separated_by_id_or_place():
     assert separate_objects(torch.tensor([IDS])).tolist() == [
         [1, 1, 0, 0, 2, 0],  # 2: its two pixels touch by a corner
         [1, 3, 3, 0, 0, 2],
@@ -306,7 +306,7 @@ def test_objects_cover_the_truth_whatever_holds_them(convert):
     assert "truth_objects" not in localize(tissue())
 
 
-def test_an_empty_truth_has_no_object_and_values_below_zero_are_none():
+def test_objects_of_empty_or_negative_truth_are_none():
     assert not separate_objects(np.zeros((1, 3, 4), np.int32)).any()
     assert separate_objects(np.array([[-1.0, -1.0, 0.0, 2.5]])).tolist() == [[0, 0, 0, 1]]
 
@@ -344,7 +344,7 @@ def multi_label_network(p: tuple[float, ...], **changes) -> Localization:
         ((), (), "", {}),
     ],
 )
-def test_of_several_classes_those_at_least_as_probable_as_not_are_named(p, labels, name, named):
+def test_multi_label_classes_from_probability_half_are_named(p, labels, name, named):
     found = multi_label_network(p)
     assert (found.labels, found.predicted, found.class_name, found.named) == (labels, name, name, named)
     blank = multi_label_network(p, evidence=False)
@@ -352,14 +352,14 @@ def test_of_several_classes_those_at_least_as_probable_as_not_are_named(p, label
     assert found.probability == (max(p) if p else None)
 
 
-def test_of_one_class_the_most_probable_is_named_however_probable():
+def test_single_label_most_probable_class_is_always_named():
     found = result(probabilities=(0.2, 0.45, 0.35))
     assert (found.labels, found.predicted, found.named) == ((1,), "y", {"y": 0.45})
     assert not found.multi_label
     assert result(evidence=False).named == {}
 
 
-def test_probabilities_of_several_classes_are_those_given_beside_the_channels():
+def test_multi_label_probabilities_are_those_given_as_presence():
     presence = torch.tensor([0.75, 0.875])
     shared = {"image": tissue(), "pred": prediction(RAMP, [0.3, 0.7]), "presence": presence}
     item = LocalizePredictiond(["a", "b"], multi_label=True)(shared)
@@ -373,14 +373,14 @@ def test_probabilities_of_several_classes_are_those_given_beside_the_channels():
     assert unnamed.probabilities == ()
 
 
-def test_several_classes_without_presence_are_refused_in_one_line():
+def test_multi_label_without_presence_is_refused_in_one_line():
     with pytest.raises(ConfigError, match="ClassScoreInferer"):
         LocalizePredictiond(["a", "b"], multi_label=True)({"image": tissue(), "pred": prediction(RAMP, [1, 0])})
     with pytest.raises(ConfigError, match="give true or false"):
         LocalizePredictiond(["a", "b"], multi_label="both")
 
 
-def test_holes_and_specks_of_the_mask_are_judged_at_the_size_of_the_image():
+def test_holes_and_specks_are_measured_at_image_size():
     decidable = torch.full(SIZE, 0.1)
     decidable[10:50, 10:70] = 0.9
     decidable[20:24, 20:25] = 0.2  # a hole of 20 px
@@ -393,7 +393,7 @@ def test_holes_and_specks_of_the_mask_are_judged_at_the_size_of_the_image():
     assert clean.probabilities == plain.probabilities
 
 
-def test_for_network_labels_of_the_other_kind_are_refused_in_one_line():
+def test_for_network_labels_of_other_kind_are_refused():
     cam, multi_label = ClassActivationNetwork(tiny_trunk()), tiny_network(num_classes=3, multi_label=True)
     with pytest.raises(ConfigError, match="ClassActivationNetwork has multi_label=False") as caught:
         LocalizePredictiond.for_network(cam, True, classes="ab")

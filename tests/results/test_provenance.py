@@ -29,7 +29,7 @@ def test_it_says_what_the_card_says_and_which_weights_and_views():
         made.method = "x"
 
 
-def test_an_older_model_has_no_alarm_and_a_nameless_one_no_method():
+def test_provenance_older_model_has_no_alarm_nameless_no_method():
     assert provenance_of(CARD).alarm is None
     assert provenance_of(CARD).entry()["alarm"] is None
     assert provenance_of({}) == Provenance()

@@ -159,7 +159,7 @@ def test_photographs_are_evidence_where_no_stain_is_asked_for(picture):
     assert missing(image / 255, None) == ""
 
 
-def test_a_photograph_is_judged_by_its_size_and_a_tile_in_its_pixels():
+def test_tissue_photograph_is_judged_by_size_and_tile_in_pixels():
     image = tissue(0, (250, 260), 0.5)
     large = torch.nn.functional.interpolate(blurred(image, 0.5)[None], scale_factor=4, mode="bicubic")[0].clamp(0, 1)
     assert missing(large, None) == ""
@@ -184,7 +184,7 @@ def test_the_width_of_a_blurred_step_is_the_blur_s(sigma, contrast, turned):
     assert edge_width(step.T if turned else step) == pytest.approx(sigma, abs=0.1)
 
 
-def test_the_sharpest_edges_count_and_edges_sharper_than_a_step_are_sharp():
+def test_tissue_sharpest_edges_count_and_a_step_is_sharp():
     step = np.zeros((200, 120))
     step[:, 60:] = 0.8
     soft = ndimage.gaussian_filter1d(step, 6, axis=1)

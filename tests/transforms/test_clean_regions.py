@@ -18,7 +18,7 @@ def drawn() -> np.ndarray:
     return mask
 
 
-def test_holes_below_the_area_are_raised_to_what_surrounds_them_and_nothing_else_changes():
+def test_clean_regions_small_holes_are_raised_to_surroundings():
     mask = drawn()
     filled = clean_regions(mask, hole_area=7)
     expected = mask.copy()
@@ -28,7 +28,7 @@ def test_holes_below_the_area_are_raised_to_what_surrounds_them_and_nothing_else
     assert np.array_equal(clean_regions(mask, hole_area=6), mask)  # 6 px are not below 6 px
 
 
-def test_specks_below_the_area_are_lowered_to_what_surrounds_them():
+def test_clean_regions_small_specks_are_lowered_to_surroundings():
     mask = drawn()
     cleaned = clean_regions(mask, speck_area=5)
     expected = mask.copy()
@@ -37,7 +37,7 @@ def test_specks_below_the_area_are_lowered_to_what_surrounds_them():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_at_every_threshold_it_is_the_filling_and_removing_of_the_binary_mask(seed):
+def test_clean_regions_at_any_threshold_equals_binary_cleaning(seed):
     soft = ndimage.gaussian_filter(np.random.default_rng(seed).random((41, 67)), 1.5)
     soft = ((soft - soft.min()) / (soft.max() - soft.min())).astype(np.float32)
     hole, speck = 25, 40
@@ -52,7 +52,7 @@ def test_at_every_threshold_it_is_the_filling_and_removing_of_the_binary_mask(se
         assert np.array_equal((cleaned >= threshold)[~near], mask[~near])
 
 
-def test_off_it_is_the_same_array_any_size_will_do_and_a_negative_area_is_refused():
+def test_clean_regions_area_zero_is_off_and_negative_is_refused():
     mask = drawn()
     assert clean_regions(mask) is mask
     for shape in ((1, 1), (2, 9), (9, 2), (3, 3)):

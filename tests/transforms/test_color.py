@@ -67,7 +67,7 @@ def test_the_hue_is_turned_as_colorsys_turns_it(turn):
         assert turned == pytest.approx(colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value), abs=2e-6)
 
 
-def test_draws_are_uniform_in_the_stated_ranges_and_in_every_order():
+def test_color_jitter_draws_are_uniform_in_range_and_order():
     jitter = RandColorJitter(brightness=1.5, contrast=0.5, saturation=0.25, hue=0.05).set_random_state(0)
     drawn, orders = [], set()
     for _ in range(600):
@@ -127,7 +127,7 @@ def test_nearly_grey_pixels_keep_finite_colours():
     assert torch.isfinite(jitter(image, randomize=False)).all()
 
 
-def test_same_seed_same_jitter_and_state_reaches_the_wrapped_transform():
+def test_color_jitter_same_seed_reaches_wrapped_transform():
     item = {"a": IMAGE, "b": IMAGE.clone(), "label": 1}
     first = Compose([RandColorJitterd(["a", "b"])]).set_random_state(7)(item)
     second = Compose([RandColorJitterd(["a", "b"])]).set_random_state(7)(item)

@@ -34,7 +34,7 @@ def at(row: int, column: int) -> dict[str, list[Dataset]]:
     return {"PerFrameFunctionalGroupsSequence": [group]}
 
 
-def test_an_rgb_image_comes_back_through_monai_s_loader_whatever_its_name(tmp_path):
+def test_dicom_rgb_any_name_is_read_by_monai_loader(tmp_path):
     load = LoadImaged("image", reader="glas_wsol.transforms.TileReader", mode="rgb", dtype=np.uint8)
     for name in ("a.dcm", "b", "c.png"):
         loaded = load({"image": save(tmp_path / name, dicom(rgb()))})["image"]
@@ -63,7 +63,7 @@ def test_a_palette_is_looked_up(tmp_path):
     np.testing.assert_array_equal(read_mask(tmp_path / "a.dcm"), grey() % 4)
 
 
-def test_grey_is_scaled_from_its_whole_range_and_monochrome1_is_inverted(tmp_path):
+def test_dicom_grey_is_scaled_and_monochrome1_inverted(tmp_path):
     np.testing.assert_array_equal(read_rgb(save(tmp_path / "a.dcm", dicom(grey(), "MONOCHROME2"))), three(grey()))
     np.testing.assert_array_equal(read_rgb(save(tmp_path / "b.dcm", dicom(grey(), "MONOCHROME1"))), three(255 - grey()))
     twelve = dicom(grey(np.uint16) * 16, "MONOCHROME2", BitsStored=12)

@@ -105,7 +105,7 @@ def test_load_imaged_gives_channel_first_bytes_never_transposed(tmp_path, name, 
     np.testing.assert_array_equal(image.affine, np.eye(4))
 
 
-def test_load_imaged_reports_our_error_and_never_falls_back_to_a_transposing_reader(tmp_path):
+def test_load_imaged_unreadable_file_has_no_fallback_reader(tmp_path):
     Image.fromarray(grey_array()).save(tmp_path / "a.png")
     two = [Image.fromarray(rgb_array())] * 2
     two[0].save(tmp_path / "a.gif", save_all=True, append_images=two[1:])  # PILReader would take its first frame
@@ -361,7 +361,7 @@ def test_odd_names_are_read(tmp_path, name):
     np.testing.assert_array_equal(read_rgb(str(tmp_path / name)), rgb_array())
 
 
-def test_multi_page_and_animated_files_are_refused_with_their_count(tmp_path):
+def test_reader_multi_page_and_animated_files_are_refused(tmp_path):
     pages = [Image.fromarray(rgb_array())] * 3
     path = write(tmp_path / "a.tif", encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:]))
     with pytest.raises(ImageFileError, match=r"3 pages.*export one"):

@@ -48,7 +48,7 @@ def test_the_mini_batches_are_the_same_in_their_order(ahead):
     assert (threading.current_thread().name in numbers.readers) == (ahead == 0)
 
 
-def test_the_next_is_read_while_one_is_worked_on_and_no_more_than_that():
+def test_prefetch_reads_one_item_ahead_and_no_more():
     numbers = Numbers(8)
     batches = iter(loader(numbers, 1))
     assert next(batches) == [0, 1]

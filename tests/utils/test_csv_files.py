@@ -28,7 +28,7 @@ SHOWN = ["", "a", "a=b", "-1", "+3.5", "-2e-05", "é", "'", "'a", "''", " =1", "
 
 
 @pytest.mark.parametrize("text", EXECUTED)
-def test_what_a_spreadsheet_would_execute_begins_with_an_apostrophe(text):
+def test_csv_cell_a_spreadsheet_would_execute_gets_apostrophe(text):
     assert escape_cell(text) == "'" + text
 
 

@@ -17,6 +17,6 @@ def test_pixels_may_be_square_or_not_or_of_unknown_size():
 
 @pytest.mark.parametrize("mpp", [0, -1, float("nan"), float("inf"), [0.5], [0.5, 0.5, 0.5], "half", [0.5, "x"], 1e5])
 def test_an_impossible_size_is_refused_in_one_line(mpp):
-    with pytest.raises(ConfigError, match=r"mpp=.* is no size of a pixel.*micrometres") as caught:
+    with pytest.raises(ConfigError, match=r"mpp=.* is not a valid size of a pixel.*micrometres") as caught:
         check_mpp(mpp)
     assert "\n" not in str(caught.value)

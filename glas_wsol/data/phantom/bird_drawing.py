@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""One picture of a phantom bird: a silhouette of ellipses in the colours of its species, before a blurred scene."""
+"""Draw one phantom bird: a silhouette of ellipses in the colours of its species, before a blurred scene."""
 
 from __future__ import annotations
 

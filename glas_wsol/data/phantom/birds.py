@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The bird phantom: drawn birds of the five CUB5 species with exact silhouettes, in the layout of CUB-200-2011."""
+"""Write the bird phantom: drawn birds of the five CUB5 species with exact silhouettes, laid out as CUB-200-2011."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def write_bird_phantom(
 
     Raises:
         ConfigError: an argument out of range.
-        OutputError: the folder exists and holds something else, or cannot be written.
+        OutputError: the folder exists and holds something else, or is not writable.
     """
     check_request(test, seed, train=train)
     if len(size) != 2 or min(size) < 48:

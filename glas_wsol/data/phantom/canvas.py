@@ -1,7 +1,7 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The drawing board of the tissue phantom: smooth noise, fibre texture and anti-aliased ellipses at any scale.
+"""Draw the elements of the tissue phantom: smooth noise, fibre texture and anti-aliased ellipses at any scale.
 
-Everything is described in *native pixels*, the pixels of a 775 x 522 tile seen at 20x (about 0.62 um), and drawn on a
+Everything is described in *native pixels*, the pixels of a 775 x 522 tile at 20x (about 0.62 um), and drawn on a
 canvas whose pixels are ``scale`` times as fine. The same description therefore shows the same tissue in a small test
 tile and in a full one.
 """

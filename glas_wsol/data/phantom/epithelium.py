@@ -1,8 +1,8 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The inside of the phantom's glands: nuclei, cytoplasm, goblet vacuoles, lumen and what lies in it.
+"""Draw the inside of the phantom's glands: nuclei, cytoplasm, goblet vacuoles, lumen and what lies in it.
 
 Both grades show the same share of pale area (lumen, vacuoles) and the same mean stain concentrations; only the
-arrangement differs. So the class cannot be read from a mean colour.
+arrangement differs. So a mean colour does not reveal the class.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MEAN_E = (0.27, 0.33)
 
 @dataclass(frozen=True)
 class _Inside:
-    """What the painters of both grades share: the canvas, the glands, and the direction towards each gland's middle."""
+    """Shared by the painters of both grades: the canvas, the glands, and the direction towards each gland's middle."""
 
     rng: np.random.Generator
     canvas: Canvas
@@ -41,7 +41,7 @@ class _Inside:
         return values.astype(np.float32)[self.glands.labels]
 
     def share(self, field: np.ndarray) -> float:
-        """Mean of a field over the glands seen in the tile."""
+        """Mean of a field over the glands in the tile."""
         inside = self.canvas.tile(self.glands.labels) > 0
         return float(self.canvas.tile(field)[inside].mean())
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""How a phantom reaches the disk: whole or not at all, by any number of processes, and never twice."""
+"""Write a phantom to the disk: whole or not at all, with any number of processes, and never twice."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_request(test: int = 0, seed: int = 0, **positive: float) -> None:
         **positive: further ones, ``name=value``, which must be above 0.
 
     Raises:
-        ConfigError: one is.
+        ConfigError: if one is.
     """
     if test < 0 or seed < 0:
         raise ConfigError(f"test is {test} and seed is {seed}", "phantom", "give numbers that are not negative")
@@ -113,7 +113,7 @@ def build_phantom(directory: str | Path, manifest: Mapping[str, Any], fill: Call
         The folder.
 
     Raises:
-        OutputError: the place holds something else, or cannot be written.
+        OutputError: the place holds something else, or is not writable.
     """
     target = Path(directory).expanduser().resolve()
     wanted = json.loads(json.dumps(manifest))
@@ -144,7 +144,7 @@ def build_phantom(directory: str | Path, manifest: Mapping[str, Any], fill: Call
 
 
 def _holds(target: Path, wanted: Mapping[str, Any]) -> bool:
-    """Whether the wanted phantom is there; anything else but nothing is refused."""
+    """Whether the wanted phantom is there; anything else there is refused."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return False
     elsewhere = "choose another folder"
@@ -157,7 +157,7 @@ def _holds(target: Path, wanted: Mapping[str, Any]) -> bool:
     if found != wanted:
         keys = [k for k in {**wanted, **found} if found.get(k) != wanted.get(k)] if isinstance(found, dict) else ["all"]
         differs = f"the folder holds another phantom (different: {', '.join(keys)})"
-        raise OutputError(differs, target, f"ask for the same phantom, or {elsewhere}")
+        raise OutputError(differs, target, f"request the same phantom, or {elsewhere}")
     return True
 
 

@@ -1,9 +1,9 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Where the phantom's glands lie and what outline they have: the part of the tissue that carries the class.
+"""Place the phantom's glands and shape their outlines: the part of the tissue that carries the class.
 
 Benign crypts are round or oval tubes cut across, evenly spaced in one direction, with stroma all around. Malignant
 glands are branched and lobulated, lie in disorder and press against each other. Both fill the same share of the tile:
-area says nothing about the class.
+area does not reveal the class.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The phantom's connective tissue: collagen, fibroblasts, lymphocytes, erythrocytes and clefts.
+"""Draw the phantom's connective tissue: collagen, fibroblasts, lymphocytes, erythrocytes and clefts.
 
-In a neutral phantom both grades draw their stroma from one distribution. In a confounded one the stroma tells the grade
+In a neutral phantom both grades draw their stroma from one distribution. In a confounded one the stroma shows the grade
 too: loose and full of lymphocytes around benign glands, dense, wavy and full of fibroblasts (desmoplastic) around
 malignant ones.
 """
@@ -61,7 +61,7 @@ class StromaRecipe:
 def paint_stroma(
     rng: np.random.Generator, canvas: Canvas, glands: Glands, recipe: StromaRecipe
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Stain concentrations as if there were no glands: only the nuclei next to a gland know that it is there.
+    """Stain concentrations as if there were no glands: only the nuclei next to a gland depend on it.
 
     Returns:
         Haematoxylin and eosin, ``[rows, cols]`` float32.

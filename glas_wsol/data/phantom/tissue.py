@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The tissue phantom: H&E-like tiles with exact gland masks, and a whole data set of them in the GlaS layout."""
+"""Draw the tissue phantom: H&E-like tiles with exact gland masks, and a whole data set of them in the GlaS layout."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def tissue_tile(
         malignant: the grade: the architecture of the glands and of their epithelium.
         size: rows and columns, px, from 64 x 64 on.
         scale: pixels per native pixel (about 0.62 um): 0.25 shows the tissue of a full tile in a quarter of the width.
-        confounded: let the stroma tell the grade too.
+        confounded: let the stroma show the grade too.
         stain_strength: mean concentration of both stains, 1 = usual.
 
     Returns:
@@ -105,7 +105,7 @@ def write_tissue_phantom(
         test: number of test tiles.
         size: rows and columns of a tile, px.
         scale: pixels per native pixel, see :func:`tissue_tile`.
-        confounded: let the stroma tell the grade too.
+        confounded: let the stroma show the grade too.
         workers: processes; None takes as many as there are processors and work for. The files are the same with any
             number. They are spawned: a script that is not imported safely (``if __name__ == "__main__":``) needs 1.
         progress: show a progress bar.
@@ -115,7 +115,7 @@ def write_tissue_phantom(
 
     Raises:
         ConfigError: an argument out of range.
-        OutputError: the folder exists and holds something else, or cannot be written.
+        OutputError: the folder exists and holds something else, or is not writable.
     """
     _check(size, scale=scale, train=train, test=test, seed=seed)
     manifest = {"phantom": "tissue", "version": _VERSION, "seed": seed, "train": train, "test": test,

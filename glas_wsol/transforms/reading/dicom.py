@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Single-frame DICOM images as the pictures a viewer shows, and the size of their pixels."""
+"""Read single-frame DICOM images as a viewer shows them, and the size of their pixels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COLOURS, _JPEG2000_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422"), ("YBR_ICT", "
 
 
 def is_dicom(path: str | PathLike[str]) -> bool:
-    """Tell by its content whether a file is a DICOM file; False where it cannot be read at all."""
+    """Whether a file is a DICOM file, by its content; False where it cannot be read at all."""
     try:
         with Path(path).open("rb") as file:
             return file.read(132)[128:] == b"DICM"
@@ -30,7 +30,7 @@ def is_dicom(path: str | PathLike[str]) -> bool:
 
 
 def dicom_pixel_size(path: str | PathLike[str]) -> tuple[float, float] | None:
-    """Width and height of a pixel in micrometres, as a DICOM file says; None where it does not, or is none.
+    """Width and height of a pixel in micrometres, as recorded in a DICOM file; None where it is not, or not DICOM.
 
     Args:
         path: any file. Its Pixel Spacing counts, or else its Nominal Scanned Pixel Spacing.
@@ -95,7 +95,7 @@ def read_dicom_labels(path: Path, max_pixels: int) -> np.ndarray:
     """Read a DICOM image of one frame as the labels it stores: values before any look-up.
 
     Args:
-        path: the file; a DICOM Segmentation with one frame, say.
+        path: the file; for example a DICOM Segmentation with one frame.
         max_pixels: the largest width * height that is decoded, checked on the header.
 
     Returns:

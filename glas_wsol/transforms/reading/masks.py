@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The labels that a mask's file stores: its values, whatever a viewer makes of them."""
+"""Read the labels that a mask's file stores: its values, however a viewer shows them."""
 
 from __future__ import annotations
 

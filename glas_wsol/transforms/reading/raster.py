@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The samples of PNG, JPEG and BMP files, decoded by Pillow (16-bit colours by imagecodecs, as Pillow has only 8)."""
+"""Read the samples of PNG, JPEG and BMP files with Pillow (16-bit colours with imagecodecs, as Pillow has only 8)."""
 
 from __future__ import annotations
 

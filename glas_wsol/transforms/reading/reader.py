@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Tiles and label masks from PNG, JPEG, TIFF, BMP and DICOM files: never transposed, no channel lost or invented.
+"""Read tiles and label masks from PNG, JPEG, TIFF, BMP and DICOM files, never transposed, no channel lost or added.
 
 MONAI's ``PILReader`` swaps rows and columns by default, hands out palette indices as if they were grey levels, and
 leaves the number of channels to the file. Here a file becomes what a viewer shows (`read_rgb`) or the labels it stores
@@ -29,13 +29,13 @@ from glas_wsol.transforms.reading.tiff import TIFF_MAGICS, read_tiff
 
 __all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "Picture", "TileReader", "read_image", "read_mask", "read_rgb"]
 
-#: The largest image decoded unless a caller says otherwise, in pixels (where Pillow itself raises an error).
+#: The largest image decoded unless a caller sets another limit, in pixels (where Pillow itself raises an error).
 MAX_PIXELS = 178_956_970
 
 #: The endings of the files that are taken for images in a folder; what they are is decided by their content.
 IMAGE_SUFFIXES = (".bmp", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm")
 
-# EXIF orientation -> the array as it is to be seen.
+# EXIF orientation -> the array as it is to be shown.
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -53,7 +53,7 @@ class Picture:
 
     Attributes:
         pixels: ``[H, W, 3]`` uint8 of an image, ``[H, W]`` int32 of a mask.
-        mpp: width and height of a pixel in micrometres; None where the file does not say it.
+        mpp: width and height of a pixel in micrometres; None where the file does not record it.
     """
 
     pixels: np.ndarray
@@ -138,7 +138,7 @@ class TileReader(ImageReader):
         self.mode, self.max_pixels = mode, max_pixels
 
     def verify_suffix(self, filename: Sequence[PathLike[str] | str] | PathLike[str] | str) -> bool:
-        """Tell whether the names look like an image (the content decides when it is read)."""
+        """Whether the names look like an image (the content decides when it is read)."""
         return is_supported_format(filename, [suffix[1:] for suffix in IMAGE_SUFFIXES])
 
     def read(self, data: Sequence[PathLike[str] | str] | PathLike[str] | str, **kwargs: Any) -> tuple[Path, ...]:

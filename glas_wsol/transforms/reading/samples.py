@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What the stored samples of a PNG, JPEG, TIFF or BMP image mean, and the RGB image that a viewer shows of them."""
+"""Convert the stored samples of a PNG, JPEG, TIFF or BMP image into the RGB image that a viewer shows."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The size of a pixel, as the file says it: read once, with the pixels, and carried in the image's metadata."""
+"""Read the size of a pixel from the file: once, with the pixels, and carry it in the image's metadata."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ MPP = "mpp"
 
 
 def pixel_size(path: Path) -> tuple[float, float] | None:
-    """Width and height of a pixel in micrometres; None where the file does not say it.
+    """Width and height of a pixel in micrometres; None where the file does not record it.
 
-    Only DICOM files are asked. The resolution of a PNG or TIFF file is often that of a printer.
+    Only DICOM files are read for it. The resolution of a PNG or TIFF file is often that of a printer.
     """
     return dicom_pixel_size(path) if is_dicom(path) else None
 
@@ -31,6 +31,6 @@ def mpp_metadata(size: tuple[float, float] | None) -> np.ndarray:
 
 
 def mpp_of_metadata(meta: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Width and height of a pixel in micrometres, or None where the metadata do not know it."""
+    """Width and height of a pixel in micrometres, or None where the metadata do not hold it."""
     width, height = (float(side) for side in meta.get(MPP, mpp_metadata(None)))
     return (width, height) if width > 0 and height > 0 else None

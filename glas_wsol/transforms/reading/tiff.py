@@ -1,7 +1,7 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The samples of TIFF and BigTIFF files: unpacked by tifffile and imagecodecs, and what they mean decided here.
+"""Read the samples of TIFF and BigTIFF files, unpacked by tifffile and imagecodecs, and decide here what they mean.
 
-What is not known to be read right is refused by its name.
+What is not known to be read correctly is refused by its name.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _FAX = (2, 3, 4)
 _WITH_PREDICTOR = (5, 8, 32946, 34925, 50000)  # LZW, deflate (two numbers), LZMA, Zstandard
 _COMPRESSIONS = (1, *_FAX, *_WITH_PREDICTOR, 32773, _JPEG, *_JPEG2000)
 
-logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it says of damaged files, the errors here say
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # the errors here report damaged files
 
 
 def read_tiff(file: BinaryIO, path: Path, max_pixels: int) -> Samples:
@@ -163,7 +163,7 @@ def _stored(page: TiffPage, path: Path) -> np.ndarray:
     for segment, (plane, _, top, left, _), _ in page.segments(maxworkers=1):
         part = segment[0, : height - top, : width - left]
         if part.dtype not in (page.dtype, dtype):  # of a picture in a strip or tile
-            raise _refuse(f"{part.dtype} samples where it says {dtype}", path)
+            raise _refuse(f"{part.dtype} samples where the header has {dtype}", path)
         values[plane, top : top + part.shape[0], left : left + part.shape[1]] = part
     return np.ascontiguousarray(np.moveaxis(values, 0, -2).reshape(height, width, planes * samples))
 

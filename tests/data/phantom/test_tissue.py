@@ -70,7 +70,7 @@ def _solidity(labels) -> float:
 
 
 @pytest.mark.parametrize("malignant", [False, True])
-def test_a_tile_is_the_same_for_the_same_seed_and_another_for_another(malignant):
+def test_tile_same_seed_is_the_same_and_other_seed_differs(malignant):
     first, again, other = (tissue_tile(np.random.default_rng(s), malignant, (70, 101), scale=0.2) for s in (1, 1, 2))
     assert first[0].shape == (70, 101, 3)
     assert first[0].dtype == first[1].dtype == np.uint8
@@ -90,7 +90,7 @@ def test_every_size_shows_glands_and_stroma(size, scale, malignant):
         assert set(np.unique(labels)) == set(range(labels.max() + 1))
 
 
-def test_a_gland_covers_about_half_of_a_tile_and_is_one_solid_piece():
+def test_glands_cover_about_half_of_tile_and_are_solid():
     masks = _tiles(60)[1]
     shares = np.array([(labels > 0).mean() for labels in masks])
     assert shares.min() > 0.38
@@ -166,7 +166,7 @@ def test_default_counts_give_the_folds_of_glas(tmp_path, monkeypatch):
     assert np.asarray(Image.open(folder / "train_1_anno.bmp")).min() > 0, "ids beyond 255 stay in the foreground"
 
 
-def test_the_folder_is_laid_out_as_glas_and_the_same_for_any_number_of_processes(tmp_path, capsys):
+def test_folder_has_glas_layout_for_any_number_of_processes(tmp_path, capsys):
     one = write_tissue_phantom(tmp_path / "one", train=6, test=4, seed=3, workers=1, **SMALL)
     two = write_tissue_phantom(str(tmp_path / "two"), train=6, test=4, seed=3, workers=2, progress=True, **SMALL)
     assert "10/10" in capsys.readouterr().err

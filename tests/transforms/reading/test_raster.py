@@ -41,7 +41,7 @@ def test_a_transparent_colour_is_white(tmp_path, dtype):
     np.testing.assert_array_equal(read_rgb(path), expected)
 
 
-def test_16_bit_colours_and_alpha_are_scaled_by_their_whole_range(tmp_path):
+def test_raster_16_bit_colours_and_alpha_are_scaled_by_range(tmp_path):
     values = np.random.default_rng(0).integers(0, 65536, (23, 38, 4), dtype=np.uint16)
     path = write(tmp_path / "a.png", png(38, 23, 16, 2, rows_of(values[..., :3].astype(">u2"))))
     np.testing.assert_array_equal(read_rgb(path), np.rint(values[..., :3] / 257))
@@ -52,7 +52,7 @@ def test_16_bit_colours_and_alpha_are_scaled_by_their_whole_range(tmp_path):
     np.testing.assert_array_equal(read_mask(path), values[..., 0])
 
 
-def test_a_cmyk_jpeg_that_does_not_say_if_it_is_inverted_is_refused(tmp_path):
+def test_raster_cmyk_jpeg_of_unknown_inversion_is_refused(tmp_path):
     data = encoded(Image.fromarray(rgb_array()).convert("CMYK"), "JPEG", quality=98)
     assert np.abs(read_rgb(write(tmp_path / "a.jpg", data)).astype(int) - rgb_array()).max() <= 8
     place = data.index(b"\xff\xee")
@@ -62,7 +62,7 @@ def test_a_cmyk_jpeg_that_does_not_say_if_it_is_inverted_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("black_first", [True, False])
-def test_a_bilevel_bmp_is_its_bits_as_a_mask_and_its_palette_as_image(tmp_path, black_first):
+def test_raster_bilevel_bmp_is_bits_as_mask_and_palette_as_image(tmp_path, black_first):
     bits = grey_array() > 60
     data = bytearray(encoded(Image.fromarray(bits), "BMP"))
     entries = [bytes(4), bytes([255, 255, 255, 0])]

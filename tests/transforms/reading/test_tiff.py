@@ -213,7 +213,7 @@ def test_the_picture_of_a_pyramid_in_sub_files_is_the_whole_one(tmp_path):
 
 
 @pytest.mark.parametrize("compression", ["jpeg", "jpeg2000"])
-def test_a_tile_that_says_it_is_huge_is_refused_before_it_is_decoded(tmp_path, compression):
+def test_tiff_declared_huge_tile_is_refused_before_decoding(tmp_path, compression):
     tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", compression=compression, tile=(48, 64))
     data = bytearray((tmp_path / "a.tif").read_bytes())
     if compression == "jpeg":
