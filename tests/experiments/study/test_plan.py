@@ -70,7 +70,7 @@ def test_a_refined_method_switches_the_second_stage_on_again(request_of, tmp_pat
         plan(request_of(rows=[str(own)], seeds=[1]))
 
 
-def test_a_row_that_explains_another_s_network_comes_after_it_and_is_only_evaluated(request_of):
+def test_plan_explaining_method_follows_and_is_only_evaluated(request_of):
     request = request_of(rows=["grad_cam_pp"], seeds=[5])
     source, run = plan(request)
     assert (source.name, run.needs) == ("cam_avg/stratified-0_seed_5", source.name)
@@ -103,7 +103,7 @@ def test_overrides_without_a_value_reach_the_setting(text):
     assert parse_overrides(["--stain", text, f"--mpp={text}"]) == {"stain": "$None", "mpp": "$None"}
 
 
-def test_what_does_not_change_the_results_does_not_change_the_settings(request_of, tissue, tmp_path):
+def test_plan_changes_without_effect_keep_the_settings(request_of, tissue, tmp_path):
     (run,) = plan(request_of(seeds=[0]))
     moved = shutil.copytree(tissue, tmp_path / "moved")
     light = json.loads((ROOT / OVERLAYS[0]).read_text())
@@ -281,7 +281,7 @@ def test_a_digest_knows_no_order():
         ({"method": "minmax", "passes": 4}, "calls itself what the row minmax_4 is"),
     ],
 )
-def test_a_row_of_the_users_own_needs_a_name_that_tables_can_tell_apart(content, said, request_of, tmp_path):
+def test_plan_own_method_with_a_known_name_is_refused(content, said, request_of, tmp_path):
     overlay = tmp_path / "mine.json"
     overlay.write_text(json.dumps(content))
     with pytest.raises(ConfigError, match=said):

@@ -105,7 +105,7 @@ def test_a_run_fails_with_the_one_whose_model_it_needs(request_of, capsys):
     assert made.evaluated == ["cam_avg/stratified-0_seed_0", "grad_cam/stratified-0_seed_0"]
 
 
-def test_runs_with_other_settings_are_refused_before_anything_runs(request_of, capsys):
+def test_run_study_with_other_settings_is_refused_before_runs(request_of, capsys):
     pretend(request_of(overrides={"epochs": "3"}))
     changed = request_of(rows=["cam_lse", "cam_max"], overrides={"epochs": "4", "batch_size": "2"})
     before = sorted(Path(changed.output).rglob("*"))

@@ -26,7 +26,7 @@ def write(tmp_path):
     return add
 
 
-def test_rows_are_methods_passes_trunks_and_pretraining_in_the_tables_order(write):
+def test_groups_of_methods_passes_and_trunks_are_in_table_order(write):
     write("1", method="unet")
     write("2", method="minmax", passes=4)
     write("3", method="minmax", passes=0)
@@ -154,7 +154,7 @@ def test_rows_in_another_form_are_refused(write):
         write.groups()
 
 
-def test_missing_runs_are_told_but_what_is_not_trained_has_no_seed(write):
+def test_groups_missing_runs_are_listed_but_not_untrained_seeds(write):
     for seed in (0, 1):
         write(f"a{seed}", seed=seed)
     write("b", method="cam_max", seed=1)
