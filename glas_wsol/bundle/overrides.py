@@ -26,9 +26,10 @@ _INSTEAD = {
     "seed": "use --seeds",
     "fold": "use --folds",
     "split": "use --split",
-    "method": "use --rows",
+    "method": "use --methods",
     "resume": "leave it out: a study always resumes",
-    "config_file": "use --bundle, --overlays and --rows",
+    "rows": "use --methods",
+    "config_file": "use --bundle, --overlays and --methods",
 }
 _NO_SETTINGS = ("args_file", "final_id", "init_id", "logging_file", "meta_file", "run_id", "tracking", "workflow_type")
 _WORDS = {"true": "True", "false": "False", "null": "$None", "None": "$None"}  # as JSON and the documents spell them

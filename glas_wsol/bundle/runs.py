@@ -15,7 +15,7 @@ import monai.bundle
 from fire.parser import DefaultParseValue
 
 from glas_wsol.bundle.command_line import refuse_unknown
-from glas_wsol.bundle.methods import find, rows_of
+from glas_wsol.bundle.methods import find, find_methods
 from glas_wsol.bundle.next_steps import read_start
 from glas_wsol.bundle.overrides import load, merged
 from glas_wsol.errors import ConfigError, GlasWsolError, WeightsError
@@ -118,15 +118,17 @@ def plan_training(
         files += [configs / "paper.json", *(find(one, folder) for one in _RECIPE if recipe == "recommended")]
     files += [find(one, folder) for one in overlays]
     if method is not None:
-        row = next(
+        chosen = next(
             one
-            for one in rows_of([method], folder, "--method")
+            for one in find_methods([method], folder, "--method")
             if method in (one.name, str(one.overlay), one.overlay.name)
         )
-        if row.explains:
-            what = f"{method} explains the network of {row.explains} and has no training of its own"
-            raise ConfigError(what, "--method", f"give --method {row.explains}, or compare them with the command study")
-        files.append(row.overlay)
+        if chosen.explains:
+            what = f"{method} explains the network of {chosen.explains} and has no training of its own"
+            raise ConfigError(
+                what, "--method", f"give --method {chosen.explains}, or compare them with the command study"
+            )
+        files.append(chosen.overlay)
     return _checked(files, {"bundle_root": str(folder), "dataset_dir": dataset_dir, "output_dir": output}, settings)
 
 

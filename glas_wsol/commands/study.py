@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""``python -m glas_wsol study``: rows of the tables, for several seeds and folds, by one command."""
+"""``python -m glas_wsol study``: methods of the tables, for several seeds and folds, by one command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 __all__ = ["register"]
 
-_HELP = "train and evaluate rows of the tables, for several seeds and folds; run it again to go on"
+_HELP = "train and evaluate methods of the tables, for several seeds and folds; run it again to go on"
 
 
 def register(commands: argparse._SubParsersAction) -> None:
@@ -37,10 +37,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         epilog="Any other --id value is a setting of the bundle, for every run, such as: --epochs 20 --batch_size 4",
     )
     add = parser.add_argument
-    add("output", metavar="OUT", type=Path, help="the study's folder; a run is in OUT/ROW/FOLD_seed_SEED")
+    add("output", metavar="OUT", type=Path, help="the study's folder; a run is in OUT/METHOD/FOLD_seed_SEED")
     add("--bundle", default="glas", metavar="BUNDLE", help="glas (default), cub, or a bundle's folder")
     add("--overlays", nargs="*", default=[], metavar="FILE", help="recipe and trunk; none: the bundle's own")
-    add("--rows", nargs="+", default=["all"], metavar="ROW", help="all, names in configs/methods, or own overlays")
+    add(
+        "--methods", nargs="+", default=["all"], metavar="METHOD", help="all, names in configs/methods, or own overlays"
+    )
     add("--seeds", nargs="+", type=_seed, default=[0], metavar="SEED", help="one training each (default: 0)")
     fold = "paper, patient-0 to -4, stratified-0 to -4; patient or stratified: all five (default: the config's own)"
     add("--folds", nargs="+", default=[], metavar="FOLD", help=fold)
@@ -64,8 +66,8 @@ def _study(arguments: list[str], prog: str) -> None:
 
     parser = _parser(prog)
     own, rest = split_overrides(parser, arguments)
+    overrides = parse_overrides(rest)  # first, so that an option of another name is refused with its own
     given: Any = parser.parse_args(own)
-    overrides = parse_overrides(rest)
     from glas_wsol.experiments.study import Request
     from glas_wsol.experiments.study import run_study as run_study
     from glas_wsol.utils.shipped import bundle_folder
@@ -74,7 +76,7 @@ def _study(arguments: list[str], prog: str) -> None:
         output=given.output,
         bundle=bundle_folder(given.bundle),
         overlays=given.overlays,
-        rows=given.rows,
+        methods=given.methods,
         seeds=given.seeds,
         folds=given.folds,
         split=given.split,

@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 PASSES = (0, 4)
-"""Depths of the recursive erasing that the paper compares; each is a row of its own."""
+"""Depths of the recursive erasing that the paper compares; each is a method of its own."""
 
 
 PUBLISHED_MEASURES = ("classification_error", "f1_foreground", "f1_background")

@@ -21,7 +21,7 @@ __all__ = ["Images"]
 
 
 class Images:
-    """What the configs of a study's rows read.
+    """What the configs of a study's methods read.
 
     Args:
         output: the study's folder; a phantom is kept in it, one for all runs.
@@ -39,10 +39,10 @@ class Images:
         self._read: dict[str, Any] = {}
 
     def folder(self, files: Sequence[Path], overrides: Mapping[str, str]) -> Path:
-        """Where a row's data are.
+        """Where a method's data are.
 
         Args:
-            files: config files of the row.
+            files: config files of the method.
             overrides: ids and values as typed.
 
         Raises:
@@ -60,7 +60,7 @@ class Images:
         """Digests of names and labels, by fold, then by ``train``, ``valid`` and ``evaluated``.
 
         Args:
-            files: config files of the row.
+            files: config files of the method.
             overrides: ids and values as typed.
 
         Returns:
@@ -87,10 +87,10 @@ class Images:
         return found
 
     def weights(self, parser: ConfigParser) -> str | None:
-        """SHA-256 of the file that a row's trunk starts from; empty for random weights, None without a trunk.
+        """SHA-256 of the file that a method's trunk starts from; empty for random weights, None without a trunk.
 
         Args:
-            parser: holds the row's config.
+            parser: holds the method's config.
 
         Raises:
             WeightsError: if they are missing or do not fit.

@@ -150,7 +150,7 @@ def _digest(run: Run) -> str:
 
 def _write(run: Run, finished: bool, seconds: float, digests: Mapping[str, str] | None) -> None:
     manifest = {
-        "row": run.row,
+        "method": run.method,
         "fold": run.fold,
         "seed": run.seed,
         "finished": finished,

@@ -89,10 +89,12 @@ def _refuse(runs: Sequence[tuple[Run, Found]], output: Path, replace: bool) -> N
 
 def _announce(runs: Sequence[tuple[Run, Found]], request: Request, output: Path) -> None:
     states = Counter(found.state for _, found in runs)
-    explained = {run.needs.partition("/")[0]: run.row for run, _ in runs if run.needs}
-    for row in {run.row: None for run, found in runs if run.row in explained and found.state is not State.FINISHED}:
-        if not {"all", row} & set(request.rows):
-            print(f"{row} is run too: {explained[row]} explains its network")
+    explained = {run.needs.partition("/")[0]: run.method for run, _ in runs if run.needs}
+    for method in {
+        run.method: None for run, found in runs if run.method in explained and found.state is not State.FINISHED
+    }:
+        if not {"all", method} & set(request.methods):
+            print(f"{method} is run too: {explained[method]} explains its network")
     doing = {State.UNFINISHED: "to go on", State.OTHER_EVALUATION: "to evaluate again", State.OTHER_TRAINING: "anew"}
     rest = "".join(f", {states[state]} {words}" for state, words in doing.items() if states[state])
     done = _count(len(runs), "run is", "runs are")
@@ -106,10 +108,10 @@ def _announce(runs: Sequence[tuple[Run, Found]], request: Request, output: Path)
 def _carry_out(
     runs: Sequence[tuple[Run, Found]], todo: Sequence[tuple[Run, Found]], children: Children, jobs: int, output: Path
 ) -> None:
-    spent: dict[str, list[float]] = defaultdict(list)  # s, by row
+    spent: dict[str, list[float]] = defaultdict(list)  # s, by method
     for run, found in runs:
         if found.state is State.FINISHED:
-            spent[run.row].append(found.manifest["seconds"])
+            spent[run.method].append(found.manifest["seconds"])
     failed: list[Outcome] = []
     layout = "{desc}{n}/{total} |{bar}| {elapsed}{postfix}"
     # a bar is for a terminal: a file gets the lines alone
@@ -120,7 +122,7 @@ def _carry_out(
             if outcome.error is not None:
                 failed.append(outcome)
             else:
-                spent[outcome.run.row].append(outcome.seconds)
+                spent[outcome.run.method].append(outcome.seconds)
             tqdm.write(_line(outcome))
             sys.stdout.flush()  # so that a file that the output goes to can be followed
 
@@ -140,19 +142,19 @@ def _carry_out(
 def _seconds_left(
     spent: Mapping[str, Sequence[float]], running: Sequence[tuple[Run, float]], waiting: Sequence[Run], jobs: int
 ) -> float | None:
-    """Until the last run ends, if each takes what its row has taken; None before anything is known."""
-    mean = {row: fmean(values) for row, values in spent.items() if values}
+    """Until the last run ends, if each takes what its method has taken; None before anything is known."""
+    mean = {method: fmean(values) for method, values in spent.items() if values}
     if not mean:
         return None
     typical = fmean(mean.values())
-    left = [max(0.0, mean.get(run.row, typical) - seconds) for run, seconds in running]
-    total = sum(left) + sum(mean.get(run.row, typical) for run in waiting)
+    left = [max(0.0, mean.get(run.method, typical) - seconds) for run, seconds in running]
+    total = sum(left) + sum(mean.get(run.method, typical) for run in waiting)
     return max([total / jobs, *left])
 
 
 def _line(outcome: Outcome) -> str:
     run = outcome.run
-    head = f"{run.row:<16} {run.fold:<12} seed {run.seed:<4}"
+    head = f"{run.method:<16} {run.fold:<12} seed {run.seed:<4}"
     if outcome.error is not None:
         return f"{head} failed: {outcome.error} [{run.folder / LOG}]"
     report: dict[str, Any] = {}

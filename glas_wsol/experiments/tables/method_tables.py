@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Table 1, methods by measures; its oracle measures apart; and what the rows' recipes do not share."""
+"""Table 1, methods by measures; its oracle measures apart; and in what the methods' recipes differ."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from glas_wsol.bundle.methods import METHODS, UNTRAINED, title_of
 from glas_wsol.experiments.published import PASSES, PUBLISHED_MEASURES
-from glas_wsol.experiments.tables.groups import Row
+from glas_wsol.experiments.tables.groups import MethodRuns
 from glas_wsol.experiments.tables.layout import Footnotes, Table
 from glas_wsol.experiments.tables.recipes import unshared_settings
 from glas_wsol.experiments.tables.table_cells import (
@@ -29,8 +29,8 @@ _ERASING = ("minmax", "minmax_refined")
 _BY_SEED = ("f1_foreground", "f1_background")
 ORACLE_SENTENCE = (
     "For these measures a threshold was chosen on the evaluated images themselves, with their pixel labels, separately "
-    "for every row. No method can know it: they show what its scores might hold, and are no results of image labels. "
-    "F1+ and F1- share the threshold with the best mean of both: either alone may be better at 0.5."
+    "for every method. No method can know it: they show what its scores might reach, and are no results of image "
+    "labels. F1+ and F1- share the threshold with the best mean of both: either alone may be better at 0.5."
 )
 METHOD_COLUMNS = (
     *("dataset", "synthetic", "split", "method", "passes", "title", "supervision", "trunk", "pretrained"),
@@ -80,18 +80,18 @@ def _block(desk: TableContext, title: str, measures: Sequence[Measure], with_dat
         columns += [PUBLISHED_COLUMN] if _has_published(desk, measure) else []
         columns += ["worst to best seed"] if _has_seeds(desk, measure) else []
     rows = []
-    for row in desk.group.rows:
-        cells = [desk.name(row, notes, full=not with_data)]
+    for method in desk.group.methods:
+        cells = [desk.name(method, notes, full=not with_data)]
         if with_data:
-            seeds = "" if row.supervision == UNTRAINED else str(len(row.seeds))
-            cells += [row.backbone, str(row.n_images), seeds, str(len(row.folds))]
+            seeds = "" if method.supervision == UNTRAINED else str(len(method.seeds))
+            cells += [method.backbone, str(method.n_images), seeds, str(len(method.folds))]
         for measure in measures:
-            cells.append(desk.cell(row, measure, notes))
-            cells += [percent(desk.published(row, measure))] if _has_published(desk, measure) else []
-            cells += [_seeds(desk, row, measure)] if _has_seeds(desk, measure) else []
+            cells.append(desk.cell(method, measure, notes))
+            cells += [percent(desk.published(method, measure))] if _has_published(desk, measure) else []
+            cells += [_seeds(desk, method, measure)] if _has_seeds(desk, measure) else []
         rows.append(tuple(cells))
     published = desk.published_notes() if any(_has_published(desk, measure) for measure in measures) else ()
-    random = any(row.backbone.endswith("(random)") for row in desk.group.rows)
+    random = any(method.backbone.endswith("(random)") for method in desk.group.methods)
     backbone = (
         ("(random): the backbone began from random weights, not pretrained ones",) if with_data and random else ()
     )
@@ -102,10 +102,12 @@ def _block(desk: TableContext, title: str, measures: Sequence[Measure], with_dat
 
 def _explained(desk: TableContext) -> tuple[str, ...]:
     whose: dict[str, list[str]] = {}
-    for row in desk.group.rows:
-        if row.trained_as is not None:
-            whose.setdefault(row.trained_as, []).append(desk.group.label(row))
-    return tuple(f"not networks of their own: {', '.join(rows)} (of {title_of(key)})" for key, rows in whose.items())
+    for method in desk.group.methods:
+        if method.trained_as is not None:
+            whose.setdefault(method.trained_as, []).append(desk.group.label(method))
+    return tuple(
+        f"not networks of their own: {', '.join(labels)} (of {title_of(key)})" for key, labels in whose.items()
+    )
 
 
 def _has_published(desk: TableContext, measure: Measure) -> bool:
@@ -116,44 +118,44 @@ def _has_seeds(desk: TableContext, measure: Measure) -> bool:
     return desk.most_seeds > 1 and measure.key in _BY_SEED
 
 
-def _seeds(desk: TableContext, row: Row, measure: Measure) -> str:
-    extremes = _worst_and_best(desk, row, measure)
+def _seeds(desk: TableContext, method: MethodRuns, measure: Measure) -> str:
+    extremes = _worst_and_best(desk, method, measure)
     return "" if extremes is None else f"{percent(extremes[0], 1)} to {percent(extremes[1], 1)}"
 
 
-def _worst_and_best(desk: TableContext, row: Row, measure: Measure) -> tuple[float, float] | None:
-    estimate = desk.estimate(row, measure)
-    if estimate is None or len(estimate.by_seed) < 2 or row.supervision == UNTRAINED:
+def _worst_and_best(desk: TableContext, method: MethodRuns, measure: Measure) -> tuple[float, float] | None:
+    estimate = desk.estimate(method, measure)
+    if estimate is None or len(estimate.by_seed) < 2 or method.supervision == UNTRAINED:
         return None
     low, high = min(estimate.by_seed.values()), max(estimate.by_seed.values())
     return (low, high) if measure.higher_is_better else (high, low)
 
 
 def method_records(desk: TableContext, oracle: bool = False) -> list[dict[str, Any]]:
-    """One record per row and measure, `METHOD_COLUMNS`: shares in [0, 1], pixels in px, nothing rounded.
+    """One record per method and measure, `METHOD_COLUMNS`: shares in [0, 1], pixels in px, nothing rounded.
 
     Args:
         desk: of one group.
         oracle: the oracle measures instead of the others.
     """
     records = []
-    for row in desk.group.rows:
+    for method in desk.group.methods:
         start = desk.where() | {
-            "method": row.method,
-            "passes": row.passes,
-            "title": row.title,
-            "supervision": row.supervision,
-            "trunk": row.trunk,
-            "pretrained": row.pretrained,
-            "images": row.n_images,
-            "seeds": len(row.seeds),
-            "folds": len(row.folds),
-            "runs": len(row.runs),
-            "runs_missing": len(desk.group.missing(row)),
+            "method": method.name,
+            "passes": method.passes,
+            "title": method.title,
+            "supervision": method.supervision,
+            "trunk": method.trunk,
+            "pretrained": method.pretrained,
+            "images": method.n_images,
+            "seeds": len(method.seeds),
+            "folds": len(method.folds),
+            "runs": len(method.runs),
+            "runs_missing": len(desk.group.missing(method)),
         }
         for measure in desk.shown(oracle):
-            found, extremes = desk.estimate(row, measure), _worst_and_best(desk, row, measure)
-            record = start | measure_entries(measure) | {"published": desk.published(row, measure)}
+            found, extremes = desk.estimate(method, measure), _worst_and_best(desk, method, measure)
+            record = start | measure_entries(measure) | {"published": desk.published(method, measure)}
             if found is not None:
                 record |= {"value": found.value, "lo": found.lo, "hi": found.hi}
                 record |= {"interval": found.method, "images_measured": found.n}
@@ -164,26 +166,26 @@ def method_records(desk: TableContext, oracle: bool = False) -> list[dict[str, A
 
 
 def not_run(desk: TableContext) -> list[str]:
-    """Titles of the rows that the paper's comparison has and this group does not.
+    """Titles of the methods that the paper's comparison has and this group does not.
 
     Args:
         desk: of one group.
     """
     wanted = [(key, passes) for key in METHODS for passes in (PASSES if key in _ERASING else (None,))]
-    present = {(row.method, row.passes) for row in desk.group.rows}
+    present = {(method.name, method.passes) for method in desk.group.methods}
     return [title_of(*one) for one in wanted if one not in present]
 
 
 def recipe_notes(desk: TableContext) -> list[str]:
-    """What the trained rows' recipes do not share, one line per setting.
+    """What the trained methods' recipes do not share, one line per setting.
 
     Args:
         desk: of one group.
     """
-    differ, own = unshared_settings({desk.group.label(row): row.first for row in desk.group.rows})
+    differ, own = unshared_settings({desk.group.label(method): method.first for method in desk.group.methods})
     lines = []
     for name, values in differ.items():
-        # The commonest value first; "the others" is shorter than a list of most rows.
+        # The commonest value first; "the others" is shorter than a list of most methods.
         values = sorted(values, key=lambda item: -len(item[1]))
         said = [f"{value} ({' / '.join(labels)})" for value, labels in values]
         if name not in own and len(values[0][1]) > 3 and len(values) > 1:

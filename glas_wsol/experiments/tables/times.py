@@ -9,7 +9,7 @@ from typing import Any
 
 from glas_wsol.bundle.methods import UNTRAINED, title_of
 from glas_wsol.experiments.published import PUBLISHED_TIME_RATIO
-from glas_wsol.experiments.tables.groups import Row
+from glas_wsol.experiments.tables.groups import MethodRuns
 from glas_wsol.experiments.tables.layout import Footnotes, Table
 from glas_wsol.experiments.tables.table_cells import PUBLISHED_COLUMN, TableContext
 
@@ -35,14 +35,14 @@ def time_table(desk: TableContext) -> Table | None:
         return None
     published = any(record.get("published") is not None for record in records)
     notes, lines = Footnotes(), []
-    for row, record in zip(desk.group.rows, records, strict=True):
-        cells = [desk.name(row), row.backbone]
+    for method, record in zip(desk.group.methods, records, strict=True):
+        cells = [desk.name(method), method.backbone]
         if "seconds" in record:
             spread = f"{record['seconds_min']:.1f} to {record['seconds_max']:.1f}" if record["runs"] > 1 else ""
             cells += [str(record["runs"]), str(record["epochs"]), f"{record['seconds']:.1f}", spread]
             cells += [f"{record['cpu_seconds']:.1f}", str(record["device"]), str(record["threads"]), _ratio(record)]
         else:
-            cells += ["-" + notes.mark(_reason(row)), *[""] * 7]
+            cells += ["-" + notes.mark(_reason(method)), *[""] * 7]
         cells.append(f"{record['cpu_ratio']:.2f}" if "cpu_ratio" in record else "")
         if "seconds" in record and not cells[-2]:
             cells[-2] = "-" + notes.mark(
@@ -64,7 +64,7 @@ def time_table(desk: TableContext) -> Table | None:
         "not the work done",
     ]
     if len({record["epochs"] for record in records if "epochs" in record}) > 1:
-        under.append("the rows were not trained for the same number of epochs: their times are not of equal work")
+        under.append("the methods were not trained for the same number of epochs: their times are not of equal work")
     if published:
         under.append(
             f"{PUBLISHED_COLUMN}: the paper's table 3, one run each of 400 epochs of resnet101 on a V100, validations "
@@ -73,10 +73,10 @@ def time_table(desk: TableContext) -> Table | None:
     return Table("Table 3. Training time", tuple(columns), tuple(lines), tuple(under), ("backbone", "device"))
 
 
-def _reason(row: Row) -> str:
-    if row.supervision == UNTRAINED:
+def _reason(method: MethodRuns) -> str:
+    if method.supervision == UNTRAINED:
         return "not trained"
-    return f"trained as {title_of(row.trained_as)}" if row.trained_as else _NO_TIME
+    return f"trained as {title_of(method.trained_as)}" if method.trained_as else _NO_TIME
 
 
 def _ratio(record: dict[str, Any]) -> str:
@@ -87,7 +87,7 @@ def _ratio(record: dict[str, Any]) -> str:
 
 
 def time_records(desk: TableContext) -> list[dict[str, Any]]:
-    """One record per row, `TIME_COLUMNS`: times in seconds.
+    """One record per method, `TIME_COLUMNS`: times in seconds.
 
     Times taken on another device or with another number of threads are not divided by one another.
 
@@ -95,36 +95,36 @@ def time_records(desk: TableContext) -> list[dict[str, Any]]:
         desk: of one group.
     """
     records = []
-    for row in desk.group.rows:
-        parts = zip(("method", "passes", "trunk", "pretrained"), row.key, strict=True)
-        record = desk.where() | dict(parts) | {"title": row.title}
-        trained = [run.facts["training"] for run in row.runs.values() if run.facts["training"] is not None]
+    for method in desk.group.methods:
+        parts = zip(("method", "passes", "trunk", "pretrained"), method.key, strict=True)
+        record = desk.where() | dict(parts) | {"title": method.title}
+        trained = [run.facts["training"] for run in method.runs.values() if run.facts["training"] is not None]
         record["runs"] = len(trained)
         if trained:
             seconds = [float(one["seconds"]) for one in trained]
             record |= {"seconds": fmean(seconds), "seconds_min": min(seconds), "seconds_max": max(seconds)}
             record["cpu_seconds"] = fmean(float(one["cpu_seconds"]) for one in trained)
             record |= {name: _said(one[name] for one in trained) for name in ("epochs", "device", "threads")}
-        ratios, of_cpu = (_ratios(desk, row, name) for name in ("seconds", "cpu_seconds"))
+        ratios, of_cpu = (_ratios(desk, method, name) for name in ("seconds", "cpu_seconds"))
         if ratios:
             record |= {"ratio": fmean(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
             record["runs_compared"] = len(ratios)
         if of_cpu:
             record["cpu_ratio"] = fmean(of_cpu)
-        if desk.has_published and (row.method, row.passes) == ("minmax", _DEEP):
+        if desk.has_published and (method.name, method.passes) == ("minmax", _DEEP):
             record["published"] = PUBLISHED_TIME_RATIO.get(desk.group.dataset)
         records.append(record)
     return records
 
 
-def _ratios(desk: TableContext, row: Row, time: str) -> list[float]:
-    same = ("minmax", _BASE, row.trunk, row.pretrained)
-    base = next((other for other in desk.group.rows if other.key == same), None)
+def _ratios(desk: TableContext, method: MethodRuns, time: str) -> list[float]:
+    same = ("minmax", _BASE, method.trunk, method.pretrained)
+    base = next((other for other in desk.group.methods if other.key == same), None)
     if base is None:
         return []
     ratios = []
-    for cell in sorted(row.runs.keys() & base.runs.keys()):
-        mine, its = row.runs[cell].facts["training"], base.runs[cell].facts["training"]
+    for cell in sorted(method.runs.keys() & base.runs.keys()):
+        mine, its = method.runs[cell].facts["training"], base.runs[cell].facts["training"]
         if mine and its and all(mine[name] == its[name] for name in ("device", "threads")) and its[time] > 0:
             ratios.append(mine[time] / its[time])
     return ratios

@@ -48,19 +48,19 @@ _HOW_TO_READ = (
     "In brackets is the value's {level} % interval: images and seeds are drawn again {resamples} times with "
     "replacement, and it holds that share of the values so found. It says how far the value would move with other "
     "images of the same kind and, as far as the seeds at hand show it, with other trainings.",
-    "Whether two rows differ is not to be seen from whether their intervals overlap, but from the interval and the p "
-    "of their paired difference: both rows on the same draws. With many comparisons, some small p is to be expected.",
+    "Whether two methods differ is shown by the interval and the p of their paired difference (both on the same "
+    "draws), not by whether their intervals overlap. With many comparisons, some small p is to be expected.",
     "Errors and distances are better when small, all else when large. F1+ alone is not to be trusted where objects "
     "cover most of an image: a mask of ones scores high. A dash stands where there is no value, with its reason below.",
-    "No pixel label had a part in any class or mask, except in rows marked †; a note says so where a threshold was set "
-    "by hand. Rows need not share backbone or recipe: what they do not share is listed under table 1.",
+    "No pixel label had a part in any class or mask, except in methods marked †; a note says so where a threshold was "
+    "set by hand. Methods need not share backbone or recipe: what they do not share is listed under table 1.",
 )
 _ORACLE_FILES = ("oracle.csv", "oracle.tex")
 
 
 @dataclass(frozen=True)
 class Report:
-    """Tables of one or more groups of rows.
+    """Tables of one or more groups of methods.
 
     Attributes:
         desks: one per group.
@@ -143,7 +143,7 @@ class Report:
         written = []
         for name, (columns, lines) in records.items():
             written.append(folder / f"{name}.csv")
-            # Objects, so that the passes of some rows do not become 4.0 because others have none.
+            # Objects, so that the passes of some methods do not become 4.0 because others have none.
             cells = [{key: escape_cell(value) for key, value in line.items()} for line in lines]
             frame = pd.DataFrame(cells, columns=list(columns), dtype=object)
             with atomic_write(written[-1], "w", newline="") as file:
@@ -189,10 +189,10 @@ def make_report(
     desks = tuple(
         TableContext(group, wanted, comparison) for group in group_runs([read_run(one, wanted) for one in folders])
     )
-    rows = [(desk, row) for desk in desks for row in desk.group.rows]
-    for desk, row in tqdm(rows, "drawing images again", unit="row", disable=not progress, leave=False):
+    methods = [(desk, method) for desk in desks for method in desk.group.methods]
+    for desk, method in tqdm(methods, "drawing images again", unit="method", disable=not progress, leave=False):
         for measure in wanted.values():
-            desk.estimate(row, measure)  # what takes long is kept by the comparison
+            desk.estimate(method, measure)  # what takes long is kept by the comparison
     return Report(desks, command, oracle)
 
 
@@ -200,13 +200,13 @@ def _contents(desk: TableContext) -> str:
     group = desk.group
     cells = group.cells()
     seeds, folds = sorted({seed for seed, _ in cells}), sorted({fold for _, fold in cells})
-    n = max(row.n_images for row in group.rows)
-    classes = ", ".join(map(str, group.rows[0].first.facts["classes"]))
+    n = max(method.n_images for method in group.methods)
+    classes = ", ".join(map(str, group.methods[0].first.facts["classes"]))
     runs = f"seeds {', '.join(map(str, seeds))}; folds {', '.join(folds)}"
-    return wrapped(f"{n} images of {classes}; {len(group.rows)} rows; {runs}.")
+    return wrapped(f"{n} images of {classes}; {len(group.methods)} methods; {runs}.")
 
 
 def _recipes(lines: list[str]) -> str:
     if not lines:
-        return "The recipes of the trained rows share all their settings."
-    return f"What the rows' recipes do not share:\n\n{bullets(lines)}"
+        return "The recipes of the trained methods share all their settings."
+    return f"What the methods' recipes do not share:\n\n{bullets(lines)}"

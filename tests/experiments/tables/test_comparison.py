@@ -13,7 +13,7 @@ import pytest
 
 from glas_wsol.errors import ConfigError
 from glas_wsol.experiments.tables.comparison import Comparison, holm
-from glas_wsol.experiments.tables.groups import Row
+from glas_wsol.experiments.tables.groups import MethodRuns
 from glas_wsol.experiments.tables.runs import Run
 from glas_wsol.metrics.measures import MEASURES
 
@@ -23,7 +23,7 @@ NAN = math.nan
 
 def row_of(
     runs: Mapping[tuple[int, str], object], key: str = "f1_foreground", supervision="image labels", **names
-) -> Row:
+) -> MethodRuns:
     """A row from the values of its runs, one per image; images are named by fold, or as `names` says by fold."""
     made = {}
     for (seed, fold), values in runs.items():
@@ -32,7 +32,7 @@ def row_of(
         images = np.array(names.get(fold) or [f"{fold}{i:03}" for i in range(len(values))])
         facts = {"supervision": supervision, "seed": seed, "fold": fold, "fold_seed": 0}
         made[seed, fold] = Run(Path(f"{seed}{fold}"), facts, images, {key: values})
-    return Row("mine", None, "resnet18", True, made)
+    return MethodRuns("mine", None, "resnet18", True, made)
 
 
 def test_the_value_is_the_mean_over_seeds_of_the_pooled_images():

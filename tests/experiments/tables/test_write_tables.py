@@ -67,7 +67,7 @@ def test_the_document_says_how_it_came_about_and_how_to_read_it(markdown):
     assert markdown.startswith("`python -m glas_wsol table X`\n\n## How to read\n\n* ")
     assert f"95 % interval: images and seeds are drawn again {RESAMPLES} times" in markdown.replace("\n  ", " ")
     assert "## GlaS, split test" in markdown
-    assert "30 images of benign, malignant; 13 rows; seeds 0, 1, 2; folds paper." in markdown
+    assert "30 images of benign, malignant; 13 methods; seeds 0, 1, 2; folds paper." in markdown
 
 
 def test_it_fits_a_terminal(markdown):
@@ -382,7 +382,7 @@ def test_tables_without_a_column_for_it_say_the_backbone(tmp_path, markdown):
     write_run(tmp_path / "b", {"f1_foreground": [0.25]}, method="cam_max")
     text = report_of(tmp_path).markdown()
     assert list(tables_of(text)["Table 1b. Methods, regions"].index) == ["CAM-Avg, resnet50", "CAM-Max, resnet18"]
-    assert "n, seeds and folds of each row stand in table 1a" in text
+    assert "n, seeds and folds of each method are in table 1a" in text
 
 
 def test_write_tables_missing_runs_listed_own_method_last(tmp_path):
@@ -400,7 +400,7 @@ def test_a_shorter_recipe_is_seen(markdown, tmp_path):
     assert "`passes`" not in markdown  # the row's title says it
     write_run(tmp_path / "a", {"f1_foreground": [0.5]}, method="cam_avg")
     write_run(tmp_path / "b", {"f1_foreground": [0.25]}, method="cam_max")
-    assert "The recipes of the trained rows share all their settings." in report_of(tmp_path).markdown()
+    assert "The recipes of the trained methods share all their settings." in report_of(tmp_path).markdown()
 
 
 def test_groups_have_headings_and_one_csv(tmp_path):
