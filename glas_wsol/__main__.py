@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The command line: ``python -m glas_wsol``, or ``glas-wsol``."""
+"""Runs the command line: ``python -m glas_wsol``, or ``glas-wsol``."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""How a process that runs a config ends: whatever stops it is told in one line."""
+"""Prints whatever stops a config run as one line: failures, interruptions and SIGTERM."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A self-contained copy of a bundle: its configs and documents, the model, and this package beside them."""
+"""Exports a self-contained copy of a bundle: configs, documents, model and this package."""
 
 from __future__ import annotations
 

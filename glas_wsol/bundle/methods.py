@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The methods compared: network, title and supervision of each, its overlay, and which other one it explains."""
+"""Lists the compared methods with their titles, networks and supervision, and finds their overlays."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A result as MONAI Label takes it from a bundle: a map of labels for its writer, and what is said of the image."""
+"""Converts a result into what MONAI Label expects: a label map and parameters."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The config that a run's command line makes: files and overrides merged as MONAI and Fire merge them."""
+"""Merges config files and command-line settings as MONAI and Fire merge them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The data of a run: read when the config is; the phantom is drawn only when more than its classes is asked for."""
+"""Provides a run's data set, read together with the config; the phantom is drawn only when it is needed."""
 
 from __future__ import annotations
 

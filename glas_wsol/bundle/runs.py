@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Runs of a bundle with fewer words: which config files, which settings, the command they stand for."""
+"""Builds the ``monai.bundle run`` commands behind the short commands ``train`` and ``evaluate``."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The flat settings of the bundles: what each may be, and whether a model is bound to it. One table for all uses."""
+"""Defines the flat settings of the bundles: valid values, and whether a model depends on them."""
 
 from __future__ import annotations
 

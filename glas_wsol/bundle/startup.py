@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What every run of a bundle does first: its settings are checked, its output folder is made."""
+"""Starts every run of a bundle: checks the settings and makes the output folder."""
 
 from __future__ import annotations
 

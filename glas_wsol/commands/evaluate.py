@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""``evaluate``: a training measured on one split of its data, with its own configs and settings."""
+"""``evaluate``: measure a trained model on one split of its data, with its own configs and settings."""
 
 from __future__ import annotations
 

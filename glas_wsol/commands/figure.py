@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""``python -m glas_wsol figure``: every method's mask on the same images, side by side."""
+"""``figure``: draw the masks of all methods on the same images, side by side."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""``predict``: a trained model on one's own images; a run of the bundle's ``inference.json`` with fewer words."""
+"""``predict``: run a trained model on one's own images, through the bundle's ``inference.json``."""
 
 from __future__ import annotations
 

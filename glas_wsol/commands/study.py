@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""``python -m glas_wsol study``: methods of the tables, for several seeds and folds, by one command."""
+"""``study``: train and evaluate methods for several seeds and folds."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""``train``: a training of a bundle with fewer words than ``python -m monai.bundle run``."""
+"""``train``: train a bundle with fewer words than ``python -m monai.bundle run``."""
 
 from __future__ import annotations
 

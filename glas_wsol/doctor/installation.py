@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Python, packages, torch and its device, the trunk's weights: what is asked for, and what is here."""
+"""Checks Python, packages, torch and its device, and the trunk's weights."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What is worked with: a bundle and its model, a data set, images to localize, a place to write."""
+"""Checks a bundle and its model, a data set, images to localize, and the output folder."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What the paper published of the methods compared."""
+"""Holds the paper's published results of the compared methods."""
 
 from __future__ import annotations
 

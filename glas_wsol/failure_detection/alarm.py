@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""An alarm for training runs whose masks should not be trusted, judged without a single outline."""
+"""Estimates the probability that a training run failed, without outlines, and raises an alarm."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Which of several trained models to use, from what each says of itself: no image is looked at, and no outline."""
+"""Recommends one of several trained models from their ``model.json`` files; no image or outline is read."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The best model and the state to resume from; each file appears whole or not at all."""
+"""Saves the best model and the state to resume from; each file is written atomically."""
 
 from __future__ import annotations
 

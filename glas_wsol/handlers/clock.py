@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""How long a training takes."""
+"""Measures how long a training takes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A reliability diagram of what an evaluator measured."""
+"""Draws the reliability diagram of an evaluation."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The evaluation in figures, on disk, and what M and C say besides."""
+"""Writes the metrics of an evaluation, with the class scores of localizer M and classifier C."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The images of a run that have no result, in a table of their own, and the exit status that says so."""
+"""Lists the images of a run that have no result, and sets the exit status accordingly."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Which images of a run are finished, with what, so that a rerun takes up where an interrupted one stopped."""
+"""Records the finished images of a run with their results, so that a rerun resumes after an interruption."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""An evaluator's localizations on disk: masks in the formats wanted, overlays, their tables, and the same as JSON."""
+"""Saves localizations: masks in the chosen formats, overlays, tables and JSON."""
 
 from __future__ import annotations
 

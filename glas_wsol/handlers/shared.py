@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""One training, shared by several processes."""
+"""Shares one training among several processes."""
 
 from __future__ import annotations
 

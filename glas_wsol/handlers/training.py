@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What happens between two optimiser steps besides learning: seeds, early stopping, a finite loss, a progress bar."""
+"""Handlers for training: seeds, early stopping, check of a finite loss, progress bar."""
 
 from __future__ import annotations
 

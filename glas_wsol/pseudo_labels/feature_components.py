@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Directions in feature space, and which side of them tells the class: fitted from images and image labels.
+"""Fits directions in feature space, and which side of them predicts the class, from images and image labels.
 
 The principle is the paper's (equations 3 and 6) turned into a test: the decidable side of an image is the one that
 still tells its class when the other side is erased.

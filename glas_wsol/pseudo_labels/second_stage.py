@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The second stage: a light decoder on the frozen first stage, trained on pseudo-labels in rounds of self-training."""
+"""Trains the second stage: a light decoder on the frozen first stage, in rounds of self-training."""
 
 from __future__ import annotations
 

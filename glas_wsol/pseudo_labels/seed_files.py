@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Seeds on disk: a folder per round, a picture per image, and a record that says how they were made."""
+"""Reads and writes seeds: a folder per round, a picture per image, and a record of how they were made."""
 
 from __future__ import annotations
 

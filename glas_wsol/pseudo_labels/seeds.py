@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Seeds: the pixels that one or several localizers are surest of, and the loss that listens to those alone."""
+"""Selects seeds, the pixels of which localizers are most certain, and defines the loss on seeds alone."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Rounds of self-training: a network's own surest pixels are the seeds that it learns from next."""
+"""Runs rounds of self-training: the network's most certain pixels are the seeds of its next round."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The second stage's material: what the teachers say of every training image, as seeds on disk."""
+"""Writes the seeds of the first round from the teachers' scores of every training image."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The table of the images: its columns, and one row each with its pictures, made when the page asks for it."""
+"""Makes the report's table of images: its columns, and one row per image with its pictures, on demand."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The images of a run as a report sees them: one frozen value each, read from the tables that runs write."""
+"""Reads the images of a run from its tables, as one frozen value each."""
 
 from __future__ import annotations
 

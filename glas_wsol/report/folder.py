@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What a folder of results holds: an inference, an evaluation, a training, or the last two together."""
+"""Detects what a folder of results holds: an inference, an evaluation, a training, or the last two together."""
 
 from __future__ import annotations
 

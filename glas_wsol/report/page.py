@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The page itself: one HTML file that loads nothing, runs no script but its own, and is written image by image."""
+"""Writes the page image by image: one HTML file that loads nothing and runs only its own script."""
 
 from __future__ import annotations
 

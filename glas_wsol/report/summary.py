@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What a report says before its images: what the model is, how many images, the figures, the training."""
+"""Summarizes model, images, metrics and training at the top of a report."""
 
 from __future__ import annotations
 

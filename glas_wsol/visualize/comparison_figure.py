@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The comparison as a picture: one line per image, the truth, and every method's mask beside it, all drawn alike."""
+"""Draws the comparison: one line per image with the truth and every method's mask, drawn alike."""
 
 from __future__ import annotations
 

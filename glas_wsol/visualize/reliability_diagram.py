@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The reliability diagram: how often an answer of some confidence is right, of the class and of the mask's pixels."""
+"""Draws how often an answer of some confidence is right, for the class and for the mask's pixels."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The mask as a DICOM Segmentation that refers to its image; it needs the package highdicom."""
+"""Writes the mask as a DICOM Segmentation that refers to its image; needs the package highdicom."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A result in words and figures: its line of a table, its entry of a JSON file, and a line for each of its boxes."""
+"""Converts a result to a table row, a JSON entry, and one row for each of its boxes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The formats of a result by name: which files each writes, and what writes them."""
+"""Maps the names of formats to the files that each writes and their writers."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The decidable region as annotations that QuPath opens: GeoJSON with one feature per part of the mask."""
+"""Writes the decidable region as annotations for QuPath: GeoJSON with one feature per part of the mask."""
 
 from __future__ import annotations
 

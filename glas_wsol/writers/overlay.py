@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A result as the overlay a pathologist opens: the class and what is said of it above, the key below."""
+"""Draws a result for a pathologist: the image with its mask, class and remarks above, key below."""
 
 from __future__ import annotations
 

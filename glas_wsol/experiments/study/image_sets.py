@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The data and the first weights of a study's runs: read once, checked and known by their digests."""
+"""Reads and checks the data and initial weights of a study once, and identifies them by digest."""
 
 from __future__ import annotations
 

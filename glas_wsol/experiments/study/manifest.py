@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What a run's folder says of itself: with which settings it was made, and whether it is finished and intact."""
+"""Reads and writes the manifest of a run's folder: its settings, and whether it is finished and intact."""
 
 from __future__ import annotations
 

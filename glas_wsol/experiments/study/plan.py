@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What a study has to run: every run's folder, commands and settings, all checked before the first is started."""
+"""Plans all runs of a study: folders, commands and settings, checked before the first run starts."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A study from its request to its last run: what is finished is left alone, what was made otherwise is refused."""
+"""Runs a study: skips finished runs, and refuses runs made with other settings."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Runs as child processes: several at a time, each with its log, all ended when the study is interrupted."""
+"""Runs several child processes at a time, each with its log, and ends all when the study is interrupted."""
 
 from __future__ import annotations
 

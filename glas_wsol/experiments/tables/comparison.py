@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Values, intervals and paired differences of methods: images and seeds are drawn again, the same for every method."""
+"""Computes values, bootstrap intervals and paired differences of methods, on the same resamples."""
 
 from __future__ import annotations
 

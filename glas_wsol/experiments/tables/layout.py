@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Tables of text as Markdown for a terminal and as LaTeX for a paper."""
+"""Prints tables of text as Markdown for a terminal and as LaTeX for a paper."""
 
 from __future__ import annotations
 

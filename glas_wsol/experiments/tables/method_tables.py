@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Table 1, methods by measures; its oracle measures apart; and in what the methods' recipes differ."""
+"""Makes table 1 (methods by measures) and the oracle table, and lists in what recipes differ."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Every method against every other method, and table 2: what the recursive erasing changes."""
+"""Compares every method with every other, and makes table 2: the effect of recursive erasing."""
 
 from __future__ import annotations
 

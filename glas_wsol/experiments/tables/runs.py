@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Evaluated runs as they lie on disk: found, read, and checked for being whole."""
+"""Finds and reads evaluated runs, and checks that they are complete."""
 
 from __future__ import annotations
 

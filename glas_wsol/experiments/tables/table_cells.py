@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What the tables of one group have in common: its methods, measures and statistics, and how numbers are written."""
+"""Formats the cells of one group's tables: values, intervals, notes and published values."""
 
 from __future__ import annotations
 

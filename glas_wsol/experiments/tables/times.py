@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Table 3: how long training took, and what the recursive erasing costs."""
+"""Makes table 3: training times, and the cost of recursive erasing."""
 
 from __future__ import annotations
 

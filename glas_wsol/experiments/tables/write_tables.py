@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""All tables of all groups: one Markdown document, and CSV and LaTeX files beside it."""
+"""Writes all tables of all groups: one Markdown document, and CSV and LaTeX files."""
 
 from __future__ import annotations
 
