@@ -65,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments; defaults to the process's own.
 
     Returns:
-        Exit status: 0, or 1 after a failure told in one line, 3 where results of some images are missing, 141 where
-        what reads the output has had enough.
+        Exit status: 0, or 1 after a failure, printed in one line, 3 where results of some images are missing, 141 where
+        the reader of the output has closed it.
     """
     try:
         try:

@@ -153,7 +153,7 @@ def load_localizer(
 
 
 class ModelSource:
-    """Where a model lies, and the bundle around it.
+    """Path of a model, and the bundle around it.
 
     Args:
         path: an exported bundle with its model, the output folder of a training, or the weights' file.

@@ -42,7 +42,7 @@ IMAGE_LABELS, PIXEL_LABELS, UNTRAINED = "image labels", "pixel labels", "none"
 
 @dataclass(frozen=True)
 class Method:
-    """One method of the tables; its overlay is the file in ``configs/methods`` that says this key.
+    """One method of the tables; its overlay is the file in ``configs/methods`` with this key.
 
     Attributes:
         key: as in ``evaluation.json``: ``method`` and ``stage`` of its overlay.
@@ -197,7 +197,7 @@ def _own_method(overlay: Path, known: Mapping[str, MethodOverlay]) -> MethodOver
 
 
 def _method_of(config: Mapping[str, Any], overlay: Path) -> str:
-    """The key by which the tables know it."""
+    """Its key in the tables."""
     return config.get("method", overlay.stem) + config.get("stage", "")
 
 

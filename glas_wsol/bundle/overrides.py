@@ -91,7 +91,7 @@ def parse_overrides(arguments: Sequence[str], instead: Mapping[str, str] = _INST
 
 
 def load(file: Path) -> dict[str, Any]:
-    """One config file as it stands.
+    """One config file, unmerged.
 
     Args:
         file: JSON or YAML.
@@ -132,7 +132,7 @@ def merged(files: Sequence[Path], overrides: Mapping[str, str], **settings: Any)
 
 
 def behind(parser: ConfigParser, identifier: str) -> dict[str, Any]:
-    """Every setting that an id depends on, by its id: equal where equal settings make an equal component.
+    """All settings that an id depends on, by id. Equal dictionaries make equal components.
 
     Args:
         parser: holds the config.

@@ -35,7 +35,7 @@ class BundleRun:
     """A run of a bundle, ready to be made.
 
     Attributes:
-        files: config files, laid on each other from left to right.
+        files: config files, merged from left to right.
         settings: by their ids.
     """
 
@@ -68,7 +68,7 @@ class BundleRun:
                 monai.bundle.run(config_file=[str(file) for file in self.files], **self.settings)
         except Exception as error:
             own = GlasWsolError.behind(error)
-            if own is None or "Traceback" in own.what:  # a loader's worker hands over a traceback as text
+            if own is None or "Traceback" in own.what:  # a loader's worker sends its traceback as text
                 raise
             raise own from None
         finally:
@@ -102,7 +102,7 @@ def plan_training(
         bundle: name or folder.
         method: of the tables; None is the recipe's own.
         recipe: ``"recommended"`` or ``"paper"``.
-        overlays: config files laid on the recipe, below the method's.
+        overlays: config files merged after the recipe, before the method's.
         settings: further ids with their values, as typed.
 
     Raises:

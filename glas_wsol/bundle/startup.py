@@ -28,7 +28,7 @@ def preflight(output_dir: str, settings: Settings | None = None) -> None:
         OutputError: if the folder cannot be written.
     """
     install_excepthook()
-    # MONAI tries an optional GPU decoder for DICOM whenever pydicom is installed, and says that it is not there.
+    # MONAI tries an optional GPU decoder for DICOM whenever pydicom is installed, and warns that it is missing.
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     refuse_unknown_ids(sys.argv)
     Settings(output_dir=output_dir, **(settings or {})).check()

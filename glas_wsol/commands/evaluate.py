@@ -23,7 +23,7 @@ def register(commands: argparse._SubParsersAction) -> None:
     Args:
         commands: of the program's parser.
     """
-    # everything is left to a parser of its own: settings of the config may stand among the arguments
+    # a separate parser: settings of the config may be among the arguments
     evaluate = commands.add_parser("evaluate", help=_HELP, prefix_chars="\0", add_help=False)
     evaluate.add_argument("arguments", nargs=argparse.REMAINDER)
     typed = {"dataset_dir": "--data", "output_dir": "OUT"}

@@ -50,7 +50,7 @@ def _figure(arguments: argparse.Namespace) -> None:
 
     check_suffix(arguments.output)
     if arguments.count < 1:
-        raise ConfigError(f"--count {arguments.count}", "figure", "ask for one image at least")
+        raise ConfigError(f"--count {arguments.count}", "figure", "give 1 or more")
     group = _one_group([read_run(folder, {}) for folder in find_runs(arguments.runs)], arguments.split, arguments.fold)
     shown = [method.runs[min(method.runs)] for method in group.methods]  # the lowest seed
     table = _table(shown[0])
@@ -117,7 +117,7 @@ def _named(names: Iterable[str], table: Mapping[str, Any]) -> list[str]:
 def choose_images(table: Mapping[str, Mapping[str, str]], classes: Sequence[str], count: int) -> list[str]:
     """Choose images by class and name alone, never by how well anything did on them.
 
-    Every class gives as many as any other, or one more where the count cannot be shared out; with fewer images than
+    Every class gives as many as any other, or one more where the count is not divisible; with fewer images than
     classes, the classes are evenly spaced too. Within a class the images are evenly spaced in the order of their
     names. Where some images have a true mask, only those are chosen from.
 
@@ -194,7 +194,7 @@ def _caption(group: Group, shown: Sequence[Run]) -> str:
     )
     sentences = [
         f"{group.heading[:1].upper()}{group.heading[1:]}, fold {shown[0].fold}.",
-        "Inside a mask the image is kept, outside it is faded, and a yellow line runs around it.",
+        "Inside a mask the image is unchanged, outside it is faded, and a yellow line runs around it.",
         f"Threshold of the masks: {cut}.",
     ]
     backbones = {method.backbone for method in group.methods if method.backbone}

@@ -22,7 +22,7 @@ def register(commands: argparse._SubParsersAction) -> None:
     Args:
         commands: of the program's parser.
     """
-    # everything is left to a parser of its own: settings of the config may stand among the arguments
+    # a separate parser: settings of the config may be among the arguments
     study = commands.add_parser("study", help=_HELP, prefix_chars="\0", add_help=False)
     study.add_argument("arguments", nargs=argparse.REMAINDER)
     typed = {"output_dir": "OUT"}
@@ -47,9 +47,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     fold = "paper, patient-0 to -4, stratified-0 to -4; patient or stratified: all five (default: the config's own)"
     add("--folds", nargs="+", default=[], metavar="FOLD", help=fold)
     add("--split", default="valid", choices=["train", "valid", "test"], help="what is evaluated (default: valid)")
-    add("--dataset_dir", help="the data; left out: as the bundle says, the phantom")
+    add("--dataset_dir", help="the data (default: the bundle's own, the phantom)")
     add("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
-    add("--replace", action="store_true", help="make runs anew that were made with other settings")
+    add("--replace", action="store_true", help="repeat runs that were made with other settings")
     add("--dry-run", action="store_true", help="print all runs and their commands, and write nothing")
     return parser
 

@@ -72,7 +72,7 @@ class FailureReport:
             write_csv(self.file, rows)
 
     def conclude(self) -> None:
-        """Say after the run that some images have no result.
+        """Warn after the run that some images have no result.
 
         Raises:
             IncompleteError: if there are any.

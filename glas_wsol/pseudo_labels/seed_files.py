@@ -111,5 +111,5 @@ def digest_of_items(items: Sequence[Mapping[str, Any]]) -> str:
     Args:
         items: with ``name`` and ``label``.
     """
-    told = [[str(item["name"]), np.asarray(item["label"]).tolist()] for item in items]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    listed = [[str(item["name"]), np.asarray(item["label"]).tolist()] for item in items]
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()

@@ -32,7 +32,7 @@ _WORDS = {  # title, axes, and what a bin holds
 def draw_reliability(
     path: str | Path, classes: Reliability | None, mask: Reliability | None, caption: str = ""
 ) -> None:
-    """Draw both panels, each over a panel of counts; the file appears whole or not at all.
+    """Draw both panels, each over a panel of counts; the file is written atomically.
 
     A point is a bin, at its mean confidence, with the 95 % interval of its share; on the diagonal the answers are as
     often right as they are sure, below it they are too sure. The area of a point does not count: the bars below say how

@@ -100,7 +100,7 @@ def write_localization(
     overlay: bool = False,
     undecidable: bool = False,
 ) -> list[Path]:
-    """Write a result in some formats; each file appears whole or not at all, and replaces one of its name.
+    """Write a result in some formats; each file is written atomically, and replaces one of its name.
 
     Args:
         folder: receives a folder for each kind of file.

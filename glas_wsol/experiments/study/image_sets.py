@@ -24,8 +24,8 @@ class Images:
     """What the configs of a study's methods read.
 
     Args:
-        output: the study's folder; a phantom is kept in it, one for all runs.
-        dataset_dir: the user's; None: as the config says.
+        output: the study's folder; a phantom is written into it, one for all runs.
+        dataset_dir: the user's; None: the config's.
         folds: all that the study uses.
         split: what is evaluated.
         make_phantom: whether a phantom may be written. If not, nothing is known of one that is not there.
@@ -67,7 +67,7 @@ class Images:
             Empty digests of a phantom that is yet to be made.
 
         Raises:
-            ConfigError: if two folds are the same, as where the data say themselves what validates.
+            ConfigError: if two folds are the same, as where the data have their own validation split.
             DatalistError: if the data are faulty.
             SplitError: if the data cannot give a fold or the split.
         """
@@ -81,7 +81,7 @@ class Images:
             digests = {"train": datalist.digest("train"), "valid": datalist.digest("valid")}
             same = [other for other in found if all(found[other].get(k) == v for k, v in digests.items())]
             if same:
-                what = f"folds {same[0]} and {fold} have the same images: the data say themselves which validate"
+                what = f"folds {same[0]} and {fold} have the same images: the data have their own validation split"
                 raise ConfigError(what, folder, "give one fold")
             found[fold] = {**digests, "evaluated": datalist.digest(self.split)}
         return found

@@ -30,7 +30,7 @@ _UNTRAINED_SEED = 0
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for.
+    """What a study is to run.
 
     Attributes:
         output: the study's folder.
@@ -41,7 +41,7 @@ class Request:
         folds: as the bundle's setting, or ``stratified`` or ``patient`` for all five of a kind; none: as the config
             says.
         split: what is evaluated.
-        dataset_dir: the data; None: as the config says, which is the phantom.
+        dataset_dir: the data; None: the config's, which is the phantom.
         overrides: further settings of the bundle, by id, as typed.
     """
 
@@ -67,7 +67,7 @@ class Run:
         folder: receives everything.
         commands: to be run one after the other.
         training: all that the model depends on, flat, JSON values.
-        evaluation: all that the figures depend on besides.
+        evaluation: all other settings that the results depend on.
         needs: name of the run whose model is evaluated; None where it is this run's own.
     """
 
@@ -89,10 +89,10 @@ class Run:
 def plan(request: Request, make_phantom: bool = True) -> list[Run]:
     """All runs in the order in which they are best made: every method of the first seed and fold, then of the next.
 
-    A method that trains nothing (its trunk is ``none``) is run with seed 0 only, whatever seeds are asked for.
+    A method that trains nothing (its trunk is ``none``) is run with seed 0 only, whatever seeds are given.
 
     Args:
-        request: what was asked for.
+        request: of the study.
         make_phantom: whether the synthetic data may be written, where they are wanted and not there. If not, what
             depends on them stays unchecked.
 

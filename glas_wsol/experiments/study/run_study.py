@@ -37,10 +37,10 @@ def run_study(
     """Run all of a study that is not finished.
 
     Args:
-        request: what was asked for.
+        request: of the study.
         jobs: runs at a time.
-        replace: make runs anew that were made with other settings. Where only the evaluation's settings differ, the
-            model is kept.
+        replace: repeat runs that were made with other settings. Where only the evaluation's settings differ, the
+            model is reused.
         dry_run: print every run, whether it is finished, and its commands; nothing is written.
         children: makes what runs the commands, from their environment and the descriptors they inherit.
 
@@ -84,7 +84,7 @@ def _refuse(runs: Sequence[tuple[Run, Found]], output: Path, replace: bool) -> N
         print(f"{clause} ({names[0]}{more})", file=sys.stderr)
     settings = ", ".join(dict.fromkeys(clause.partition(" was ")[0] for clause in of_clause))
     what = f"{_count(len(differing), 'run was', 'runs were')} made with other settings: {settings}"
-    raise ConfigError(what, output, "restore them, choose another folder, or make these runs anew with --replace")
+    raise ConfigError(what, output, "restore them, choose another folder, or repeat these runs with --replace")
 
 
 def _announce(runs: Sequence[tuple[Run, Found]], request: Request, output: Path) -> None:

@@ -121,7 +121,7 @@ class Comparison:
         """``method`` minus ``other``, each image, seed and fold of one against the same of the other.
 
         Only seeds and folds that both have are compared, and only images that were measured in both. A method that is
-        not trained has no seed: its run of a fold stands beside any seed.
+        not trained has no seed: its run of a fold is compared with that of any seed.
 
         Args:
             method: of a table.

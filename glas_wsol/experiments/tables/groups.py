@@ -28,7 +28,7 @@ class MethodRuns:
 
     Attributes:
         name: key of the method.
-        passes: of the erasing; None for methods that know none.
+        passes: of the erasing; None for methods without.
         trunk: the backbone, or ``"none"``.
         pretrained: whether the backbone's training began from given weights.
         runs: by seed and fold.
@@ -133,7 +133,7 @@ class Group:
 
 
 def group_runs(runs: Iterable[Run]) -> list[Group]:
-    """Sort runs into groups and methods, and refuse what cannot be compared.
+    """Sort runs into groups and methods, and refuse runs that are not comparable.
 
     Args:
         runs: evaluated runs.

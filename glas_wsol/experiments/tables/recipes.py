@@ -29,7 +29,7 @@ _OF_THE_RUN = frozenset(
 )
 # What identifies a method; every table has it.
 _OF_THE_METHOD = frozenset({"method", "passes", "class", "supervision", "names_class"})
-# What a report says beside the recipe and must be the same within a method.
+# Other facts of a report that must be the same within a method.
 _FACTS = (
     "trunk",
     "trunk_weights_sha256",
@@ -39,7 +39,7 @@ _FACTS = (
     "supervision",
     "names_class",
 )
-_PLAIN = {"flips": False, "rotations": False, "scales": [1.0]}  # the views of a report that does not speak of any
+_PLAIN = {"flips": False, "rotations": False, "scales": [1.0]}  # the views of a report without any
 
 
 def check_recipe(title: str, runs: Sequence[Run]) -> None:
@@ -106,9 +106,9 @@ def unshared_settings(
 
 def _settings(run: Run) -> dict[str, Any]:
     recipe = run.facts["recipe"] or {}
-    kept = {name: value for name, value in recipe.items() if name.rpartition("#")[2] not in _OF_THE_RUN}
+    own = {name: value for name, value in recipe.items() if name.rpartition("#")[2] not in _OF_THE_RUN}
     views = {f"views: {name}": value for name, value in (run.facts.get("views") or _PLAIN).items()}
-    return {name: run.facts[name] for name in _FACTS} | views | kept
+    return {name: run.facts[name] for name in _FACTS} | views | own
 
 
 def _text(value: Any) -> str:

@@ -20,7 +20,7 @@ from glas_wsol.results.localization import THRESHOLD
 __all__ = ["TableContext", "measure_entries", "p_value", "percent", "signed", "title_of_measure", "without_width"]
 
 PUBLISHED_COLUMN = "publ."
-_FEW_IMAGES, _FEW_SEEDS = 20, 10  # below these a note says what a bootstrap of so few is worth
+_FEW_IMAGES, _FEW_SEEDS = 20, 10  # below these a note warns of a bootstrap of so few
 _SEEN = {  # what the models of a split's images have already to do with them
     "train": "split train: the models were trained on these very images, and every value flatters them",
     "valid": "split valid: the models were chosen by the class labels of these very images, which flatters their class "
@@ -80,7 +80,7 @@ class TableContext:
         missing = self.group.missing(method)
         if missing and notes is not None:
             mark += " " + notes.mark(
-                f"other runs than the rest: none of {_cells_said(missing)}. Its values are of the runs it has; "
+                f"no runs of {_cells_said(missing)}. Its values are of the runs it has; "
                 "differences are of the runs both methods have"
             )
         elif self._lone(method) and notes is not None:
@@ -113,8 +113,7 @@ class TableContext:
         text = f"{_number(estimate.value, measure)} {_bounds(estimate.lo, estimate.hi, measure)}"
         if estimate.method == "wilson":
             text += " " + notes.mark(
-                "no error seen, or nothing but errors: drawing images again shows nothing else, so the interval is "
-                "Wilson's, for the images alone"
+                "no error seen, or only errors: no resample differs, so the interval is Wilson's, for the images alone"
             )
         elif without_width(estimate, measure) and (method.name, measure.key) != (
             "all_ones",
@@ -197,7 +196,7 @@ def title_of_measure(measure: Measure) -> str:
 
 
 def measure_entries(measure: Measure) -> dict[str, Any]:
-    """What every record says of its measure."""
+    """Columns of every record about its measure."""
     unit = "share" if measure.unit == "%" else measure.unit
     return {"measure": measure.key, "unit": unit, "higher_is_better": measure.higher_is_better}
 

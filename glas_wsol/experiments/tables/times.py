@@ -16,7 +16,7 @@ from glas_wsol.experiments.tables.table_cells import PUBLISHED_COLUMN, TableCont
 __all__ = ["TIME_COLUMNS", "time_records", "time_table"]
 
 _BASE, _DEEP = 0, 4  # passes of the published ratio
-_NO_TIME = "the time of its training was not kept, or is of several devices or numbers of threads"
+_NO_TIME = "the time of its training was not recorded, or is of several devices or numbers of threads"
 TIME_COLUMNS = (
     *("dataset", "synthetic", "split", "method", "passes", "title", "trunk", "pretrained", "runs", "epochs"),
     *("seconds", "seconds_min", "seconds_max", "cpu_seconds", "device", "threads"),
@@ -24,19 +24,19 @@ TIME_COLUMNS = (
 )
 
 
-def time_table(desk: TableContext) -> Table | None:
-    """Training times with their ratio to min-max entropy without erasing; None where no run says how long it took.
+def time_table(context: TableContext) -> Table | None:
+    """Training times with their ratio to min-max entropy without erasing; None where no run has its time.
 
     Args:
-        desk: of one group.
+        context: of one group.
     """
-    records = time_records(desk)
+    records = time_records(context)
     if not any("seconds" in record for record in records):
         return None
     published = any(record.get("published") is not None for record in records)
     notes, lines = Footnotes(), []
-    for method, record in zip(desk.group.methods, records, strict=True):
-        cells = [desk.name(method), method.backbone]
+    for method, record in zip(context.group.methods, records, strict=True):
+        cells = [context.name(method), method.backbone]
         if "seconds" in record:
             spread = f"{record['seconds_min']:.1f} to {record['seconds_max']:.1f}" if record["runs"] > 1 else ""
             cells += [str(record["runs"]), str(record["epochs"]), f"{record['seconds']:.1f}", spread]
@@ -55,7 +55,7 @@ def time_table(desk: TableContext) -> Table | None:
     columns = ["method", "backbone", "runs", "epochs", "time (s)", "min to max", "CPU time (s)", "device", "threads"]
     columns += ["ratio", "CPU ratio", *([PUBLISHED_COLUMN] if published else [])]
     under = [
-        *desk.mark_notes(),
+        *context.mark_notes(),
         *notes.lines(),
         "time and CPU time: of all optimiser steps of a training, without its validations; mean over the runs",
         "ratio: of the times to those of min-max entropy, passes 0 with the same seed and fold, mean of the ratios "
@@ -86,18 +86,18 @@ def _ratio(record: dict[str, Any]) -> str:
     return f"{record['ratio']:.2f}{spread if record['ratio_min'] != record['ratio_max'] else ''}"
 
 
-def time_records(desk: TableContext) -> list[dict[str, Any]]:
+def time_records(context: TableContext) -> list[dict[str, Any]]:
     """One record per method, `TIME_COLUMNS`: times in seconds.
 
     Times taken on another device or with another number of threads are not divided by one another.
 
     Args:
-        desk: of one group.
+        context: of one group.
     """
     records = []
-    for method in desk.group.methods:
+    for method in context.group.methods:
         parts = zip(("method", "passes", "trunk", "pretrained"), method.key, strict=True)
-        record = desk.where() | dict(parts) | {"title": method.title}
+        record = context.where() | dict(parts) | {"title": method.title}
         trained = [run.facts["training"] for run in method.runs.values() if run.facts["training"] is not None]
         record["runs"] = len(trained)
         if trained:
@@ -105,21 +105,21 @@ def time_records(desk: TableContext) -> list[dict[str, Any]]:
             record |= {"seconds": fmean(seconds), "seconds_min": min(seconds), "seconds_max": max(seconds)}
             record["cpu_seconds"] = fmean(float(one["cpu_seconds"]) for one in trained)
             record |= {name: _said(one[name] for one in trained) for name in ("epochs", "device", "threads")}
-        ratios, of_cpu = (_ratios(desk, method, name) for name in ("seconds", "cpu_seconds"))
+        ratios, of_cpu = (_ratios(context, method, name) for name in ("seconds", "cpu_seconds"))
         if ratios:
             record |= {"ratio": fmean(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
             record["runs_compared"] = len(ratios)
         if of_cpu:
             record["cpu_ratio"] = fmean(of_cpu)
-        if desk.has_published and (method.name, method.passes) == ("minmax", _DEEP):
-            record["published"] = PUBLISHED_TIME_RATIO.get(desk.group.dataset)
+        if context.has_published and (method.name, method.passes) == ("minmax", _DEEP):
+            record["published"] = PUBLISHED_TIME_RATIO.get(context.group.dataset)
         records.append(record)
     return records
 
 
-def _ratios(desk: TableContext, method: MethodRuns, time: str) -> list[float]:
+def _ratios(context: TableContext, method: MethodRuns, time: str) -> list[float]:
     same = ("minmax", _BASE, method.trunk, method.pretrained)
-    base = next((other for other in desk.group.methods if other.key == same), None)
+    base = next((other for other in context.group.methods if other.key == same), None)
     if base is None:
         return []
     ratios = []
