@@ -43,8 +43,8 @@ test: $(VENV)/installed ## lint, format, imports, types and the whole test suite
 	$(VENV)/bin/basedpyright --pythonpath $(PY)
 	$(PYTEST)
 
-table: $(VENV)/installed ## run every row of the tables on synthetic tissue, three seeds (under 45 minutes on 2 cores; goes on where it was interrupted)
-	$(PY) -m glas_wsol study comparison --bundle bundles/glas_minmax_entropy --rows all --seeds 0 1 2 --split test --jobs 2 \
+table: $(VENV)/installed ## run every method of the tables on synthetic tissue, three seeds (under 45 minutes on 2 cores; goes on where it was interrupted)
+	$(PY) -m glas_wsol study comparison --bundle bundles/glas_minmax_entropy --methods all --seeds 0 1 2 --split test --jobs 2 \
 	    --overlays configs/data/light.json configs/data/demo.json configs/data/table.json configs/trunks/efficientnet_lite0.json
 	$(PY) -m glas_wsol table comparison --output comparison/tables --oracle
 	$(PY) -m glas_wsol figure comparison --output comparison/figure.png

@@ -25,7 +25,7 @@ from sets import CONFIGS, ROOT, add_sets, bundle_run, held_out, sets_of, write_t
 from tqdm import tqdm
 
 from glas_wsol.experiments.tables.comparison import Comparison, Difference
-from glas_wsol.experiments.tables.groups import Row
+from glas_wsol.experiments.tables.groups import MethodRuns
 from glas_wsol.experiments.tables.runs import Run, find_runs, read_run
 from glas_wsol.metrics.measures import MEASURES
 
@@ -144,8 +144,8 @@ def run(output: Path, tables: dict[str, Path], phantoms: int, seeds: Sequence[in
     return failed
 
 
-def gathered(output: Path, names: Sequence[str]) -> dict[str, Row]:
-    """The runs of each part as one row: a set is a fold, so that the images of all sets are drawn together."""
+def gathered(output: Path, names: Sequence[str]) -> dict[str, MethodRuns]:
+    """The runs of each part as one method: a set is a fold, so that the images of all sets are drawn together."""
     runs: dict[str, dict[tuple[int, str], Run]] = defaultdict(dict)
     for folder in find_runs([output / "runs"]):
         dataset, seed, part = folder.relative_to(output / "runs").parts[-3:]
@@ -153,42 +153,44 @@ def gathered(output: Path, names: Sequence[str]) -> dict[str, Row]:
             found = read_run(folder, MEASURES)
             images = np.array([f"{dataset}/{name}" for name in found.names])
             runs[part][int(seed.removeprefix("seed_")), dataset] = Run(folder, found.facts, images, found.rows)
-    return {part: Row(part, None, "", True, of_part) for part, of_part in runs.items()}
+    return {part: MethodRuns(part, None, "", True, of_part) for part, of_part in runs.items()}
 
 
 Differences = dict[str, dict[str, Difference | None]]
 """By part and measure."""
 
 
-def compared(rows: Mapping[str, Row], comparison: Comparison) -> Iterator[tuple[str, Row, Differences]]:
-    """Of each base that was run: its name, its row, and what changing a part does to it."""
+def compared(
+    methods: Mapping[str, MethodRuns], comparison: Comparison
+) -> Iterator[tuple[str, MethodRuns, Differences]]:
+    """Of each base that was run: its name, its method, and what changing a part does to it."""
     for base, parts in ((PLAIN, FIRST), (RECOMMENDED, {**SECOND, **VIEWS})):
-        against = rows.get(slug(base))
+        against = methods.get(slug(base))
         if against is not None:
-            others = {part: rows[slug(part)] for part in parts if part != base and slug(part) in rows}
+            others = {part: methods[slug(part)] for part in parts if part != base and slug(part) in methods}
             yield (
                 base,
                 against,
                 {
-                    part: {key: comparison.difference(row, against, MEASURES[key]) for key in _SHOWN}
-                    for part, row in others.items()
+                    part: {key: comparison.difference(method, against, MEASURES[key]) for key in _SHOWN}
+                    for part, method in others.items()
                 },
             )
 
 
-def table_of(rows: Mapping[str, Row], comparison: Comparison) -> Iterator[str]:
+def table_of(methods: Mapping[str, MethodRuns], comparison: Comparison) -> Iterator[str]:
     """Lines of a Markdown table for each base."""
     titles = [MEASURES[key].title for key in _SHOWN]
     head = ["part", "runs", *(cell for title in titles for cell in (title, "difference"))]
-    for base, _, differences in compared(rows, comparison):
+    for base, _, differences in compared(methods, comparison):
         yield f"\nDifference to: {base}.\n"
         yield f"| {' | '.join(head)} |"
         yield "|---" * len(head) + "|"
         for part in (base, *differences):
-            row = rows[slug(part)]
-            cells = [part, str(len(row.runs))]
+            method = methods[slug(part)]
+            cells = [part, str(len(method.runs))]
             for key in _SHOWN:
-                value, apart = comparison.estimate(row, MEASURES[key]), differences.get(part, {}).get(key)
+                value, apart = comparison.estimate(method, MEASURES[key]), differences.get(part, {}).get(key)
                 cells += [f"{100 * value.value:.1f}" if value else "-", _said(apart)]
             yield f"| {' | '.join(cells)} |"
 
@@ -197,11 +199,11 @@ def _said(apart: Difference | None) -> str:
     return "" if apart is None else f"{100 * apart.value:+.1f} ({100 * apart.lo:.1f} to {100 * apart.hi:.1f})"
 
 
-def draw(rows: Mapping[str, Row], comparison: Comparison, path: Path) -> None:
+def draw(methods: Mapping[str, MethodRuns], comparison: Comparison, path: Path) -> None:
     """The differences with their intervals, a panel for each measure and base."""
     from matplotlib.figure import Figure
 
-    found = list(compared(rows, comparison))
+    found = list(compared(methods, comparison))
     heights = [len(differences) + 1 for *_, differences in found]
     figure = Figure(figsize=(12, 0.34 * sum(heights) + 1.2), layout="constrained")
     axes = figure.subplots(len(found), len(_SHOWN), sharex="col", squeeze=False, height_ratios=heights)
@@ -242,10 +244,10 @@ def main() -> int:
     given = parser.parse_args()
     if given.command == "run":
         return run(given.output, dict(given.table), given.phantom, given.seeds, given.parts)
-    rows, comparison = gathered(given.output, given.sets), Comparison()  # which keeps what it has drawn
-    print("\n".join(table_of(rows, comparison)))
+    methods, comparison = gathered(given.output, given.sets), Comparison()  # which keeps what it has drawn
+    print("\n".join(table_of(methods, comparison)))
     if given.picture:
-        draw(rows, comparison, given.picture)
+        draw(methods, comparison, given.picture)
     return 0
 
 

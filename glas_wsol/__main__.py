@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The command line: ``python -m glas_wsol``, or ``glas-wsol``."""
+"""Runs the command line: ``python -m glas_wsol``, or ``glas-wsol``."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments; defaults to the process's own.
 
     Returns:
-        Exit status: 0, or 1 after a failure told in one line, 3 where results of some images are missing, 141 where
-        what reads the output has had enough.
+        Exit status: 0, or 1 after a failure, printed in one line, 3 where results of some images are missing, 141 where
+        the reader of the output has closed it.
     """
     try:
         try:

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""One class per failure a user can cause. Each message is one line: what is wrong, where, and how to fix it."""
+"""Defines one class per failure a user can cause. Each message is one line: what is wrong, where, and how to fix it."""
 
 from __future__ import annotations
 

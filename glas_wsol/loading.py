@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A trained model in three lines of Python: load it, give it an image, use the result."""
+"""Loads a trained model in three lines of Python, and predicts images with it."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def load_localizer(
 
 
 class ModelSource:
-    """Where a model lies, and the bundle around it.
+    """Path of a model, and the bundle around it.
 
     Args:
         path: an exported bundle with its model, the output folder of a training, or the weights' file.

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The version, and where the package lies."""
+"""Holds the version and the package's folder."""
 
 from __future__ import annotations
 

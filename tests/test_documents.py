@@ -76,7 +76,7 @@ def test_the_map_of_the_code_has_every_module():
 
 
 @pytest.mark.slow
-def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path):
+def test_site_builds_strictly_without_external_files(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
         cwd=ROOT,

@@ -22,7 +22,7 @@ def test_what_where_and_how_to_fix_it():
     ("arguments", "said"),
     [(("a",), "a"), (("a", "b"), "a [b]"), (("a", "", "c"), "a: c"), (("a\nb", "c\nd"), "a b [c d]")],
 )
-def test_parts_that_are_missing_leave_no_trace_and_line_breaks_vanish(arguments, said):
+def test_errors_missing_parts_and_line_breaks_leave_no_trace(arguments, said):
     assert str(GlasWsolError(*arguments)) == said
 
 

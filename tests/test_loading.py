@@ -67,7 +67,7 @@ def test_the_network_does_not_learn_and_draws_nothing(run):
     assert not localize.network.training
 
 
-def test_a_size_of_pixels_may_be_given_with_the_model_or_the_image(run):
+def test_loading_pixel_size_of_model_or_image_is_used(run):
     localize = glas_wsol.load(run, mpp=0.5)
     assert localize(PIXELS).mpp == (0.5, 0.5)
     assert localize(PIXELS, mpp=[0.25, 0.5]).mpp == (0.25, 0.5)
@@ -75,7 +75,7 @@ def test_a_size_of_pixels_may_be_given_with_the_model_or_the_image(run):
         localize(PIXELS, mpp=0)
 
 
-def test_methods_without_m_and_c_have_no_opinions_and_are_written_all_the_same(run, tmp_path):
+def test_loading_methods_without_classifier_have_no_scores(run, tmp_path):
     network = ClassActivationNetwork(tiny_trunk(), 2, seed=0)
     write_model(network, tmp_path / "cam", {**CARD, "method": "cam_average"})
     found = glas_wsol.load(tmp_path / "cam")(PIXELS)

@@ -65,6 +65,6 @@ def test_an_installation_trains_and_evaluates_in_any_folder(installed, tmp_path)
         "predict", "data", "--model", "out", "--output", "found", "--device", "cpu", "--report"
     )
     assert (tmp_path / "found" / "report.html").is_file()
-    run("study", "compared", "--rows", "all_ones", "--dataset_dir", "data", "--dry-run", "--folds", "stratified-0")
+    run("study", "compared", "--methods", "all_ones", "--dataset_dir", "data", "--dry-run", "--folds", "stratified-0")
     run("export", "glas", "dist", "--model", "out/models/model.pt")
     assert not (tmp_path / "dist" / "glas_minmax_entropy" / "glas_wsol" / "bundles").exists()

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What the bundles' configs call before and around a run."""
+"""Functions that the bundles' configs call before and around a run."""
 
 from __future__ import annotations
 

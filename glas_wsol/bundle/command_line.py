@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The command line of ``python -m monai.bundle run``: its config files and settings, and which of them do not exist."""
+"""Parses the command line of ``python -m monai.bundle run`` and refuses unknown config files and settings."""
 
 from __future__ import annotations
 

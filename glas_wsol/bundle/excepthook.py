@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""How a process that runs a config ends: whatever stops it is told in one line."""
+"""Prints whatever stops a config run as one line: failures, interruptions and SIGTERM."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["install_excepthook"]
 
 _GO_ON = "run the same command again; it goes on after the last whole epoch, or the last image written"
 _TRACE = "with GLAS_WSOL_TRACEBACK=1 set, you see the whole trace"
-# What MONAI says when a config cannot be made into components.
+# MONAI's messages when a config cannot be made into components.
 _COMPONENT = re.compile(r"Failed to instantiate component '(?P<where>[^']*)' with keywords: (?P<settings>\S*)")
 _EXPRESSION = re.compile(r"Failed to evaluate ConfigExpression:\s*(?P<where>.*)", re.DOTALL)
 _CIRCLE = re.compile(r"circular references '[^']*' for id='(?P<where>[^']*)'")
@@ -35,17 +35,17 @@ _FROM_WORKER = re.compile(r"^glas_wsol\.errors\.\w+: (.+)$", re.MULTILINE)
 
 
 def install_excepthook() -> None:
-    """From now on a failure, an interruption and the system's wish that the process end are told in one line."""
+    """From now on print a failure, an interruption or SIGTERM as one line."""
     sys.excepthook = _say_in_one_line
-    _end_cleanly_when_told_to()
+    _end_cleanly_on_sigterm()
 
 
-def _end_cleanly_when_told_to() -> None:
-    """On SIGTERM, which clusters send before they kill: remove what is half written, say so, end with status 143."""
-    told, owner = getattr(signal, "SIGTERM", None), os.getpid()
-    if told is None or threading.current_thread() is not threading.main_thread():
+def _end_cleanly_on_sigterm() -> None:
+    """On SIGTERM, which clusters send before they kill: remove half-written files, print why, end with status 143."""
+    sigterm, owner = getattr(signal, "SIGTERM", None), os.getpid()
+    if sigterm is None or threading.current_thread() is not threading.main_thread():
         return
-    if signal.getsignal(told) is not signal.SIG_DFL:
+    if signal.getsignal(sigterm) is not signal.SIG_DFL:
         return
 
     def end(number: int, _: FrameType | None) -> None:
@@ -54,7 +54,7 @@ def _end_cleanly_when_told_to() -> None:
         print(f"\nterminated: {_GO_ON}", file=sys.stderr, flush=True)  # below a progress bar
         raise SystemExit(128 + number)
 
-    signal.signal(told, end)
+    signal.signal(sigterm, end)
 
 
 def _say_in_one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -62,23 +62,23 @@ def _say_in_one_line(kind: type[BaseException], error: BaseException, trace: Tra
         print(f"interrupted: {_GO_ON}", file=sys.stderr)
         return
     for cause in exception_chain(error):  # MONAI wraps what a component raises in a RuntimeError per level
-        told = _FROM_WORKER.findall(getattr(cause, "what", str(cause)))
-        if told:  # a loader's worker hands over a traceback as text
-            print(f"error: {as_typed(told[-1])}", file=sys.stderr)
+        lines = _FROM_WORKER.findall(getattr(cause, "what", str(cause)))
+        if lines:  # a loader's worker sends its traceback as text
+            print(f"error: {as_typed(lines[-1])}", file=sys.stderr)
             return
         killed = _killed_worker(cause)
         if killed:
-            what = f"a loader's worker was killed ({killed}), perhaps for want of memory"
+            what = f"a loader's worker was killed ({killed}), possibly out of memory"
             fix = f"use fewer num_workers, or 0; {_GO_ON}"
             print(f"error: {GlasWsolError(what, 'num_workers', fix)}", file=sys.stderr)
             return
         if distributed.is_lost(cause):
-            fix = f"see what it said, here or above; then {_GO_ON}"
+            fix = f"see its message, here or above; then {_GO_ON}"
             print(f"error: {GlasWsolError('another process of this run has ended', fix=fix)}", file=sys.stderr)
             return
         if isinstance(cause, GlasWsolError):
             print(f"error: {as_typed(str(cause))}", file=sys.stderr)
-            if cause.exit_code != 1:  # what Python ends with after any hook but one that leaves so
+            if cause.exit_code != 1:  # after any other hook Python ends with 1
                 raise SystemExit(cause.exit_code)
             return
     refused = GlasWsolError.of_system(error)
@@ -93,11 +93,11 @@ def _say_in_one_line(kind: type[BaseException], error: BaseException, trace: Tra
 
 
 def _killed_worker(error: BaseException) -> str:
-    """How a loader's worker came to its end, if that is what an exception says; else empty."""
+    """How a loader's worker came to its end, if an exception is about that; else empty."""
     said = _KILLED_WORKER.search(str(error))
     if said:
         return said["how"].removeprefix("is ")
-    # one that is killed while it is started, or hands over a batch, leaves half a message in a pipe, and torch no word
+    # a worker killed while it starts or sends a batch leaves half a message in a pipe, and torch reports nothing
     if isinstance(error, (EOFError, ConnectionError)):
         files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
         if any(file.endswith(_LOADER) for file in files):

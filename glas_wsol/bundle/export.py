@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A self-contained copy of a bundle: its configs and documents, the model, and this package beside them."""
+"""Exports a self-contained copy of a bundle: configs, documents, model and this package."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def export_bundle(bundle: str | Path, output: str | Path, model: str | Path | No
     if target.exists() and not (target / "glas_wsol").is_dir():
         raise OutputError("this folder is not an exported bundle", target, "choose another output folder")
     if target.resolve() == bundle.resolve():
-        raise OutputError("a bundle cannot be exported onto itself", target, "choose another output folder")
+        raise OutputError("the output folder is the bundle itself", target, "choose another output folder")
     if model is not None and not Path(model).is_file():
         raise WeightsError("no such model", model, "name the model.pt of a training run")
     whole = output / f".{uuid.uuid4().hex}.part"

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A run of the package's ``inference.json`` from a model and some images: which settings, what came out."""
+"""Runs the package's ``inference.json`` with a model on some images, and counts the results."""
 
 from __future__ import annotations
 

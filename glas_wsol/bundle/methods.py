@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The methods compared: network, title and supervision of each, its overlay, and which other one it explains."""
+"""Lists the compared methods with their titles, networks and supervision, and finds their overlays."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ __all__ = [
     "PIXEL_LABELS",
     "UNTRAINED",
     "Method",
-    "Row",
+    "MethodOverlay",
     "find",
+    "find_methods",
     "order_of",
-    "rows_of",
     "title_of",
 ]
 
@@ -42,7 +42,7 @@ IMAGE_LABELS, PIXEL_LABELS, UNTRAINED = "image labels", "pixel labels", "none"
 
 @dataclass(frozen=True)
 class Method:
-    """One method of the tables; its overlay is the file in ``configs/methods`` that says this key.
+    """One method of the tables; its overlay is the file in ``configs/methods`` with this key.
 
     Attributes:
         key: as in ``evaluation.json``: ``method`` and ``stage`` of its overlay.
@@ -81,13 +81,13 @@ METHODS: Mapping[str, Method] = {
         Method("unet", "U-Net", SegmentationNetwork),
     )
 }
-"""By key, in the order of the tables' rows."""
+"""By key, in the order of the tables."""
 
 _REPOSITORY = shipped_root()
 
 
 def title_of(method: str, passes: int | None = None) -> str:
-    """How a row is called; a method that is not one of `METHODS` by its key.
+    """Title of a method; the key itself where it is not one of `METHODS`.
 
     Args:
         method: key of the method.
@@ -98,7 +98,7 @@ def title_of(method: str, passes: int | None = None) -> str:
 
 
 def order_of(method: str, passes: int | None = None) -> tuple[int, str, int]:
-    """Sorts rows as the tables do: in the order of `METHODS`, unknown methods last by key, then by passes.
+    """Sorts methods as the tables do: in the order of `METHODS`, unknown methods last by key, then by passes.
 
     Args:
         method: key of the method.
@@ -109,13 +109,13 @@ def order_of(method: str, passes: int | None = None) -> tuple[int, str, int]:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of the tables.
+class MethodOverlay:
+    """One method as a study runs it: a config file on top of the bundle.
 
     Attributes:
-        name: of its folder.
+        name: of the file without its ending, and of the folder of its runs.
         overlay: the config file that makes the bundle this method.
-        explains: name of the row whose trained network it explains; None where it has its own, or none.
+        explains: name of the method whose trained network it explains; None where it has its own, or none.
     """
 
     name: str
@@ -144,8 +144,8 @@ def find(path: str | Path, bundle: Path | None = None) -> Path:
     raise ConfigError("no such file or folder", path, fix)
 
 
-def rows_of(names: Sequence[str], bundle: Path, option: str = "--rows") -> list[Row]:
-    """The rows asked for, in the order of the tables, and before them those that others explain.
+def find_methods(names: Sequence[str], bundle: Path, option: str = "--methods") -> list[MethodOverlay]:
+    """The requested methods in the order of the tables, with those whose networks they explain.
 
     Args:
         names: names of overlays in ``configs/methods``, ``all``, or paths of the user's own overlays (``.json``).
@@ -153,55 +153,55 @@ def rows_of(names: Sequence[str], bundle: Path, option: str = "--rows") -> list[
         option: where the names were typed.
 
     Raises:
-        ConfigError: if there is no such row or file, two rows would have one name, or an overlay of the user's own does
-            not say which method it is.
+        ConfigError: if there is no such method or file, two methods would have one name, or an overlay of the user's
+            own does not name its method.
     """
-    known = _known_rows(bundle)
-    asked: list[Row] = []
+    known = _known_methods(bundle)
+    requested: list[MethodOverlay] = []
     for name in names:
         if name == "all":
-            asked += known.values()
+            requested += known.values()
         elif name in known:
-            asked.append(known[name])
+            requested.append(known[name])
         elif Path(name).suffix in (".json", ".yaml", ".yml"):
             overlay = find(name, bundle)
             same = known.get(overlay.stem)
-            asked.append(same if same and same.overlay.samefile(overlay) else _own_row(overlay, known))
+            requested.append(same if same and same.overlay.samefile(overlay) else _own_method(overlay, known))
         else:
             near = difflib.get_close_matches(name, [*known, "all"], n=1, cutoff=0.4) or [*known, "all"]
             raise ConfigError(f"no method named {name!r}", option, f"did you mean {' or '.join(near)}")
-    if not asked:
+    if not requested:
         raise ConfigError("no configs/methods beside this bundle", bundle, "give paths of overlays")
-    asked += [known[row.explains] for row in asked if row.explains]
-    chosen = {row.name: row for row in asked}
-    twice = next((row for row in asked if chosen[row.name] != row), None)
+    requested += [known[method.explains] for method in requested if method.explains]
+    chosen = {method.name: method for method in requested}
+    twice = next((method for method in requested if chosen[method.name] != method), None)
     if twice:
-        raise ConfigError(f"two rows are called {twice.name!r}", twice.overlay, "rename this overlay")
+        raise ConfigError(f"two methods are called {twice.name!r}", twice.overlay, "rename this overlay")
     order = list(known)
-    return sorted(chosen.values(), key=lambda row: order.index(row.name) if row.name in order else len(order))
+    return sorted(chosen.values(), key=lambda method: order.index(method.name) if method.name in order else len(order))
 
 
-def _own_row(overlay: Path, known: Mapping[str, Row]) -> Row:
-    """A row that the tables can tell from all others."""
+def _own_method(overlay: Path, known: Mapping[str, MethodOverlay]) -> MethodOverlay:
+    """A method of the user's own, whose name differs from all others."""
     config = load(overlay)
     if not isinstance(config.get("method"), str):
-        what = "this overlay does not say which method it is"
+        what = "this overlay does not name its method"
         raise ConfigError(what, overlay, 'add "method": "a_name_of_its_own"')
     mine = _method_of(config, overlay), config.get("passes")
-    for row in known.values():
-        theirs = load(row.overlay)
-        if mine == (_method_of(theirs, row.overlay), theirs.get("passes")):
-            what = f"this overlay calls itself what the row {row.name} is"
+    for method in known.values():
+        theirs = load(method.overlay)
+        if mine == (_method_of(theirs, method.overlay), theirs.get("passes")):
+            what = f"this overlay has the name of the method {method.name}"
             raise ConfigError(what, overlay, 'change its (first) "method" to a name of its own')
-    return Row(overlay.stem, overlay)
+    return MethodOverlay(overlay.stem, overlay)
 
 
 def _method_of(config: Mapping[str, Any], overlay: Path) -> str:
-    """The key by which the tables know it."""
+    """Its key in the tables."""
     return config.get("method", overlay.stem) + config.get("stage", "")
 
 
-def _known_rows(bundle: Path) -> dict[str, Row]:
+def _known_methods(bundle: Path) -> dict[str, MethodOverlay]:
     try:
         folder = find("configs/methods", bundle)
     except ConfigError:  # a bundle that was copied out of the repository
@@ -209,8 +209,7 @@ def _known_rows(bundle: Path) -> dict[str, Row]:
     found = []
     for overlay in sorted(folder.glob("*.json")):
         config = load(overlay)
-        method = _method_of(config, overlay)
-        explains = METHODS[method].weights_of if method in METHODS else None
-        row = Row(overlay.stem, overlay, explains)
-        found.append((order_of(method, config.get("passes")), row))
-    return {row.name: row for _, row in sorted(found, key=lambda pair: (pair[0], pair[1].name))}
+        key = _method_of(config, overlay)
+        explains = METHODS[key].weights_of if key in METHODS else None
+        found.append((order_of(key, config.get("passes")), MethodOverlay(overlay.stem, overlay, explains)))
+    return {method.name: method for _, method in sorted(found, key=lambda pair: (pair[0], pair[1].name))}

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A result as MONAI Label takes it from a bundle: a map of labels for its writer, and what is said of the image."""
+"""Converts a result into what MONAI Label expects: a label map and parameters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LabelMapd(Transform):
 
     Reads ``localization`` and ``image`` (``[3, H, W]``). Puts the map in the place of ``pred``, ``[W, H]`` uint8: 0
     where nothing decided, 1 + k where the class of index k did, as in the channels of the prediction; 1 throughout the
-    mask of a method that names no class. Adds ``result``: what :func:`~glas_wsol.writers.entries.entry_of` says.
+    mask of a method that names no class. Adds ``result``: the entry of :func:`~glas_wsol.writers.entries.entry_of`.
 
     The map and, with it, the image have x first, as those of MONAI's own readers of pictures: MONAI Label turns them
     back when it writes them.

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The end of a training: how it was started is kept, and the next commands are printed."""
+"""Records how a training was started, and prints the next commands when it ends."""
 
 from __future__ import annotations
 

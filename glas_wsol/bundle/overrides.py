@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The config that a run's command line makes: files and overrides merged as MONAI and Fire merge them."""
+"""Merges config files and command-line settings as MONAI and Fire merge them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ _INSTEAD = {
     "seed": "use --seeds",
     "fold": "use --folds",
     "split": "use --split",
-    "method": "use --rows",
+    "method": "use --methods",
     "resume": "leave it out: a study always resumes",
-    "config_file": "use --bundle, --overlays and --rows",
+    "rows": "use --methods",
+    "config_file": "use --bundle, --overlays and --methods",
 }
 _NO_SETTINGS = ("args_file", "final_id", "init_id", "logging_file", "meta_file", "run_id", "tracking", "workflow_type")
 _WORDS = {"true": "True", "false": "False", "null": "$None", "None": "$None"}  # as JSON and the documents spell them
@@ -90,7 +91,7 @@ def parse_overrides(arguments: Sequence[str], instead: Mapping[str, str] = _INST
 
 
 def load(file: Path) -> dict[str, Any]:
-    """One config file as it stands.
+    """One config file, unmerged.
 
     Args:
         file: JSON or YAML.
@@ -131,7 +132,7 @@ def merged(files: Sequence[Path], overrides: Mapping[str, str], **settings: Any)
 
 
 def behind(parser: ConfigParser, identifier: str) -> dict[str, Any]:
-    """Every setting that an id depends on, by its id: equal where equal settings make an equal component.
+    """All settings that an id depends on, by id. Equal dictionaries make equal components.
 
     Args:
         parser: holds the config.

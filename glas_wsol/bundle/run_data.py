@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The data of a run: read when the config is; the phantom is drawn only when more than its classes is asked for."""
+"""Provides a run's data set, read together with the config; the phantom is drawn only when it is needed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def resolve_dataset(
 
     Args:
         dataset_dir: a folder or a table, or the word ``phantom`` for synthetic data.
-        phantom_dir: where the phantom is kept.
+        phantom_dir: where the phantom is written.
         kind: ``tissue`` (GlaS layout) or ``birds`` (CUB-200-2011 layout).
         options: arguments of the phantom's writer.
         below: the phantom's folder of images, where images alone are wanted.
@@ -80,12 +80,12 @@ def run_datalist(dataset_dir: partial[str], **settings: Any) -> Any:
 
 
 class _Undrawn:
-    """A datalist that is read when anything but its classes is asked for."""
+    """A datalist that is read when more than its classes is needed."""
 
     def __init__(self, classes: tuple[str, ...], read: Callable[[], Datalist]) -> None:
         self.classes, self._read = classes, cache(read)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # copying and pickling ask for these
+        if name.startswith("__"):  # copying and pickling look for these
             raise AttributeError(name)
         return getattr(self._read(), name)

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Runs of a bundle with fewer words: which config files, which settings, the command they stand for."""
+"""Builds the ``monai.bundle run`` commands behind the short commands ``train`` and ``evaluate``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import monai.bundle
 from fire.parser import DefaultParseValue
 
 from glas_wsol.bundle.command_line import refuse_unknown
-from glas_wsol.bundle.methods import find, rows_of
+from glas_wsol.bundle.methods import find, find_methods
 from glas_wsol.bundle.next_steps import read_start
 from glas_wsol.bundle.overrides import load, merged
 from glas_wsol.errors import ConfigError, GlasWsolError, WeightsError
@@ -35,7 +35,7 @@ class BundleRun:
     """A run of a bundle, ready to be made.
 
     Attributes:
-        files: config files, laid on each other from left to right.
+        files: config files, merged from left to right.
         settings: by their ids.
     """
 
@@ -68,7 +68,7 @@ class BundleRun:
                 monai.bundle.run(config_file=[str(file) for file in self.files], **self.settings)
         except Exception as error:
             own = GlasWsolError.behind(error)
-            if own is None or "Traceback" in own.what:  # a loader's worker hands over a traceback as text
+            if own is None or "Traceback" in own.what:  # a loader's worker sends its traceback as text
                 raise
             raise own from None
         finally:
@@ -102,7 +102,7 @@ def plan_training(
         bundle: name or folder.
         method: of the tables; None is the recipe's own.
         recipe: ``"recommended"`` or ``"paper"``.
-        overlays: config files laid on the recipe, below the method's.
+        overlays: config files merged after the recipe, before the method's.
         settings: further ids with their values, as typed.
 
     Raises:
@@ -118,15 +118,17 @@ def plan_training(
         files += [configs / "paper.json", *(find(one, folder) for one in _RECIPE if recipe == "recommended")]
     files += [find(one, folder) for one in overlays]
     if method is not None:
-        row = next(
+        chosen = next(
             one
-            for one in rows_of([method], folder, "--method")
+            for one in find_methods([method], folder, "--method")
             if method in (one.name, str(one.overlay), one.overlay.name)
         )
-        if row.explains:
-            what = f"{method} explains the network of {row.explains} and has no training of its own"
-            raise ConfigError(what, "--method", f"give --method {row.explains}, or compare them with the command study")
-        files.append(row.overlay)
+        if chosen.explains:
+            what = f"{method} explains the network of {chosen.explains} and has no training of its own"
+            raise ConfigError(
+                what, "--method", f"give --method {chosen.explains}, or compare them with the command study"
+            )
+        files.append(chosen.overlay)
     return _checked(files, {"bundle_root": str(folder), "dataset_dir": dataset_dir, "output_dir": output}, settings)
 
 

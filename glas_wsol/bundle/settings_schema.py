@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The flat settings of the bundles: what each may be, and whether a model is bound to it. One table for all uses."""
+"""Defines the flat settings of the bundles: valid values, and whether a model depends on them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Setting:
     """A flat setting.
 
     Attributes:
-        allowed: whether a value is valid; None: its component says.
+        allowed: whether a value is valid; None: its component checks it.
         words: the same in words.
         free: whether a run may be resumed with another value.
-        card: whether ``model.json`` says it beside the whole recipe, for inference and reports.
+        card: whether ``model.json`` has it beside the whole recipe, for inference and reports.
         model: whether an evaluation must have the value that the model was trained with.
-        second: whether only the second stage knows it.
+        second: whether it is a setting of the second stage only.
     """
 
     allowed: Callable[[Any], bool] | None = None
@@ -48,7 +48,7 @@ class Settings(dict[str, Any]):
         super().__init__(values)
 
     def check(self) -> None:
-        """Refuse values that a component would take for something else, or stumble over in words of its own.
+        """Refuse values that a component would misread, or refuse with a less clear message.
 
         Raises:
             ConfigError: naming every value that is not valid, and what may be given.
@@ -63,7 +63,7 @@ class Settings(dict[str, Any]):
                 _check_device(name, self[name])
 
     def card(self, datalist: Any, network: Any, second: bool = False) -> dict[str, Any]:
-        """What ``model.json`` says of a model beside its network, its recipe and its validation.
+        """Entries of ``model.json`` beside network, recipe and validation.
 
         Args:
             datalist: the data it learns from.
@@ -120,7 +120,7 @@ def _breaks(name: str, value: Any) -> bool:
 
 def _words(name: str, value: Any) -> str:
     setting = SCHEMA[name]
-    # MONAI's command line hands over null as a text, and None not at all
+    # MONAI's command line passes null as text, and drops None
     null = value in ("null", "None") and setting.allowed is not None and setting.allowed(None)
     return f"{setting.words}; null is typed '$None'" if null else setting.words
 
@@ -198,7 +198,7 @@ SCHEMA: dict[str, Setting] = {
     "epochs": Setting(*_SOME, free=True),  # but where the schedule has a fixed length, see RunCheckpoint
     "batch_size": Setting(*_SOME),
     "crop_size": Setting(*_SOME),
-    # the methods that erase nothing say null
+    # null for the methods without erasing
     "passes": Setting(
         _or_null(_whole(0)), "0 for no erasing, or a whole number of forwards of the localizer", card=True
     ),

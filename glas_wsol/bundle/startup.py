@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What every run of a bundle does first: its settings are checked, its output folder is made."""
+"""Starts every run of a bundle: checks the settings and makes the output folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def preflight(output_dir: str, settings: Settings | None = None) -> None:
         OutputError: if the folder cannot be written.
     """
     install_excepthook()
-    # MONAI tries an optional GPU decoder for DICOM whenever pydicom is installed, and says that it is not there.
+    # MONAI tries an optional GPU decoder for DICOM whenever pydicom is installed, and warns that it is missing.
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     refuse_unknown_ids(sys.argv)
     Settings(output_dir=output_dir, **(settings or {})).check()

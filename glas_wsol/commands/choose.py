@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""``choose``: which of several trained models to use."""
+"""``choose``: recommend one of several trained models."""
 
 from __future__ import annotations
 

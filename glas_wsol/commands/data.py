@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""``data`` and ``images``: a data set checked and its splits printed; the images of one split in a list."""
+"""``data`` and ``images``: check a data set and print its splits; list the images of one split."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""``doctor``: whether a run can be made here, before it is made; one line for each check."""
+"""``doctor``: check before a run whether it can work here; one line for each check."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""``evaluate``: a training measured on one split of its data, with its own configs and settings."""
+"""``evaluate``: measure a trained model on one split of its data, with its own configs and settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def register(commands: argparse._SubParsersAction) -> None:
     Args:
         commands: of the program's parser.
     """
-    # everything is left to a parser of its own: settings of the config may stand among the arguments
+    # a separate parser: settings of the config may be among the arguments
     evaluate = commands.add_parser("evaluate", help=_HELP, prefix_chars="\0", add_help=False)
     evaluate.add_argument("arguments", nargs=argparse.REMAINDER)
     typed = {"dataset_dir": "--data", "output_dir": "OUT"}

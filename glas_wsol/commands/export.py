@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""``export``: a copy of a bundle with the package inside, to run on its own."""
+"""``export``: copy a bundle together with the package, so that it runs on its own."""
 
 from __future__ import annotations
 

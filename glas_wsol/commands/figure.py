@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""``python -m glas_wsol figure``: every method's mask on the same images, side by side."""
+"""``figure``: draw the masks of all methods on the same images, side by side."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def _figure(arguments: argparse.Namespace) -> None:
 
     check_suffix(arguments.output)
     if arguments.count < 1:
-        raise ConfigError(f"--count {arguments.count}", "figure", "ask for one image at least")
+        raise ConfigError(f"--count {arguments.count}", "figure", "give 1 or more")
     group = _one_group([read_run(folder, {}) for folder in find_runs(arguments.runs)], arguments.split, arguments.fold)
-    shown = [row.runs[min(row.runs)] for row in group.rows]  # the lowest seed
+    shown = [method.runs[min(method.runs)] for method in group.methods]  # the lowest seed
     table = _table(shown[0])
     if arguments.images:
         names = _named(arguments.images, table)
@@ -88,7 +88,7 @@ def _one_group(runs: Sequence[Run], split: str | None, fold: str | None) -> Grou
     groups = group_runs(runs)
     if len(groups) > 1:
         what = f"the runs are of different data: {'; '.join(group.heading for group in groups)}"
-        folders = ", ".join(str(group.rows[0].first.folder) for group in groups)
+        folders = ", ".join(str(group.methods[0].first.folder) for group in groups)
         raise ConfigError(what, folders, "name runs of one data set")
     return groups[0]
 
@@ -117,7 +117,7 @@ def _named(names: Iterable[str], table: Mapping[str, Any]) -> list[str]:
 def choose_images(table: Mapping[str, Mapping[str, str]], classes: Sequence[str], count: int) -> list[str]:
     """Choose images by class and name alone, never by how well anything did on them.
 
-    Every class gives as many as any other, or one more where the count cannot be shared out; with fewer images than
+    Every class gives as many as any other, or one more where the count is not divisible; with fewer images than
     classes, the classes are evenly spaced too. Within a class the images are evenly spaced in the order of their
     names. Where some images have a true mask, only those are chosen from.
 
@@ -172,21 +172,21 @@ def _columns(group: Group) -> list[Column]:
     from glas_wsol.bundle.methods import UNTRAINED
     from glas_wsol.visualize.comparison_figure import Column
 
-    multi_label = len({row.backbone for row in group.rows if row.backbone}) > 1
+    multi_label = len({method.backbone for method in group.methods if method.backbone}) > 1
     return [
         Column(
-            row.title,
-            row.backbone if multi_label else "",
-            "untrained" if row.supervision == UNTRAINED else row.supervision,
+            method.title,
+            method.backbone if multi_label else "",
+            "untrained" if method.supervision == UNTRAINED else method.supervision,
         )
-        for row in group.rows
+        for method in group.methods
     ]
 
 
 def _caption(group: Group, shown: Sequence[Run]) -> str:
     thresholds: dict[float, list[str]] = {}
-    for row, run in zip(group.rows, shown, strict=True):
-        thresholds.setdefault(run.facts["threshold"], []).append(group.label(row))
+    for method, run in zip(group.methods, shown, strict=True):
+        thresholds.setdefault(run.facts["threshold"], []).append(group.label(method))
     cut = (
         f"{next(iter(thresholds)):g}"
         if len(thresholds) == 1
@@ -194,12 +194,12 @@ def _caption(group: Group, shown: Sequence[Run]) -> str:
     )
     sentences = [
         f"{group.heading[:1].upper()}{group.heading[1:]}, fold {shown[0].fold}.",
-        "Inside a mask the image is kept, outside it is faded, and a yellow line runs around it.",
+        "Inside a mask the image is unchanged, outside it is faded, and a yellow line runs around it.",
         f"Threshold of the masks: {cut}.",
     ]
-    backbones = {row.backbone for row in group.rows if row.backbone}
+    backbones = {method.backbone for method in group.methods if method.backbone}
     if len(backbones) == 1:
         sentences.append(f"Backbone: {backbones.pop()}.")
-    if any(len(row.seeds) > 1 for row in group.rows):
+    if any(len(method.seeds) > 1 for method in group.methods):
         sentences.append("Of several trainings of a method, the one of the lowest seed is shown, whatever it scored.")
     return " ".join(sentences)

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""``phantom``: synthetic data with exact masks, in the layout of the real ones."""
+"""``phantom``: write synthetic data with exact masks, in the layout of the real data sets."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""``predict``: a trained model on one's own images; a run of the bundle's ``inference.json`` with fewer words."""
+"""``predict``: run a trained model on one's own images, through the bundle's ``inference.json``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def register(commands: argparse._SubParsersAction) -> None:
     Args:
         commands: of the program's parser.
     """
-    # everything is left to a parser of its own: settings of the config may stand among the arguments
+    # a separate parser: settings of the config may be among the arguments
     predict = commands.add_parser("predict", help=_HELP, prefix_chars="\0", add_help=False)
     predict.add_argument("arguments", nargs=argparse.REMAINDER)
     typed = {"dataset_dir": "IMAGES", "output_dir": "--output"}
@@ -56,7 +56,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--recursive", action="store_true", default=None, help="look for images in the folders below too")
     add("--no-overlays", dest="overlays", action="store_false", default=None, help="draw no overlays")
     add("--undecidable", action="store_true", default=None, help="outline the undecidable region in GeoJSON too")
-    add("--anew", dest="resume", action="store_false", default=None, help="do finished images again")
+    add("--anew", dest="resume", action="store_false", default=None, help="process finished images again")
     return parser
 
 
@@ -101,8 +101,8 @@ def _predict(arguments: list[str], prog: str) -> None:
     if given.report and found.done:
         page = write_report(run.output, progress=True)
         print(f"open {page}")
-    asked, blank = found.done + found.failures, found.done - found.evidence
-    print(f"{found.done} of {asked} images are done ({blank} show no evidence), in {run.output}")
+    total, blank = found.done + found.failures, found.done - found.evidence
+    print(f"{found.done} of {total} images are done ({blank} show no evidence), in {run.output}")
     if found.failed is not None:
-        what = f"{found.failures} of {asked} images failed, the others are done"
+        what = f"{found.failures} of {total} images failed, the others are done"
         raise IncompleteError(what, found.failed, "mend these images, or leave them out, and run again")

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""``prepare``: a data set as it was downloaded, checked and laid out. Nothing is downloaded here."""
+"""``prepare``: check a downloaded data set and lay out its files. Nothing is downloaded here."""
 
 from __future__ import annotations
 

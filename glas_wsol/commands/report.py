@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""``python -m glas_wsol report``: one HTML page of a run, to be opened in any browser."""
+"""``report``: write one HTML page of a run, for any browser."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""``show``: an evaluation in the terminal, and its best, median and worst tile."""
+"""``show``: print an evaluation, and draw its best, median and worst tile."""
 
 from __future__ import annotations
 

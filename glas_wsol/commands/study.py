@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""``python -m glas_wsol study``: rows of the tables, for several seeds and folds, by one command."""
+"""``study``: train and evaluate methods for several seeds and folds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 __all__ = ["register"]
 
-_HELP = "train and evaluate rows of the tables, for several seeds and folds; run it again to go on"
+_HELP = "train and evaluate methods of the tables, for several seeds and folds; run it again to go on"
 
 
 def register(commands: argparse._SubParsersAction) -> None:
@@ -22,7 +22,7 @@ def register(commands: argparse._SubParsersAction) -> None:
     Args:
         commands: of the program's parser.
     """
-    # everything is left to a parser of its own: settings of the config may stand among the arguments
+    # a separate parser: settings of the config may be among the arguments
     study = commands.add_parser("study", help=_HELP, prefix_chars="\0", add_help=False)
     study.add_argument("arguments", nargs=argparse.REMAINDER)
     typed = {"output_dir": "OUT"}
@@ -37,17 +37,19 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         epilog="Any other --id value is a setting of the bundle, for every run, such as: --epochs 20 --batch_size 4",
     )
     add = parser.add_argument
-    add("output", metavar="OUT", type=Path, help="the study's folder; a run is in OUT/ROW/FOLD_seed_SEED")
+    add("output", metavar="OUT", type=Path, help="the study's folder; a run is in OUT/METHOD/FOLD_seed_SEED")
     add("--bundle", default="glas", metavar="BUNDLE", help="glas (default), cub, or a bundle's folder")
     add("--overlays", nargs="*", default=[], metavar="FILE", help="recipe and trunk; none: the bundle's own")
-    add("--rows", nargs="+", default=["all"], metavar="ROW", help="all, names in configs/methods, or own overlays")
+    add(
+        "--methods", nargs="+", default=["all"], metavar="METHOD", help="all, names in configs/methods, or own overlays"
+    )
     add("--seeds", nargs="+", type=_seed, default=[0], metavar="SEED", help="one training each (default: 0)")
     fold = "paper, patient-0 to -4, stratified-0 to -4; patient or stratified: all five (default: the config's own)"
     add("--folds", nargs="+", default=[], metavar="FOLD", help=fold)
     add("--split", default="valid", choices=["train", "valid", "test"], help="what is evaluated (default: valid)")
-    add("--dataset_dir", help="the data; left out: as the bundle says, the phantom")
+    add("--dataset_dir", help="the data (default: the bundle's own, the phantom)")
     add("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
-    add("--replace", action="store_true", help="make runs anew that were made with other settings")
+    add("--replace", action="store_true", help="repeat runs that were made with other settings")
     add("--dry-run", action="store_true", help="print all runs and their commands, and write nothing")
     return parser
 
@@ -64,8 +66,8 @@ def _study(arguments: list[str], prog: str) -> None:
 
     parser = _parser(prog)
     own, rest = split_overrides(parser, arguments)
+    overrides = parse_overrides(rest)  # first, so that an option of another name is refused with its own
     given: Any = parser.parse_args(own)
-    overrides = parse_overrides(rest)
     from glas_wsol.experiments.study import Request
     from glas_wsol.experiments.study import run_study as run_study
     from glas_wsol.utils.shipped import bundle_folder
@@ -74,7 +76,7 @@ def _study(arguments: list[str], prog: str) -> None:
         output=given.output,
         bundle=bundle_folder(given.bundle),
         overlays=given.overlays,
-        rows=given.rows,
+        methods=given.methods,
         seeds=given.seeds,
         folds=given.folds,
         split=given.split,

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""``table``: the paper's tables from evaluated runs, with intervals and paired comparisons."""
+"""``table``: print the paper's tables from evaluated runs, with intervals and paired comparisons."""
 
 from __future__ import annotations
 

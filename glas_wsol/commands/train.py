@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""``train``: a training of a bundle with fewer words than ``python -m monai.bundle run``."""
+"""``train``: train a bundle with fewer words than ``python -m monai.bundle run``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def register(commands: argparse._SubParsersAction) -> None:
     Args:
         commands: of the program's parser.
     """
-    # everything is left to a parser of its own: settings of the config may stand among the arguments
+    # a separate parser: settings of the config may be among the arguments
     train = commands.add_parser("train", help=_HELP, prefix_chars="\0", add_help=False)
     train.add_argument("arguments", nargs=argparse.REMAINDER)
     typed = {"dataset_dir": "DATA", "output_dir": "--output"}

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What a run will meet, looked at before it: the installation, a bundle and its model, data, a place to write."""
+"""Checks made before a run: installation, bundle and model, data, output folder."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What one check found, as a value and as a line."""
+"""Defines the result of one check, as a value and as a line of text."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Python, packages, torch and its device, the trunk's weights: what is asked for, and what is here."""
+"""Checks Python, packages, torch and its device, and the trunk's weights."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def check_python() -> list[Check]:
 
 
 def check_packages() -> list[Check]:
-    """The packages that the installed metadata asks for: those that are missing or of another version, by name."""
+    """The required packages, by the installed metadata, that are missing or of another version, by name."""
     installed = _distribution()
     if installed is None:
-        what = f"{_NAME} {__version__} is a copy that was not installed: nothing here says which packages it needs"
-        return [Check("packages", WARNING, what, "give --bundle: its metadata.json says it")]
+        what = f"{_NAME} {__version__} is a copy that was not installed: its required packages are not known here"
+        return [Check("packages", WARNING, what, "give --bundle: its metadata.json lists them")]
     checks, fine = [], 0
     if installed.version != __version__:
         what = f"{_NAME} {installed.version} is installed, and this is {__version__}"
@@ -58,14 +58,14 @@ def check_packages() -> list[Check]:
             checks.append(Check("packages", OK, f"{found.what}; it is optional", found.fix))
         else:
             checks.append(found)
-    return [Check("packages", OK, f"{_NAME} {__version__}; packages as it asks for: {fine}"), *checks]
+    return [Check("packages", OK, f"{_NAME} {__version__}; required packages: {fine}"), *checks]
 
 
 def compare(requirement: Requirement) -> Check | None:
     """What is wrong with an installed package; None where nothing is.
 
     Args:
-        requirement: its name, and the versions that will do. Another one than the exact version asked for is a
+        requirement: its name, and the valid versions. Another one than the exact version required is a
             warning: it was not tried, and may do.
     """
     wanted = f"{requirement.name}{requirement.specifier}"
@@ -114,7 +114,7 @@ def _computes(device: str) -> Check:
     try:
         found = torch.nn.functional.conv2d(image.to(device), kernel.to(device)).cpu()
     except (RuntimeError, AssertionError) as error:
-        what = f"{device!r} cannot be computed on ({str(error).strip().splitlines()[0]})"
+        what = f"{device!r} is not usable ({str(error).strip().splitlines()[0]})"
         return Check("device", FAULT, what, "give --device cpu, or one that this machine has")
     if not torch.allclose(found, expected, atol=0.05):  # a GPU may round to ten bits
         return Check("device", FAULT, f"{device!r} computes something else than the CPU", "look after its driver")
@@ -137,14 +137,16 @@ def check_weights(trunk: str = "efficientnet_lite0", weights: str = "auto") -> l
     if weights.startswith(("http://", "https://")):
         what = f"{trunk}: an address is not looked at; its digest is checked when a training fetches it"
         return [Check("weights", WARNING, what, "give the file to have it looked at")]
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             digest = build_trunk(trunk, weights).weights_sha256
         except GlasWsolError as error:
             return faults_of("weights", error)
     if not digest:
-        said = next((str(one.message) for one in told if trunk in str(one.message)), f"{trunk} starts from random ones")
+        said = next(
+            (str(one.message) for one in caught if trunk in str(one.message)), f"{trunk} starts from random ones"
+        )
         what, _, fix = said.partition(". ")
         return [Check("weights", WARNING, what, fix)]
     return [Check("weights", OK, f"{trunk}: they fit; SHA-256 {digest}")]

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What is worked with: a bundle and its model, a data set, images to localize, a place to write."""
+"""Checks a bundle and its model, a data set, images to localize, and the output folder."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _metadata(folder: Path) -> list[Check]:
     checks = []
     if content.get("version") != __version__:
         what = f"it is of version {content.get('version')}, and this package of {__version__}"
-        checks.append(Check("bundle", WARNING, what, "export it anew with this package"))
+        checks.append(Check("bundle", WARNING, what, "export it again with this package"))
     found = [one for one in map(compare, needed) if one is not None]
     checks += [Check("bundle", FAULT, one.what, one.fix) for one in found if one.status == FAULT]
     others = [one.what for one in found if one.status != FAULT]

@@ -1,2 +1,2 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Many runs, and the tables and figures made of them."""
+"""Runs many trainings, and makes tables and figures of them."""

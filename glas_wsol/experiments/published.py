@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What the paper published of the methods compared."""
+"""Holds the paper's published results of the compared methods."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 PASSES = (0, 4)
-"""Depths of the recursive erasing that the paper compares; each is a row of its own."""
+"""Depths of the recursive erasing that the paper compares; each is a method of its own."""
 
 
 PUBLISHED_MEASURES = ("classification_error", "f1_foreground", "f1_background")
@@ -49,9 +49,9 @@ def published_value(dataset: str, synthetic: bool, method: str, passes: int | No
 
     Args:
         dataset: as in ``evaluation.json``.
-        synthetic: whether the images are drawn ones in that data set's layout; the paper knows none of them.
+        synthetic: whether the images are drawn ones in that data set's layout; the paper has none of them.
         method: key of the method.
-        passes: of the erasing; None for methods that know none.
+        passes: of the erasing; None for methods without.
         measure: key of the measure.
 
     Returns:
@@ -65,9 +65,9 @@ def published_value(dataset: str, synthetic: bool, method: str, passes: int | No
 
 
 def published_backbone(method: str) -> str | None:
-    """The network behind the published figures of a method.
+    """The backbone of a method's published values.
 
-    The paper gives its own method a larger network than its rivals (section 4); it does not say U-Net's.
+    The paper gives its own method a larger network than its rivals (section 4); it does not name U-Net's.
 
     Args:
         method: key of the method.

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""An alarm for training runs whose masks should not be trusted, judged without a single outline."""
+"""Estimates the probability that a training run failed, without outlines, and raises an alarm."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ALARM = "alarm"
 """Entry of ``model.json``."""
 
 _FILE = "alarm.json"
-_ENOUGH = 200  # images: signals are means, and all images are held in memory while the features are looked at
+_ENOUGH = 200  # images: signals are means, and all images are held in memory while the features are computed
 _COMPACT = 0.15  # what is more compact than that is not for that more likely a gland
 
 
@@ -61,8 +61,8 @@ class Alarm:
 
         Returns:
             The compactness, in tenths, and the agreement, in quarters. A compactness above 0.15 counts as that: glands
-            have it, and blobs have more, whatever they cover. Margin and information are recorded only: what can be
-            told of the class can be told of many regions.
+            have it, and blobs have more, whatever they cover. Margin and information are recorded only: many
+            regions predict the class.
         """
         return 10 * min(signals.compactness, _COMPACT), 4 * signals.agreement
 
@@ -112,7 +112,7 @@ def judge_run(
     inferer: WholeTileInferer,
     device: str | torch.device = "cpu",
 ) -> dict[str, Any] | None:
-    """Say whether a trained model's masks can be trusted, and write it into its ``model.json``.
+    """Judge whether a trained model's masks can be trusted, and write it into its ``model.json``.
 
     Of several processes the first does so, and the others wait.
 
@@ -127,7 +127,7 @@ def judge_run(
 
     Returns:
         ``score`` (how probable it is that the run failed, in (0, 1)), ``verdict`` (a value of
-        :class:`~glas_wsol.results.verdict.Verdict`) and ``signals``. None where it cannot be judged: several classes
+        :class:`~glas_wsol.results.verdict.Verdict`) and ``signals``. None where it is not judged: several classes
         per image, a trunk that is not pretrained, images of one patient.
     """
 
@@ -158,7 +158,7 @@ def judge_run(
 
 
 def _unjudged(features: FeatureComponentNetwork, data: Sequence[Mapping[str, Any]]) -> str:
-    """Why a run cannot be judged; empty if it can."""
+    """Why a run is not judged; empty if it is."""
     if any(np.ndim(item["label"]) for item in data):
         return "an image may have several classes"
     if not features.trunk.weights_sha256:

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Which of several trained models to use, from what each says of itself: no image is looked at, and no outline."""
+"""Recommends one of several trained models from their ``model.json`` files; no image or outline is read."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def candidates(places: Iterable[str | Path]) -> list[Candidate]:
 
     Args:
         places: models (``model.pt``), or folders that hold such at any depth. A second stage's first stage is not
-            looked at where it lies in a folder ``stage_one``.
+            used where it is in a folder ``stage_one``.
 
     Raises:
-        ConfigError: if they are of different classes or folds: their errors cannot be compared.
+        ConfigError: if they are of different classes or folds: their errors are not comparable.
         WeightsError: if there is no model, or a ``model.json`` cannot be read.
     """
     files: dict[Path, Path] = {}

@@ -1,12 +1,13 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What images, their class labels and a model's masks say of how far the masks can be trusted; no outline is needed.
+"""Measures how far a model's masks can be trusted, from images and class labels; no outline is needed.
 
-Two witnesses that a mask was not made from. The class: it should be told by what the mask keeps and not by what it
-leaves (equations 3 and 6 of the paper, as a test). The shape: bodies are kept and the ground between them is left. The
-class is judged on features of the *pretrained* trunk, by a probe that has not seen the patient: a trained network tells
-its training images' classes from anything. And one that is not independent of every mask: the structure of the tissue,
-as the features' oriented component sees it. It also teaches the second stage of the recommended recipe, whose masks
-agree with it also where it is wrong; then the shape has to speak.
+Two criteria are independent of how a mask was made. The class: the decidable region should predict it, and the
+undecidable region should not (equations 3 and 6 of the paper, as a test). The shape: the decidable region consists of
+compact bodies, the undecidable one is the ground between them. The class is predicted from features of the
+*pretrained* trunk, by a probe that has not seen the patient: a trained network predicts its training images' classes
+from any region. A third criterion is not independent of every mask: agreement with the oriented component of the
+features, the structure of the tissue. That component is also a teacher of the second stage in the recommended recipe,
+whose masks agree with it even where it is wrong; there only the shape shows a failure.
 """
 
 from __future__ import annotations
@@ -42,18 +43,19 @@ _COARSER = 4  # px of the training resolution per point on which shapes are judg
 
 @dataclass(frozen=True)
 class MaskSignals:
-    """What speaks for a model's masks and against them.
+    """Signals for and against a model's masks.
 
     Attributes:
-        information: share of the class's entropy that the kept region alone resolves, of images of patients not seen:
-            1 if it tells the class always, 0 or less if it tells nothing.
-        margin: cross-entropy of the class from what is left minus that from what is kept, in nats, a mean over images.
+        information: share of the class's entropy that the decidable region alone resolves, on images of patients not
+            seen: 1 if it always predicts the class, 0 or less if it is uninformative.
+        margin: cross-entropy of the class from the undecidable region minus that from the decidable one, in nats, a
+            mean over images.
         margin_error: its standard error over images.
-        compactness: of the kept regions minus of the rest, a mean over images, see
+        compactness: of the decidable regions minus of the undecidable ones, a mean over images, see
             :func:`~glas_wsol.pseudo_labels.feature_components.compactness`.
         agreement: Cohen's kappa of the masks and those of the features' oriented component, a mean over images: a mask
-            that the class alone has made, of whatever parts happen to tell it, agrees with no structure of the tissue.
-        kept: share of the pixels.
+            that was fitted to the class alone, from any parts that predict it, agrees with no structure of the tissue.
+        kept: share of the pixels that are decidable.
     """
 
     information: float
@@ -92,12 +94,12 @@ def mask_signals(
     features.to(device)
     answer = undecidable_part(network)
     sides: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
-    shapes, agreements, kept = [], [], []
+    shapes, agreements, shares = [], [], []
     with eval_mode(network, features):
         for item in tqdm(data, "judging the masks"):
             image = read_image(item, transform, device)
             mask = (inferer(image, answer)[:, :1] <= 0.5).to(torch.float32)
-            kept.append(float(mask.mean()))
+            shares.append(float(mask.mean()))
             x = prepared(features, image, inferer)
             size = [max(1, side // _COARSER) for side in x.shape[2:]]
             small = F.interpolate(mask, size=size, mode="area")[0, 0].cpu().numpy()
@@ -110,15 +112,15 @@ def mask_signals(
     labels = torch.tensor([int(item["label"]) for item in data])
     groups = [item.get("group", index) for index, item in enumerate(data)]
     classes = features.num_classes
-    told, left = (cross_validated(torch.cat(one), labels, classes, groups) for one in sides)
-    shares = torch.bincount(labels, minlength=classes).double() / len(labels)
-    entropy = float(torch.special.entr(shares).sum())
-    differences = left - told
+    decidable, undecidable = (cross_validated(torch.cat(one), labels, classes, groups) for one in sides)
+    frequencies = torch.bincount(labels, minlength=classes).double() / len(labels)
+    entropy = float(torch.special.entr(frequencies).sum())
+    differences = undecidable - decidable
     return MaskSignals(
-        information=float(1 - told.mean() / entropy),
+        information=float(1 - decidable.mean() / entropy),
         margin=float(differences.mean()),
         margin_error=standard_error(differences),
         compactness=float(np.mean(shapes)),
         agreement=float(np.mean(agreements)),
-        kept=float(np.mean(kept)),
+        kept=float(np.mean(shares)),
     )

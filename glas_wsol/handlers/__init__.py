@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Ignite handlers: seeds, checkpoints, early stopping and progress of a training run; results of an evaluation."""
+"""Ignite handlers: seeds, checkpoints, early stopping and progress in training; results in evaluation."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The best model and the state to resume from; each file appears whole or not at all."""
+"""Saves the best model and the state to resume from; each file is written atomically."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class RunCheckpoint:
         optimizer: its optimiser.
         lr_scheduler: its schedule.
         evaluator: the engine that validates; its ``best_metric`` decides. Where it measures a ``temperature``
-            (:class:`~glas_wsol.metrics.Temperature`), the model is written with it; training goes on without.
+            (:class:`~glas_wsol.metrics.Temperature`), the model is written with it; training continues without.
         early_stop: attached before this, saved and restored with the run; or None.
-        card: what ``model.json`` says of the model, JSON values only.
+        card: entries of ``model.json``, JSON values only.
         recipe: settings that must be the same when the run is taken up again, JSON values only; what the trainer, the
             network and the optimiser were made with is added.
         resume: take up an interrupted run found in ``directory`` (default); else refuse to touch it.
@@ -82,7 +82,7 @@ class RunCheckpoint:
 
     @property
     def last_file(self) -> Path:
-        """Everything needed to go on after the last whole epoch."""
+        """Everything needed to resume after the last whole epoch."""
         return self.directory / "last.pt"
 
     def attach(self, engine: Engine) -> None:
@@ -200,7 +200,7 @@ class RunCheckpoint:
         if then.get(_STEPS) != now[_STEPS] and then.get("epochs") != now["epochs"]:  # the steps follow the epochs
             then[_STEPS] = now[_STEPS]
             fix = f"the schedule spans them: give --epochs {then['epochs']}, or choose another output_dir"
-        elif "epochs" not in self.recipe:  # any other schedule goes on for as long as one likes
+        elif "epochs" not in self.recipe:  # any other schedule has no fixed end
             then["epochs"] = now["epochs"]
         changed = then.changes(now)
         if changed:
@@ -209,14 +209,14 @@ class RunCheckpoint:
 
 
 def write_model(network: torch.nn.Module, directory: str | Path, card: Mapping[str, Any]) -> None:
-    """Write ``model.pt``, a plain state dict, and ``model.json``, which says what it is.
+    """Write ``model.pt``, a plain state dict, and ``model.json``, which describes it.
 
     Of several processes the first does.
 
     Args:
         network: the plain network, without any wrapper.
         directory: made if absent.
-        card: what ``model.json`` says besides the network's settings and the digest of the weights, JSON values only.
+        card: entries of ``model.json`` besides the network's settings and the digest of the weights, JSON values only.
 
     Raises:
         OutputError: if another method was trained there.

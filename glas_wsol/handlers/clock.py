@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""How long a training takes."""
+"""Measures how long a training takes."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class TrainingClock:
 
     The file holds a list of ``{"epoch", "seconds", "cpu_seconds", "device", "threads"}``, one per epoch, also over
     interruptions: seconds of wall time, and of the processor time of all threads. Of several processes the first
-    writes; processor time is then that of all, and the device says how many they were.
+    writes; processor time is then that of all, and the device includes their number.
 
     Args:
         path: the JSON file.
         after: that of an earlier stage of the same training, whose epochs are counted first; if it has none, one is
-            left out in the numbers, so that nobody takes the rest for the whole.
+            left out in the numbers, so that a part is not taken for the whole.
     """
 
     def __init__(self, path: str | Path, after: str | Path | None = None) -> None:

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A reliability diagram of what an evaluator measured."""
+"""Draws the reliability diagram of an evaluation."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["ReliabilityDiagram"]
 class ReliabilityDiagram:
     """Writes ``reliability.png`` from the evaluator's metrics ``calibration_error`` and ``mask_calibration_error``.
 
-    A panel says so where the method names no class, or no image has a true mask. Nothing is written where neither was
-    measured; of several processes the first writes. Attach it before :class:`~glas_wsol.handlers.EvaluationReport`,
+    A panel has a note where the method names no class, or no image has a true mask. Without either, nothing is written;
+    of several processes the first writes. Attach it before :class:`~glas_wsol.handlers.EvaluationReport`,
     whose report is the last file of all.
 
     Args:

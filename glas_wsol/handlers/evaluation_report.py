@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The evaluation in figures, on disk, and what M and C say besides."""
+"""Writes the metrics of an evaluation, with the class scores of localizer M and classifier C."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ logger = logging.getLogger(__name__)
 
 
 class WholeImageScores:
-    """Asks the localizer, and the classifier of the *whole* image, for the class: the named class is C's on X+.
+    """Adds the class scores of localizer M and classifier C on the *whole* image; the named class is C's on X+.
 
-    A refined network with both is asked too; the class that it names is M's, or C's on its own X+. Other methods, and
-    ensembles, have one answer only, and nothing is asked. With several views of an image it is the mean over them.
+    Also of a refined network that has both; the class that it names is M's, or C's on its own X+. Other methods, and
+    ensembles, have one set of class scores only, and none are added. Several views of an image are averaged.
 
     Adds ``localizer_probabilities`` and ``whole_image_probabilities``, ``[B, c]`` each, to the evaluator's output.
 
@@ -83,9 +83,9 @@ class EvaluationReport:
 
     Args:
         output_dir: where to write.
-        facts: what else the report says: ``method``, ``trained_as`` (the method the weights were trained as), split,
+        facts: other entries of the report: ``method``, ``trained_as`` (the method the weights were trained as), split,
             seed, selection rule, ..., JSON values only.
-        checkpoint: the evaluated weights' file, named with its SHA-256; a ``clock.json`` beside it tells how long they
+        checkpoint: the evaluated weights' file, named with its SHA-256; a ``clock.json`` beside it says how long they
             were trained. Of an ensemble a list of files: names and digests are lists then, and times sums.
     """
 
@@ -141,7 +141,7 @@ class EvaluationReport:
         report = {
             "n": len(self.rows),
             "n_with_masks": sum(bool(row["mask"]) for row in self.rows),
-            "n_without_evidence": self.without_evidence,  # their mask is empty; their class counts all the same
+            "n_without_evidence": self.without_evidence,  # their mask is empty; their class still counts
             **self.facts,
             "threshold": self.threshold,
             "threshold_rule": self._threshold_rule(),
@@ -172,7 +172,7 @@ class EvaluationReport:
             np.savez_compressed(
                 file, names=np.array([row["name"] for row in self.rows], dtype=str), **cast("Any", arrays)
             )
-        with atomic_write(self.output_dir / "evaluation.json", "w") as file:  # last: it says that the others are whole
+        with atomic_write(self.output_dir / "evaluation.json", "w") as file:  # last: it marks the others as complete
             file.write(json.dumps(report, indent=4, allow_nan=False) + "\n")
         logger.info("evaluated %d images of split %r\n%s", len(self.rows), report.get("split"), summary(report))
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The images of a run that have no result, in a table of their own, and the exit status that says so."""
+"""Lists the images of a run that have no result, and sets the exit status accordingly."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class FailureReport:
             write_csv(self.file, rows)
 
     def conclude(self) -> None:
-        """Say after the run that some images have no result.
+        """Warn after the run that some images have no result.
 
         Raises:
             IncompleteError: if there are any.

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Which images of a run are finished, with what, so that a rerun takes up where an interrupted one stopped."""
+"""Records the finished images of a run with their results, so that a rerun resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Entry:
         name: its name in the run.
         image: its file.
         sha256: digest of that file's bytes.
-        row: what the CSV table says of it.
-        details: what the JSON table says of it.
+        row: its row of the CSV table.
+        details: its entry of the JSON table.
         files: what was written of it, relative to the folder of results, each with its digest.
     """
 
@@ -78,7 +78,7 @@ class RunRecord:
 
     @property
     def file(self) -> Path:
-        """Where the record is kept."""
+        """Path of the record."""
         return self.output_dir / RECORD
 
     def begin(self) -> set[str]:
@@ -127,8 +127,8 @@ class RunRecord:
         Args:
             name: of the image.
             item: has its ``path`` and its ``sha256``.
-            row: what the CSV table will say of it; JSON values.
-            details: what the JSON table will say of it.
+            row: its row of the CSV table; JSON values.
+            details: its entry of the JSON table.
             files: everything that was written of it.
 
         Raises:
@@ -190,7 +190,7 @@ class RunRecord:
 
 
 def _entry(line: str) -> Entry | None:
-    """What a line says; None of the last one of a run that was killed while writing it."""
+    """Content of a line; None for the last one of a run that was killed while writing it."""
     try:
         entry = Entry(**json.loads(line))
         return entry if entry.name and isinstance(entry.name, str) and isinstance(entry.files, dict) else None

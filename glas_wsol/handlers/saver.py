@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""An evaluator's localizations on disk: masks in the formats wanted, overlays, their tables, and the same as JSON."""
+"""Saves localizations: masks in the chosen formats, overlays, tables and JSON."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ class LocalizationSaver:
     """Writes each image's mask and overlay at the image's own size, and one entry per image in two tables.
 
     The CSV has a line for each image, see :func:`~glas_wsol.writers.entries.row_of`. The JSON beside it is a list with,
-    for each image, what :func:`~glas_wsol.writers.entries.entry_of` says, and ``files``, what was written of it. A
+    for each image, the entry of :func:`~glas_wsol.writers.entries.entry_of`, and ``files``, the paths written. A
     third table, ``predictions_boxes.csv`` beside ``predictions.csv``, has a line for each box. An earlier run's results
-    in the same folder are replaced, but for those that a record says are finished; any other file is never overwritten.
-    Of several processes each writes the files of its images, and the first the tables of all.
+    in the same folder are replaced, except those of images finished according to a record; any other file is never
+    overwritten. Of several processes each writes the files of its images, and the first the tables of all.
 
     Args:
         output_dir: receives the tables, ``overlays/NAME.png`` and the files of the formats: ``masks/NAME.png`` (0
             undecidable, 255 decidable), say.
         table: name of the CSV table; the JSON has its name with another suffix. Defaults to ``predictions.csv``.
         overlays: whether to write overlays. Defaults to True.
-        provenance: what every entry of the JSON says besides, such as the models' digests; JSON values only.
+        provenance: added to every entry of the JSON, such as the models' digests; JSON values only.
         record: remembers every finished image; the tables then have those of earlier runs too, all in the order of
             the record's images. It needs a
             :class:`~glas_wsol.engines.fault_tolerant_evaluator.TolerantDataset`. None (default) for none.
         formats: names of :data:`~glas_wsol.writers.formats.FORMATS`. Defaults to ``("png",)``.
         undecidable: whether GeoJSON outlines the undecidable region too. Defaults to False.
-        waiting: images that may wait, with their masks, while one is written in a thread and the evaluator goes on.
+        waiting: images that may wait, with their masks, while one is written in a thread and the evaluator continues.
             Their order, and what is recorded when, stay the same; a failure is raised at a later image, or at the end.
             0 (default): each is written before the next begins.
 
@@ -76,7 +76,7 @@ class LocalizationSaver:
         if not table.endswith(".csv"):
             raise ConfigError(f"table={table!r}", "LocalizationSaver", "give a name that ends in .csv")
         if record is not None and distributed.world_size() > 1:
-            raise ConfigError("a record is kept by one process", "LocalizationSaver", "run without torchrun")
+            raise ConfigError("a record needs a single process", "LocalizationSaver", "run without torchrun")
         self.output_dir, self.table, self.overlays = Path(output_dir), table, overlays
         self.provenance, self.record = dict(provenance or {}), record
         self.formats, self.undecidable = check_formats(formats), undecidable
@@ -193,7 +193,7 @@ class LocalizationSaver:
         return None
 
     def _end(self, _: Engine, error: BaseException) -> None:
-        """After an exception: what was handed over is written, and nothing goes on in the background."""
+        """After an exception: finish pending writes, so that nothing runs in the background."""
         self.background.close()
         raise error
 

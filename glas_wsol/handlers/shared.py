@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""One training, shared by several processes."""
+"""Shares one training among several processes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SharedTraining:
         self.network, self.optimizer = network, optimizer
 
     def attach(self, engine: Engine) -> None:
-        """Attach to a MONAI trainer, after the handler that takes up an interrupted run.
+        """Attach to a MONAI trainer, after the handler that resumes an interrupted run.
 
         Raises:
             ConfigError: if images of a mini-batch would have to meet, and cannot.
@@ -49,7 +49,7 @@ class SharedTraining:
             raise ConfigError("normalisation=batch needs the whole mini-batch", "SharedTraining", fix)
         for parent, name, layer in list(_trained_by_statistics(self.network)):
             if cast("Any", engine.state).device.type != "cuda":
-                what = "batch statistics cannot be shared by processes without CUDA"
+                what = "batch statistics of several processes need CUDA"
                 raise ConfigError(what, "SharedTraining", "set batch_norm=frozen, or train in one process")
             setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(layer))
         engine.add_event_handler(Events.STARTED, self._begin)

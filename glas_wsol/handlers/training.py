@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What happens between two optimiser steps besides learning: seeds, early stopping, a finite loss, a progress bar."""
+"""Handlers for training: seeds, early stopping, check of a finite loss, progress bar."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ def _line(metrics: dict[str, float]) -> str:
 class StopOnNonFiniteLoss:
     """Raises when the loss is not finite, before any checkpoint of that epoch is written.
 
-    A loss that was not finite once leaves weights that are not, so the last one of the epoch tells. Of several
-    processes all stop together.
+    Once a loss is not finite, neither are the weights, so checking the last loss of an epoch is enough. Several
+    processes stop together.
 
     Args:
         every: look after every so many iterations too; each look waits for the device. Defaults to 0, never.
@@ -165,7 +165,7 @@ class StopOnNonFiniteLoss:
             raise NumericalError(
                 f"the loss is {loss}",
                 f"epoch {engine.state.epoch}, iteration {engine.state.iteration}",
-                "lower the learning rate or switch amp off; the checkpoints of earlier epochs are kept",
+                "lower the learning rate or switch amp off; the checkpoints of earlier epochs are unchanged",
             )
 
 
@@ -173,7 +173,7 @@ class EpochProgress:
     """A progress bar per epoch, with an estimate of the time left; of several processes the first shows its own.
 
     Args:
-        description: what the bar says; the epoch is added where there are several.
+        description: text of the bar; the epoch is added where there are several.
         output_transform: from the engine's output to ``{name: value}`` shown; None shows nothing more.
     """
 

@@ -1,8 +1,8 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Directions in feature space, and which side of them tells the class: fitted from images and image labels.
+"""Fits directions in feature space, and which side of them predicts the class, from images and image labels.
 
 The principle is the paper's (equations 3 and 6) turned into a test: the decidable side of an image is the one that
-still tells its class when the other side is erased.
+still predicts its class when the other side is erased.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ Transform = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 # Of the squared weights, with features divided by their standard deviation and sqrt(n): as one observation's worth.
 _STRENGTH = 1e-3
-_CLEARLY = 3  # standard errors: labels were seen to contradict the shape by 2.0, wrongly, where stroma tells the class
+_CLEARLY = (
+    3  # standard errors: labels were seen to contradict the shape by 2.0, wrongly, where stroma predicts the class
+)
 _FINER = 4  # a region's outline is judged on this many points per position of the features
 _LEAST_REGION = 20  # of those points; smaller ones are noise with a solidity of 1
 
@@ -58,12 +60,12 @@ class Orientation:
     Attributes:
         explained: share of the features' variance along each component.
         compactness: of each component, see :func:`compactness`; positive: the positive side is the more compact.
-        loss_kept: cross-validated cross-entropy of the class, in nats, from the side that is kept, alone.
-        loss_erased: the same from the other side.
-        margin: the second minus the first, a mean over images; negative where the labels speak for the other side, but
-            not clearly.
+        loss_kept: cross-validated cross-entropy of the class, in nats, from the decidable side alone.
+        loss_erased: the same from the undecidable side.
+        margin: the second minus the first, a mean over images; negative where the labels favour the undecidable
+            side, but not significantly.
         standard_error: of the margin over images.
-        shape_agrees: whether the kept side is the more compact one; False where the labels clearly spoke against it.
+        shape_agrees: whether the decidable side is the more compact one; False where the labels contradict that.
     """
 
     explained: tuple[float, ...]
@@ -133,7 +135,7 @@ def fit_probe(features: Tensor, labels: Tensor, num_classes: int, strength: floa
 def cross_validated(
     features: Tensor, labels: Tensor, num_classes: int, groups: Sequence[Hashable], folds: int = 5
 ) -> Tensor:
-    """How well held-out images' classes are told by features.
+    """How well features predict the classes of held-out images.
 
     Args:
         features: ``[N, n]``.
@@ -196,15 +198,15 @@ def fit_components(
     device: str | torch.device = "cpu",
     candidates: int = 4,
 ) -> Orientation:
-    """Fit the direction, its orientation and the probe, from images and image labels; nothing is drawn.
+    """Fit the direction, its orientation and the probe, from images and image labels, without outlines.
 
-    Two witnesses are heard, and neither knows an outline. The *shape* makes the direction: each of the first principal
+    Two criteria are used, and neither needs an outline. The *shape* makes the direction: each of the first principal
     components of the features over all images has one side that is more compact than the other (:func:`compactness`:
     bodies in a ground), and the direction is the sum of the components, each turned to its compact side and weighted by
-    the square of its compactness. A sum does not hang on which component is taken: where two explain nearly the same,
-    a few images more or less turn them in their plane, and the sum hardly moves. The *labels* say which side tells the
-    class better when the other is erased, by :func:`cross_validated` on the mean features of the masked images. The
-    compact side is kept, unless the labels clearly (beyond three standard errors) speak for the other.
+    the square of its compactness. A sum does not depend on which component is taken: where two explain nearly the same
+    variance, a few images more or less rotate them in their plane, and the sum hardly changes. The *labels* show which
+    side predicts the class better when the other is erased, by :func:`cross_validated` on the mean features of the
+    masked images. The compact side is decidable, unless the labels favour the other by more than three standard errors.
 
     Args:
         network: fitted in place.
@@ -221,7 +223,7 @@ def fit_components(
         raise ConfigError(f"candidates={candidates}", "components", "give at least 1")
     if any(np.ndim(item["label"]) for item in data):
         fix = "set multi_label=false, or refine from the first stage's own masks (teachers)"
-        raise ConfigError("an image may have several classes, which the probe cannot tell", "components", fix)
+        raise ConfigError("an image may have several classes, which the probe does not predict", "components", fix)
     network.to(device)
     labels = torch.tensor([int(item["label"]) for item in data])
     groups = [item.get("group", index) for index, item in enumerate(data)]
@@ -234,7 +236,7 @@ def fit_components(
         directions, variances = principal_directions(covariance, candidates)
         contrasts = torch.tensor([_contrast(features, centre, one) for one in tqdm(directions, "compactness")])
         weights = (contrasts * contrasts.abs()).double()
-        if not weights.any():  # nothing is more compact than anything else: the labels decide alone
+        if not weights.any():  # nothing is more compact than anything else: only the labels decide
             weights[0] = 1
         spread = (weights.square() * variances).sum().clamp(min=1e-24).sqrt()
         network.centre.copy_(centre)
@@ -259,17 +261,17 @@ def fit_components(
         shape_agrees=not turned,
     )
     logger.info(
-        "components: the kept side tells the class with %.3f nats, the other with %.3f; it is %s compact one",
-        found.loss_kept, found.loss_erased, "NOT the more" if turned else "the more",
+        "components: cross-entropy of the class: decidable side %.3f nats, other side %.3f; the former is %s compact",
+        found.loss_kept, found.loss_erased, "NOT more" if turned else "more",
     )  # fmt: skip
     return found
 
 
 def fitted_card(card: Mapping[str, Any], network: FeatureComponentNetwork, **arguments: Any) -> dict[str, Any]:
-    """Fit a network, and say in its card what was found.
+    """Fit a network, and record the result in its card.
 
     Args:
-        card: what ``model.json`` is to say besides.
+        card: other entries of ``model.json``.
         network: fitted in place.
         arguments: of :func:`fit_components`.
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The second stage: a light decoder on the frozen first stage, trained on pseudo-labels in rounds of self-training."""
+"""Trains the second stage: a light decoder on the frozen first stage, in rounds of self-training."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ __all__ = ["SecondStage"]
 
 @dataclass(kw_only=True)
 class SecondStage:
-    """Trains a refined network; what it cannot do, its network refuses when it is made, before any stage is trained.
+    """Trains a refined network; its network refuses unsupported settings when it is made, before any stage is trained.
 
     Args:
         network: the network to refine, on its device.
         first_stage: folder with the first stage's ``model.pt``; it must be there when :meth:`run` is called.
         directory: receives the checkpoints and, in ``seeds``, the pseudo-labels of every round.
         data: training items: images and image labels, no mask.
-        reading: reads an image for training; bytes, so that they can be kept.
+        reading: reads an image for training; bytes, so that they fit in memory.
         augmentation: what follows in training, for ``image`` and ``seeds``.
         transform: reads an image for prediction, ``[3, H, W]`` in [0, 1].
         inferer: brings it to the training resolution, for the teachers.
@@ -59,7 +59,7 @@ class SecondStage:
         validation_loader: the first stage's.
         validation_inferer: the first stage's.
         postprocessing: the first stage's.
-        card: what ``model.json`` says, JSON values.
+        card: entries of ``model.json``, JSON values.
         recipe: what must be the same for it to be resumed, JSON values; the digest of the first stage is added.
         teachers: whose pixels are pseudo-labels, and with what weight.
         share: of all pixels on each side, see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
@@ -73,7 +73,7 @@ class SecondStage:
         weight_decay: of the decoder.
         seed: of order and augmentation.
         device: where to compute.
-        data_device: where the training images are kept and augmented.
+        data_device: where the training images are stored and augmented.
         num_workers: processes that read images.
         amp: mixed precision in training.
         amp_kwargs: of ``torch.autocast``.
@@ -123,7 +123,7 @@ class SecondStage:
         check_teachers(self.teachers)
 
     def run(self) -> None:
-        """Have the teachers mark the training images, then train; called again, go on from where it stopped."""
+        """Generate pseudo-labels with the teachers, then train; called again, resume where it stopped."""
         self.trainer.run()
 
     @cached_property
@@ -171,7 +171,7 @@ class SecondStage:
         )  # fmt: skip
 
     def _evaluator(self) -> SupervisedEvaluator:
-        """It measures; the model kept is that of the last round."""
+        """Measures only; the saved model is that of the last round."""
         return SupervisedEvaluator(
             self.device, self.validation_loader, self.network, prepare_batch=ImageLabels(),
             inferer=self.validation_inferer, postprocessing=self.postprocessing,

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Seeds on disk: a folder per round, a picture per image, and a record that says how they were made."""
+"""Reads and writes seeds: a folder per round, a picture per image, and a record of how they were made."""
 
 from __future__ import annotations
 
@@ -111,5 +111,5 @@ def digest_of_items(items: Sequence[Mapping[str, Any]]) -> str:
     Args:
         items: with ``name`` and ``label``.
     """
-    told = [[str(item["name"]), np.asarray(item["label"]).tolist()] for item in items]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    listed = [[str(item["name"]), np.asarray(item["label"]).tolist()] for item in items]
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Seeds: the pixels that one or several localizers are surest of, and the loss that listens to those alone."""
+"""Selects seeds, the pixels of which localizers are most certain, and defines the loss on seeds alone."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SEEDS = "seeds"
 """Key of the seeds in an item of a data set."""
 
 IGNORE = 128
-"""Value of a pixel that is no seed. Others are targets: 0 to 127 for R-, the surest 0; 129 to 255 for R+, the surest
-255."""
+"""Value of a pixel that is no seed. Others are targets: 0 to 127 for R-, the most certain 0; 129 to 255 for R+, the
+most certain 255."""
 
 _STEPS = 1000  # of the table that turns values into ranks: finer than any share of pixels that could matter
 _EVERY = 4  # pixels in each direction for that table
@@ -73,7 +73,7 @@ def pick_seeds(
     scope: str = "dataset",
     weights: Mapping[str, float] | None = None,
 ) -> list[np.ndarray]:
-    """The surest pixels of several localizers that agree.
+    """The pixels of which several localizers are most certain and agree.
 
     Each localizer's map is brought to ranks, whose weighted mean is brought to ranks again. The ``share`` of all pixels
     with the highest are seeds of R+, as many with the lowest are seeds of R-.
@@ -177,5 +177,5 @@ class PartialCrossEntropy(nn.Module):
         return terms / present.clamp(min=1)
 
     def settings(self) -> dict[str, Any]:
-        """What must be the same for an interrupted run to go on as it began."""
+        """What must be the same for an interrupted run to be resumed."""
         return {"softness": self.softness}

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Rounds of self-training: a network's own surest pixels are the seeds that it learns from next."""
+"""Runs rounds of self-training: the network's most certain pixels are the seeds of its next round."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _MASKS = "masks"
 
 
 class SelfTraining:
-    """Rounds of self-training: after each, the network's own surest pixels are the seeds of the next.
+    """Rounds of self-training: after each, the network's own most certain pixels are the seeds of the next.
 
     It ends when the rounds are done, or when the masks of the training images no longer change: no pixel label is
-    needed to see that. Seeds and masks stay on disk, a folder per round, so that an interrupted run goes on with those
-    it had. After a round its record says:
+    needed to see that. Seeds and masks stay on disk, a folder per round, so that an interrupted run resumes with
+    them. After a round its record has:
 
     * ``loss``: of the last epoch;
     * ``student_agrees``: kappa of the network's mask and the seeds it learnt from, over all seeds of all images;
@@ -110,7 +110,7 @@ class SelfTraining:
         return self.directory / f"round_{number}"
 
     def _made_with(self, number: int) -> dict[str, Any]:
-        """The settings behind a later round's seeds: those of the first, and that this network taught."""
+        """Settings that make a later round's seeds: those of the first round, with this network as teacher."""
         first = read_record(self._folder(1)) or {MADE_WITH: {}}
         own = {"teachers": {"student": 1.0}, "seed_share": self.share, "seed_scope": self.scope}
         own["refine_epochs"] = self.epochs
@@ -159,12 +159,12 @@ class SelfTraining:
         return False
 
     def _same(self, masks: Sequence[np.ndarray], folder: Path) -> float:
-        """Over the pixels of all images: of an image that is decided as a whole, kappa knows nothing."""
+        """Over the pixels of all images: for a single image with one value everywhere, kappa is undefined."""
         before = [read_mask(folder / _MASKS / f"{item['name']}.png") > 0 for item in self.items]
         return agreement(_pooled(masks), _pooled(before))
 
     def _agrees(self, masks: Sequence[np.ndarray], folder: Path) -> float | None:
-        """On seeds only: what their teacher took the other pixels for, it did not say."""
+        """On seeds only: other pixels have no pseudo-label."""
         seeds = [read_mask(item[SEEDS]) for item in with_seeds(self.items, folder)]
         on = [one != IGNORE for one in seeds]
         pairs = [(mask[here], one[here] > IGNORE) for mask, one, here in zip(masks, seeds, on, strict=True)]

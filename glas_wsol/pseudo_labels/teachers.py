@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The second stage's material: what the teachers say of every training image, as seeds on disk."""
+"""Writes the seeds of the first round from the teachers' scores of every training image."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 TEACHERS = COMPONENTS, STAGE_ONE, STAIN = "components", "stage_one", "stain"
 """Names of the teachers."""
 
-_LEAST = 1e-6  # of R+ and R-: beyond it float32 knows no order
+_LEAST = 1e-6  # of R+ and R-: below it float32 keeps no order
 
 
 def log_odds(
@@ -64,7 +64,7 @@ def log_odds(
         transform: reads one: ``image`` to ``[3, H, W]`` in [0, 1].
         inferer: brings it to the training resolution and the answer back.
         device: where to run.
-        description: what the progress bar says.
+        description: text of the progress bar.
 
     Returns:
         ``[H, W]`` float32 each, in the images' own sizes.
@@ -108,7 +108,7 @@ def first_seeds(
     component_inferer: WholeTileInferer | None = None,
     device: str | torch.device = "cpu",
 ) -> list[dict[str, Any]]:
-    """Load the first stage into the network to refine; let the teachers mark every training image, and write it down.
+    """Load the first stage into the network to refine; generate pseudo-labels of every training image.
 
     Of several processes the first does so, and the others wait.
 
@@ -164,7 +164,7 @@ def first_seeds(
             found = fit_components(fold_batch_norm(components), data, transform, inferer, device)
             facts["orientation"] = asdict(found)
             teachers[COMPONENTS] = log_odds(components, data, transform, views, device, "seeds from components")
-        # Also when it teaches nothing: how far it agrees tells a good run from a failed one.
+        # Also when its weight is 0: low agreement indicates a failed run.
         seen = log_odds(network.base, data, transform, inferer, device, "seeds from the first stage")
         if COMPONENTS in teachers:
             masks = [(a > np.median(a), b > np.median(b)) for a, b in zip(teachers[COMPONENTS], seen, strict=True)]

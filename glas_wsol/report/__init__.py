@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""One self-contained HTML page of a run: what was found, image by image, to be read without a network."""
+"""Makes one self-contained HTML page of a run, with every image; no network is needed to read it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The table of the images: its columns, and one row each with its pictures, made when the page asks for it."""
+"""Makes the report's table of images: its columns, and one row per image with its pictures, on demand."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def columns(cases: Sequence[Case]) -> tuple[Column, ...]:
         found.append(Column("truth", "true class", lambda c: c.truth, lambda c: c.truth or None, numeric=False))
     found.append(Column("class", "class", _said, lambda c: _said(c) or None, numeric=False))
     if any(case.probability is not None for case in cases):
-        hint = "how probable the model says the class is"
+        hint = "probability of the class by the model"
         found.append(_share("probability", "probability", lambda c: c.probability, hint=hint))
     if any(case.decidable is not None for case in cases):
         hint = "share of the image in the mask"
@@ -119,7 +119,7 @@ def columns(cases: Sequence[Case]) -> tuple[Column, ...]:
         found.append(regions)
     for part in ("decidable", "undecidable"):
         if any(_entropy(case, part) is not None for case in cases):
-            hint = f"how unsure the classifier is on the {part} region alone: 0 % sure, 100 % knows nothing"
+            hint = f"uncertainty of the classifier on the {part} region alone: 0 % certain, 100 % undecided"
             found.append(
                 _share(f"entropy_{part}", f"entropy, {part}", lambda c, p=part: _entropy(c, p), minor=True, hint=hint)
             )

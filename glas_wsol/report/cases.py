@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The images of a run as a report sees them: one frozen value each, read from the tables that runs write."""
+"""Reads the images of a run from its tables, as one frozen value each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["AGAIN", "Case", "ClassProbabilities", "number", "read_cases", "read_
 
 AGAIN = "run the command that wrote it again"
 
-# Who is asked in predictions.json, and of which part of the image. Not every method has them.
+# Sources of class scores in predictions.json, and their part of the image. Not every method has them.
 _PARTS = {"localizer": "image", "decidable": "decidable", "undecidable": "undecidable"}
 
 
@@ -38,7 +38,7 @@ class ClassProbabilities:
 
 @dataclass(frozen=True)
 class Case:
-    """One image: what was said of it, where its files are, and the truth where that is known.
+    """One image: its result, its files, and the truth where that is known.
 
     Attributes:
         name: unique in its run.
@@ -49,7 +49,7 @@ class Case:
         class_scores: by part of the image: ``"image"``, ``"decidable"``, ``"undecidable"``; those that are known, and
             evidence.
         unknown_mask: whether those of the regions were left out, being no evidence.
-        note: what to know of those of the regions.
+        note: remark on the scores of the regions.
         decidable: share of the image in the mask, in [0, 1]; None of an image that failed.
         regions: boxes of the mask; None of an image that failed.
         evidence: False if the image shows nothing to decide on.
@@ -120,7 +120,7 @@ def read_cases(entries: Sequence[Any], folder: Path, rows: Iterable[Mapping[str,
 
     Args:
         entries: the content of the file.
-        folder: it lies in; masks and overlays lie below.
+        folder: of the table; masks and overlays are below it.
         rows: of the table.
 
     Raises:

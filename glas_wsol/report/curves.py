@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Figures over epochs as the numbers that a small chart is drawn from."""
+"""Scales values over epochs to the coordinates of a small chart."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What a folder of results holds: an inference, an evaluation, a training, or the last two together."""
+"""Detects what a folder of results holds: an inference, an evaluation, a training, or the last two together."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class Contents:
         kinds: ``"inference"``, ``"evaluation"``, ``"training"``: those found.
         card: ``model.json`` of a training; empty elsewhere.
         evaluation: ``evaluation.json``; empty elsewhere.
-        made_with: what the record of an inference says it was made with; empty elsewhere.
-        entry: what ``predictions.json`` says of the first image; its provenance is that of all.
+        made_with: settings in the record of an inference; empty elsewhere.
+        entry: of the first image in ``predictions.json``; its provenance is that of all.
         cases: the images, those that failed last.
         history: curves of a training.
         rounds: of a second stage: figures by name.

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The page itself: one HTML file that loads nothing, runs no script but its own, and is written image by image."""
+"""Writes the page image by image: one HTML file that loads nothing and runs only its own script."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def write_report(
     """Write one self-contained HTML file of a run: of inference, of evaluation, of training, or of the last two.
 
     Images are read and written one by one: memory does not grow with their number. The file depends on the folder
-    alone: the same folder gives the same bytes. It appears whole or not at all, and replaces an earlier report only.
+    alone: the same folder gives the same bytes. It is written atomically, and replaces an earlier report only.
 
     Args:
         folder: the run's output folder.

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The pictures of one image, small enough for five hundred on a page: the tile once, and outlines to cut it by."""
+"""Makes small pictures of one image for the page: the tile once, and outlines to clip it."""
 
 from __future__ import annotations
 

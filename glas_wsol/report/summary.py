@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What a report says before its images: what the model is, how many images, the figures, the training."""
+"""Summarizes model, images, metrics and training at the top of a report."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Fact:
-    """A term and what there is to say of it; ``code`` where that is a digest or a path."""
+    """A term and its value; ``code`` where that is a digest or a path."""
 
     term: str
     text: str
@@ -209,7 +209,7 @@ def shown(value: Any, unit: str = "%") -> str:
 
 
 def training_facts(contents: Contents) -> list[Fact]:
-    """How long the training took, and what its validation said of the model kept.
+    """Training time, and validation results of the saved model.
 
     Args:
         contents: of the folder.

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The comparison as a picture: one line per image, the truth, and every method's mask beside it, all drawn alike."""
+"""Draws the comparison: one line per image with the truth and every method's mask, drawn alike."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ class Line:
 
 
 def check_suffix(path: str | Path) -> str:
-    """The format a file's name asks for: ``png`` or ``pdf``.
+    """The format by a file's name: ``png`` or ``pdf``.
 
     Raises:
-        OutputError: if it asks for another one.
+        OutputError: if it is another one.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".pdf"):
@@ -76,9 +76,9 @@ def check_suffix(path: str | Path) -> str:
 
 
 def draw_figure(path: str | Path, lines: Sequence[Line], columns: Sequence[Column], caption: Sequence[str]) -> None:
-    """Draw the figure; the file appears whole or not at all.
+    """Draw the figure; the file is written atomically.
 
-    Inside a mask the image is kept, outside it is faded, and a yellow line runs around it: the truth's and every
+    Inside a mask the image is unchanged, outside it is faded, and a yellow line runs around it: the truth's and every
     method's alike. The truth has no column where no image has one.
 
     Args:

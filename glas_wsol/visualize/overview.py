@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""One picture of an evaluation: its best, its median and its worst tile, each beside the truth."""
+"""Draws the best, the median and the worst tile of an evaluation, each beside the truth."""
 
 from __future__ import annotations
 

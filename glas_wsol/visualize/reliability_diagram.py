@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The reliability diagram: how often an answer of some confidence is right, of the class and of the mask's pixels."""
+"""Draws how often an answer of some confidence is right, for the class and for the mask's pixels."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _WORDS = {  # title, axes, and what a bin holds
 def draw_reliability(
     path: str | Path, classes: Reliability | None, mask: Reliability | None, caption: str = ""
 ) -> None:
-    """Draw both panels, each over a panel of counts; the file appears whole or not at all.
+    """Draw both panels, each over a panel of counts; the file is written atomically.
 
     A point is a bin, at its mean confidence, with the 95 % interval of its share; on the diagonal the answers are as
     often right as they are sure, below it they are too sure. The area of a point does not count: the bars below say how

@@ -1,2 +1,2 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Files made from a Localization: masks, overlays and tables."""
+"""Writes files from a Localization: masks, overlays and tables."""

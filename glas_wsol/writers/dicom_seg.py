@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The mask as a DICOM Segmentation that refers to its image; it needs the package highdicom."""
+"""Writes the mask as a DICOM Segmentation that refers to its image; needs the package highdicom."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _header(path: str) -> Dataset:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Highdicom tells of every module it copies, some ten lines for an image."""
+    """Highdicom logs every module that it copies, some ten lines per image."""
     logger = logging.getLogger("highdicom")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -142,7 +142,7 @@ def _segmentation(found: Localization, source: Dataset) -> Any:
     seg, _ = optional_import("highdicom.seg")
     highdicom, _ = optional_import("highdicom")
     label = found.predicted if found.named else "Decidable"
-    # the frame of a slide may be larger than the slide's pixels, which alone were read: none of the rest decided
+    # the frame of a slide may be larger than the slide's pixels, which alone were read: none of the others is decidable
     height, width = found.mask.shape
     mask = np.pad(found.mask.astype(np.uint8), ((0, source.Rows - height), (0, source.Columns - width)))
     algorithm = highdicom.AlgorithmIdentificationSequence(
@@ -182,7 +182,7 @@ def _segmentation(found: Localization, source: Dataset) -> Any:
 
 
 def _said(found: Localization) -> str:
-    """What a reader must know of the model and of the result, within a Short Text."""
+    """Remarks on the model and the result, within a Short Text."""
     alarm = found.provenance.alarm if found.provenance else None
     parts = (found.trained_on, "" if alarm is None else str(alarm), found.remark)
     return ". ".join(filter(None, parts))[:1024]

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A result in words and figures: its line of a table, its entry of a JSON file, and a line for each of its boxes."""
+"""Converts a result to a table row, a JSON entry, and one row for each of its boxes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BOX_COLUMNS = ("path", "box", "x", "y", "width", "height", "area_px", "area_um2"
 
 
 def row_of(found: Localization) -> dict[str, Any]:
-    """What a table says of an image: one cell a column, empty where there is nothing to say.
+    """The table row of an image: one cell per column, empty where there is no value.
 
     Args:
         found: the result.
@@ -30,13 +30,13 @@ def row_of(found: Localization) -> dict[str, Any]:
     Returns:
         Columns ``path``, ``class``, ``probability``, ``decidable_fraction``, ``decidable_px``, ``decidable_um2`` (areas
         of the mask), ``boxes`` (how many), ``decidable_entropy``, ``undecidable_probability`` (of C on the undecidable
-        region, for the class named), ``undecidable_entropy`` (normalised, 1 where C knows nothing), ``remark`` (what to
+        region, for the class named), ``undecidable_entropy`` (normalised, 1 where C is undecided), ``remark`` (what to
         know of these three, which are empty where they mean nothing), ``trained_on`` (the model),
         ``training_run_alarm`` (estimated failure probability of the run that trained it), ``reason`` (why there is no
         evidence) and ``name``. Several classes of an image are joined by ``;``.
     """
     area = found.square_micrometres(found.decidable_area)
-    kept, rest = found.class_scores.regions if found.evidence else (None, None)
+    decidable, undecidable = found.class_scores.regions if found.evidence else (None, None)
     alarm = found.provenance.alarm if found.provenance else None
     return {
         "path": found.path,
@@ -46,11 +46,11 @@ def row_of(found: Localization) -> dict[str, Any]:
         "decidable_px": found.decidable_area,
         "decidable_um2": "" if area is None else f"{area:.6g}",
         "boxes": len(found.boxes),
-        "decidable_entropy": "" if kept is None else f"{kept.normalised_entropy:.6f}",
+        "decidable_entropy": "" if decidable is None else f"{decidable.normalised_entropy:.6f}",
         "undecidable_probability": ""
-        if rest is None
-        else SEPARATOR.join(f"{rest.probabilities[label]:.6f}" for label in found.labels),
-        "undecidable_entropy": "" if rest is None else f"{rest.normalised_entropy:.6f}",
+        if undecidable is None
+        else SEPARATOR.join(f"{undecidable.probabilities[label]:.6f}" for label in found.labels),
+        "undecidable_entropy": "" if undecidable is None else f"{undecidable.normalised_entropy:.6f}",
         "remark": found.remark,
         "trained_on": found.trained_on,
         "training_run_alarm": "" if alarm is None else f"{alarm.score:.6f}",
@@ -60,14 +60,14 @@ def row_of(found: Localization) -> dict[str, Any]:
 
 
 def entry_of(found: Localization) -> dict[str, Any]:
-    """What a JSON file says of an image; null, or an empty text or mapping, where there is nothing to say.
+    """The JSON entry of an image; null, or an empty text or mapping, where there is no value.
 
     Args:
         found: the result.
 
     Returns:
-        What the table says; the probability of every class; all class scores with their entropies (nats, and normalised
-        to [0, 1]), whether those of the two regions are evidence, and a note on them; every box (see
+        The columns of the table; the probability of every class; all class scores with their entropies (nats, and
+        normalised to [0, 1]), whether those of the two regions are evidence, and a note on them; every box (see
         :class:`~glas_wsol.results.boxes.Box`); ``mpp``, width and height of a pixel in micrometres; and what it was
         made with, if known.
     """

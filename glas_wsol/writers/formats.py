@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The formats of a result by name: which files each writes, and what writes them."""
+"""Maps the names of formats to the files that each writes and their writers."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def write_localization(
     overlay: bool = False,
     undecidable: bool = False,
 ) -> list[Path]:
-    """Write a result in some formats; each file appears whole or not at all, and replaces one of its name.
+    """Write a result in some formats; each file is written atomically, and replaces one of its name.
 
     Args:
         folder: receives a folder for each kind of file.

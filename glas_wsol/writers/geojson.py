@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The decidable region as annotations that QuPath opens: GeoJSON with one feature per part of the mask."""
+"""Writes the decidable region as annotations for QuPath: GeoJSON with one feature per part of the mask."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def features(found: Localization, *, undecidable: bool = False) -> Iterator[dict
 
     Args:
         found: the result.
-        undecidable: whether the undecidable rest of the image is outlined too.
+        undecidable: whether the undecidable region is outlined too.
 
     Yields:
         Features with QuPath's ``objectType``, ``classification`` (class and colour; ``Decidable`` where no class is
         named), ``metadata`` (what the model was trained on, the alarm of its training run) and ``measurements``:
         ``Area px``, ``Area um^2`` where pixels have a size, ``Mean R+`` (mean soft decidable value, in [0, 1]); of the
         decidable region ``Probability: CLASS`` of every class, and of the undecidable region ``Probability of the
-        undecidable region: CLASS`` where a classifier was asked and its answer is evidence.
+        undecidable region: CLASS`` where a classifier scored that region and its score is meaningful.
     """
     chances = _chances(found, "Probability", found.probabilities)
     other = found.class_scores.regions[1]

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Pictures: masks and tiles as PNG, and the overlay a pathologist opens."""
+"""Writes masks, tiles and overlays as PNG."""
 
 from __future__ import annotations
 

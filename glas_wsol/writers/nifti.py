@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Mask and soft map as NIfTI, for tools of medical images."""
+"""Writes mask and soft map as NIfTI."""
 
 from __future__ import annotations
 

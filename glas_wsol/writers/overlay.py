@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A result as the overlay a pathologist opens: the class and what is said of it above, the key below."""
+"""Draws a result for a pathologist: the image with its mask, class and remarks above, key below."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def draw_overlay(found: Localization) -> np.ndarray:
         ``[h, w, 3]`` uint8.
 
     Raises:
-        OutputError: if the image was not kept.
+        OutputError: if it has no image.
     """
     if found.image is None:
         fix = "keep the image in the result, or leave the overlay out"
@@ -69,9 +69,9 @@ def _notes(found: Localization) -> list[str]:
         notes.append(str(alarm))
     if not found.evidence:
         return [f"reason: {found.reason}", *notes] if found.reason else notes
-    rest = found.class_scores.regions[1]
-    if rest is not None:
-        notes.append(f"undecidable region alone: {_likeliest(found, rest)}")
+    undecidable = found.class_scores.regions[1]
+    if undecidable is not None:
+        notes.append(f"undecidable region alone: {_likeliest(found, undecidable)}")
         if found.remark:
             notes.append(f"NOTE: {found.remark}")
     return notes
@@ -85,5 +85,5 @@ def _likeliest(found: Localization, scores: ClassProbabilities) -> str:
 
 def _guide(found: Localization) -> tuple[str, ...]:
     scores = found.class_scores
-    asked = scores.undecidable is not None
-    return reading_guide(scores.knows_mask if asked else None, len(found.classes), found.multi_label)
+    scored = scores.undecidable is not None
+    return reading_guide(scores.knows_mask if scored else None, len(found.classes), found.multi_label)

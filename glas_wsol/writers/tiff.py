@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Mask and soft map as TIFF, with the size of a pixel."""
+"""Writes mask and soft map as TIFF, with the pixel size."""
 
 from __future__ import annotations
 

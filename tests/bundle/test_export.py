@@ -50,7 +50,7 @@ def model(tmp_path) -> Path:
     return folder / "best.pt"
 
 
-def test_the_copy_holds_the_bundle_and_the_package_and_nothing_that_a_run_left(bundle, tmp_path):
+def test_export_after_a_run_holds_bundle_and_package_only(bundle, tmp_path):
     copy = export_bundle(bundle, tmp_path / "out" / "dist")
     assert copy == tmp_path / "out" / "dist" / "birds"
     sources = {f"glas_wsol/{name}" for name in files(PACKAGE) if name.endswith((".py", ".json"))}
@@ -69,7 +69,7 @@ def test_the_copy_holds_the_bundle_and_the_package_and_nothing_that_a_run_left(b
 
 
 @pytest.mark.parametrize("name", ["glas_minmax_entropy", "cub5_minmax_entropy"])
-def test_the_project_s_own_bundles_are_exported_with_every_config(name, tmp_path):
+def test_export_own_bundle_has_every_config(name, tmp_path):
     copy = export_bundle(ROOT / "bundles" / name, tmp_path)
     adapted = 0
     for config in (ROOT / "bundles" / name / "configs").iterdir():

@@ -98,7 +98,7 @@ def trained(folder: Path, **record) -> Path:
     return folder
 
 
-def test_plan_evaluation_takes_what_the_training_was_started_with(tmp_path):
+def test_plan_evaluation_takes_settings_of_the_training(tmp_path):
     files = [str(GLAS / "configs" / f"{name}.json") for name in ("train", "paper", "multi_gpu_train")]
     settings = {"dataset_dir": "/a,b", "epochs": 3, "stain": None, "output_dir": "elsewhere"}
     out = trained(tmp_path, config_files=files, settings=settings)

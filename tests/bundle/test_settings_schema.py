@@ -50,7 +50,7 @@ def test_failures_are_told_in_one_line_from_the_start():
 
 
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: "-".join(path.parts[-3:]))
-def test_every_flat_setting_of_the_schema_is_looked_at_and_every_default_passes(path):
+def test_schema_every_flat_setting_is_checked_and_defaults_pass(path):
     content, settings = json.loads(path.read_text()), looked_at(path)
     assert settings == {name: f"@{name}" for name in settings}
     own = SCHEMA.keys() & content.keys() - {"output_dir"}  # which the preflight has by itself
@@ -68,7 +68,7 @@ def test_every_setting_of_the_schema_is_one_of_a_bundle():
 
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: "-".join(path.parts[-3:]))
 @pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1", "gpu", torch.device("cuda", 1)], ids=repr)
-def test_what_depends_on_the_device_can_be_computed_whatever_that_is(path, device):
+def test_schema_on_any_device_computes_dependent_settings(path, device):
     parser = ConfigParser(json.loads(path.read_text()))
     parser["device"] = device
     found = {name: parser.get_parsed_content(name) for name in ("channels_last", "fused") if name in parser}

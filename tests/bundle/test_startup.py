@@ -126,7 +126,7 @@ def test_with_nothing_near_the_flat_names_are_listed(config):
 
 
 @pytest.mark.parametrize("form", ["--config_file={}", "--config-file={}"])
-def test_the_config_file_may_be_named_with_dashes_and_an_equals_sign(config, form):
+def test_startup_config_file_with_equals_sign_is_accepted(config, form):
     refuse_unknown_ids([*RUN, form.format(config), "--epochs", "2"])
     with pytest.raises(ConfigError, match="did you mean epochs"):
         refuse_unknown_ids([*RUN, form.format(config), "--epochz", "2"])
@@ -153,7 +153,7 @@ def test_what_a_tracking_file_sets_is_known_too(config, tmp_path):
         refuse_unknown_ids([*typed, "--experiment-nam", "other"])
 
 
-def test_monai_s_own_settings_for_mlflow_are_refused_with_those_that_fit(config, tmp_path):
+def test_startup_monai_mlflow_settings_are_refused_with_ours(config, tmp_path):
     with pytest.raises(ConfigError, match=r"no training here makes.*configs/mlflow\.json") as caught:
         refuse_unknown_ids([*RUN, "--config_file", config, "--tracking", "mlflow"])
     assert "\n" not in str(caught.value)
@@ -235,7 +235,7 @@ def test_a_missing_checkpoint_says_how_to_get_one(tmp_path):
 
 
 @pytest.mark.parametrize("card", [None, {"trunk": "resnet50"}])
-def test_the_weights_of_another_network_are_refused_and_the_network_is_left_as_it_was(tmp_path, card):
+def test_startup_weights_of_other_network_leave_ours_unchanged(tmp_path, card):
     if card:
         (tmp_path / "model.json").write_text(json.dumps(card))
     network = tiny_network()
@@ -246,7 +246,7 @@ def test_the_weights_of_another_network_are_refused_and_the_network_is_left_as_i
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
-def test_a_model_is_used_only_with_the_settings_it_was_trained_with(tmp_path):
+def test_startup_model_with_other_settings_is_refused(tmp_path):
     trained = tiny_network()
     path = saved(tmp_path, trained.state_dict())
     card = {"scale": 0.5, "epoch": 3, "network": trained.settings()}
@@ -259,7 +259,7 @@ def test_a_model_is_used_only_with_the_settings_it_was_trained_with(tmp_path):
         load_checkpoint(tiny_network(normalisation="none"), path)
 
 
-def test_a_model_is_refused_that_is_not_the_one_its_card_describes(tmp_path):
+def test_startup_model_unlike_its_card_is_refused(tmp_path):
     path = saved(tmp_path, tiny_network(seed=1).state_dict())
     (tmp_path / "model.json").write_text(json.dumps({"sha256": sha256_of(path)}))
     load_checkpoint(tiny_network(), path)

@@ -103,7 +103,7 @@ def test_a_mistake_gives_one_line_and_a_status(mistake, words, tmp_path, capsys,
 
 
 @pytest.mark.slow
-def test_a_mistake_as_a_user_makes_it_gives_one_line_and_a_status(tmp_path):
+def test_cli_user_mistake_gives_one_line_and_a_status(tmp_path):
     settings = {**SMALL_RUN, **PHANTOM, "output_dir": tmp_path / "out", "trunk": "resnet34"}
     done = run(*typed(settings), cwd=tmp_path)
     assert done.returncode != 0

@@ -108,7 +108,7 @@ def test_paper_json_is_the_papers_recipe(bundle):
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
-def test_train_json_is_the_paper_s_recipe_with_the_light_overlays(bundle):
+def test_train_json_with_light_overlays_is_the_paper_recipe(bundle):
     overlays = ("data/light", "trunks/efficientnet_lite0", "methods/refined_0")
     parts = [Path(config(bundle, name)) for name in ("train", "paper")]
     parts += [ROOT / "configs" / f"{name}.json" for name in overlays]
@@ -131,7 +131,7 @@ def test_there_is_an_overlay_for_every_trunk():
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: "-".join(p.parts[-3:]))
-def test_configs_call_only_what_they_need_in_the_project_s_format(path):
+def test_configs_have_no_unused_part_and_one_format(path):
     text = path.read_text()
     assert text == format_config(json.loads(text))
     targets = [value for key, value in leaves(json.loads(text)) if key.endswith("_target_")]

@@ -49,7 +49,7 @@ def inferred(trained, output: Path, image: str, **settings: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("multi_label", "views"), [(False, VIEWS), (True, {})], ids=["views", "models"])
-def test_evaluation_and_inference_give_the_mask_of_the_ensemble_and_say_of_what(trained, tmp_path, multi_label, views):
+def test_ensemble_gives_one_mask_and_names_its_models(trained, tmp_path, multi_label, views):
     files = [str(trained.model), another_seed(trained.model, tmp_path / "second")][: 1 + multi_label]
     checkpoint = files if multi_label else files[0]
     report = evaluated(trained, tmp_path / "evaluated", checkpoint=checkpoint, **views)

@@ -39,7 +39,7 @@ def tiles(folder: Path) -> np.ndarray:
     return pixels
 
 
-def test_a_dicom_image_and_the_same_tile_give_the_same_result_in_all_formats(trained, tmp_path):
+def test_formats_dicom_image_and_same_tile_give_same_result(trained, tmp_path):
     pytest.importorskip("highdicom")
     tiles(tmp_path)
     first, second = infer(trained, tmp_path, formats=[*FORMATS])
@@ -60,7 +60,7 @@ def test_a_dicom_image_and_the_same_tile_give_the_same_result_in_all_formats(tra
     assert "dicom/b_image.dcm" not in second["files"]
 
 
-def test_other_formats_do_the_images_again_and_the_same_ones_do_not(trained, tmp_path):
+def test_formats_changed_reruns_images_unchanged_skips_them(trained, tmp_path):
     tiles(tmp_path)
     infer(trained, tmp_path, formats=["geojson"], overlays=False)
     written = tmp_path / "out" / "geojson" / "a.geojson"
@@ -95,7 +95,7 @@ def test_an_image_that_no_segmentation_can_refer_to_fails_alone(trained, tmp_pat
     assert not list((tmp_path / "out").glob("*/c*"))
 
 
-def test_an_unknown_format_is_refused_in_one_line_before_anything_is_written(trained, tmp_path):
+def test_formats_unknown_one_is_refused_before_writing(trained, tmp_path):
     tiles(tmp_path)
     with pytest.raises(RuntimeError) as caught:
         infer(trained, tmp_path, formats=["geojsn"])

@@ -156,7 +156,7 @@ def test_what_the_card_and_the_bundle_say_is_done(trained, tiles, tmp_path):
     assert not np.array_equal(plain.decidable, run[0].decidable), "something was cleaned away"
 
 
-def test_an_older_model_that_does_not_say_its_stain_is_of_the_bundle_s(trained, tiles, tmp_path):
+def test_load_older_model_without_stain_has_the_bundle_stain(trained, tiles, tmp_path):
     again = Path(another_seed(trained.model, tmp_path / "second"))
     card = json.loads(again.with_suffix(".json").read_text())
     assert card.pop("stain") == ("H&E" if trained.bundle == BUNDLES[0] else None)

@@ -66,7 +66,7 @@ def test_there_is_an_overlay_for_every_row():
 
 @pytest.mark.parametrize("passes", [0, 4])
 @pytest.mark.parametrize("bundle", BUNDLES)
-def test_a_refined_method_is_the_second_stage_of_train_json_on_the_method_without(bundle, passes):
+def test_refined_overlay_adds_second_stage_of_train_json(bundle, passes):
     files = (ROOT / f"configs/methods/{name}_{passes}.json" for name in ("refined", "minmax"))
     method, first = (json.loads(file.read_text()) for file in files)
     train = json.loads(Path(config(bundle, "train")).read_text())
@@ -77,7 +77,7 @@ def test_a_refined_method_is_the_second_stage_of_train_json_on_the_method_withou
 @pytest.mark.slow
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda p: p.stem)
 @pytest.mark.parametrize("bundle", BUNDLES)
-def test_every_row_runs_in_every_bundle_and_is_measured_by_the_same_code(overlay, bundle, row):
+def test_method_in_every_bundle_runs_and_is_evaluated_alike(overlay, bundle, row):
     output = row(overlay.stem, bundle)
     report = report_of(output)
     method = METHODS[report["method"]]
@@ -138,7 +138,7 @@ def refused() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("overlay", TRAINED, ids=lambda p: p.stem)
-def test_a_mask_handed_to_training_is_refused_by_every_row_but_the_unet(overlay, phantoms, row, tmp_path):
+def test_training_with_masks_is_refused_by_all_methods_but_unet(overlay, phantoms, row, tmp_path):
     bundle = BUNDLES[0]
     if method_of(overlay) == "unet":
         assert report_of(row("unet", bundle))["supervision"] == "pixel labels"

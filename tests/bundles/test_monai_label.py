@@ -93,7 +93,7 @@ def bundle(trained: Run, tmp_path: Path) -> Path:
     return export_bundle(ROOT / "bundles" / trained.bundle, tmp_path / "app" / "model", trained.model)
 
 
-def test_the_map_is_the_mask_with_the_class_and_the_client_is_told_more(trained, bundle, tmp_path):
+def test_monai_label_returns_mask_with_class_and_parameters(trained, bundle, tmp_path):
     item = load_datalist(trained.output / "phantom", fold="stratified-0").select("test")[0]
     Image.fromarray(read_rgb(item["image"])[:71, :93]).save(tmp_path / "tile.png")
     task = Task(bundle)

@@ -82,7 +82,7 @@ def named(p: np.ndarray) -> str:
     return ";".join(name for name, one in zip(CLASSES, p, strict=True) if one >= 0.5) or "no class"
 
 
-def test_the_model_says_that_images_may_have_several_classes_and_how_it_was_chosen(run):
+def test_multi_label_card_states_it_and_the_selection(run):
     card = json.loads(model(run).with_suffix(".json").read_text())
     assert card["network"]["multi_label"] is True
     assert tuple(card["classes"]) == CLASSES
@@ -96,7 +96,7 @@ def test_the_model_says_that_images_may_have_several_classes_and_how_it_was_chos
     assert card["validation"]["classification_error"] == pytest.approx(np.mean(wrong))
 
 
-def test_evaluation_reports_exact_matches_and_all_classes_of_an_image(run, tmp_path):
+def test_multi_label_evaluation_reports_exact_matches(run, tmp_path):
     files = [*paper(BUNDLES[0]), config(BUNDLES[0], "evaluate")]
     settings = {**run, "output_dir": str(tmp_path), "checkpoint": str(model(run)), "split": "test"}
     evaluate = workflow("train", files, **settings)
@@ -125,7 +125,7 @@ def test_evaluation_reports_exact_matches_and_all_classes_of_an_image(run, tmp_p
     assert all(0 <= error <= 1 for error in report["other_classification_errors"].values())
 
 
-def test_inference_names_all_classes_of_an_image_from_the_card_alone(run, tmp_path):
+def test_multi_label_inference_from_card_names_all_classes(run, tmp_path):
     inference = workflow(
         "inference",
         [config(BUNDLES[0], "inference")],
@@ -148,7 +148,7 @@ def test_inference_names_all_classes_of_an_image_from_the_card_alone(run, tmp_pa
     assert details["probabilities"] == pytest.approx(dict(zip(CLASSES, p, strict=True)), abs=1e-5)
 
 
-def test_a_row_that_names_one_class_is_refused_before_it_is_trained(run, tmp_path):
+def test_multi_label_single_class_method_is_refused_first(run, tmp_path):
     files = [*paper(BUNDLES[0]), str(ROOT / "configs" / "methods" / "cam_avg.json")]
     train = workflow("train", files, **{**run, "passes": None, "output_dir": str(tmp_path)})
     with pytest.raises((ConfigError, RuntimeError)) as caught:

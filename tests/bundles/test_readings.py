@@ -82,7 +82,7 @@ def test_every_reading_is_tested_and_on_the_page():
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
-def test_the_page_names_settings_that_exist_and_the_config_names_the_page(bundle):
+def test_readings_page_and_config_name_each_other(bundle):
     parser = ConfigParser()
     parser.read_config(paper(bundle))
     assert "docs/differences.md" in parser.config["_desc_"]

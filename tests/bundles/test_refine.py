@@ -83,7 +83,7 @@ def test_both_stages_leave_a_model_of_their_own(whole):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at", [2, 3, 4, 5])  # in the first round, between both, in the second, after the first stage
-def test_interrupted_and_resumed_the_bits_are_those_of_an_undisturbed_run(phantom, whole, tmp_path, at):
+def test_refine_interrupted_and_resumed_gives_the_same_bits(phantom, whole, tmp_path, at):
     first = workflow("train", FILES, **settings(phantom, tmp_path))
     first.parser["run"] = first.parser["run"][:3]  # the process ends after the first stage
     first.run()
@@ -105,7 +105,7 @@ def test_interrupted_and_resumed_the_bits_are_those_of_an_undisturbed_run(phanto
     assert same(state(whole), state(tmp_path))
 
 
-def test_interrupted_while_seeds_are_written_they_are_written_again(phantom, whole, tmp_path, monkeypatch):
+def test_refine_interrupted_in_seeds_writes_them_again(phantom, whole, tmp_path, monkeypatch):
     first = workflow("train", FILES, **settings(phantom, tmp_path))
     written, write = [], self_training.write_png
 
@@ -177,7 +177,7 @@ def test_a_finished_run_with_other_settings_is_refused(phantom, whole, changes, 
         ({"multi_label": True}, "several classes"),
     ],
 )
-def test_what_cannot_be_refined_is_refused_before_the_first_stage_is_trained(phantom, tmp_path, changes, named):
+def test_refine_invalid_is_refused_before_first_stage(phantom, tmp_path, changes, named):
     assert named in refused(phantom, tmp_path, **changes)
     assert not (tmp_path / "stage_one").exists()
 
@@ -237,7 +237,7 @@ def test_other_rows_are_refined_too(row, phantom, tmp_path):
 @pytest.mark.parametrize(
     ("row", "network"), [("unet", "SegmentationNetwork"), ("components", "FeatureComponentNetwork")]
 )
-def test_a_row_without_class_scores_of_whole_images_is_not_refined(row, network, phantom, tmp_path):
+def test_refine_method_without_class_scores_is_refused(row, network, phantom, tmp_path):
     assert f"{network} has no class scores of whole images" in refused(phantom, tmp_path, row)
     assert not (tmp_path / "stage_one").exists()
 

@@ -63,7 +63,7 @@ def files(output: Path) -> dict[str, dict]:
     return {name: torch.load(output / "models" / name, weights_only=True) for name in ("model.pt", "last.pt")}
 
 
-def test_the_same_seed_gives_the_same_bits_whatever_the_number_of_workers(phantom, undisturbed, tmp_path):
+def test_training_with_any_number_of_workers_gives_the_same_bits(phantom, undisturbed, tmp_path):
     workflow("train", paper(GLAS), **settings(phantom, tmp_path, num_workers=2)).run()
     assert same(files(undisturbed), files(tmp_path))
 
@@ -74,7 +74,7 @@ def test_another_seed_gives_other_bits(phantom, undisturbed, tmp_path):
 
 
 @pytest.mark.parametrize("schedule", ["per epoch", "one cycle"])
-def test_interrupted_after_an_epoch_and_resumed_the_bits_are_those_of_an_undisturbed_run(phantom, tmp_path, schedule):
+def test_resume_after_an_epoch_gives_the_same_bits(phantom, tmp_path, schedule):
     changes = {}
     if schedule == "one cycle":
         changes = {
@@ -113,7 +113,7 @@ def test_a_finished_run_is_left_alone(phantom, undisturbed):
     assert {p: p.stat().st_mtime_ns for p in (undisturbed / "models").iterdir() if p.suffix != ".lock"} == before
 
 
-def test_resuming_with_other_settings_or_against_the_users_word_is_refused(phantom, undisturbed, tmp_path):
+def test_resume_with_other_settings_or_forbidden_is_refused(phantom, undisturbed, tmp_path):
     def cause(**changes) -> GlasWsolError:
         with pytest.raises(RuntimeError) as caught:
             workflow("train", paper(GLAS), **settings(phantom, undisturbed, **changes)).run()
@@ -145,7 +145,7 @@ def test_the_same_images_in_a_moved_folder_are_the_same_data(phantom, undisturbe
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_and_resumed_the_bits_are_those_of_an_undisturbed_run(phantom, undisturbed, tmp_path):
+def test_resume_after_kill_at_any_moment_gives_the_same_bits(phantom, undisturbed, tmp_path):
     command = [sys.executable, "-c", LAUNCH, "run", "--config_file", str(paper(GLAS))]
     for name, value in settings(phantom, tmp_path).items():
         command += [f"--{name}", str(value)]

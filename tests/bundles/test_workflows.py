@@ -19,7 +19,7 @@ from glas_wsol.utils.digests import sha256_of
 from tests.bundles.conftest import BUNDLES, PHANTOM, ROOT, config, paper, workflow
 
 
-def test_training_writes_the_best_model_its_card_and_the_state_to_resume(trained):
+def test_training_writes_best_model_card_and_resume_state(trained):
     state = read_state_dict(trained.model)
     assert all(torch.isfinite(v).all() for v in state.values())
     card = json.loads((trained.output / "models" / "model.json").read_text())
@@ -85,7 +85,7 @@ def test_evaluation_writes_figures_masks_and_rows(trained, tmp_path, split):
             assert again == pytest.approx(measures[key]), key
 
 
-def test_the_evaluation_config_has_the_properties_of_an_inference_workflow_too(trained, tmp_path):
+def test_evaluation_config_has_inference_workflow_properties(trained, tmp_path):
     files = [*paper(trained.bundle), config(trained.bundle, "evaluate")]
     settings = {**trained.settings, "output_dir": str(tmp_path), "checkpoint": str(trained.model)}
     evaluate = workflow("evaluation", files, **settings, dataset_dir=str(trained.output / "phantom"))
@@ -106,7 +106,7 @@ def tiles(folder) -> dict[str, np.ndarray]:
     return images
 
 
-def test_inference_needs_no_label_and_says_no_evidence_of_a_blank_tile(trained, tmp_path):
+def test_inference_blank_tile_without_label_gives_no_evidence(trained, tmp_path):
     images = tiles(tmp_path / "tiles")
     inference = workflow(
         "inference",

@@ -99,7 +99,7 @@ def test_packages_are_those_of_the_installed_metadata(monkeypatch):
     asked = (f"numpy=={numpy}", "numpy>=999", "numpy==0.1", "no-such-package>=2", 'no-such-extra; extra == "dicom"')
     installed(monkeypatch, requires=asked)
     first, *others = doctor.check_packages()
-    assert first.what.endswith("packages as it asks for: 1")
+    assert first.what.endswith("required packages: 1")
     assert [(one.status, one.what.split()[0]) for one in others] == [
         ("fault", "numpy"),
         ("warning", "numpy"),

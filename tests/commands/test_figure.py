@@ -66,7 +66,7 @@ def test_the_figure_is_written_and_said(tmp_path, items, capsys):
         assert picture.width > picture.height > 300
 
 
-def test_columns_are_the_methods_in_the_order_of_the_tables_each_with_its_own_masks(tmp_path, items, drawn):
+def test_figure_columns_are_methods_in_table_order(tmp_path, items, drawn):
     runs = [("minmax", 4, 1), ("unet", None, 2), ("all_ones", None, 3), ("minmax", 0, 4), ("cam_avg", None, 5)]
     for method, passes, column in runs:
         run(tmp_path / "runs" / f"{method}_{passes}", items, column, method=method, passes=passes)
@@ -98,7 +98,7 @@ def test_the_backbone_is_named_where_it_is_not_one_for_all(tmp_path, items, draw
     assert "Backbone: resnet18." in drawn[1][3][0]
 
 
-def test_of_several_seeds_the_lowest_is_drawn_and_the_caption_says_so(tmp_path, items, drawn):
+def test_figure_of_several_seeds_draws_and_names_the_lowest(tmp_path, items, drawn):
     for seed, column in ((3, 9), (1, 7), (2, 8)):
         run(tmp_path / f"seed_{seed}", items, column, seed=seed)
     call(tmp_path, "--output", "f.png")
@@ -109,7 +109,7 @@ def test_of_several_seeds_the_lowest_is_drawn_and_the_caption_says_so(tmp_path, 
     assert "lowest seed" not in drawn[1][3][0]
 
 
-def test_the_caption_says_where_the_images_are_from_how_they_were_chosen_and_the_threshold(tmp_path, items, drawn):
+def test_figure_caption_states_source_choice_and_threshold(tmp_path, items, drawn):
     run(tmp_path / "cam", items, synthetic=False)
     call(tmp_path, "--output", "f.png")
     caption = drawn[0][3]
@@ -122,7 +122,7 @@ def test_the_caption_says_where_the_images_are_from_how_they_were_chosen_and_the
     assert drawn[1][3][1] == "The images were named by hand."
 
 
-def test_the_images_chosen_are_as_many_of_each_class_evenly_spaced_by_name_whatever_their_order(tmp_path, items, drawn):
+def test_figure_choice_in_any_order_is_balanced_and_even(tmp_path, items, drawn):
     run(tmp_path / "cam", items[::-1])
     call(tmp_path, "--output", "f.png")
     # With masks: benign 1 3 5 7 9, malignant 2 4 6 8 10; the middle of each half of five is the 2nd and the 4th.
@@ -155,7 +155,7 @@ def test_numbers_in_names_count_as_numbers():
     assert figure.choose_images(table, ["a"], 5) == ["a_1", "a_2", "a_9", "a_10", "a_100"]
 
 
-def test_images_with_a_truth_go_first_and_one_without_can_be_named(tmp_path, items, drawn):
+def test_figure_images_with_truth_go_first_named_ones_too(tmp_path, items, drawn):
     run(tmp_path / "cam", items)
     call(tmp_path, "--output", "f.png", "--images", "testA_12", "testA_1")
     assert [(line.name, line.truth is None) for line in drawn[0][1]] == [("testA_12", True), ("testA_1", False)]
@@ -244,7 +244,7 @@ def test_missing_and_foreign_files_are_named(tmp_path, items):
     assert not (tmp_path / "f.png").exists()
 
 
-def test_images_of_several_classes_are_chosen_by_the_classes_they_have():
+def test_figure_multi_label_images_are_chosen_by_class():
     table = rows({"a": 3, "b": 1, "a;b": 3})
     assert figure.choose_images(table, ["a", "b"], 3) == ["a_2", "b_1", "a;b_2"]
     assert figure.choose_images(rows({"a;b": 3}), ["a", "b"], 1) == ["a;b_2"]

@@ -90,7 +90,7 @@ def test_the_same_bytes_as_the_long_command(model, tiles, tmp_path, capsys):
     assert entry["mpp"] == [0.5, 0.5]
 
 
-def test_a_bad_image_is_counted_and_the_report_written_all_the_same(model, tiles, tmp_path, capsys):
+def test_predict_bad_image_is_counted_and_report_written(model, tiles, tmp_path, capsys):
     (tmp_path / "bad.png").write_text("no image")
     output = tmp_path / "out"
     words = ["--model", str(model), "--output", str(output), "--no-overlays", "--report", "--device", "cpu"]

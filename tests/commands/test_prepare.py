@@ -213,7 +213,7 @@ def test_counts_and_files_of_birds_are_looked_at(birds, tmp_path):
     assert not (tmp_path / "CUB").exists()
 
 
-def test_an_output_in_its_own_source_and_a_digest_of_no_one_archive_are_refused(warwick, archive, tmp_path):
+def test_prepare_output_in_source_or_stray_digest_is_refused(warwick, archive, tmp_path):
     with pytest.raises(OutputError, match="lies in the one it is made from"):
         prepare("glas", [warwick], warwick / "ready")
     assert not list(warwick.glob(".*")), "nothing temporary is left"

@@ -32,14 +32,14 @@ def asked(monkeypatch):
 
 
 def test_what_is_typed_is_what_is_asked_for(asked):
-    run("a folder", "--bundle", "b", "--overlays", "x.json", "y.json", "--rows", "cam_avg", "m.json", "--seeds", "3",
+    run("a folder", "--bundle", "b", "--overlays", "x.json", "y.json", "--methods", "cam_avg", "m.json", "--seeds", "3",
         "1", "--folds", "patient", "paper", "--split", "test", "--dataset_dir", "GLAS", "--jobs", "2", "--replace",
-        "--", "--epochs", "2", "--optimizer#lr=-0.5", "--rows", "5")  # fmt: skip
+        "--", "--epochs", "2", "--optimizer#lr=-0.5", "--methods", "5")  # fmt: skip
     ((request, options),) = asked
     assert request == Request(
-        output=Path("a folder"), bundle=Path("b"), overlays=["x.json", "y.json"], rows=["cam_avg", "m.json"],
+        output=Path("a folder"), bundle=Path("b"), overlays=["x.json", "y.json"], methods=["cam_avg", "m.json"],
         seeds=[3, 1], folds=["patient", "paper"], split="test", dataset_dir="GLAS",
-        overrides={"epochs": "2", "optimizer#lr": "-0.5", "rows": "5"},
+        overrides={"epochs": "2", "optimizer#lr": "-0.5", "methods": "5"},
     )  # fmt: skip
     assert options == {"jobs": 2, "replace": True, "dry_run": False}
 
@@ -47,8 +47,8 @@ def test_what_is_typed_is_what_is_asked_for(asked):
 def test_the_least_that_can_be_typed(asked):
     run("--dry-run", "OUT")
     ((request, options),) = asked
-    assert request == Request(output=Path("OUT"), bundle=Path("bundles/glas_minmax_entropy"), overlays=[], rows=["all"],
-                              seeds=[0], folds=[], overrides={})  # fmt: skip
+    assert request == Request(output=Path("OUT"), bundle=Path("bundles/glas_minmax_entropy"), overlays=[],
+                              methods=["all"], seeds=[0], folds=[], overrides={})  # fmt: skip
     assert options == {"jobs": 1, "replace": False, "dry_run": True}
 
 
@@ -66,7 +66,7 @@ def test_help_names_every_option(capsys):
         run("--help")
     assert left.value.code == 0
     said = capsys.readouterr().out
-    assert all(f"--{name}" in said for name in ("overlays", "rows", "seeds", "folds", "jobs", "replace", "dry-run"))
+    assert all(f"--{name}" in said for name in ("overlays", "methods", "seeds", "folds", "jobs", "replace", "dry-run"))
 
 
 def test_a_setting_of_the_study_s_own_is_refused(asked):
@@ -90,3 +90,12 @@ def test_an_interruption_says_how_to_go_on(request, monkeypatch, capsys, by):
     assert left.value.code == 130
     assert "run the same command again" in capsys.readouterr().err
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+@pytest.mark.parametrize(
+    "typed", [["--rows", "all"], ["--rows", "cam_avg", "unet"], ["--rows=all"], ["--", "--rows", "all"]]
+)
+def test_study_rows_is_refused_naming_methods(typed, asked):
+    with pytest.raises(ConfigError, match=r"--rows is not given here.*use --methods"):
+        run("OUT", *typed)
+    assert not asked

@@ -25,7 +25,7 @@ def is_running(process: int) -> bool:
 
 
 @pytest.mark.slow
-def test_when_one_process_is_killed_all_end_soon_and_the_run_is_taken_up(folder, alone, tmp_path):
+def test_killed_process_ends_all_and_the_run_resumes(folder, alone, tmp_path):
     asked = settings(GLAS, folder / "data" / GLAS, tmp_path / "out", epochs=2)
     files = [config(GLAS, name) for name in ("train", "paper", "multi_gpu_train")]
     command = [*TORCHRUN, "-m", "tests.distributed.slow", "run", "--config_file", str(files)]

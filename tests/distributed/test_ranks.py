@@ -41,7 +41,7 @@ def test_the_gradient_of_four_and_four_images_is_that_of_eight(pair, name):
         assert second["forwards"] == (4 if lockstep else 1), "all of its images died at once"
 
 
-def test_the_gradient_of_the_second_stage_is_that_of_the_whole_mini_batch(pair):
+def test_ranks_second_stage_gradient_is_of_the_whole_batch(pair):
     for found in pair.found:
         torch.testing.assert_close(found["seeds"], seeds_gradient(), rtol=1e-12, atol=0)
 
@@ -69,7 +69,7 @@ def test_an_overflow_in_one_process_skips_the_step_of_both(pair):
         ("nothing wrong", r"^$"),
     ],
 )
-def test_what_several_processes_cannot_do_is_refused_by_all_of_them_in_one_line(pair, what, words):
+def test_ranks_unsupported_settings_are_refused_by_all(pair, what, words):
     for found in pair.found:
         assert re.search(words, found["refused"][what]), found["refused"][what]
         assert "\n" not in found["refused"][what]
@@ -93,7 +93,7 @@ def test_the_files_are_those_of_one_process(pair, alone):
         assert sorted(set(tree(pair.output / run))) == sorted(set(tree(alone / run))), run
 
 
-def test_only_the_first_process_writes_but_for_the_files_of_single_images(pair):
+def test_ranks_only_rank_zero_writes_shared_files(pair):
     first, second = (set(found["written"]) for found in pair.found)
     assert {"two/paper/models/model.pt", "two/paper/models/last.pt", "two/paper/models/clock.json"} <= first
     assert {"two/evaluation/evaluation.json", "two/evaluation/test/predictions.csv"} <= first
@@ -104,14 +104,14 @@ def test_only_the_first_process_writes_but_for_the_files_of_single_images(pair):
 
 
 @pytest.mark.parametrize("file", ["paper/models/model.pt", "stages/stage_one/model.pt", "stages/models/model.pt"])
-def test_the_trained_weights_are_those_of_one_process_but_for_rounding(pair, alone, file):
+def test_ranks_weights_equal_one_process_up_to_rounding(pair, alone, file):
     trained, expected = load(pair.output / file), load(alone / file)
     assert trained.keys() == expected.keys()
     for name, value in trained.items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-5, msg=name)
 
 
-def test_the_run_is_the_same_too_schedule_selection_and_all_taken_up_after_the_first_epoch(pair, alone):
+def test_ranks_resumed_run_equals_that_of_one_process(pair, alone):
     for run in ("paper/models", "stages/stage_one", "stages/models", "early/models"):
         last, expected = load(pair.output / run / "last.pt"), load(alone / run / "last.pt")
         assert last["trainer"] == expected["trainer"], run
@@ -133,7 +133,7 @@ def test_early_stopping_stops_all_processes_in_the_same_epoch(pair, alone):
         assert last["early_stop"]["counter"] == 1
 
 
-def test_the_seeds_of_both_rounds_are_those_of_one_process_but_for_what_rounding_moves(pair, alone):
+def test_ranks_seeds_equal_one_process_up_to_rounding(pair, alone):
     names = [p.relative_to(alone) for p in (alone / "stages" / "models" / "seeds").rglob("*.png")]
     assert len(names) == 14 * 4, "two rounds, seeds and masks"
     for name in names:
@@ -162,7 +162,7 @@ def test_an_evaluation_has_the_bytes_of_one_process(pair, alone):
         np.testing.assert_array_equal(ours[key], theirs[key])
 
 
-def test_the_overlays_are_the_same_in_both_bundles_and_begin_and_end_the_group():
+def test_ranks_overlays_of_both_bundles_are_equal_and_complete():
     for name in ("multi_gpu_train", "multi_gpu_evaluate"):
         one, other = (json.loads(Path(config(bundle, name)).read_text()) for bundle in BUNDLES)
         assert one == other

@@ -39,13 +39,13 @@ def test_titles():
     assert title_of("my_own", 2) == "my_own, passes 2"
 
 
-def test_rows_sort_by_method_then_passes_and_unknown_ones_come_last():
+def test_order_of_unknown_method_comes_last():
     rows = [("zeta", None), ("unet", None), ("minmax", 4), ("alpha", 1), ("minmax", 0), ("all_ones", None)]
     wanted = [("all_ones", None), ("minmax", 0), ("minmax", 4), ("unet", None), ("alpha", 1), ("zeta", None)]
     assert sorted(rows, key=lambda row: order_of(*row)) == wanted
 
 
-def test_every_published_error_is_a_count_of_wrong_images_of_its_test_set():
+def test_published_errors_are_counts_of_wrong_test_images():
     for row, datasets in PUBLISHED.items():
         assert datasets.keys() == PUBLISHED_DATASETS.keys()
         for dataset, (error, *_) in datasets.items():

@@ -45,7 +45,7 @@ def signals(items: list[dict], masks: list[np.ndarray]) -> MaskSignals:
     return mask_signals(Says(items, masks), features, *reads)
 
 
-def test_a_mask_of_what_tells_the_class_has_all_signals_for_it_and_its_reverse_against_it():
+def test_signals_of_right_mask_agree_and_of_reverse_disagree():
     items = tissue("discs", swapped=False)
     inside = [item["inside"] for item in items]
     good, reverse = signals(items, inside), signals(items, [~one for one in inside])

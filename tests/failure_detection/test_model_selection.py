@@ -27,7 +27,7 @@ def model(folder: Path, error: Any, score: Any, verdict: str = "") -> Path:
     return folder / "model.pt"
 
 
-def test_fewest_errors_then_the_lowest_score_and_the_alarming_last(tmp_path):
+def test_selection_sorts_by_errors_then_score_alarming_last(tmp_path):
     expected = [
         model(tmp_path / "d", 0.0, 0.1, GOOD),
         model(tmp_path / "a", 0.0, 0.5, DOUBT),
@@ -87,7 +87,7 @@ def test_a_verdict_cannot_forge_a_line(tmp_path, capsys):
     assert "\x1b" not in said
 
 
-def test_models_of_other_folds_are_not_compared_and_one_named_twice_is_one(tmp_path):
+def test_selection_other_folds_refused_duplicates_merged(tmp_path):
     one, other = (model(tmp_path / name, 0.0, 0.1, GOOD) for name in ("one", "other"))
     assert len(candidates([one, one.parent, tmp_path / "other" / ".." / "one"])) == 1
     card = json.loads(other.with_suffix(".json").read_text())

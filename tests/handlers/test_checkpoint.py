@@ -83,7 +83,7 @@ def contents(folder: Path) -> dict[str, Any]:
     return {name: torch.load(folder / name, weights_only=True) for name in ("model.pt", "last.pt")}
 
 
-def test_the_model_is_that_of_the_best_epoch_and_the_card_says_so(tmp_path):
+def test_checkpoint_model_and_card_are_of_the_best_epoch(tmp_path):
     run = Run(tmp_path / "new" / "folder", [0.1, 0.5, 0.3, 0.5], card={"trunk": "resnet18", "classes": ["a", "b"]}).go(
         4
     )
@@ -122,7 +122,7 @@ def test_the_count_of_early_stopping_is_resumed_too(tmp_path):
     assert list(Run(tmp_path / "parts", scores, patience=3).go(6).weights) == [4]
 
 
-def test_a_run_that_stopped_early_trains_no_epoch_more_when_started_again(tmp_path, caplog):
+def test_checkpoint_after_early_stop_trains_no_more_epoch(tmp_path, caplog):
     scores = [0.5, 0.4, 0.3, 0.2, 0.9, 0.9]
     first = Run(tmp_path, scores, patience=2).go(6)
     assert list(first.weights) == [1, 2, 3]
@@ -134,7 +134,7 @@ def test_a_run_that_stopped_early_trains_no_epoch_more_when_started_again(tmp_pa
     assert {path.name: sha256_of(path) for path in tmp_path.iterdir()} == before
 
 
-def test_a_training_that_never_validates_ends_in_an_error_and_not_without_a_model(tmp_path):
+def test_checkpoint_training_without_validation_is_an_error(tmp_path):
     run = Run(tmp_path, [0.1, 0.2], val_interval=3)
     with pytest.raises(ConfigError, match=r"no epoch was validated.*lower val_interval") as caught:
         run.go(2)
@@ -155,7 +155,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path, caplog):
     assert {name: sha256_of(tmp_path / name) for name in before} == before
 
 
-def test_what_a_killed_training_was_writing_is_removed_by_the_next(tmp_path):
+def test_checkpoint_partial_file_of_killed_run_is_removed(tmp_path):
     Run(tmp_path, [0.1, 0.2]).go(1)
     (tmp_path / "seeds" / "of others").mkdir(parents=True)
     for place in (tmp_path, tmp_path / "seeds", tmp_path / "seeds" / "of others"):
@@ -166,7 +166,7 @@ def test_what_a_killed_training_was_writing_is_removed_by_the_next(tmp_path):
     assert (tmp_path / ".mine.part").is_file()
 
 
-def test_where_there_are_no_locks_nothing_that_another_may_be_writing_is_removed(tmp_path, monkeypatch):
+def test_checkpoint_without_locks_removes_no_partial_file(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "fcntl", None)
     Run(tmp_path, [0.1, 0.2]).go(1)
     part = tmp_path / f".{'0a' * 16}.part"
@@ -176,7 +176,7 @@ def test_where_there_are_no_locks_nothing_that_another_may_be_writing_is_removed
 
 
 @pytest.mark.parametrize(("then", "now"), [(True, False), (False, True), (True, None)])
-def test_whether_steps_are_fused_is_what_this_run_says_and_not_the_one_before(tmp_path, then, now):
+def test_checkpoint_fused_steps_are_set_by_the_resuming_run(tmp_path, then, now):
     first = Run(tmp_path, [0.1, 0.2])
     first.handler.stateful["optimizer"].param_groups[0]["fused"] = then
     first.go(1)
@@ -188,7 +188,7 @@ def test_whether_steps_are_fused_is_what_this_run_says_and_not_the_one_before(tm
     assert (group["fused"], group["momentum"]) == (now, 0.9)
 
 
-def test_an_earlier_run_is_not_touched_when_it_is_not_to_be_resumed(tmp_path):
+def test_checkpoint_without_resume_leaves_an_earlier_run(tmp_path):
     Run(tmp_path, [0.1, 0.2]).go(1)
     before = sha256_of(tmp_path / "last.pt")
     with pytest.raises(OutputError, match="resume=true"):
@@ -197,7 +197,7 @@ def test_an_earlier_run_is_not_touched_when_it_is_not_to_be_resumed(tmp_path):
     Run(tmp_path / "fresh", [0.1], resume=False).go(1)
 
 
-def test_a_run_of_other_settings_is_refused_naming_each_changed_one(tmp_path):
+def test_checkpoint_other_settings_are_refused_naming_each(tmp_path):
     then = {"passes": 4, "trunk": "resnet18", "classes": ("a", "b"), "seed": 0, "fold": "paper"}
     Run(tmp_path, [0.1, 0.2], recipe=then).go(1)
     Run(tmp_path, [0.1, 0.2], recipe=dict(then)).go(1)  # a tuple equals the list that JSON makes of it
@@ -213,7 +213,7 @@ def test_a_run_of_other_settings_is_refused_naming_each_changed_one(tmp_path):
     assert "\n" not in said
 
 
-def test_what_the_parts_were_really_made_with_is_compared_too_and_what_a_schedule_moves_is_not(tmp_path):
+def test_checkpoint_compares_real_arguments_not_scheduled_values(tmp_path):
     Run(tmp_path, [0.1, 0.2, 0.3], schedule="6").go(1)
     Run(tmp_path, [0.1, 0.2, 0.3], schedule="6").go(2)  # the schedule has moved learning rate and momentum by now
     changed = Run(tmp_path, [0.1, 0.2, 0.3], schedule="6")
@@ -314,7 +314,7 @@ def test_a_floor_does_not_take_the_place_of_a_trained_model(tmp_path):
     assert json.loads((tmp_path / "other" / "model.json").read_text())["method"] == "stain"
 
 
-def test_a_model_is_written_at_the_temperature_that_was_measured_and_trained_on_without(tmp_path):
+def test_checkpoint_writes_the_measured_temperature(tmp_path):
     run = Run(tmp_path, [0.1])
     run.network.register_buffer("temperature", torch.tensor(1.5))
     run.evaluator.state.metrics["temperature"] = 2.0

@@ -24,7 +24,7 @@ def run(path: Path, epochs: int, after: Path | None = None, start: int = 0) -> l
     return [one["epoch"] for one in read_clock(path)]
 
 
-def test_the_epochs_of_an_earlier_stage_come_first_also_over_an_interruption(tmp_path):
+def test_clock_resumed_puts_epochs_of_earlier_stage_first(tmp_path):
     one, two = tmp_path / "one" / "clock.json", tmp_path / "two" / "clock.json"
     assert run(one, 3) == [1, 2, 3]
     assert run(two, 1, one) == [1, 2, 3, 4]

@@ -47,7 +47,7 @@ def test_it_shows_the_evaluators_own_figures(tmp_path, drawn):
     assert np.asarray(Image.open(path)).ndim == 3
 
 
-def test_what_was_not_measured_is_left_out_and_without_anything_nothing_is_written(tmp_path, drawn):
+def test_draw_reliability_without_values_writes_nothing(tmp_path, drawn):
     diagram = ReliabilityDiagram(tmp_path)
     evaluate(metrics("calibration_error", "mask_calibration_error"), BATCHES[1:], [diagram])
     assert [one is None for one in drawn[0][1:3]] == [False, True]

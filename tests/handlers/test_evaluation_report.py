@@ -56,7 +56,7 @@ def value(report: dict[str, Any], key: str) -> Any:
     return report["measures"][key]["value"]
 
 
-def test_after_a_second_run_that_broke_off_no_earlier_report_is_left_to_be_taken_for_its_own(tmp_path):
+def test_report_failed_second_run_leaves_no_earlier_report(tmp_path):
     report_of(tmp_path, [[item("a", 0.75, 1)]])
     assert left(tmp_path) == {"model.pt", "evaluation.json", "evaluation.csv", "evaluation.npz"}
     broken_off(tmp_path, EvaluationReport(tmp_path, {}, tmp_path / "model.pt"))
@@ -122,7 +122,7 @@ def test_without_any_true_mask_the_report_says_so_with_nulls(tmp_path):
     assert "F1" not in summary(report)
 
 
-def test_rows_of_images_with_and_without_a_true_mask_keep_their_own_figures(tmp_path):
+def test_report_images_with_and_without_mask_keep_own_values(tmp_path):
     batches = [[item("a", 0.75, 1), item("b", 0.75, 0, truth=False)], [item("c", 0.25, 0, evidence=False)]]
     report = report_of(tmp_path, batches)
     assert (report["n"], report["n_with_masks"]) == (3, 2)
@@ -141,7 +141,7 @@ def test_what_each_measure_took_from_each_image_is_kept_by_name(tmp_path):
         np.testing.assert_allclose(kept["f1_foreground"], [[2 / 3], [np.nan], [0]], rtol=1e-6)
 
 
-def test_an_image_without_a_true_object_has_no_box_accuracy_and_keeps_its_place(tmp_path):
+def test_report_image_without_object_has_no_box_accuracy(tmp_path):
     items = [item(name, 0.75, 1) for name in "abc"]
     items[1]["truth"][:] = False  # a mask, and nothing in it
     items[2]["truth"][:, 20:] = False  # the mask's own quarter: IoU 1
@@ -158,7 +158,7 @@ def test_an_image_without_a_true_object_has_no_box_accuracy_and_keeps_its_place(
         assert kept["f1_background"][1] > 0
 
 
-def test_words_about_the_method_s_own_threshold_do_not_outlive_another(tmp_path):
+def test_report_other_threshold_drops_the_method_note(tmp_path):
     one = item("a", 0.75, 1)
     assert report_of(tmp_path, [[one]], threshold_rule="not tuned")["threshold_rule"] == "not tuned"
     one["localization"] = replace(one["localization"], threshold=0.4)
@@ -237,7 +237,7 @@ def class_scores(network: TileNetwork, inferer: WholeTileInferer, image: Tensor 
     return {key.removesuffix(ending): p for key, p in evaluator.state.output.items() if key.endswith(ending)}
 
 
-def test_the_other_opinions_are_the_localizer_s_and_the_classifier_s_of_the_whole_image():
+def test_report_other_scores_are_of_localizer_and_classifier():
     network = tiny_network(num_classes=3).eval()
     found = class_scores(network, WholeTileInferer(0.5))
     x = network.normalise(WholeTileInferer(0.5).prepare(IMAGES)[0])
@@ -274,14 +274,14 @@ def test_a_refined_network_has_the_scores_of_its_first_stage(class_from):
     assert not torch.allclose(found["localizer"], found["whole_image"])
 
 
-def test_a_refined_network_without_a_classifier_and_an_ensemble_have_one_opinion_only():
+def test_report_refined_network_or_ensemble_has_one_score_only():
     base = {"class": "ClassActivationNetwork"}
     refined = RefinedNetwork(tiny_trunk(), base=base, decoder_width=8).eval()
     ensemble = EnsembleNetwork([tiny_network(seed=seed) for seed in (0, 1)])
     assert class_scores(refined, WholeTileInferer()) == class_scores(ensemble, WholeTileInferer()) == {}
 
 
-def test_the_report_of_an_ensemble_names_every_model_and_sums_their_times(tmp_path):
+def test_report_of_ensemble_names_models_and_sums_times(tmp_path):
     files = []
     for seed in (0, 1):
         (tmp_path / str(seed)).mkdir()

@@ -119,7 +119,7 @@ def test_the_names_of_the_files_are_the_last_column(tmp_path):
 
 
 @pytest.mark.parametrize("overlays_again", [True, False])
-def test_of_two_runs_in_one_folder_only_the_second_one_s_files_remain(tmp_path, overlays_again):
+def test_saver_second_run_in_folder_replaces_all_files(tmp_path, overlays_again):
     first = [[item("a", 0.75, 1), item("b", 0.75, 1)], [item("ä, 1", 0.75, 1)]]
     evaluate({"e": ClassificationError()}, first, [LocalizationSaver(tmp_path)])
     assert len(left(tmp_path)) == 9
@@ -130,7 +130,7 @@ def test_of_two_runs_in_one_folder_only_the_second_one_s_files_remain(tmp_path, 
     assert left(tmp_path) == expected | ({"overlays/c.png"} if overlays_again else set())
 
 
-def test_after_a_second_run_that_broke_off_nothing_of_the_first_is_left_to_be_taken_for_a_result(tmp_path):
+def test_saver_failed_second_run_leaves_nothing_of_the_first(tmp_path):
     (tmp_path / "model.pt").write_bytes(b"weights")
     evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path)])
     assert {*TABLES, "masks/a.png"} < left(tmp_path)
@@ -139,9 +139,7 @@ def test_after_a_second_run_that_broke_off_nothing_of_the_first_is_left_to_be_ta
 
 
 @pytest.mark.parametrize(("times", "again"), [(1, "another"), (2, "another"), (2, "the same")])
-def test_what_an_interrupted_run_still_writes_is_there_before_the_next_clears_the_folder(
-    tmp_path, monkeypatch, times, again
-):
+def test_saver_next_run_waits_for_pending_writes(tmp_path, monkeypatch, times, again):
     cleared, done, write, clear = threading.Event(), [], saver.write_localization, LocalizationSaver._make_room
 
     def writing(output, found, *args, **kwargs):
@@ -195,7 +193,7 @@ def two_parts(name: str, **changes: Any) -> dict:
     return one
 
 
-def test_the_json_has_everything_of_each_image_and_the_table_the_number_of_its_boxes(tmp_path):
+def test_saver_json_is_complete_and_table_counts_boxes(tmp_path):
     blurred = item("none", 0.9, 1, evidence=False, size=(33, 90))
     blurred["localization"] = replace(blurred["localization"], reason="blurred")
     evaluate({"e": ClassificationError()}, [[two_parts("ä b")], [blurred]], [LocalizationSaver(tmp_path)])
@@ -249,7 +247,7 @@ def test_the_json_has_everything_of_each_image_and_the_table_the_number_of_its_b
     ]
 
 
-def test_every_box_lies_around_a_part_of_the_mask_that_was_written(tmp_path):
+def test_saver_every_box_encloses_a_part_of_the_mask(tmp_path):
     evaluate({"e": ClassificationError()}, [[two_parts("a")]], [LocalizationSaver(tmp_path)])
     mask = read_mask(tmp_path / "masks" / "a.png") > 0
     (entry,) = details(tmp_path / "predictions.json")
@@ -261,7 +259,7 @@ def test_every_box_lies_around_a_part_of_the_mask_that_was_written(tmp_path):
     assert not mask.any()
 
 
-def test_a_method_that_names_no_class_leaves_class_and_probability_empty(tmp_path):
+def test_saver_method_without_class_leaves_class_empty(tmp_path):
     one = two_parts("a", probabilities=())
     del one["probabilities"]
     evaluate({"e": RegionF1()}, [[one]], [LocalizationSaver(tmp_path)])
@@ -294,7 +292,7 @@ def test_a_users_own_table_is_neither_overwritten_nor_removed(tmp_path, file, co
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {file: content}
 
 
-def test_tables_that_cannot_be_written_leave_a_folder_that_a_later_run_replaces(tmp_path, monkeypatch):
+def test_saver_failed_tables_leave_a_replaceable_folder(tmp_path, monkeypatch):
     def full(*_):
         raise OutputError("no room", tmp_path, "make room")
 
@@ -308,7 +306,7 @@ def test_tables_that_cannot_be_written_leave_a_folder_that_a_later_run_replaces(
     assert [entry["name"] for entry in details(tmp_path / "predictions.json")] == ["c"]
 
 
-def test_all_classes_of_an_image_are_in_the_table_with_their_probabilities(tmp_path):
+def test_saver_multi_label_table_has_all_probabilities(tmp_path):
     batch = [item(name, 0.75, 1) for name in "abc"]
     for one, p, evidence in zip(batch, [(0.5, 0.75), (0.25, 0.125), (0.75, 0.75)], [True, True, False], strict=True):
         one["localization"] = replace(one["localization"], probabilities=p, multi_label=True, evidence=evidence)
@@ -350,7 +348,7 @@ def test_a_users_own_file_of_any_format_is_left_alone(tmp_path):
     assert (tmp_path / "geojson" / "a.geojson").read_text() == "corrected by hand"
 
 
-def test_what_c_says_of_both_parts_and_the_alarm_of_the_run_are_in_both_tables(tmp_path):
+def test_saver_both_tables_have_region_scores_and_alarm(tmp_path):
     asked, blank, plain = item("a", 0.75, 1), item("b", 0.75, 1, evidence=False), item("c", 0.75, 1)
     said = ClassScores(ClassProbabilities((0.5, 0.5)), ClassProbabilities((0.25, 0.75)), ClassProbabilities((0.5, 0.5)))
     alarm = RunAlarm(0.25, Verdict.DOUBTFUL)
@@ -421,7 +419,7 @@ def test_unknown_formats_are_refused_before_anything_is_written(tmp_path, option
     assert not (tmp_path / "out").exists()
 
 
-def test_dicom_without_highdicom_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+def test_saver_dicom_without_highdicom_is_refused_first(tmp_path, monkeypatch):
     monkeypatch.setattr(dicom_seg, "optional_import", lambda name: (None, False))
     with pytest.raises(ConfigError, match="pip install highdicom"):
         LocalizationSaver(tmp_path / "out", formats=["png", "dicom"])

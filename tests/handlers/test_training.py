@@ -90,7 +90,7 @@ class Run:
         ([-3.4, -3.2, -3.3, -2.9, -3, -3], 2, 6),
     ],
 )
-def test_training_stops_after_that_many_validations_without_a_rise(scores, patience, last):
+def test_training_without_improvement_stops_after_patience(scores, patience, last):
     assert Run(scores, patience).go() == last
 
 

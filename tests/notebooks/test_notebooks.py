@@ -100,8 +100,8 @@ def test_read_one_result(trained):
 @pytest.mark.slow
 def test_compare_methods(tmp_path):
     # nothing is trained: tests/experiments/study does so; every run starts an interpreter
-    rows = ["all_ones", "stain"]
-    notebook = execute(NAMES[2], work=str(tmp_path), rows=rows, epochs=1, tiles=10, size=(104, 152))
+    methods = ["all_ones", "stain"]
+    notebook = execute(NAMES[2], work=str(tmp_path), methods=methods, epochs=1, tiles=10, size=(104, 152))
     said = printed(notebook)
     assert (tmp_path / "compare_10_104x152" / "study_1" / "tables" / "tables.md").read_text() in said
     assert "| Haematoxylin stain" in said

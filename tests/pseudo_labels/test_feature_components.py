@@ -32,7 +32,7 @@ def generator(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def test_principal_directions_are_those_of_a_singular_value_decomposition():
+def test_principal_directions_equal_those_of_svd():
     x = generator().normal(size=(400, 6)) @ generator(1).normal(size=(6, 6)) + 3
     centred = x - x.mean(axis=0)
     _, singular, vectors = np.linalg.svd(centred, full_matrices=False)
@@ -45,7 +45,7 @@ def test_principal_directions_are_those_of_a_singular_value_decomposition():
     torch.testing.assert_close(flipped, directions, rtol=0, atol=1e-9)
 
 
-def test_features_moments_are_those_of_all_positions_of_all_images():
+def test_moments_of_batches_are_those_of_all_positions():
     images = [torch.rand(1, 3, 4, 5), torch.rand(1, 3, 2, 7)]
     centre, covariance = components._moments(images)
     rows = np.concatenate([one[0].reshape(3, -1).numpy().T for one in images]).astype(np.float64)
@@ -127,7 +127,7 @@ def test_the_probe_is_the_minimum_that_another_optimiser_finds(strength):
     np.testing.assert_allclose(log_softmax(scores, axis=1), log_softmax(other, axis=1), atol=1e-3)
 
 
-def test_the_probe_does_not_depend_on_the_features_units_nor_on_a_constant_one():
+def test_probe_with_scaled_or_constant_features_is_unchanged():
     features, labels = noisy()
     weight, bias = fit_probe(features, labels, 3)
     scores = features @ weight.T + bias
@@ -240,7 +240,7 @@ def fit(items: list[dict], network: FeatureComponentNetwork | None = None, **opt
 
 @pytest.mark.parametrize("swapped", [False, True])
 @pytest.mark.parametrize("speaking", ["discs", "ground"])
-def test_the_side_that_tells_the_class_is_kept_whatever_the_sign_of_the_component(speaking, swapped):
+def test_component_of_either_sign_selects_the_decidable_side(speaking, swapped):
     items = tissue(speaking, swapped, n=96)
     network, found = fit(items, candidates=1)
     assert (found.compactness[0] > 0) is not swapped, "in one of both cases the component must be turned round"
@@ -270,7 +270,7 @@ def combined(network: FeatureComponentNetwork, items: list[dict]) -> tuple[np.nd
 
 
 @pytest.mark.parametrize("swapped", [False, True])
-def test_the_direction_is_the_sum_of_the_components_by_their_compactness_squared(swapped):
+def test_direction_weighs_components_by_squared_compactness(swapped):
     items = tissue("discs", swapped)
     network, found = fit(items, candidates=3)
     vectors, _, direction = combined(network, items)

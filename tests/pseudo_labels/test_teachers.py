@@ -75,7 +75,7 @@ def make(stage_one: Path, tmp_path: Path, **changes) -> list[dict]:
     )
 
 
-def test_scores_are_the_logarithm_of_the_odds_in_the_images_own_sizes():
+def test_teachers_scores_are_log_odds_in_image_sizes():
     one = tiny_network().train()
     scores = log_odds(one, items(), read, WholeTileInferer(0.5))
     assert [s.shape for s in scores] == SIZES
@@ -90,7 +90,7 @@ def test_scores_are_the_logarithm_of_the_odds_in_the_images_own_sizes():
     assert (ones > 10).all()
 
 
-def test_the_first_stage_is_loaded_and_its_seeds_are_its_surest_pixels(stage_one, tmp_path):
+def test_teachers_first_stage_seeds_its_most_certain_pixels(stage_one, tmp_path):
     refined = network()
     found = make(stage_one, tmp_path, network=refined, weights={"stage_one": 1.0, "components": 0.0})
     trained = torch.load(stage_one, weights_only=True)
@@ -124,7 +124,7 @@ def test_the_teachers_seeds_are_those_of_their_weighted_ranks(stage_one, tmp_pat
     assert record["orientation"]["margin"] >= -2 * record["orientation"]["standard_error"]
 
 
-def test_seeds_that_are_there_are_taken_up_and_nothing_is_written(stage_one, tmp_path):
+def test_teachers_existing_seeds_are_reused_unwritten(stage_one, tmp_path):
     first = make(stage_one, tmp_path)
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "seeds").rglob("*.*")}
     again = make(stage_one, tmp_path)
@@ -152,7 +152,7 @@ def test_seeds_made_with_other_settings_are_refused_in_one_line(stage_one, tmp_p
     assert "\n" not in str(caught.value)
 
 
-def test_another_first_stage_is_refused_and_a_half_written_round_is_made_anew(stage_one, tmp_path):
+def test_teachers_other_first_stage_refused_partial_round_redone(stage_one, tmp_path):
     make(stage_one, tmp_path)
     write_model(tiny_network(seed=5), stage_one.parent, {"method": "minmax"})
     with pytest.raises(OutputError, match="stage_one was"):
@@ -209,7 +209,7 @@ class Run:
         return {"image": item["image"][:, :64, :64], "seeds": seeds}
 
 
-def test_after_a_round_the_network_s_surest_pixels_are_the_next_seeds(stage_one, tmp_path):
+def test_teachers_after_a_round_seed_its_most_certain_pixels(stage_one, tmp_path):
     run = Run(stage_one, tmp_path, rounds=2, tolerance=-1.0)
     first = seeds_of(run.items)
     run.engine.run()
@@ -241,7 +241,7 @@ def test_after_a_round_the_network_s_surest_pixels_are_the_next_seeds(stage_one,
     assert all(np.array_equal(a, b[:64, :64]) for a, b in zip(current, second, strict=True)), "trained on"
 
 
-def test_the_seeds_of_the_next_round_are_those_that_its_teacher_would_pick(stage_one, tmp_path):
+def test_teachers_next_round_seeds_are_of_its_teacher(stage_one, tmp_path):
     run = Run(stage_one, tmp_path, rounds=2, epochs=1)
     run.engine.state.epoch, run.engine.state.metrics, run.engine.state.device = 1, {}, torch.device("cpu")
     run.handler._teach(run.engine)
@@ -270,7 +270,7 @@ def test_it_ends_when_the_masks_no_longer_change_and_stays_ended(stage_one, tmp_
     assert not stubborn.handler.reached
 
 
-def test_seeds_of_a_later_round_that_are_gone_or_not_this_run_s_are_refused(stage_one, tmp_path):
+def test_teachers_lost_or_foreign_later_seeds_are_refused(stage_one, tmp_path):
     run = Run(stage_one, tmp_path, rounds=2, epochs=1, tolerance=-1.0)
     run.engine.run()
     folder = tmp_path / "seeds" / "round_2"

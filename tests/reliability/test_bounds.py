@@ -63,7 +63,7 @@ def test_json_files_have_bounds(tmp_path):
         read_json(tmp_path / "b.json")
 
 
-def test_of_very_many_faults_the_first_thousand_are_told_and_all_are_kept():
+def test_bounds_many_faults_report_a_thousand_and_store_all():
     error = DatalistError("a.csv", [f"line {n}: blank image" for n in range(2, 1503)])
     assert len(error.faults) == 1501
     assert "line 1001: blank image; and 501 more [a.csv]" in str(error)

@@ -60,7 +60,7 @@ def other():
         process.communicate()
 
 
-def test_a_file_is_claimed_by_one_process_until_it_ends_in_whatever_way(tmp_path, other):
+def test_file_lock_is_held_until_its_process_ends(tmp_path, other):
     file = tmp_path / "results.csv"
     holder = other(file)
     with pytest.raises(OutputError, match=rf"another run is at work here \(process {holder.pid} on .*\)") as caught:
@@ -96,7 +96,7 @@ def test_a_second_run_of_inference_in_the_same_folder_is_refused(infer, folder, 
     assert infer(folder, out).status == 0
 
 
-def test_too_many_open_files_stop_the_run_and_are_no_fault_of_an_image(infer, folder, tmp_path, monkeypatch):
+def test_too_many_open_files_stop_the_run_not_the_image(infer, folder, tmp_path, monkeypatch):
     opened = Path.open
 
     def refuse(path, *args, **kwargs):
@@ -135,7 +135,7 @@ def test_a_killed_worker_is_told_in_one_line(capsys, words, how):
     one_line(told(error, capsys), "worker was killed", how, "num_workers", "run the same command again")
 
 
-def test_a_worker_that_was_killed_in_the_middle_of_a_message_is_told_in_one_line(capsys):
+def test_worker_killed_in_a_message_gives_one_line(capsys):
     source = compile("raise EOFError('unexpected EOF')", "/somewhere/torch/utils/data/dataloader.py", "exec")
     with pytest.raises(EOFError) as caught:
         exec(source)  # noqa: S102 - one line above
@@ -224,7 +224,7 @@ def disk(tmp_path) -> Iterator[Callable[..., Path]]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_that_is_full_stops_the_run_and_a_rerun_with_room_goes_on(infer, folder, tmp_path, disk):
+def test_full_disk_stops_the_run_and_a_rerun_continues(infer, folder, tmp_path, disk):
     out = disk("-t", "tmpfs", "-o", "size=40k", "none")
     one_line(infer(folder, out, overlays=True), "cannot be written (No space left on device)", "has room")
     assert not (out / "predictions.csv").exists()
@@ -270,7 +270,7 @@ class Split:
         (errno.EIO, "input/output error [a.part]: see that the disk"),
     ],
 )
-def test_what_the_system_refuses_is_told_in_one_line_wherever_it_happens(capsys, number, words):
+def test_system_error_anywhere_gives_one_line(capsys, number, words):
     error = RuntimeError("Failed to evaluate ConfigExpression:\n '$@evaluator.run()'")
     error.__cause__ = OSError(number, os.strerror(number), "a.part")
     one_line(told(error, capsys), words)
@@ -281,7 +281,7 @@ def test_what_the_system_refuses_is_told_in_one_line_wherever_it_happens(capsys,
 # The same bytes in give the same bytes out
 
 
-def test_neither_workers_nor_the_order_of_files_nor_of_hashes_changes_a_byte(infer, folder, tmp_path):
+def test_workers_file_order_and_hash_order_change_no_byte(infer, folder, tmp_path):
     assert infer(folder, tmp_path / "expected", overlays=True).status == 0
     expected = everything(tmp_path / "expected")
     kept = everything(folder)
@@ -295,7 +295,7 @@ def test_neither_workers_nor_the_order_of_files_nor_of_hashes_changes_a_byte(inf
         assert everything(out) == expected
 
 
-def test_an_image_is_what_it_is_alone_whatever_else_is_in_the_table(infer, folder, tmp_path):
+def test_image_among_others_has_the_same_result_as_alone(infer, folder, tmp_path):
     (tmp_path / "list.csv").write_text("image\n" + "".join(f"in/{n}.png\n" for n in (2, 0, 1)))
     assert infer(folder, tmp_path / "folder").status == 0
     assert infer(tmp_path / "list.csv", tmp_path / "list").status == 0

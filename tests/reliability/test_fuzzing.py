@@ -107,7 +107,7 @@ def test_what_is_padded_is_cropped_back(size, divisor):
 
 @many
 @given(sizes, st.tuples(*[st.integers(0, 30)] * 4))
-def test_every_pixel_of_a_reflection_is_the_one_that_two_mirrors_show(size, pads):
+def test_reflection_of_any_size_equals_two_mirrors(size, pads):
     def shown(length, before, after):
         place = np.arange(-before, length + after) % max(1, 2 * (length - 1))
         return np.where(place < length, place, 2 * (length - 1) - place)
@@ -200,7 +200,7 @@ def test_overlap_is_a_share_and_is_turned_with_the_image(pair):
 
 @many
 @given(sizes.flatmap(lambda size: st.tuples(*[arrays.arrays(np.int32, size, elements=st.integers(0, 3))] * 2)))
-def test_objects_are_counted_once_and_the_order_of_their_numbers_is_no_matter(pair):
+def test_objects_in_any_numbering_are_counted_once(pair):
     truth, found = pair
     true, false, missed = f1_row(Correspondence(truth, found))
     assert true + missed == len(set(truth.ravel()) - {0})

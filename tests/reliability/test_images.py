@@ -43,7 +43,7 @@ def test_the_run_ends_with_a_status_of_its_own(folder):
 
 
 @pytest.mark.parametrize("name", [*BAD, "broken.png", "loop.png", "pipe.png", "latin_\\udce9.png"])
-def test_a_file_that_cannot_be_read_is_a_row_that_says_why_and_how_to_mend_it(folder, name):
+def test_unreadable_file_is_a_row_with_reason_and_fix(folder, name):
     source, out, _, said = folder
     if name not in said:
         pytest.skip("this file system takes UTF-8 names only")
@@ -107,7 +107,7 @@ def test_the_pixel_budget_can_be_raised_and_lowered(infer, tmp_path):
     assert not (tmp_path / "out" / "failed.csv").exists()
 
 
-def test_failed_csv_is_a_list_of_images_to_run_on_once_they_are_mended(infer, tmp_path):
+def test_failed_csv_is_a_valid_list_of_images(infer, tmp_path):
     (tmp_path / "in").mkdir()
     for name in ("=1+1.png", "b.png"):
         (tmp_path / "in" / name).write_bytes(b"")
@@ -177,7 +177,7 @@ def test_a_name_that_would_write_to_the_terminal_is_spelt_out(infer, tmp_path):
     ]
 
 
-def test_an_output_that_is_no_number_is_a_row_and_a_want_of_memory_too(infer, tmp_path, monkeypatch):
+def test_output_not_finite_or_out_of_memory_is_a_row(infer, tmp_path, monkeypatch):
     from glas_wsol.networks import MinMaxEntropyNetwork
 
     (tmp_path / "in").mkdir()

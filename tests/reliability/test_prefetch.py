@@ -70,7 +70,7 @@ def test_one_is_written_while_the_next_is_predicted(infer, folder, tmp_path, mon
     assert threading.current_thread().name not in writers
 
 
-def test_a_disk_that_fills_while_writing_stops_the_run_and_a_rerun_goes_on(infer, folder, tmp_path, monkeypatch):
+def test_disk_full_in_writing_stops_and_a_rerun_continues(infer, folder, tmp_path, monkeypatch):
     replace, full = Path.replace, []
 
     def no_room(path, target):
@@ -111,9 +111,7 @@ def test_failures_to_write_are_told_in_the_order_of_the_images(infer, folder, tm
 
 
 @pytest.mark.parametrize(("size", "together"), [(3, [2, 1, 2, 1, 1]), (8, [3, 2, 1, 1])])
-def test_neighbours_of_one_size_go_together_and_have_the_masks_that_they_have_alone(
-    infer, folder, tmp_path, monkeypatch, size, together
-):
+def test_batch_of_one_size_has_the_masks_of_single_images(infer, folder, tmp_path, monkeypatch, size, together):
     infer(folder, tmp_path / "alone", prefetch=True, formats=["png", "json"])
     answer, seen = MinMaxEntropyNetwork.answer, []
     monkeypatch.setattr(MinMaxEntropyNetwork, "answer", lambda self, x: seen.append(len(x)) or answer(self, x))

@@ -42,7 +42,7 @@ def forwards(monkeypatch) -> list[int]:
     return seen
 
 
-def test_what_is_finished_is_skipped_and_said_and_what_failed_is_tried_again(infer, folder, tmp_path, forwards):
+def test_resume_skips_finished_images_and_retries_failed(infer, folder, tmp_path, forwards):
     out = tmp_path / "out"
     assert infer(folder, out).status == 3
     assert len(forwards) == 3
@@ -167,7 +167,7 @@ def test_an_interrupted_run_goes_on(infer, folder, tmp_path, forwards, monkeypat
 
 
 @pytest.mark.parametrize("locks", [True, False])
-def test_what_was_being_written_is_removed_only_where_no_other_run_can_be_at_work(tmp_path, monkeypatch, locks):
+def test_resume_removes_partial_files_if_no_other_run_is_active(tmp_path, monkeypatch, locks):
     if not locks:
         monkeypatch.setattr(lock, "fcntl", None)
     (tmp_path / "masks").mkdir()
@@ -234,7 +234,7 @@ def test_a_component_is_described_by_what_it_was_made_with():
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_and_resumed_the_bytes_are_those_of_an_undisturbed_run():
+def test_resume_after_random_kills_gives_the_same_bytes():
     command = [sys.executable, str(ROOT / "benchmarks" / "reliability.py"), "--kills", "5", "--seed", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment)

@@ -113,7 +113,7 @@ def test_tables_as_spreadsheets_write_them_are_read(tmp_path, content):
     ],
     ids=["empty", "header only", "missing column", "every fault at once", "traversal", "not UTF-8", "open quote"],
 )
-def test_a_faulty_table_is_refused_as_a_whole_before_anything_is_computed(infer, tmp_path, content, words):
+def test_settings_faulty_table_is_refused_before_computing(infer, tmp_path, content, words):
     one_line(infer(table(tmp_path, content), tmp_path / "out"), "list.csv", *words)
     assert nothing_left(tmp_path / "out")
 
@@ -143,7 +143,7 @@ def test_a_label_with_a_space_behind_it_is_that_label(tmp_path):
     )
 
 
-def test_a_label_that_a_spreadsheet_would_execute_is_kept_as_it_is(tmp_path):
+def test_settings_label_like_a_formula_is_kept_unchanged(tmp_path):
     lines = [f"a{n}.png,{'+-'[n % 2]},{'train' if n < 4 else 'valid'}" for n in range(6)]
     assert set(load_datalist(table(tmp_path, "\n".join(["image,label,split", *lines]).encode())).classes) == {"+", "-"}
 
@@ -412,7 +412,7 @@ def test_the_data_set_is_evaluated_as_long_as_it_is_whole(evaluated, tmp_path, c
         ("mask damaged", "testA_2_anno"),
     ],
 )
-def test_an_evaluation_with_a_bad_file_stops_and_leaves_no_figures(evaluated, tmp_path, capsys, kind, words):
+def test_settings_evaluation_with_a_bad_file_leaves_no_results(evaluated, tmp_path, capsys, kind, words):
     data = shutil.copytree(evaluated["dataset_dir"], tmp_path / "data")
     (image,) = data.rglob("testA_2.*")
     (mask,) = data.rglob("testA_2_anno.*")

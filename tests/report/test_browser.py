@@ -105,7 +105,7 @@ def put(driver, name: str, value: str) -> None:
     driver.execute_script(script, name, value)
 
 
-def test_it_opens_with_every_image_and_without_a_word_in_the_console_or_to_the_network(opened):
+def test_browser_opens_all_images_without_console_or_network(opened):
     assert opened.title == "Localization: out", "the hostile name ran nothing"
     assert len(names(opened)) == COUNT
     assert HOSTILE in names(opened)

@@ -80,7 +80,7 @@ def test_it_loads_nothing_and_runs_its_own_script_only(tmp_path):
     assert page.elements.index(("meta", {"http-equiv": "Content-Security-Policy", "content": policy})) < 4
 
 
-def test_every_reference_inside_the_page_leads_somewhere_and_no_id_is_there_twice(tmp_path):
+def test_page_references_resolve_and_ids_are_unique(tmp_path):
     page = Page(write_report(evaluation(tmp_path, [case(tmp_path, "a"), case(tmp_path, "b", evidence=False)])))
     ids = [a["id"] for _, a in page.elements if "id" in a]
     assert len(ids) == len(set(ids))
@@ -225,7 +225,7 @@ def test_the_pictures_of_an_image_take_no_more_than_asked_for(tmp_path):
         write_report(out, tmp_path / "no.html", 7)
 
 
-def test_the_same_folder_gives_the_same_bytes_and_only_a_report_is_replaced(tmp_path):
+def test_page_again_has_same_bytes_and_replaces_only_a_report(tmp_path):
     out = inference(tmp_path, [case(tmp_path, "a"), case(tmp_path, "b")])
     first = write_report(out)
     assert first == out / "report.html"
@@ -283,7 +283,7 @@ def test_memory_does_not_grow_with_the_images(tmp_path, monkeypatch):
     assert held[-1] - held[4] < sum(taken[5:]) / 20, "what is written is not kept"
 
 
-def test_the_benchmark_counts_every_image_and_fails_on_memory_that_grows(monkeypatch, capsys):
+def test_report_benchmark_counts_images_and_limits_memory(monkeypatch, capsys):
     benchmark = script("report")
     arguments = ["--images", "12", "--size", "120", "180", "--kilobytes", "20"]
     memory = iter(range(1000, 1100))
@@ -317,7 +317,7 @@ def test_folders_that_hold_no_results_are_refused(tmp_path):
     assert not (out / "report.html").exists()
 
 
-def test_a_table_that_was_edited_reaches_no_file_outside_its_folder(tmp_path):
+def test_page_of_edited_table_reads_no_file_outside(tmp_path):
     out = inference(tmp_path, [case(tmp_path, "a")])
     write_png(tmp_path / "secret.png", tile(0)[..., 0] > 130)
     entries = json.loads((out / "predictions.json").read_text())

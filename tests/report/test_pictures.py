@@ -32,7 +32,7 @@ def glands(seed: int, sigma: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("sigma", [12, 6])
-def test_outlines_fill_to_the_mask_again_with_holes_and_at_the_borders(sigma):
+def test_outlines_with_holes_and_borders_fill_to_the_mask(sigma):
     mask = glands(3, sigma)
     mask[:40, :60] = True
     mask[10:25, 12:44] = False

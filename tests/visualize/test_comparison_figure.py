@@ -95,7 +95,7 @@ def test_nothing_overlaps_and_nothing_leaves_the_sheet(tmp_path, drawn, count, n
             assert min(across, along) <= 1.5, f"{one} and {other} overlap"
 
 
-def test_pictures_of_a_line_and_of_a_column_are_aligned_and_keep_their_shape(tmp_path, drawn):
+def test_comparison_figure_pictures_are_aligned_and_keep_shape(tmp_path, drawn):
     draw_figure(tmp_path / "f.png", [line(image()), line(image(60, 80))], COLUMNS, [])
     (figure,) = drawn["figure"]
     extents = boxes(figure)[: len(figure.axes)].reshape(2, 6, 4)
@@ -160,7 +160,7 @@ def test_a_long_title_is_broken_at_its_comma_first(tmp_path, drawn):
     assert titles.count("Min-max entropy,\npasses 4\nefficientnet_\nlite0\nimage labels") == 6
 
 
-def test_without_any_truth_there_is_no_such_column_and_a_single_missing_one_is_said(tmp_path, drawn):
+def test_comparison_figure_without_truth_has_no_such_column(tmp_path, drawn):
     draw_figure(tmp_path / "a.png", [line(image(), truth=False)], COLUMNS, [])
     assert len(drawn["pictures"]) == 5
     draw_figure(tmp_path / "b.png", [line(image(), truth=False), line(image())], COLUMNS, [])

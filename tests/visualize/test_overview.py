@@ -79,7 +79,7 @@ def test_each_row_shows_the_tile_the_truth_and_what_was_found(tmp_path, items, d
         assert np.array_equal(line.masks[0], quarter(items[name]))
 
 
-def test_images_without_truth_are_left_out_and_one_image_is_best_median_and_worst(tmp_path, items, drawn):
+def test_overview_leaves_out_images_without_truth(tmp_path, items, drawn):
     a, b, c, *_ = items
     sheet = draw(tmp_path, items, {a: None, b: (0.5, 0.5), c: None})
     assert sheet.median == b
@@ -95,7 +95,7 @@ def test_the_split_of_any_seed_is_found(tmp_path, phantom, seed):
     assert sheet.median == sorted(scores, key=lambda name: -scores[name][1])[len(scores) // 2]
 
 
-def test_images_and_masks_are_read_where_the_table_says_and_cut_at_the_reported_threshold(tmp_path, items, drawn):
+def test_overview_reads_files_of_table_at_reported_threshold(tmp_path, items, drawn):
     name = next(iter(items))
     tile, votes = np.full((40, 60, 3), 60, np.uint8), np.zeros((40, 60), np.uint8)
     tile[:, :30, 0] = 200

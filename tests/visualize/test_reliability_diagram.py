@@ -70,7 +70,7 @@ def test_every_bin_is_drawn_with_its_interval_and_its_count(tmp_path, figures):
     assert figures[0].get_supxlabel() == "minmax, $5, valid"
 
 
-def test_the_file_is_a_picture_and_the_panels_differ_in_brightness_too(tmp_path, figures):
+def test_reliability_diagram_panels_differ_in_brightness(tmp_path, figures):
     draw_reliability(tmp_path / "r.png", CLASSES, MASK)
     with Image.open(tmp_path / "r.png") as picture:
         assert picture.format == "PNG"

@@ -93,7 +93,7 @@ def test_what_a_dicom_file_leaves_out_stays_unknown(tmp_path):
     assert all(name in read and not read[name].value for name in ("PatientID", "PatientSex", "StudyID"))
 
 
-def test_an_image_with_a_place_in_the_patient_gives_it_to_its_segmentation(tmp_path):
+def test_dicom_seg_takes_the_position_of_its_image(tmp_path):
     path = get_testdata_file("MR_small.dcm", download=False)
     source = pydicom.dcmread(path)
     decidable = np.zeros((source.Rows, source.Columns), np.float32)
@@ -118,7 +118,7 @@ def test_the_segment_says_the_class_and_no_anatomy(tmp_path):
     assert segment.SegmentedPropertyCategoryCodeSequence[0].CodeMeaning == "Spatial and Relational Concept"
 
 
-def test_a_class_named_in_any_script_and_length_is_kept_as_far_as_a_label_is_long(tmp_path):
+def test_dicom_seg_long_class_name_is_cut_to_a_label(tmp_path):
     found = asymmetric_result(classes=("benign", "bösartig 悪性 " + "x" * 80))
     write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", found)
     (segment,) = pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence
@@ -154,13 +154,13 @@ def test_dciodvfy_finds_no_error(tmp_path, evidence):
         assert errors(tmp_path / "seg3.dcm") == []
 
 
-def test_without_its_image_a_tile_s_result_is_refused_in_one_line(tmp_path):
+def test_dicom_seg_without_its_image_is_refused(tmp_path):
     with pytest.raises(ImageFileError, match=r"no image that a segmentation could refer to.*leave dicom out"):
         write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", asymmetric_result(image=None))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_header_that_nothing_can_refer_to_is_refused_in_one_line(tmp_path):
+def test_dicom_seg_header_without_references_is_refused(tmp_path):
     source = dicom(rgb(H, W))
     del source.StudyInstanceUID
     found = asymmetric_result(path=str(save(tmp_path / "source.dcm", source)))
@@ -178,7 +178,7 @@ def test_a_place_without_thickness_is_refused_by_its_name(tmp_path, more):
         write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", found)
 
 
-def test_of_a_padded_slide_no_pixel_outside_it_is_in_the_segmentation(tmp_path):
+def test_dicom_seg_of_padded_slide_has_no_outside_pixel(tmp_path):
     frame = np.full((H + 9, W + 20, 3), 255, np.uint8)
     frame[:H, :W] = rgb(H, W)
     source = dicom(frame, SOPClassUID="1.2.840.10008.5.1.4.1.1.77.1.6", NumberOfFrames=1, FrameOfReferenceUID="1.2.3")

@@ -171,7 +171,7 @@ def test_the_overlay_says_what_is_known(tmp_path):
         draw_overlay(replace(found, image=None))
 
 
-def test_names_with_braces_dots_and_other_scripts_name_their_files(tmp_path):
+def test_formats_unusual_names_name_their_files(tmp_path):
     found = asymmetric_result(name="a{0}.b 悪性")
     written = write_localization(tmp_path, found, ["png", "geojson"])
     assert [path.name for path in written] == ["a{0}.b 悪性.png", "a{0}.b 悪性.geojson"]

@@ -40,7 +40,7 @@ def find(sheet, rows):
 # ------------------------------------------------------------------ PNG
 
 
-def test_image_and_mask_come_back_without_a_shifted_or_transposed_pixel(tmp_path):
+def test_images_read_back_have_every_pixel_in_place(tmp_path):
     image, mask = tile(), region()
     write_png(tmp_path / "image.png", image)
     write_png(str(tmp_path / "mask.png"), mask)
@@ -92,7 +92,7 @@ def test_text_is_utf8_and_replaces_the_older_file(tmp_path):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_interrupted_block_keeps_the_older_file_and_leaves_nothing(tmp_path, error):
+def test_write_interrupted_keeps_older_file_and_leaves_nothing(tmp_path, error):
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
 
@@ -169,7 +169,7 @@ def saturation(pixels):
     return pixels.max(-1).astype(int) - pixels.min(-1)
 
 
-def test_undecidable_tissue_fades_and_a_yellow_line_runs_around_the_mask():
+def test_overlay_fades_undecidable_and_outlines_the_mask():
     image, mask = tile(300, 420), region(300, 420)
     drawn = body(overlay(image, mask.astype(np.float32), mask, "t"), image, mask)
     far = np.zeros_like(mask)

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Many runs by one command: rows of the tables, seeds and folds; what is finished is not run again."""
+"""Runs methods over seeds and folds by one command; finished runs are not repeated."""
 
 from __future__ import annotations
 

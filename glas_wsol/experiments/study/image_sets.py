@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The data and the first weights of a study's runs: read once, checked and known by their digests."""
+"""Reads and checks the data and initial weights of a study once, and identifies them by digest."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["Images"]
 
 
 class Images:
-    """What the configs of a study's rows read.
+    """What the configs of a study's methods read.
 
     Args:
-        output: the study's folder; a phantom is kept in it, one for all runs.
-        dataset_dir: the user's; None: as the config says.
+        output: the study's folder; a phantom is written into it, one for all runs.
+        dataset_dir: the user's; None: the config's.
         folds: all that the study uses.
         split: what is evaluated.
         make_phantom: whether a phantom may be written. If not, nothing is known of one that is not there.
@@ -39,10 +39,10 @@ class Images:
         self._read: dict[str, Any] = {}
 
     def folder(self, files: Sequence[Path], overrides: Mapping[str, str]) -> Path:
-        """Where a row's data are.
+        """Where a method's data are.
 
         Args:
-            files: config files of the row.
+            files: config files of the method.
             overrides: ids and values as typed.
 
         Raises:
@@ -60,14 +60,14 @@ class Images:
         """Digests of names and labels, by fold, then by ``train``, ``valid`` and ``evaluated``.
 
         Args:
-            files: config files of the row.
+            files: config files of the method.
             overrides: ids and values as typed.
 
         Returns:
             Empty digests of a phantom that is yet to be made.
 
         Raises:
-            ConfigError: if two folds are the same, as where the data say themselves what validates.
+            ConfigError: if two folds are the same, as where the data have their own validation split.
             DatalistError: if the data are faulty.
             SplitError: if the data cannot give a fold or the split.
         """
@@ -81,16 +81,16 @@ class Images:
             digests = {"train": datalist.digest("train"), "valid": datalist.digest("valid")}
             same = [other for other in found if all(found[other].get(k) == v for k, v in digests.items())]
             if same:
-                what = f"folds {same[0]} and {fold} have the same images: the data say themselves which validate"
+                what = f"folds {same[0]} and {fold} have the same images: the data have their own validation split"
                 raise ConfigError(what, folder, "give one fold")
             found[fold] = {**digests, "evaluated": datalist.digest(self.split)}
         return found
 
     def weights(self, parser: ConfigParser) -> str | None:
-        """SHA-256 of the file that a row's trunk starts from; empty for random weights, None without a trunk.
+        """SHA-256 of the file that a method's trunk starts from; empty for random weights, None without a trunk.
 
         Args:
-            parser: holds the row's config.
+            parser: holds the method's config.
 
         Raises:
             WeightsError: if they are missing or do not fit.

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What a run's folder says of itself: with which settings it was made, and whether it is finished and intact."""
+"""Reads and writes the manifest of a run's folder: its settings, and whether it is finished and intact."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def inspect(run: Run) -> Found:
 
 
 def begin(run: Run, found: Found) -> None:
-    """Make the run's folder say that this run is being made there.
+    """Record in the run's folder that this run is being made there.
 
     A model trained with other settings is removed with its folder; an older evaluation always is.
 
@@ -109,8 +109,8 @@ def begin(run: Run, found: Found) -> None:
             (run.folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"the run's folder cannot be made ({error.strerror})", run.folder, "free it") from error
-    kept = 0.0 if found.state is State.OTHER_TRAINING else found.manifest.get("seconds", 0.0)
-    _write(run, finished=False, seconds=kept, digests=None)
+    earlier = 0.0 if found.state is State.OTHER_TRAINING else found.manifest.get("seconds", 0.0)
+    _write(run, finished=False, seconds=earlier, digests=None)
 
 
 def finish(run: Run, seconds: float, finished: bool = True) -> None:
@@ -150,7 +150,7 @@ def _digest(run: Run) -> str:
 
 def _write(run: Run, finished: bool, seconds: float, digests: Mapping[str, str] | None) -> None:
     manifest = {
-        "row": run.row,
+        "method": run.method,
         "fold": run.fold,
         "seed": run.seed,
         "finished": finished,

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What a study has to run: every run's folder, commands and settings, all checked before the first is started."""
+"""Plans all runs of a study: folders, commands and settings, checked before the first run starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from glas_wsol.bundle.command_line import refuse_unknown_ids
-from glas_wsol.bundle.methods import Row, find, rows_of
+from glas_wsol.bundle.methods import MethodOverlay, find, find_methods
 from glas_wsol.bundle.overrides import flatten, load, merged
 from glas_wsol.data.splits import FOLDS, parse_fold
 from glas_wsol.errors import ConfigError
@@ -30,25 +30,25 @@ _UNTRAINED_SEED = 0
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for.
+    """What a study is to run.
 
     Attributes:
         output: the study's folder.
         bundle: folder of the bundle.
-        overlays: config files between the bundle's own and the row's.
-        rows: names, ``all``, or paths of overlays.
+        overlays: config files between the bundle's own and the method's.
+        methods: names, ``all``, or paths of overlays.
         seeds: one training each.
         folds: as the bundle's setting, or ``stratified`` or ``patient`` for all five of a kind; none: as the config
             says.
         split: what is evaluated.
-        dataset_dir: the data; None: as the config says, which is the phantom.
+        dataset_dir: the data; None: the config's, which is the phantom.
         overrides: further settings of the bundle, by id, as typed.
     """
 
     output: str | Path
     bundle: str | Path = "bundles/glas_minmax_entropy"
     overlays: Sequence[str | Path] = ()
-    rows: Sequence[str] = ("all",)
+    methods: Sequence[str] = ("all",)
     seeds: Sequence[int] = (0,)
     folds: Sequence[str] = ()
     split: str = "valid"
@@ -61,17 +61,17 @@ class Run:
     """One training and its evaluation.
 
     Attributes:
-        row: of the tables.
+        method: name of its overlay.
         fold: as the bundle's setting.
         seed: as the bundle's setting.
         folder: receives everything.
         commands: to be run one after the other.
         training: all that the model depends on, flat, JSON values.
-        evaluation: all that the figures depend on besides.
+        evaluation: all other settings that the results depend on.
         needs: name of the run whose model is evaluated; None where it is this run's own.
     """
 
-    row: str
+    method: str
     fold: str
     seed: int
     folder: Path
@@ -83,21 +83,21 @@ class Run:
     @property
     def name(self) -> str:
         """Its folder, below the study's."""
-        return f"{self.row}/{self.fold}_seed_{self.seed}"
+        return f"{self.method}/{self.fold}_seed_{self.seed}"
 
 
 def plan(request: Request, make_phantom: bool = True) -> list[Run]:
-    """All runs in the order in which they are best made: every row of the first seed and fold, then of the next.
+    """All runs in the order in which they are best made: every method of the first seed and fold, then of the next.
 
-    A row that trains nothing (its trunk is ``none``) is run with seed 0 only, whatever seeds are asked for.
+    A method that trains nothing (its trunk is ``none``) is run with seed 0 only, whatever seeds are given.
 
     Args:
-        request: what was asked for.
+        request: of the study.
         make_phantom: whether the synthetic data may be written, where they are wanted and not there. If not, what
             depends on them stays unchecked.
 
     Raises:
-        ConfigError: if a file, row, setting or fold does not exist, or an override would undo what makes a row.
+        ConfigError: if a file, method, setting or fold does not exist, or an override would undo what makes a method.
         DatalistError: if the data are faulty.
         OutputError: if the phantom's place holds something else.
         SplitError: if the data cannot give a fold or a split.
@@ -117,15 +117,15 @@ def plan(request: Request, make_phantom: bool = True) -> list[Run]:
     output = Path(request.output).expanduser().absolute()
     images = Images(output, request.dataset_dir, folds, request.split, make_phantom)
     sources = []
-    for row in rows_of(request.rows, bundle):
-        _refuse_undoing(row, overrides)
-        files = (*base, row.overlay)
+    for method in find_methods(request.methods, bundle):
+        _refuse_undoing(method, overrides)
+        files = (*base, method.overlay)
         merged(files, {})  # or a faulty overlay would be taken for a faulty override
         refuse_unknown_ids(["bundle/__main__.py", "run", *_arguments(files, overrides)])
         parsed(merged(files, overrides), "settings").check()
         weights = images.weights(merged(files, overrides))
         folder, digests = images.folder(files, overrides), images.digests(files, overrides)
-        sources.append(_Source(row, files, evaluate, overrides, request.split, folder, digests, weights))
+        sources.append(_Source(method, files, evaluate, overrides, request.split, folder, digests, weights))
     runs: dict[str, Run] = {}
     for seed in dict.fromkeys(request.seeds):
         for fold in folds:
@@ -137,9 +137,9 @@ def plan(request: Request, make_phantom: bool = True) -> list[Run]:
 
 @dataclass(frozen=True)
 class _Source:
-    """All that the runs of one row have in common."""
+    """All that the runs of one method have in common."""
 
-    row: Row
+    method: MethodOverlay
     files: tuple[Path, ...]
     evaluate: Path
     overrides: Mapping[str, str]
@@ -151,8 +151,8 @@ class _Source:
     def run(self, output: Path, fold: str, seed: int, runs: Mapping[str, Run]) -> Run:
         """One run; ``runs`` has the one it explains already."""
         name = f"{fold}_seed_{seed}"
-        folder = output / self.row.name / name
-        source = runs[f"{self.row.explains}/{name}"] if self.row.explains else None
+        folder = output / self.method.name / name
+        source = runs[f"{self.method.explains}/{name}"] if self.method.explains else None
         training = _settings(merged(self.files, self.overrides, seed=seed, fold=fold))
         both = (*self.files, self.evaluate)
         evaluation = _differing(training, _settings(merged(both, self.overrides, seed=seed, fold=fold)))
@@ -166,12 +166,12 @@ class _Source:
         train = _command(self.files, given, self.overrides)
         given["split"] = self.split
         if source:
-            training[f"training of {source.row}"] = Fingerprint(source.training).digest()
+            training[f"training of {source.method}"] = Fingerprint(source.training).digest()
             given["checkpoint"] = source.folder / "models" / "model.pt"
         evaluate = _command(both, given, self.overrides)
         commands = (evaluate,) if source else (train, evaluate)
         needs = source.name if source else None
-        return Run(self.row.name, fold, seed, folder, commands, as_json(training), as_json(evaluation), needs)
+        return Run(self.method.name, fold, seed, folder, commands, as_json(training), as_json(evaluation), needs)
 
 
 def _config_of(bundle: Path, name: str) -> Path:
@@ -189,14 +189,14 @@ def _folds_of(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(folds))
 
 
-def _refuse_undoing(row: Row, overrides: Mapping[str, str]) -> None:
-    """An override wins over every file: one of what a row's overlay sets would make it another method by its name."""
-    own = load(row.overlay)
+def _refuse_undoing(method: MethodOverlay, overrides: Mapping[str, str]) -> None:
+    """An override wins over every file: one that a method's overlay sets would make it another method."""
+    own = load(method.overlay)
     for name in overrides:
         if any(key == name or key.startswith(f"{name}#") for key in own):
-            what = f"--{name} would undo what the row {row.name} sets"
-            fix = "leave it out, or set it in a file for --overlays, where this row's own value wins"
-            raise ConfigError(what, row.overlay, fix)
+            what = f"--{name} would undo what the method {method.name} sets"
+            fix = "leave it out, or set it in a file for --overlays, where this method's own value wins"
+            raise ConfigError(what, method.overlay, fix)
 
 
 def _settings(parser: ConfigParser) -> dict[str, Any]:

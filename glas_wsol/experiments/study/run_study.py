@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A study from its request to its last run: what is finished is left alone, what was made otherwise is refused."""
+"""Runs a study: skips finished runs, and refuses runs made with other settings."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def run_study(
     """Run all of a study that is not finished.
 
     Args:
-        request: what was asked for.
+        request: of the study.
         jobs: runs at a time.
-        replace: make runs anew that were made with other settings. Where only the evaluation's settings differ, the
-            model is kept.
+        replace: repeat runs that were made with other settings. Where only the evaluation's settings differ, the
+            model is reused.
         dry_run: print every run, whether it is finished, and its commands; nothing is written.
         children: makes what runs the commands, from their environment and the descriptors they inherit.
 
@@ -84,15 +84,17 @@ def _refuse(runs: Sequence[tuple[Run, Found]], output: Path, replace: bool) -> N
         print(f"{clause} ({names[0]}{more})", file=sys.stderr)
     settings = ", ".join(dict.fromkeys(clause.partition(" was ")[0] for clause in of_clause))
     what = f"{_count(len(differing), 'run was', 'runs were')} made with other settings: {settings}"
-    raise ConfigError(what, output, "restore them, choose another folder, or make these runs anew with --replace")
+    raise ConfigError(what, output, "restore them, choose another folder, or repeat these runs with --replace")
 
 
 def _announce(runs: Sequence[tuple[Run, Found]], request: Request, output: Path) -> None:
     states = Counter(found.state for _, found in runs)
-    explained = {run.needs.partition("/")[0]: run.row for run, _ in runs if run.needs}
-    for row in {run.row: None for run, found in runs if run.row in explained and found.state is not State.FINISHED}:
-        if not {"all", row} & set(request.rows):
-            print(f"{row} is run too: {explained[row]} explains its network")
+    explained = {run.needs.partition("/")[0]: run.method for run, _ in runs if run.needs}
+    for method in {
+        run.method: None for run, found in runs if run.method in explained and found.state is not State.FINISHED
+    }:
+        if not {"all", method} & set(request.methods):
+            print(f"{method} is run too: {explained[method]} explains its network")
     doing = {State.UNFINISHED: "to go on", State.OTHER_EVALUATION: "to evaluate again", State.OTHER_TRAINING: "anew"}
     rest = "".join(f", {states[state]} {words}" for state, words in doing.items() if states[state])
     done = _count(len(runs), "run is", "runs are")
@@ -106,10 +108,10 @@ def _announce(runs: Sequence[tuple[Run, Found]], request: Request, output: Path)
 def _carry_out(
     runs: Sequence[tuple[Run, Found]], todo: Sequence[tuple[Run, Found]], children: Children, jobs: int, output: Path
 ) -> None:
-    spent: dict[str, list[float]] = defaultdict(list)  # s, by row
+    spent: dict[str, list[float]] = defaultdict(list)  # s, by method
     for run, found in runs:
         if found.state is State.FINISHED:
-            spent[run.row].append(found.manifest["seconds"])
+            spent[run.method].append(found.manifest["seconds"])
     failed: list[Outcome] = []
     layout = "{desc}{n}/{total} |{bar}| {elapsed}{postfix}"
     # a bar is for a terminal: a file gets the lines alone
@@ -120,7 +122,7 @@ def _carry_out(
             if outcome.error is not None:
                 failed.append(outcome)
             else:
-                spent[outcome.run.row].append(outcome.seconds)
+                spent[outcome.run.method].append(outcome.seconds)
             tqdm.write(_line(outcome))
             sys.stdout.flush()  # so that a file that the output goes to can be followed
 
@@ -140,19 +142,19 @@ def _carry_out(
 def _seconds_left(
     spent: Mapping[str, Sequence[float]], running: Sequence[tuple[Run, float]], waiting: Sequence[Run], jobs: int
 ) -> float | None:
-    """Until the last run ends, if each takes what its row has taken; None before anything is known."""
-    mean = {row: fmean(values) for row, values in spent.items() if values}
+    """Until the last run ends, if each takes what its method has taken; None before anything is known."""
+    mean = {method: fmean(values) for method, values in spent.items() if values}
     if not mean:
         return None
     typical = fmean(mean.values())
-    left = [max(0.0, mean.get(run.row, typical) - seconds) for run, seconds in running]
-    total = sum(left) + sum(mean.get(run.row, typical) for run in waiting)
+    left = [max(0.0, mean.get(run.method, typical) - seconds) for run, seconds in running]
+    total = sum(left) + sum(mean.get(run.method, typical) for run in waiting)
     return max([total / jobs, *left])
 
 
 def _line(outcome: Outcome) -> str:
     run = outcome.run
-    head = f"{run.row:<16} {run.fold:<12} seed {run.seed:<4}"
+    head = f"{run.method:<16} {run.fold:<12} seed {run.seed:<4}"
     if outcome.error is not None:
         return f"{head} failed: {outcome.error} [{run.folder / LOG}]"
     report: dict[str, Any] = {}

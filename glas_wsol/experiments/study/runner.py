@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Runs as child processes: several at a time, each with its log, all ended when the study is interrupted."""
+"""Runs several child processes at a time, each with its log, and ends all when the study is interrupted."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Children:
         return status
 
     def stop(self) -> None:
-        """Start no more children, ask those that run to end, and end them if they do not."""
+        """Start no more children, send those that run SIGTERM, and kill them if they do not end."""
         with self.guard:
             self.stopped = True
             children = list(self.running)
@@ -172,8 +172,8 @@ def _call(command: Sequence[str], path: Path, children: Children) -> str | None:
         log.seek(start)
         # a progress bar returns to the line's start
         lines = [line.strip() for line in log.read().decode(errors="replace").replace("\r", "\n").splitlines()]
-    told = [line for line in lines if line.startswith("error: ")]
+    errors = [line for line in lines if line.startswith("error: ")]
     # MONAI wraps an exception once per level, and the first that Python prints is the cause
     causes = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)][:1]
     last = [line for line in lines if line][-1:]
-    return (told[-1:] or causes or last or [f"exit status {status}"])[0].removeprefix("error: ")
+    return (errors[-1:] or causes or last or [f"exit status {status}"])[0].removeprefix("error: ")

@@ -1,2 +1,2 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Tables of methods from evaluated runs: reading, rows, statistics, printing. Nothing here runs a network."""
+"""Makes tables of methods from evaluated runs. Nothing here runs a network."""

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Values, intervals and paired differences of rows: images and seeds are drawn again, the same for every row."""
+"""Computes values, bootstrap intervals and paired differences of methods, on the same resamples."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import NamedTuple
 import numpy as np
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.experiments.tables.groups import Cell, Row
+from glas_wsol.experiments.tables.groups import Cell, MethodRuns
 from glas_wsol.metrics.bootstrap import redraw, reflect, share_interval
 from glas_wsol.metrics.measures import Measure
 
 __all__ = ["RESAMPLES", "Comparison", "Difference", "Estimate", "holm"]
 
 RESAMPLES = 4999
-"""The smallest p is 1/5000: Holm's correction for the 78 pairs of 13 rows still leaves it below 0.05."""
+"""The smallest p is 1/5000: Holm's correction for the 78 pairs of 13 methods still leaves it below 0.05."""
 
 _AT_ONCE = 500  # resamples in memory: a measure may unfold each of them to thousands of numbers
 _ZERO = 1e-12  # a difference below this is rounding: the same errors, added up in another order
@@ -28,7 +28,7 @@ _ZERO = 1e-12  # a difference below this is rounding: the same errors, added up 
 
 @dataclass(frozen=True)
 class Estimate:
-    """One measure of one row.
+    """One measure of one method.
 
     Attributes:
         value: mean over seeds of the measure on the images of all folds of that seed.
@@ -49,7 +49,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """One measure of one row minus that of another, on the seeds, folds and images that both have.
+    """One measure of one method minus that of another, on the seeds, folds and images that both have.
 
     Attributes:
         value: of the difference.
@@ -72,7 +72,7 @@ class Comparison:
     """Two-level percentile bootstrap (Efron, 1979), crossed as in Owen's pigeonhole bootstrap (2007).
 
     One resample draws as many images as there are, with replacement, and as many seeds as there are, with
-    replacement; every seed drawn is measured on the same images drawn, and so is every row. An image that several
+    replacement; every seed drawn is measured on the same images drawn, and so is every method. An image that several
     folds or seeds evaluated counts equally often in all of them: two predictions of one image are not two images.
 
     Args:
@@ -92,17 +92,17 @@ class Comparison:
         self._seed_draws = cache(self._draw_seeds)
         self._kept: dict[tuple, tuple[float, np.ndarray]] = {}
 
-    def estimate(self, row: Row, measure: Measure) -> Estimate | None:
-        """The row's value with its interval; None where it has none.
+    def estimate(self, method: MethodRuns, measure: Measure) -> Estimate | None:
+        """The method's value with its interval; None where it has none.
 
         Where every image is classified right, or every one wrong, by every seed, no resample can hold anything else
         and the bootstrap's interval would have no width: there it is Wilson's, of one training's images.
 
         Args:
-            row: of a table.
+            method: of a table.
             measure: of the images.
         """
-        data = _data(row, sorted(row.runs), measure.key)
+        data = _data(method, sorted(method.runs), measure.key)
         if data is None:
             return None
         by_seed, drawn = self._measured(data, measure)
@@ -117,22 +117,22 @@ class Comparison:
             return Estimate(value, *reflect(value, *bounds), "reflected bootstrap", n, by_seed)
         return Estimate(value, *bounds, "bootstrap", n, by_seed)
 
-    def difference(self, row: Row, other: Row, measure: Measure) -> Difference | None:
-        """``row`` minus ``other``, each image, seed and fold of one against the same of the other.
+    def difference(self, method: MethodRuns, other: MethodRuns, measure: Measure) -> Difference | None:
+        """``method`` minus ``other``, each image, seed and fold of one against the same of the other.
 
-        Only seeds and folds that both have are compared, and only images that were measured in both. A row that is
-        not trained has no seed: its run of a fold stands beside any seed.
+        Only seeds and folds that both have are compared, and only images that were measured in both. A method that is
+        not trained has no seed: its run of a fold is compared with that of any seed.
 
         Args:
-            row: of a table.
+            method: of a table.
             other: of the same group.
             measure: of the images.
 
         Returns:
             None where there is nothing in common.
         """
-        cells = tuple(sorted(c for c in row.runs.keys() | other.runs.keys() if row.at(c) and other.at(c)))
-        both = [_data(one, cells, measure.key) for one in (row, other)] if cells else [None]
+        cells = tuple(sorted(c for c in method.runs.keys() | other.runs.keys() if method.at(c) and other.at(c)))
+        both = [_data(one, cells, measure.key) for one in (method, other)] if cells else [None]
         if None in both:
             return None
         absent = both[0].absent() | both[1].absent()
@@ -157,7 +157,7 @@ class Comparison:
         by_seed, drawn = {}, np.empty((len(seeds), self.resamples))
         for i, seed in enumerate(seeds):
             values, columns = (part[data.seeds == seed] for part in (data.values, places))
-            # A comparison is of many pairs, and most of them ask for the same values on the same draws.
+            # A comparison is of many pairs, and most of them need the same values on the same draws.
             digest = hashlib.sha256(values.tobytes() + columns.tobytes()).digest()
             key = (measure, len(names), values.shape, digest)
             if key not in self._kept:
@@ -214,9 +214,9 @@ class _Data(NamedTuple):
         return len(np.unique(self.names[~self.absent()]))
 
 
-def _data(row: Row, cells: Sequence[Cell], key: str) -> _Data | None:
-    """The rows of each cell; a run that was not measured has NaN; None where no run was."""
-    runs = [row.at(cell) for cell in cells]
+def _data(method: MethodRuns, cells: Sequence[Cell], key: str) -> _Data | None:
+    """The values of each cell; a run that was not measured has NaN; None where no run was."""
+    runs = [method.at(cell) for cell in cells]
     width = max((run.rows[key].shape[1] for run in runs if key in run.rows), default=0)
     if not width:
         return None

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Rows of a table: the runs of one method, over seeds and folds, and whether they may stand side by side."""
+"""Sorts evaluated runs by data set and method, and refuses runs that are not comparable."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from glas_wsol.errors import ConfigError
 from glas_wsol.experiments.tables.recipes import check_recipe
 from glas_wsol.experiments.tables.runs import Run
 
-__all__ = ["Cell", "Group", "Row", "group_runs"]
+__all__ = ["Cell", "Group", "MethodRuns", "group_runs"]
 
 Cell = tuple[int, str]
 """Seed and fold of a run."""
 
-# What must be the same for all rows of a table: else the same image would be measured differently.
+# What must be the same for all methods of a table: else the same image would be measured differently.
 _OF_THE_GROUP = ("classes", "mask_threshold")
 
 
-@dataclass(frozen=True, eq=False)  # each is itself: rows of two groups may have one key
-class Row:
+@dataclass(frozen=True, eq=False)  # each is itself: methods of two groups may have one key
+class MethodRuns:
     """One method with its erasing depth, on one backbone, pretrained or not.
 
     Attributes:
-        method: key.
-        passes: of the erasing; None for methods that know none.
+        name: key of the method.
+        passes: of the erasing; None for methods without.
         trunk: the backbone, or ``"none"``.
         pretrained: whether the backbone's training began from given weights.
         runs: by seed and fold.
     """
 
-    method: str
+    name: str
     passes: int | None
     trunk: str
     pretrained: bool
@@ -48,12 +48,12 @@ class Row:
     @property
     def key(self) -> tuple[str, int | None, str, bool]:
         """Identity within its group."""
-        return self.method, self.passes, self.trunk, self.pretrained
+        return self.name, self.passes, self.trunk, self.pretrained
 
     @property
     def title(self) -> str:
         """The method's title."""
-        return title_of(self.method, self.passes)
+        return title_of(self.name, self.passes)
 
     @property
     def backbone(self) -> str:
@@ -65,9 +65,9 @@ class Row:
     @property
     def trained_as(self) -> str | None:
         """Key of the method whose network it explains; None where it has its own, or none."""
-        known = METHODS[self.method].weights_of if self.method in METHODS else None
+        known = METHODS[self.name].weights_of if self.name in METHODS else None
         key = self.first.facts.get("trained_as") or known
-        return None if key == self.method else key
+        return None if key == self.name else key
 
     @property
     def supervision(self) -> str:
@@ -98,49 +98,49 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """The rows that were evaluated on one split of one data set, in the order of the tables.
+    """The methods that were evaluated on one split of one data set, in the order of the tables.
 
     Attributes:
         dataset: its name.
         synthetic: whether it is a phantom.
         split: which split was evaluated.
-        rows: at least one.
+        methods: at least one.
     """
 
     dataset: str
     synthetic: bool
     split: str
-    rows: tuple[Row, ...]
+    methods: tuple[MethodRuns, ...]
 
     @property
     def heading(self) -> str:
         """What the tables are of."""
         return f"{self.dataset}, split {self.split}"
 
-    def label(self, row: Row) -> str:
-        """The row's title, with its backbone where another row has the same title."""
-        twins = sum(other.title == row.title for other in self.rows)
-        return row.title if twins == 1 else f"{row.title}, {row.backbone or 'no backbone'}"
+    def label(self, method: MethodRuns) -> str:
+        """The method's title, with its backbone where another method has the same title."""
+        twins = sum(other.title == method.title for other in self.methods)
+        return method.title if twins == 1 else f"{method.title}, {method.backbone or 'no backbone'}"
 
     def cells(self) -> list[Cell]:
-        """Every seed and fold that a trained row has (any row, where none is trained), sorted."""
-        trained = [row for row in self.rows if row.supervision != UNTRAINED]
-        return sorted({cell for row in trained or self.rows for cell in row.runs})
+        """Every seed and fold that a trained method has (any method, where none is trained), sorted."""
+        trained = [method for method in self.methods if method.supervision != UNTRAINED]
+        return sorted({cell for method in trained or self.methods for cell in method.runs})
 
-    def missing(self, row: Row) -> list[Cell]:
-        """The cells this row has no run for; an unseeded row needs one run per fold."""
-        return [cell for cell in self.cells() if row.at(cell) is None]
+    def missing(self, method: MethodRuns) -> list[Cell]:
+        """The cells this method has no run for; an untrained method needs one run per fold."""
+        return [cell for cell in self.cells() if method.at(cell) is None]
 
 
 def group_runs(runs: Iterable[Run]) -> list[Group]:
-    """Sort runs into groups and rows, and refuse what cannot be compared.
+    """Sort runs into groups and methods, and refuse runs that are not comparable.
 
     Args:
         runs: evaluated runs.
 
     Raises:
-        ConfigError: if two runs are of the same row, seed and fold; if the runs of a row differ in a setting that
-            seed and fold do not decide; if rows were evaluated on different images of one fold, or with other
+        ConfigError: if two runs are of the same method, seed and fold; if the runs of a method differ in a setting that
+            seed and fold do not decide; if methods were evaluated on different images of one fold, or with other
             classes or another threshold of the true masks.
     """
     groups: dict[tuple[str, bool, str], dict[tuple[str, int | None, str, bool], dict[Cell, Run]]] = defaultdict(
@@ -148,19 +148,19 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
     )
     for run in runs:
         facts = run.facts
-        rows = groups[facts["dataset"], facts["synthetic"], facts["split"]]
-        row = rows[facts["method"], facts["passes"], facts["trunk"], bool(facts["trunk_weights_sha256"])]
+        methods = groups[facts["dataset"], facts["synthetic"], facts["split"]]
+        method = methods[facts["method"], facts["passes"], facts["trunk"], bool(facts["trunk_weights_sha256"])]
         cell = (run.seed, run.fold)
-        if cell in row:
+        if cell in method:
             what = f"two runs of {title_of(facts['method'], facts['passes'])} with seed {run.seed} and fold {run.fold}"
-            raise ConfigError(what, f"{row[cell].folder}, {run.folder}", "name only one of them")
-        row[cell] = run
+            raise ConfigError(what, f"{method[cell].folder}, {run.folder}", "name only one of them")
+        method[cell] = run
     made = []
-    for place, rows in sorted(groups.items(), key=lambda item: item[0]):
-        ordered = sorted(rows, key=lambda key: (*order_of(*key[:2]), key[2], not key[3]))
-        group = Group(*place, tuple(Row(*key, dict(rows[key])) for key in ordered))
-        for row in group.rows:
-            check_recipe(row.title, list(row.runs.values()))
+    for place, methods in sorted(groups.items(), key=lambda item: item[0]):
+        ordered = sorted(methods, key=lambda key: (*order_of(*key[:2]), key[2], not key[3]))
+        group = Group(*place, tuple(MethodRuns(*key, dict(methods[key])) for key in ordered))
+        for method in group.methods:
+            check_recipe(method.title, list(method.runs.values()))
         _check_images(group)
         made.append(group)
     return made
@@ -168,7 +168,7 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
 
 def _check_images(group: Group) -> None:
     first: dict[str, Run] = {}
-    runs: Sequence[Run] = [run for row in group.rows for run in row.runs.values()]
+    runs: Sequence[Run] = [run for method in group.methods for run in method.runs.values()]
     for run in runs:
         other = first.setdefault(run.fold, run)
         both = f"{other.folder}, {run.folder}"

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Tables of text as Markdown for a terminal and as LaTeX for a paper."""
+"""Prints tables of text as Markdown for a terminal and as LaTeX for a paper."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class Footnotes:
     texts: list[str] = field(default_factory=list)
 
     def mark(self, text: str) -> str:
-        """The mark to put behind a cell, such as ``(a)``."""
+        """The mark to put after a cell, such as ``(a)``."""
         if text not in self.texts:
             self.texts.append(text)
         return f"({_letters(self.texts.index(text))})"
 
     def lines(self) -> tuple[str, ...]:
-        """Every note behind its mark."""
+        """Every note after its mark."""
         return tuple(f"({_letters(i)}) {text}" for i, text in enumerate(self.texts))
 
 

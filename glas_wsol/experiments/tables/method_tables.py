@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Table 1, methods by measures; its oracle measures apart; and what the rows' recipes do not share."""
+"""Makes table 1 (methods by measures) and the oracle table, and lists in what recipes differ."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from glas_wsol.bundle.methods import METHODS, UNTRAINED, title_of
 from glas_wsol.experiments.published import PASSES, PUBLISHED_MEASURES
-from glas_wsol.experiments.tables.groups import Row
+from glas_wsol.experiments.tables.groups import MethodRuns
 from glas_wsol.experiments.tables.layout import Footnotes, Table
 from glas_wsol.experiments.tables.recipes import unshared_settings
 from glas_wsol.experiments.tables.table_cells import (
@@ -29,8 +29,8 @@ _ERASING = ("minmax", "minmax_refined")
 _BY_SEED = ("f1_foreground", "f1_background")
 ORACLE_SENTENCE = (
     "For these measures a threshold was chosen on the evaluated images themselves, with their pixel labels, separately "
-    "for every row. No method can know it: they show what its scores might hold, and are no results of image labels. "
-    "F1+ and F1- share the threshold with the best mean of both: either alone may be better at 0.5."
+    "for every method. No method can know it: they show what its scores might reach, and are no results of image "
+    "labels. F1+ and F1- share the threshold with the best mean of both: either alone may be better at 0.5."
 )
 METHOD_COLUMNS = (
     *("dataset", "synthetic", "split", "method", "passes", "title", "supervision", "trunk", "pretrained"),
@@ -39,15 +39,15 @@ METHOD_COLUMNS = (
 )
 
 
-def method_tables(desk: TableContext) -> list[Table]:
+def method_tables(context: TableContext) -> list[Table]:
     """Table 1 in three blocks, each narrow enough for a terminal: image class, regions, objects and boxes.
 
     How well the confidences are calibrated stands in the files only.
 
     Args:
-        desk: of one group.
+        context: of one group.
     """
-    shown = [measure for measure in desk.shown() if measure.key not in _FILES_ONLY]
+    shown = [measure for measure in context.shown() if measure.key not in _FILES_ONLY]
     blocks = {
         "the class of the image": [m for m in shown if m.needs == "class"],
         "regions": [m for m in shown if m.needs != "class" and m.key in _REGIONS],
@@ -55,105 +55,107 @@ def method_tables(desk: TableContext) -> list[Table]:
     }
     letters = iter("abc")
     return [
-        _block(desk, f"Table 1{next(letters)}. Methods, {name}", measures, with_data=i == 0)
+        _block(context, f"Table 1{next(letters)}. Methods, {name}", measures, with_data=i == 0)
         for i, (name, measures) in enumerate(blocks.items())
         if measures
     ]
 
 
-def oracle_table(desk: TableContext) -> Table:
-    """The measures whose threshold was chosen with pixel labels, under a sentence that says so.
+def oracle_table(context: TableContext) -> Table:
+    """The measures whose threshold was chosen with pixel labels, under a sentence that states this.
 
     Args:
-        desk: of one group.
+        context: of one group.
     """
-    table = _block(desk, "Oracle thresholds", desk.shown(oracle=True), with_data=True)
+    table = _block(context, "Oracle thresholds", context.shown(oracle=True), with_data=True)
     return replace(table, lead=ORACLE_SENTENCE)
 
 
-def _block(desk: TableContext, title: str, measures: Sequence[Measure], with_data: bool) -> Table:
+def _block(context: TableContext, title: str, measures: Sequence[Measure], with_data: bool) -> Table:
     notes, columns = Footnotes(), ["method"]
     if with_data:
         columns += ["backbone", "n", "seeds", "folds"]
     for measure in measures:
         columns.append(title_of_measure(measure))
-        columns += [PUBLISHED_COLUMN] if _has_published(desk, measure) else []
-        columns += ["worst to best seed"] if _has_seeds(desk, measure) else []
+        columns += [PUBLISHED_COLUMN] if _has_published(context, measure) else []
+        columns += ["worst to best seed"] if _has_seeds(context, measure) else []
     rows = []
-    for row in desk.group.rows:
-        cells = [desk.name(row, notes, full=not with_data)]
+    for method in context.group.methods:
+        cells = [context.name(method, notes, full=not with_data)]
         if with_data:
-            seeds = "" if row.supervision == UNTRAINED else str(len(row.seeds))
-            cells += [row.backbone, str(row.n_images), seeds, str(len(row.folds))]
+            seeds = "" if method.supervision == UNTRAINED else str(len(method.seeds))
+            cells += [method.backbone, str(method.n_images), seeds, str(len(method.folds))]
         for measure in measures:
-            cells.append(desk.cell(row, measure, notes))
-            cells += [percent(desk.published(row, measure))] if _has_published(desk, measure) else []
-            cells += [_seeds(desk, row, measure)] if _has_seeds(desk, measure) else []
+            cells.append(context.cell(method, measure, notes))
+            cells += [percent(context.published(method, measure))] if _has_published(context, measure) else []
+            cells += [_seeds(context, method, measure)] if _has_seeds(context, measure) else []
         rows.append(tuple(cells))
-    published = desk.published_notes() if any(_has_published(desk, measure) for measure in measures) else ()
-    random = any(row.backbone.endswith("(random)") for row in desk.group.rows)
+    published = context.published_notes() if any(_has_published(context, measure) for measure in measures) else ()
+    random = any(method.backbone.endswith("(random)") for method in context.group.methods)
     backbone = (
         ("(random): the backbone began from random weights, not pretrained ones",) if with_data and random else ()
     )
-    under = (*desk.mark_notes(), *notes.lines(), *desk.interval_notes(), *published, *backbone)
-    under += _explained(desk) if with_data else (desk.data_note(),)
+    under = (*context.mark_notes(), *notes.lines(), *context.interval_notes(), *published, *backbone)
+    under += _explained(context) if with_data else (context.data_note(),)
     return Table(title, tuple(columns), tuple(rows), under, words=("backbone",))
 
 
-def _explained(desk: TableContext) -> tuple[str, ...]:
+def _explained(context: TableContext) -> tuple[str, ...]:
     whose: dict[str, list[str]] = {}
-    for row in desk.group.rows:
-        if row.trained_as is not None:
-            whose.setdefault(row.trained_as, []).append(desk.group.label(row))
-    return tuple(f"not networks of their own: {', '.join(rows)} (of {title_of(key)})" for key, rows in whose.items())
+    for method in context.group.methods:
+        if method.trained_as is not None:
+            whose.setdefault(method.trained_as, []).append(context.group.label(method))
+    return tuple(
+        f"not networks of their own: {', '.join(labels)} (of {title_of(key)})" for key, labels in whose.items()
+    )
 
 
-def _has_published(desk: TableContext, measure: Measure) -> bool:
-    return desk.has_published and measure.key in PUBLISHED_MEASURES
+def _has_published(context: TableContext, measure: Measure) -> bool:
+    return context.has_published and measure.key in PUBLISHED_MEASURES
 
 
-def _has_seeds(desk: TableContext, measure: Measure) -> bool:
-    return desk.most_seeds > 1 and measure.key in _BY_SEED
+def _has_seeds(context: TableContext, measure: Measure) -> bool:
+    return context.most_seeds > 1 and measure.key in _BY_SEED
 
 
-def _seeds(desk: TableContext, row: Row, measure: Measure) -> str:
-    extremes = _worst_and_best(desk, row, measure)
+def _seeds(context: TableContext, method: MethodRuns, measure: Measure) -> str:
+    extremes = _worst_and_best(context, method, measure)
     return "" if extremes is None else f"{percent(extremes[0], 1)} to {percent(extremes[1], 1)}"
 
 
-def _worst_and_best(desk: TableContext, row: Row, measure: Measure) -> tuple[float, float] | None:
-    estimate = desk.estimate(row, measure)
-    if estimate is None or len(estimate.by_seed) < 2 or row.supervision == UNTRAINED:
+def _worst_and_best(context: TableContext, method: MethodRuns, measure: Measure) -> tuple[float, float] | None:
+    estimate = context.estimate(method, measure)
+    if estimate is None or len(estimate.by_seed) < 2 or method.supervision == UNTRAINED:
         return None
     low, high = min(estimate.by_seed.values()), max(estimate.by_seed.values())
     return (low, high) if measure.higher_is_better else (high, low)
 
 
-def method_records(desk: TableContext, oracle: bool = False) -> list[dict[str, Any]]:
-    """One record per row and measure, `METHOD_COLUMNS`: shares in [0, 1], pixels in px, nothing rounded.
+def method_records(context: TableContext, oracle: bool = False) -> list[dict[str, Any]]:
+    """One record per method and measure, `METHOD_COLUMNS`: shares in [0, 1], pixels in px, nothing rounded.
 
     Args:
-        desk: of one group.
+        context: of one group.
         oracle: the oracle measures instead of the others.
     """
     records = []
-    for row in desk.group.rows:
-        start = desk.where() | {
-            "method": row.method,
-            "passes": row.passes,
-            "title": row.title,
-            "supervision": row.supervision,
-            "trunk": row.trunk,
-            "pretrained": row.pretrained,
-            "images": row.n_images,
-            "seeds": len(row.seeds),
-            "folds": len(row.folds),
-            "runs": len(row.runs),
-            "runs_missing": len(desk.group.missing(row)),
+    for method in context.group.methods:
+        start = context.where() | {
+            "method": method.name,
+            "passes": method.passes,
+            "title": method.title,
+            "supervision": method.supervision,
+            "trunk": method.trunk,
+            "pretrained": method.pretrained,
+            "images": method.n_images,
+            "seeds": len(method.seeds),
+            "folds": len(method.folds),
+            "runs": len(method.runs),
+            "runs_missing": len(context.group.missing(method)),
         }
-        for measure in desk.shown(oracle):
-            found, extremes = desk.estimate(row, measure), _worst_and_best(desk, row, measure)
-            record = start | measure_entries(measure) | {"published": desk.published(row, measure)}
+        for measure in context.shown(oracle):
+            found, extremes = context.estimate(method, measure), _worst_and_best(context, method, measure)
+            record = start | measure_entries(measure) | {"published": context.published(method, measure)}
             if found is not None:
                 record |= {"value": found.value, "lo": found.lo, "hi": found.hi}
                 record |= {"interval": found.method, "images_measured": found.n}
@@ -163,27 +165,27 @@ def method_records(desk: TableContext, oracle: bool = False) -> list[dict[str, A
     return records
 
 
-def not_run(desk: TableContext) -> list[str]:
-    """Titles of the rows that the paper's comparison has and this group does not.
+def not_run(context: TableContext) -> list[str]:
+    """Titles of the methods that the paper's comparison has and this group does not.
 
     Args:
-        desk: of one group.
+        context: of one group.
     """
     wanted = [(key, passes) for key in METHODS for passes in (PASSES if key in _ERASING else (None,))]
-    present = {(row.method, row.passes) for row in desk.group.rows}
+    present = {(method.name, method.passes) for method in context.group.methods}
     return [title_of(*one) for one in wanted if one not in present]
 
 
-def recipe_notes(desk: TableContext) -> list[str]:
-    """What the trained rows' recipes do not share, one line per setting.
+def recipe_notes(context: TableContext) -> list[str]:
+    """What the trained methods' recipes do not share, one line per setting.
 
     Args:
-        desk: of one group.
+        context: of one group.
     """
-    differ, own = unshared_settings({desk.group.label(row): row.first for row in desk.group.rows})
+    differ, own = unshared_settings({context.group.label(method): method.first for method in context.group.methods})
     lines = []
     for name, values in differ.items():
-        # The commonest value first; "the others" is shorter than a list of most rows.
+        # The commonest value first; "the others" is shorter than a list of most methods.
         values = sorted(values, key=lambda item: -len(item[1]))
         said = [f"{value} ({' / '.join(labels)})" for value, labels in values]
         if name not in own and len(values[0][1]) > 3 and len(values) > 1:

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Every row against every other row, and table 2: what the recursive erasing changes."""
+"""Compares every method with every other, and makes table 2: the effect of recursive erasing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from glas_wsol.bundle.methods import IMAGE_LABELS
 from glas_wsol.experiments.tables.comparison import holm
-from glas_wsol.experiments.tables.groups import Row
+from glas_wsol.experiments.tables.groups import MethodRuns
 from glas_wsol.experiments.tables.layout import Footnotes, Table
 from glas_wsol.experiments.tables.table_cells import (
     PUBLISHED_COLUMN,
@@ -38,23 +38,23 @@ PASSES_COLUMNS = (
 )
 
 
-def pair_records(desk: TableContext) -> list[dict[str, Any]]:
-    """One record per pair of rows and measure, `PAIR_COLUMNS`: row minus other; each pair once, the later row first.
+def pair_records(context: TableContext) -> list[dict[str, Any]]:
+    """One record per pair of methods and measure, `PAIR_COLUMNS`: row minus other; the later method is the row.
 
     ``p_holm`` is corrected for all pairs of that measure.
 
     Args:
-        desk: of one group.
+        context: of one group.
     """
     records = []
-    for measure in desk.shown():
+    for measure in context.shown():
         mine = []
-        for other, row in combinations(desk.group.rows, 2):
-            found = desk.difference(row, other, measure)
+        for other, method in combinations(context.group.methods, 2):
+            found = context.difference(method, other, measure)
             if found is None:
                 continue
-            record = desk.where() | {"row": desk.group.label(row), "other": desk.group.label(other)}
-            for who, one in (("row", row), ("other", other)):
+            record = context.where() | {"row": context.group.label(method), "other": context.group.label(other)}
+            for who, one in (("row", method), ("other", other)):
                 parts = zip(("method", "passes", "trunk", "pretrained"), one.key, strict=True)
                 record |= {f"{who}_{part}": value for part, value in parts}
             record |= measure_entries(measure) | {
@@ -72,35 +72,35 @@ def pair_records(desk: TableContext) -> list[dict[str, Any]]:
     return records
 
 
-def difference_table(desk: TableContext) -> Table | None:
-    """One row against all others on the main measures; None where there is nothing to compare.
+def difference_table(context: TableContext) -> Table | None:
+    """One method against all others on the main measures; None where there is nothing to compare.
 
-    That row is min-max entropy with the most passes, or without any the last one trained on image labels.
+    That method is min-max entropy with the most passes, or without any the last one trained on image labels.
 
     Args:
-        desk: of one group.
+        context: of one group.
     """
-    rows, measures = desk.group.rows, [m for m in desk.shown() if m.key in _MAIN]
-    rivals = [row for row in rows if row.supervision == IMAGE_LABELS]
-    ours = [row for row in rivals if row.method == "minmax"]
-    if len(rows) < 2 or not rivals or not measures:
+    methods, measures = context.group.methods, [m for m in context.shown() if m.key in _MAIN]
+    rivals = [method for method in methods if method.supervision == IMAGE_LABELS]
+    ours = [method for method in rivals if method.name == "minmax"]
+    if len(methods) < 2 or not rivals or not measures:
         return None
-    deepest = max(row.passes or 0 for row in ours) if ours else 0
-    chosen = next((row for row in ours if (row.passes or 0) == deepest), rivals[-1])
-    label, notes, lines = desk.group.label(chosen), Footnotes(), []
+    deepest = max(method.passes or 0 for method in ours) if ours else 0
+    chosen = next((method for method in ours if (method.passes or 0) == deepest), rivals[-1])
+    label, notes, lines = context.group.label(chosen), Footnotes(), []
     titles = [title for m in measures for title in (f"{m.title} ({_points(m)})", "p")]
-    for other in rows:
+    for other in methods:
         if other is not chosen:
-            cells = [_cells(desk, chosen, other, measure, notes) for measure in measures]
-            lines.append((desk.name(other, notes, full=True), *(cell for pair in cells for cell in pair)))
+            cells = [_cells(context, chosen, other, measure, notes) for measure in measures]
+            lines.append((context.name(other, notes, full=True), *(cell for pair in cells for cell in pair)))
     under = (
-        *desk.mark_notes(),
+        *context.mark_notes(),
         *notes.lines(),
-        f"{label} minus the row, both on the same draws of images and seeds: "
+        f"{label} minus the other method, both on the same draws of images and seeds: "
         f"above 0 is better for it, except for {_lower(measures)}",
-        *desk.interval_notes()[1:],
-        desk.data_note(),
-        "p: two-sided, twice the share of resamples at zero or beyond; not corrected for there being several rows "
+        *context.interval_notes()[1:],
+        context.data_note(),
+        "p: two-sided, twice the share of resamples at zero or beyond; not corrected for there being several methods "
         "(p_holm in pairs.csv is, for all pairs of a measure)",
     )
     return Table(f"Table 1d. {label} against the others", ("against", *titles), tuple(lines), under, ("backbone",))
@@ -114,8 +114,10 @@ def _points(measure: Measure) -> str:
     return "points" if measure.unit == "%" else measure.unit
 
 
-def _cells(desk: TableContext, row: Row, other: Row, measure: Measure, notes: Footnotes) -> tuple[str, str]:
-    found = desk.difference(row, other, measure)
+def _cells(
+    context: TableContext, method: MethodRuns, other: MethodRuns, measure: Measure, notes: Footnotes
+) -> tuple[str, str]:
+    found = context.difference(method, other, measure)
     if found is not None:
         text = signed(found, measure)
         if found.lo == found.hi == 0:
@@ -123,43 +125,46 @@ def _cells(desk: TableContext, row: Row, other: Row, measure: Measure, notes: Fo
         elif without_width(found, measure):
             text += " " + notes.mark(NO_WIDTH)
         return text, p_value(found.p)
-    common = any(row.at(cell) and other.at(cell) for cell in row.runs.keys() | other.runs.keys())
-    why = "one of the two has no value" if common else "the two rows have no seed and fold in common"
+    common = any(method.at(cell) and other.at(cell) for cell in method.runs.keys() | other.runs.keys())
+    why = "one of the two has no value" if common else "the two methods have no seed and fold in common"
     return "-" + notes.mark(why), ""
 
 
-def _depths(desk: TableContext) -> Iterator[tuple[Row, Row]]:
-    """Rows that differ in nothing but the passes, the fewest first: (without, with)."""
-    by_trunk: dict[tuple[str, bool], list[Row]] = {}
-    for row in desk.group.rows:
-        if row.method == "minmax" and row.passes is not None:
-            by_trunk.setdefault((row.trunk, row.pretrained), []).append(row)
-    for rows in by_trunk.values():
-        least, *others = sorted(rows, key=lambda row: row.passes or 0)
+def _depths(context: TableContext) -> Iterator[tuple[MethodRuns, MethodRuns]]:
+    """Methods that differ in the passes only, the fewest first: (without, with)."""
+    by_trunk: dict[tuple[str, bool], list[MethodRuns]] = {}
+    for method in context.group.methods:
+        if method.name == "minmax" and method.passes is not None:
+            by_trunk.setdefault((method.trunk, method.pretrained), []).append(method)
+    for methods in by_trunk.values():
+        least, *others = sorted(methods, key=lambda method: method.passes or 0)
         yield from ((least, other) for other in others)
 
 
-def passes_tables(desk: TableContext) -> list[Table]:
+def passes_tables(context: TableContext) -> list[Table]:
     """Table 2, one per backbone and depth: without and with erasing, their paired difference and its p.
 
     Args:
-        desk: of one group.
+        context: of one group.
     """
-    measures = [m for m in desk.shown() if m.key in _MAIN]
-    return [_passes_table(desk, least, deeper, measures) for least, deeper in _depths(desk)]
+    measures = [m for m in context.shown() if m.key in _MAIN]
+    return [_passes_table(context, least, deeper, measures) for least, deeper in _depths(context)]
 
 
-def _passes_table(desk: TableContext, least: Row, deeper: Row, measures: list[Measure]) -> Table:
+def _passes_table(context: TableContext, least: MethodRuns, deeper: MethodRuns, measures: list[Measure]) -> Table:
     notes, columns = Footnotes(), ["min-max entropy"]
-    lines = [[f"passes {row.passes}{desk.name(row, notes).removeprefix(row.title)}"] for row in (least, deeper)]
+    lines = [
+        [f"passes {method.passes}{context.name(method, notes).removeprefix(method.title)}"]
+        for method in (least, deeper)
+    ]
     lines += [[f"passes {deeper.passes} - passes {least.passes}"], ["p (two-sided)"]]
     for measure in measures:
         columns.append(title_of_measure(measure))
-        both = [desk.cell(row, measure, notes) for row in (least, deeper)]
-        for line, cell in zip(lines, (*both, *_cells(desk, deeper, least, measure, notes)), strict=True):
+        both = [context.cell(method, measure, notes) for method in (least, deeper)]
+        for line, cell in zip(lines, (*both, *_cells(context, deeper, least, measure, notes)), strict=True):
             line.append(cell)
-        values = [desk.published(row, measure) for row in (least, deeper)]
-        if desk.has_published and any(value is not None for value in values):
+        values = [context.published(method, measure) for method in (least, deeper)]
+        if context.has_published and any(value is not None for value in values):
             columns.append(PUBLISHED_COLUMN)
             first, second = values
             change = "" if first is None or second is None else f"{100 * (second - first):+.2f}"
@@ -168,9 +173,9 @@ def _passes_table(desk: TableContext, least: Row, deeper: Row, measures: list[Me
     cells = "the same seeds, folds and images" if least.runs.keys() == deeper.runs.keys() else "the runs both have"
     under = (
         *notes.lines(),
-        *desk.interval_notes(),
+        *context.interval_notes(),
         f"the difference is paired: {cells}, the same draws of them",
-        *desk.published_notes(),
+        *context.published_notes(),
     )
     seeds = len(deeper.seeds)
     where = f"on {least.backbone or 'no backbone'} (n = {deeper.n_images}, {seeds} {'seed' if seeds == 1 else 'seeds'})"
@@ -178,26 +183,26 @@ def _passes_table(desk: TableContext, least: Row, deeper: Row, measures: list[Me
     return Table(title, tuple(columns), tuple(map(tuple, lines)), under)
 
 
-def passes_records(desk: TableContext) -> list[dict[str, Any]]:
+def passes_records(context: TableContext) -> list[dict[str, Any]]:
     """One record per depth and measure, `PASSES_COLUMNS`; the differences stand with the deeper one.
 
     Args:
-        desk: of one group.
+        context: of one group.
     """
     records, seen = [], set()
-    for least, deeper in _depths(desk):
-        for row in (least, deeper):
-            if row.key in seen:  # the shallowest is compared with every other one
+    for least, deeper in _depths(context):
+        for method in (least, deeper):
+            if method.key in seen:  # the shallowest is compared with every other one
                 continue
-            seen.add(row.key)
-            for measure in (m for m in desk.shown() if m.key in _MAIN):
-                found = desk.estimate(row, measure)
-                record = desk.where() | measure_entries(measure)
-                record |= {"trunk": row.trunk, "pretrained": row.pretrained, "passes": row.passes}
-                record |= {"published": desk.published(row, measure)}
+            seen.add(method.key)
+            for measure in (m for m in context.shown() if m.key in _MAIN):
+                found = context.estimate(method, measure)
+                record = context.where() | measure_entries(measure)
+                record |= {"trunk": method.trunk, "pretrained": method.pretrained, "passes": method.passes}
+                record |= {"published": context.published(method, measure)}
                 if found is not None:
                     record |= {"value": found.value, "lo": found.lo, "hi": found.hi}
-                change = desk.difference(row, least, measure) if row is deeper else None
+                change = context.difference(method, least, measure) if method is deeper else None
                 if change is not None:
                     record |= {"against_passes": least.passes, "difference": change.value, "p": change.p}
                     record |= {"difference_lo": change.lo, "difference_hi": change.hi}

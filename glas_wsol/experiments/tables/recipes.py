@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""The recipes behind the rows: equal within a row, and between rows told where they are not."""
+"""Checks that the runs of one method share a recipe, and lists in what the recipes of methods differ."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from glas_wsol.experiments.tables.runs import Run
 
 __all__ = ["check_recipe", "unshared_settings"]
 
-# Settings that seed and fold decide, under any prefix: they differ between the runs of one row.
+# Settings that seed and fold decide, under any prefix: they differ between the runs of one method.
 _OF_THE_RUN = frozenset(
     {
         "seed",
@@ -27,9 +27,9 @@ _OF_THE_RUN = frozenset(
         "first_stage",  # the digest of the model that a second stage went on from
     }
 )
-# What makes a row the row it is, and every table says of it.
-_OF_THE_ROW = frozenset({"method", "passes", "class", "supervision", "names_class"})
-# What a report says beside the recipe and must be the same within a row.
+# What identifies a method; every table has it.
+_OF_THE_METHOD = frozenset({"method", "passes", "class", "supervision", "names_class"})
+# Other facts of a report that must be the same within a method.
 _FACTS = (
     "trunk",
     "trunk_weights_sha256",
@@ -39,14 +39,14 @@ _FACTS = (
     "supervision",
     "names_class",
 )
-_PLAIN = {"flips": False, "rotations": False, "scales": [1.0]}  # the views of a report that does not speak of any
+_PLAIN = {"flips": False, "rotations": False, "scales": [1.0]}  # the views of a report without any
 
 
 def check_recipe(title: str, runs: Sequence[Run]) -> None:
-    """Refuse runs of one row that differ in more than seed, fold and what those decide; also in the views evaluated.
+    """Refuse runs of one method that differ in more than seed, fold and what those decide; also in the views evaluated.
 
     Args:
-        title: of the row.
+        title: of the method.
         runs: at least one.
 
     Raises:
@@ -75,18 +75,18 @@ def _said(settings: Mapping[str, Any], name: str) -> str:
 def unshared_settings(
     runs: Mapping[str, Run],
 ) -> tuple[dict[str, list[tuple[str, list[str]]]], dict[str, list[str]]]:
-    """What the recipes of rows do not share; rows that nothing was trained for are left out.
+    """What the recipes of methods do not share; methods that nothing was trained for are left out.
 
     Args:
-        runs: one run of each row, by the row's label.
+        runs: one run of each method, by the method's label.
 
     Returns:
-        By setting that all trained rows have: its values as text, each with the labels of the rows that have it. And
-        by setting that only some have, being their method's own: the labels of those rows.
+        By setting that all trained methods have: its values as text, each with the labels of the methods that have it.
+        By setting that only some methods have: the labels of those methods.
     """
     trained = {label: _settings(run) for label, run in runs.items() if run.facts["recipe"] is not None}
     for settings in trained.values():
-        for name in [name for name in settings if name.rpartition("#")[2] in _OF_THE_ROW]:
+        for name in [name for name in settings if name.rpartition("#")[2] in _OF_THE_METHOD]:
             settings.pop(name)
         if settings.get("weights") == settings["trunk_weights_sha256"]:
             settings.pop("weights")
@@ -106,9 +106,9 @@ def unshared_settings(
 
 def _settings(run: Run) -> dict[str, Any]:
     recipe = run.facts["recipe"] or {}
-    kept = {name: value for name, value in recipe.items() if name.rpartition("#")[2] not in _OF_THE_RUN}
+    own = {name: value for name, value in recipe.items() if name.rpartition("#")[2] not in _OF_THE_RUN}
     views = {f"views: {name}": value for name, value in (run.facts.get("views") or _PLAIN).items()}
-    return {name: run.facts[name] for name in _FACTS} | views | kept
+    return {name: run.facts[name] for name in _FACTS} | views | own
 
 
 def _text(value: Any) -> str:

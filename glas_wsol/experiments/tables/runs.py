@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Evaluated runs as they lie on disk: found, read, and checked for being whole."""
+"""Finds and reads evaluated runs, and checks that they are complete."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Run:
     """One evaluated run.
 
     Attributes:
-        folder: where it lies.
+        folder: of the run.
         facts: the content of ``evaluation.json``.
         names: of the images, ``[N]``, sorted.
         rows: by key of the measure, ``[N, k]`` float64 in the order of `names`; NaN for an image not measured.
@@ -77,7 +77,7 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """Seed of the training; 0 where nothing was trained and the report says none."""
+        """Seed of the training; 0 where nothing was trained and the report has none."""
         return self.facts["seed"] or 0
 
     @property

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""What the tables of one group have in common: its rows, measures and statistics, and how numbers are written."""
+"""Formats the cells of one group's tables: values, intervals, notes and published values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from glas_wsol.bundle.methods import PIXEL_LABELS, UNTRAINED
 from glas_wsol.experiments.published import PUBLISHED_DATASETS, published_backbone, published_value
 from glas_wsol.experiments.tables.comparison import Comparison, Difference, Estimate
-from glas_wsol.experiments.tables.groups import Cell, Group, Row
+from glas_wsol.experiments.tables.groups import Cell, Group, MethodRuns
 from glas_wsol.experiments.tables.layout import Footnotes
 from glas_wsol.metrics.bootstrap import NO_WIDTH
 from glas_wsol.metrics.measures import Measure
@@ -20,7 +20,7 @@ from glas_wsol.results.localization import THRESHOLD
 __all__ = ["TableContext", "measure_entries", "p_value", "percent", "signed", "title_of_measure", "without_width"]
 
 PUBLISHED_COLUMN = "publ."
-_FEW_IMAGES, _FEW_SEEDS = 20, 10  # below these a note says what a bootstrap of so few is worth
+_FEW_IMAGES, _FEW_SEEDS = 20, 10  # below these a note warns of a bootstrap of so few
 _SEEN = {  # what the models of a split's images have already to do with them
     "train": "split train: the models were trained on these very images, and every value flatters them",
     "valid": "split valid: the models were chosen by the class labels of these very images, which flatters their class "
@@ -33,7 +33,7 @@ class TableContext:
     """Everything a table of one group is made from.
 
     Attributes:
-        group: its rows.
+        group: its methods.
         measures: by key, in the order printed.
         comparison: makes values, intervals and differences.
     """
@@ -46,89 +46,88 @@ class TableContext:
         """The measures that were not, or were, computed with a threshold chosen on pixel labels."""
         return [measure for measure in self.measures.values() if measure.oracle == oracle]
 
-    def estimate(self, row: Row, measure: Measure) -> Estimate | None:
+    def estimate(self, method: MethodRuns, measure: Measure) -> Estimate | None:
         """The value with its interval; None where there is none, or the method names no class."""
-        if measure.needs == "class" and not row.first.facts["names_class"]:
+        if measure.needs == "class" and not method.first.facts["names_class"]:
             return None
-        return self.comparison.estimate(row, measure)
+        return self.comparison.estimate(method, measure)
 
-    def difference(self, row: Row, other: Row, measure: Measure) -> Difference | None:
-        """``row`` minus ``other``; None where one has no value or they have no run in common."""
-        if self.estimate(row, measure) is None or self.estimate(other, measure) is None:
+    def difference(self, method: MethodRuns, other: MethodRuns, measure: Measure) -> Difference | None:
+        """``method`` minus ``other``; None where one has no value or they have no run in common."""
+        if self.estimate(method, measure) is None or self.estimate(other, measure) is None:
             return None
-        return self.comparison.difference(row, other, measure)
+        return self.comparison.difference(method, other, measure)
 
-    def published(self, row: Row, measure: Measure | str) -> float | None:
+    def published(self, method: MethodRuns, measure: Measure | str) -> float | None:
         """The paper's value, as a share."""
         key = measure if isinstance(measure, str) else measure.key
-        return published_value(self.group.dataset, self.group.synthetic, row.method, row.passes, key)
+        return published_value(self.group.dataset, self.group.synthetic, method.name, method.passes, key)
 
     @property
     def has_published(self) -> bool:
         """Whether the paper has a column for this data set."""
         return not self.group.synthetic and self.group.dataset in PUBLISHED_DATASETS
 
-    def name(self, row: Row, notes: Footnotes | None = None, full: bool = False) -> str:
-        """The row's title with its marks: what it learns from, whether runs are missing, a threshold set by hand.
+    def name(self, method: MethodRuns, notes: Footnotes | None = None, full: bool = False) -> str:
+        """The method's title with its marks: what it learns from, whether runs are missing, a threshold set by hand.
 
         Args:
-            row: of the group.
+            method: of the group.
             notes: receive what runs are missing, and the threshold.
             full: add the backbone where there are several, for tables without a column for it.
         """
-        mark = {PIXEL_LABELS: " †", UNTRAINED: " ‡"}.get(row.supervision, "")
-        missing = self.group.missing(row)
+        mark = {PIXEL_LABELS: " †", UNTRAINED: " ‡"}.get(method.supervision, "")
+        missing = self.group.missing(method)
         if missing and notes is not None:
             mark += " " + notes.mark(
-                f"other runs than the rest: none of {_cells_said(missing)}. Its values are of the runs it has; "
-                "differences are of the runs both rows have"
+                f"no runs of {_cells_said(missing)}. Its values are of the runs it has; "
+                "differences are of the runs both methods have"
             )
-        elif self._lone(row) and notes is not None:
+        elif self._lone(method) and notes is not None:
             mark += " " + notes.mark("one seed: its interval holds for that one training only")
-        facts = row.first.facts
+        facts = method.first.facts
         if facts["threshold"] != THRESHOLD and notes is not None:
             mark += " " + notes.mark(f"threshold of the mask {facts['threshold']:g}: {facts['threshold_rule']}")
-        title = self.group.label(row) if full else row.title
-        if full and title == row.title and row.backbone and len(self._backbones) > 1:
-            title += f", {row.backbone}"
+        title = self.group.label(method) if full else method.title
+        if full and title == method.title and method.backbone and len(self._backbones) > 1:
+            title += f", {method.backbone}"
         return title + mark
 
     @property
     def _backbones(self) -> set[str]:
-        return {row.backbone for row in self.group.rows if row.backbone}
+        return {method.backbone for method in self.group.methods if method.backbone}
 
-    def _lone(self, row: Row) -> bool:
-        return row.supervision != UNTRAINED and len(row.seeds) == 1 and self.most_seeds > 1
+    def _lone(self, method: MethodRuns) -> bool:
+        return method.supervision != UNTRAINED and len(method.seeds) == 1 and self.most_seeds > 1
 
     @property
     def most_seeds(self) -> int:
-        """The largest number of seeds of a trained row; 0 where none is trained."""
-        return max((len(row.seeds) for row in self.group.rows if row.supervision != UNTRAINED), default=0)
+        """The largest number of seeds of a trained method; 0 where none is trained."""
+        return max((len(method.seeds) for method in self.group.methods if method.supervision != UNTRAINED), default=0)
 
-    def cell(self, row: Row, measure: Measure, notes: Footnotes) -> str:
+    def cell(self, method: MethodRuns, measure: Measure, notes: Footnotes) -> str:
         """``value [lo, hi]``, or a dash with the reason as a footnote."""
-        estimate = self.estimate(row, measure)
+        estimate = self.estimate(method, measure)
         if estimate is None:
-            return "-" + notes.mark(self._reason(row, measure))
+            return "-" + notes.mark(self._reason(method, measure))
         text = f"{_number(estimate.value, measure)} {_bounds(estimate.lo, estimate.hi, measure)}"
         if estimate.method == "wilson":
             text += " " + notes.mark(
-                "no error seen, or nothing but errors: drawing images again shows nothing else, so the interval is "
-                "Wilson's, for the images alone"
+                "no error seen, or only errors: no resample differs, so the interval is Wilson's, for the images alone"
             )
-        elif without_width(estimate, measure) and (row.method, measure.key) != (
+        elif without_width(estimate, measure) and (method.name, measure.key) != (
             "all_ones",
             "f1_background",
         ):  # always 0
             text += " " + notes.mark(NO_WIDTH)
-        if estimate.n < row.n_images:
-            text += " " + notes.mark(f"measured on {estimate.n} of {row.n_images} images")
+        if estimate.n < method.n_images:
+            text += " " + notes.mark(f"measured on {estimate.n} of {method.n_images} images")
         return text
 
-    def _reason(self, row: Row, measure: Measure) -> str:
-        if measure.needs == "class" and not row.first.facts["names_class"]:
+    def _reason(self, method: MethodRuns, measure: Measure) -> str:
+        if measure.needs == "class" and not method.first.facts["names_class"]:
             return "the method names no class"
-        if measure.needs == "mask" and not any(run.facts["n_with_masks"] for run in row.runs.values()):
+        if measure.needs == "mask" and not any(run.facts["n_with_masks"] for run in method.runs.values()):
             return "no evaluated image has a true mask"
         return "no value on these images"
 
@@ -138,17 +137,17 @@ class TableContext:
             PIXEL_LABELS: "† pixel labels: trained on the true masks, an upper bound and no rival",
             UNTRAINED: "‡ not trained: no label of any kind, no seed",
         }
-        return tuple(text for kind, text in marks.items() if any(r.supervision == kind for r in self.group.rows))
+        return tuple(text for kind, text in marks.items() if any(r.supervision == kind for r in self.group.methods))
 
     def interval_notes(self) -> tuple[str, ...]:
         """How the intervals were made, in words."""
         c = self.comparison
         how = (
             f"value [low, high]: mean over seeds, with a {100 * c.level:g} % interval: percentile bootstrap, "
-            f"{c.resamples} resamples, drawing images and seeds again with replacement, the same images for every row"
+            f"{c.resamples} resamples, drawing images and seeds again with replacement, the same for every method"
         )
         notes = [how]
-        n, k = max(row.n_images for row in self.group.rows), self.most_seeds
+        n, k = max(method.n_images for method in self.group.methods), self.most_seeds
         if n < _FEW_IMAGES:
             notes.append(
                 f"only {n} images: intervals and p of so few are too narrow and too small, not to be relied on"
@@ -165,10 +164,10 @@ class TableContext:
 
     def data_note(self) -> str:
         """Backbone, images, seeds and folds, for tables without columns for them."""
-        trained = [row for row in self.group.rows if row.supervision != UNTRAINED] or self.group.rows
-        data = {(row.n_images, len(row.seeds), len(row.folds)) for row in trained}
+        trained = [method for method in self.group.methods if method.supervision != UNTRAINED] or self.group.methods
+        data = {(method.n_images, len(method.seeds), len(method.folds)) for method in trained}
         if len(self._backbones) > 1 or len(data) > 1:
-            return "n, seeds and folds of each row stand in table 1a"
+            return "n, seeds and folds of each method are in table 1a"
         n, seeds, folds = data.pop()
         backbone = "".join(f"backbone {name}, " for name in self._backbones)
         return f"{backbone}n = {n}{f', seeds: {seeds}' if self.most_seeds else ''}, folds: {folds}"
@@ -178,7 +177,7 @@ class TableContext:
         if not self.has_published:
             return ()
         g, size = self.group, PUBLISHED_DATASETS[self.group.dataset]
-        n = max(row.n_images for row in g.rows)
+        n = max(method.n_images for method in g.methods)
         ours, others = published_backbone("minmax"), published_backbone("cam_avg")
         here = "" if (g.split, n) == ("test", size) else f", not these {n} of split {g.split}"
         return (
@@ -197,7 +196,7 @@ def title_of_measure(measure: Measure) -> str:
 
 
 def measure_entries(measure: Measure) -> dict[str, Any]:
-    """What every record says of its measure."""
+    """Columns of every record about its measure."""
     unit = "share" if measure.unit == "%" else measure.unit
     return {"measure": measure.key, "unit": unit, "higher_is_better": measure.higher_is_better}
 

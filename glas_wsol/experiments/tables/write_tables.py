@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""All tables of all groups: one Markdown document, and CSV and LaTeX files beside it."""
+"""Writes all tables of all groups: one Markdown document, and CSV and LaTeX files."""
 
 from __future__ import annotations
 
@@ -48,27 +48,27 @@ _HOW_TO_READ = (
     "In brackets is the value's {level} % interval: images and seeds are drawn again {resamples} times with "
     "replacement, and it holds that share of the values so found. It says how far the value would move with other "
     "images of the same kind and, as far as the seeds at hand show it, with other trainings.",
-    "Whether two rows differ is not to be seen from whether their intervals overlap, but from the interval and the p "
-    "of their paired difference: both rows on the same draws. With many comparisons, some small p is to be expected.",
+    "Whether two methods differ is shown by the interval and the p of their paired difference (both on the same "
+    "draws), not by whether their intervals overlap. With many comparisons, some small p is to be expected.",
     "Errors and distances are better when small, all else when large. F1+ alone is not to be trusted where objects "
     "cover most of an image: a mask of ones scores high. A dash stands where there is no value, with its reason below.",
-    "No pixel label had a part in any class or mask, except in rows marked †; a note says so where a threshold was set "
-    "by hand. Rows need not share backbone or recipe: what they do not share is listed under table 1.",
+    "No pixel label had a part in any class or mask, except in methods marked †; a note says so where a threshold was "
+    "set by hand. Methods need not share backbone or recipe: what they do not share is listed under table 1.",
 )
 _ORACLE_FILES = ("oracle.csv", "oracle.tex")
 
 
 @dataclass(frozen=True)
 class Report:
-    """Tables of one or more groups of rows.
+    """Tables of one or more groups of methods.
 
     Attributes:
-        desks: one per group.
+        contexts: one per group.
         command: the line that made the tables.
         oracle: whether to show the measures whose threshold was chosen with pixel labels, in a table of their own.
     """
 
-    desks: tuple[TableContext, ...]
+    contexts: tuple[TableContext, ...]
     command: str
     oracle: bool = False
 
@@ -76,14 +76,14 @@ class Report:
     def _tables(self) -> list[dict[str, list[Table]]]:
         """By name of the file, for each group."""
         every = []
-        for desk in self.desks:
-            against, times = difference_table(desk), time_table(desk)
+        for context in self.contexts:
+            against, times = difference_table(context), time_table(context)
             every.append(
                 {
-                    "table1": [*method_tables(desk), *([against] if against else [])],
-                    "table2": passes_tables(desk),
+                    "table1": [*method_tables(context), *([against] if against else [])],
+                    "table2": passes_tables(context),
                     "table3": [times] if times else [],
-                    "oracle": [oracle_table(desk)] if self.oracle else [],
+                    "oracle": [oracle_table(context)] if self.oracle else [],
                 }
             )
         return every
@@ -91,25 +91,25 @@ class Report:
     def markdown(self) -> str:
         """The whole document."""
         parts = [f"`{self.command}`", f"## How to read\n\n{self._how_to_read()}"]
-        for desk, tables in zip(self.desks, self._tables, strict=True):
-            parts.append(f"## {desk.group.heading[0].upper()}{desk.group.heading[1:]}")
-            parts.append(_contents(desk))
+        for context, tables in zip(self.contexts, self._tables, strict=True):
+            parts.append(f"## {context.group.heading[0].upper()}{context.group.heading[1:]}")
+            parts.append(_contents(context))
             parts += [as_markdown(table).rstrip() for table in tables["table1"]]
-            absent = not_run(desk)
+            absent = not_run(context)
             parts += [wrapped(f"Not run: {'; '.join(absent)}.")] if absent else []
-            parts.append(_recipes(recipe_notes(desk)))
+            parts.append(_recipes(recipe_notes(context)))
             parts += [as_markdown(table).rstrip() for name in ("table2", "table3") for table in tables[name]]
             parts += [as_markdown(table).rstrip() for table in tables["oracle"]]
         return "\n\n".join(parts) + "\n"
 
     def _how_to_read(self) -> str:
-        c = self.desks[0].comparison
+        c = self.contexts[0].comparison
         return bullets(line.format(level=f"{100 * c.level:g}", resamples=c.resamples) for line in _HOW_TO_READ)
 
     def write(self, folder: str | Path) -> list[Path]:
         """Write ``table1``, ``table2``, ``table3`` as CSV and LaTeX, ``pairs.csv`` and, last, ``tables.md``.
 
-        Each file appears whole or not at all. Where the oracle measures are not asked for, those of earlier tables
+        Each file is written atomically. Without the oracle measures, those of earlier tables
         in the folder are removed.
 
         Args:
@@ -132,18 +132,18 @@ class Report:
                 with suppress(OSError):
                     (folder / name).unlink(missing_ok=True)
         records: Mapping[str, tuple[Sequence[str], list[dict[str, Any]]]] = {
-            "table1": (METHOD_COLUMNS, [r for desk in self.desks for r in method_records(desk)]),
-            "table2": (PASSES_COLUMNS, [r for desk in self.desks for r in passes_records(desk)]),
-            "table3": (TIME_COLUMNS, [r for desk in self.desks for r in time_records(desk)]),
-            "pairs": (PAIR_COLUMNS, [r for desk in self.desks for r in pair_records(desk)]),
+            "table1": (METHOD_COLUMNS, [r for context in self.contexts for r in method_records(context)]),
+            "table2": (PASSES_COLUMNS, [r for context in self.contexts for r in passes_records(context)]),
+            "table3": (TIME_COLUMNS, [r for context in self.contexts for r in time_records(context)]),
+            "pairs": (PAIR_COLUMNS, [r for context in self.contexts for r in pair_records(context)]),
         }
         if self.oracle:
-            found = [r for desk in self.desks for r in method_records(desk, oracle=True)]
+            found = [r for context in self.contexts for r in method_records(context, oracle=True)]
             records = {**records, "oracle": (METHOD_COLUMNS, found)}
         written = []
         for name, (columns, lines) in records.items():
             written.append(folder / f"{name}.csv")
-            # Objects, so that the passes of some rows do not become 4.0 because others have none.
+            # Objects, so that the passes of some methods do not become 4.0 because others have none.
             cells = [{key: escape_cell(value) for key, value in line.items()} for line in lines]
             frame = pd.DataFrame(cells, columns=list(columns), dtype=object)
             with atomic_write(written[-1], "w", newline="") as file:
@@ -152,8 +152,8 @@ class Report:
             if name == "oracle" and not self.oracle:
                 continue
             written.append(folder / f"{name}.tex")
-            every = zip(self.desks, self._tables, strict=True)
-            tables = [(desk.group.heading, table) for desk, tables in every for table in tables[name]]
+            every = zip(self.contexts, self._tables, strict=True)
+            tables = [(context.group.heading, table) for context, tables in every for table in tables[name]]
             with atomic_write(written[-1], "w") as file:
                 file.write(as_latex(tables))
         written.append(folder / "tables.md")
@@ -176,37 +176,37 @@ def make_report(
         places: folders of evaluated runs, or folders that hold such.
         measures: by key, in the order printed.
         comparison: makes values, intervals and differences.
-        command: the line that asked for it.
+        command: the command line that makes them.
         oracle: show the oracle measures too.
         progress: show a bar with the time left. Defaults to False.
 
     Raises:
-        ConfigError: if the runs cannot be compared.
+        ConfigError: if the runs are not comparable.
         OutputError: if a run is damaged or not there.
     """
     wanted = {key: measure for key, measure in measures.items() if oracle or not measure.oracle}
     folders = tqdm(find_runs(places), "reading runs", unit="run", disable=not progress, leave=False)
-    desks = tuple(
+    contexts = tuple(
         TableContext(group, wanted, comparison) for group in group_runs([read_run(one, wanted) for one in folders])
     )
-    rows = [(desk, row) for desk in desks for row in desk.group.rows]
-    for desk, row in tqdm(rows, "drawing images again", unit="row", disable=not progress, leave=False):
+    methods = [(context, method) for context in contexts for method in context.group.methods]
+    for context, method in tqdm(methods, "drawing images again", unit="method", disable=not progress, leave=False):
         for measure in wanted.values():
-            desk.estimate(row, measure)  # what takes long is kept by the comparison
-    return Report(desks, command, oracle)
+            context.estimate(method, measure)  # what takes long is kept by the comparison
+    return Report(contexts, command, oracle)
 
 
-def _contents(desk: TableContext) -> str:
-    group = desk.group
+def _contents(context: TableContext) -> str:
+    group = context.group
     cells = group.cells()
     seeds, folds = sorted({seed for seed, _ in cells}), sorted({fold for _, fold in cells})
-    n = max(row.n_images for row in group.rows)
-    classes = ", ".join(map(str, group.rows[0].first.facts["classes"]))
+    n = max(method.n_images for method in group.methods)
+    classes = ", ".join(map(str, group.methods[0].first.facts["classes"]))
     runs = f"seeds {', '.join(map(str, seeds))}; folds {', '.join(folds)}"
-    return wrapped(f"{n} images of {classes}; {len(group.rows)} rows; {runs}.")
+    return wrapped(f"{n} images of {classes}; {len(group.methods)} methods; {runs}.")
 
 
 def _recipes(lines: list[str]) -> str:
     if not lines:
-        return "The recipes of the trained rows share all their settings."
-    return f"What the rows' recipes do not share:\n\n{bullets(lines)}"
+        return "The recipes of the trained methods share all their settings."
+    return f"What the methods' recipes do not share:\n\n{bullets(lines)}"

@@ -50,7 +50,7 @@ def request_of(tissue, tmp_path):
             "output": tmp_path / "a study",
             "bundle": ROOT / "bundles" / "glas_minmax_entropy",
             "overlays": OVERLAYS,
-            "rows": ["cam_max"],
+            "methods": ["cam_max"],
             "seeds": [0, 1],
             "folds": ["stratified-0"],
             "dataset_dir": str(tissue),
@@ -71,7 +71,7 @@ def option(command: Sequence[str], name: str) -> str:
 class Pretend:
     """Children that write what a run would, and fail where they are told to."""
 
-    failing: set[str] = field(default_factory=set)  # ROW/FOLD_seed_SEED
+    failing: set[str] = field(default_factory=set)  # METHOD/FOLD_seed_SEED
     commands: list[tuple[str, ...]] = field(default_factory=list)
     variables: dict[str, str] = field(default_factory=dict)
     stops: int = 0
@@ -92,7 +92,7 @@ class Pretend:
         values = {"classification_error": {"value": 0.25}, "f1_foreground": {"value": 0.5}}
         values["f1_background"] = {"value": None}
         (folder / "evaluation.json").write_text(json.dumps({"measures": values}))
-        (folder / "evaluation.npz").write_bytes(b"rows")
+        (folder / "evaluation.npz").write_bytes(b"methods")
         return 0
 
     def stop(self) -> None:

@@ -37,8 +37,8 @@ def done(folder: Path, cwd: Path, epochs: int, *arguments: str) -> str:
 @pytest.mark.slow
 def test_a_study_of_a_trained_and_an_explaining_row(tmp_path):
     folder = tmp_path / "my study"
-    rows = ("--rows", "grad_cam", "all_ones")
-    assert "cam_avg is run too" in done(folder, tmp_path, 1, *rows)
+    methods = ("--methods", "grad_cam", "all_ones")
+    assert "cam_avg is run too" in done(folder, tmp_path, 1, *methods)
     runs = {path.parents[1].name: path.parent for path in folder.glob("*/*/evaluation.json")}
     assert set(runs) == {"all_ones", "cam_avg", "grad_cam"}
     reports = {row: json.loads((run / "evaluation.json").read_text()) for row, run in runs.items()}
@@ -49,13 +49,13 @@ def test_a_study_of_a_trained_and_an_explaining_row(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my study"], "nothing is written elsewhere"
 
     logs = {row: (run / "log.txt").read_bytes() for row, run in runs.items()}
-    assert "3 of 3 runs are finished" in done(folder, tmp_path, 1, *rows)
+    assert "3 of 3 runs are finished" in done(folder, tmp_path, 1, *methods)
     assert {row: (run / "log.txt").read_bytes() for row, run in runs.items()} == logs
 
 
 @pytest.mark.slow
 def test_a_killed_study_ends_as_an_undisturbed_one(tmp_path):
-    arguments = (12, "--rows", "cam_max", "--seeds", "0")
+    arguments = (12, "--methods", "cam_max", "--seeds", "0")
     disturbed = start(tmp_path / "disturbed", tmp_path, *arguments)
     run = tmp_path / "disturbed" / "cam_max" / "stratified-0_seed_0"
     deadline = time.monotonic() + 300

@@ -40,21 +40,21 @@ def test_the_commands_are_the_documented_ones(request_of, tissue):
 
 
 def test_every_row_in_the_order_of_the_tables_seed_by_seed(request_of):
-    runs = plan(request_of(rows=["all"], seeds=[2, 0], folds=["stratified-2", "stratified-1"]))
-    assert [run.row for run in runs[: len(METHODS)]] == METHODS
+    runs = plan(request_of(methods=["all"], seeds=[2, 0], folds=["stratified-2", "stratified-1"]))
+    assert [run.method for run in runs[: len(METHODS)]] == METHODS
     trained = METHODS[len(UNTRAINED) :]
-    assert [run.row for run in runs if run.fold == "stratified-2" and run.seed == 2] == trained
+    assert [run.method for run in runs if run.fold == "stratified-2" and run.seed == 2] == trained
     later = runs[2 * len(METHODS) :]
-    assert [run.row for run in later] == trained * 2, "rows without a training are not repeated for another seed"
+    assert [run.method for run in later] == trained * 2, "methods without a training are not repeated for another seed"
     assert {run.seed for run in later} == {0}
-    assert [run.name for run in runs if run.row == "stain"] == [
+    assert [run.name for run in runs if run.method == "stain"] == [
         "stain/stratified-2_seed_0",
         "stain/stratified-1_seed_0",
     ]
 
 
 def test_a_refined_method_switches_the_second_stage_on_again(request_of, tmp_path):
-    (run,) = plan(request_of(rows=["refined_4"], seeds=[1]))
+    (run,) = plan(request_of(methods=["refined_4"], seeds=[1]))
     train, evaluate = (json.loads(command[5]) for command in run.commands)
     names = [file.rpartition("/")[2] for file in train]
     assert names == ["train.json", "paper.json", *(name.rpartition("/")[2] for name in OVERLAYS), "refined_4.json"]
@@ -64,14 +64,14 @@ def test_a_refined_method_switches_the_second_stage_on_again(request_of, tmp_pat
     own = tmp_path / "mine.json"
     own.write_text(json.dumps({"method": "minmax", "stage": "_thrice", "passes": 1}))
     with pytest.raises(ConfigError, match=r"stage='_thrice' \[settings\]: give _refined"):
-        plan(request_of(rows=[str(own)], seeds=[1]))
+        plan(request_of(methods=[str(own)], seeds=[1]))
     own.write_text(json.dumps({"method": "minmax", "stage": "_refined", "passes": 4}))
-    with pytest.raises(ConfigError, match="what the row refined_4 is"):
-        plan(request_of(rows=[str(own)], seeds=[1]))
+    with pytest.raises(ConfigError, match="has the name of the method refined_4"):
+        plan(request_of(methods=[str(own)], seeds=[1]))
 
 
-def test_a_row_that_explains_another_s_network_comes_after_it_and_is_only_evaluated(request_of):
-    request = request_of(rows=["grad_cam_pp"], seeds=[5])
+def test_plan_explaining_method_follows_and_is_only_evaluated(request_of):
+    request = request_of(methods=["grad_cam_pp"], seeds=[5])
     source, run = plan(request)
     assert (source.name, run.needs) == ("cam_avg/stratified-0_seed_5", source.name)
     (evaluate,) = run.commands
@@ -79,7 +79,7 @@ def test_a_row_that_explains_another_s_network_comes_after_it_and_is_only_evalua
     assert option(evaluate, "output_dir") == str(run.folder)
     assert len(source.commands) == 2
     assert "--checkpoint" not in source.commands[1]
-    changed = plan(request_of(rows=["grad_cam_pp"], seeds=[5], overrides={"loss#label_smoothing": "0.1"}))[1]
+    changed = plan(request_of(methods=["grad_cam_pp"], seeds=[5], overrides={"loss#label_smoothing": "0.1"}))[1]
     assert changed.training["training of cam_avg"] != run.training["training of cam_avg"]
 
 
@@ -103,7 +103,7 @@ def test_overrides_without_a_value_reach_the_setting(text):
     assert parse_overrides(["--stain", text, f"--mpp={text}"]) == {"stain": "$None", "mpp": "$None"}
 
 
-def test_what_does_not_change_the_results_does_not_change_the_settings(request_of, tissue, tmp_path):
+def test_plan_changes_without_effect_keep_the_settings(request_of, tissue, tmp_path):
     (run,) = plan(request_of(seeds=[0]))
     moved = shutil.copytree(tissue, tmp_path / "moved")
     light = json.loads((ROOT / OVERLAYS[0]).read_text())
@@ -185,12 +185,12 @@ def test_settings_that_cannot_be_given(arguments, words):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"rows": ["cam_agv"]}, "did you mean cam_avg"),
-        ({"rows": ["mine.json"]}, "no such file"),
+        ({"methods": ["cam_agv"]}, "did you mean cam_avg"),
+        ({"methods": ["mine.json"]}, "no such file"),
         ({"overlays": ["configs/data/lihgt.json"]}, "no such file"),
         ({"folds": ["patient-5"]}, "no fold 'patient-5'"),
         ({"overrides": {"epochz": "3"}}, "did you mean epochs"),
-        ({"overrides": {"method": "cam_avg"}}, "would undo what the row cam_max sets"),
+        ({"overrides": {"method": "cam_avg"}}, "would undo what the method cam_max sets"),
         ({"overrides": {"train": "3"}}, "would undo"),
         ({"overrides": {"trunk": "resnet19"}}, "no trunk named 'resnet19'"),
         ({"dataset_dir": "/no/such/folder"}, "no such data set"),
@@ -207,22 +207,22 @@ def test_a_mistake_is_named_before_anything_runs(request_of, changes, words):
 def test_an_overlay_of_the_user_s_is_a_row(request_of, tmp_path, monkeypatch):
     (tmp_path / "wider.json").write_text(json.dumps({"method": "minmax", "passes": 2}))
     monkeypatch.chdir(tmp_path)
-    runs = plan(request_of(rows=["wider.json", "cam_max", "configs/methods/cam_lse.json"], seeds=[0]))
-    assert [run.row for run in runs] == ["cam_max", "cam_lse", "wider"]
+    runs = plan(request_of(methods=["wider.json", "cam_max", "configs/methods/cam_lse.json"], seeds=[0]))
+    assert [run.method for run in runs] == ["cam_max", "cam_lse", "wider"]
     assert str(tmp_path / "wider.json") in runs[2].commands[0][5]
     assert runs[2].training["passes"] == 2
 
 
 def test_overlays_that_make_no_row(request_of, tmp_path):
     (tmp_path / "cam_max.json").write_text('{"method": "mine"}')
-    with pytest.raises(ConfigError, match="two rows are called 'cam_max'"):
-        plan(request_of(rows=["cam_max", str(tmp_path / "cam_max.json")]))
+    with pytest.raises(ConfigError, match="two methods are called 'cam_max'"):
+        plan(request_of(methods=["cam_max", str(tmp_path / "cam_max.json")]))
     (tmp_path / "broken.json").write_text('{"passes": ')
     with pytest.raises(ConfigError, match=r"cannot be read .*broken\.json"):
-        plan(request_of(rows=[str(tmp_path / "broken.json")]))
+        plan(request_of(methods=[str(tmp_path / "broken.json")]))
     (tmp_path / "lost.json").write_text('{"method": "lost", "no#such#block": 3}')
     with pytest.raises(ConfigError, match=r"do not fit together .*lost\.json"):
-        plan(request_of(rows=[str(tmp_path / "lost.json")]))
+        plan(request_of(methods=[str(tmp_path / "lost.json")]))
 
 
 def test_folds_and_splits_that_the_data_do_not_have(request_of, tmp_path):
@@ -245,7 +245,7 @@ def test_all_five_folds_of_a_kind(request_of):
 
 def test_one_phantom_for_all_runs_made_only_when_it_is_allowed(request_of):
     small = {"phantom#train": "12", "phantom#test": "0", "phantom#size": "[64, 72]", "phantom#scale": "0.15"}
-    request = request_of(rows=["cam_max", "stain"], dataset_dir=None, overrides=small)
+    request = request_of(methods=["cam_max", "stain"], dataset_dir=None, overrides=small)
     before = plan(request, make_phantom=False)
     assert not request.output.exists()
     after = plan(request)
@@ -276,20 +276,20 @@ def test_a_digest_knows_no_order():
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"passes": 2}, "does not say which method it is"),
-        ({"method": "cam_avg", "passes": None}, "calls itself what the row cam_avg is"),
-        ({"method": "minmax", "passes": 4}, "calls itself what the row minmax_4 is"),
+        ({"passes": 2}, "does not name its method"),
+        ({"method": "cam_avg", "passes": None}, "has the name of the method cam_avg"),
+        ({"method": "minmax", "passes": 4}, "has the name of the method minmax_4"),
     ],
 )
-def test_a_row_of_the_users_own_needs_a_name_that_tables_can_tell_apart(content, said, request_of, tmp_path):
+def test_plan_own_method_with_a_known_name_is_refused(content, said, request_of, tmp_path):
     overlay = tmp_path / "mine.json"
     overlay.write_text(json.dumps(content))
     with pytest.raises(ConfigError, match=said):
-        plan(request_of(rows=[str(overlay)]))
+        plan(request_of(methods=[str(overlay)]))
 
 
 def test_without_folds_the_fold_is_the_configs_own(request_of, tmp_path):
     own = tmp_path / "own.json"
     own.write_text(json.dumps({"fold": "stratified-3"}))
     overlays = [*OVERLAYS, str(own)]
-    assert {run.fold for run in plan(request_of(folds=[], overlays=overlays, rows=["stain"]))} == {"stratified-3"}
+    assert {run.fold for run in plan(request_of(folds=[], overlays=overlays, methods=["stain"]))} == {"stratified-3"}

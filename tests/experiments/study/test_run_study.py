@@ -53,7 +53,7 @@ def test_what_a_run_says_of_itself(request_of):
     pretend(request)
     (run,) = plan(request)
     made = manifest_of(request, run.name)
-    assert (made["row"], made["fold"], made["seed"], made["finished"]) == ("cam_max", "stratified-0", 4, True)
+    assert (made["method"], made["fold"], made["seed"], made["finished"]) == ("cam_max", "stratified-0", 4, True)
     assert made["config"]["training"]["epochs"] == 12
     assert made["config"] == {"training": dict(run.training), "evaluation": dict(run.evaluation)}
     assert made["commands"] == [list(command) for command in run.commands]
@@ -94,7 +94,7 @@ def test_a_failed_run_is_told_and_goes_on_next_time(request_of, capsys):
 
 
 def test_a_run_fails_with_the_one_whose_model_it_needs(request_of, capsys):
-    request = request_of(rows=["grad_cam", "cam_max"], seeds=[0])
+    request = request_of(methods=["grad_cam", "cam_max"], seeds=[0])
     with pytest.raises(GlasWsolError, match="2 runs of 3 failed: cam_avg/stratified-0_seed_0, grad_cam/strat"):
         pretend(request, failing=["cam_avg/stratified-0_seed_0"])
     said = capsys.readouterr().out
@@ -105,9 +105,9 @@ def test_a_run_fails_with_the_one_whose_model_it_needs(request_of, capsys):
     assert made.evaluated == ["cam_avg/stratified-0_seed_0", "grad_cam/stratified-0_seed_0"]
 
 
-def test_runs_with_other_settings_are_refused_before_anything_runs(request_of, capsys):
+def test_run_study_with_other_settings_is_refused_before_runs(request_of, capsys):
     pretend(request_of(overrides={"epochs": "3"}))
-    changed = request_of(rows=["cam_lse", "cam_max"], overrides={"epochs": "4", "batch_size": "2"})
+    changed = request_of(methods=["cam_lse", "cam_max"], overrides={"epochs": "4", "batch_size": "2"})
     before = sorted(Path(changed.output).rglob("*"))
     with pytest.raises(ConfigError, match=r"2 runs were made with other settings: batch_size, epochs .*--replace"):
         pretend(changed)
@@ -252,7 +252,7 @@ def test_a_folder_that_cannot_be_made(request_of, tmp_path):
 
 
 def test_the_time_left_knows_that_rows_differ(request_of):
-    runs = {run.name: run for run in plan(request_of(rows=["cam_max", "cam_lse", "minmax_4"]))}
+    runs = {run.name: run for run in plan(request_of(methods=["cam_max", "cam_lse", "minmax_4"]))}
     quick, other = runs[BOTH[0]], runs["cam_lse/stratified-0_seed_1"]
     unknown = runs["minmax_4/stratified-0_seed_0"]
     spent = {"cam_max": [10.0, 20.0], "cam_lse": [45.0]}

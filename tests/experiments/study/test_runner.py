@@ -97,11 +97,11 @@ class Slow(Pretend):
 
 
 def test_a_run_waits_for_the_model_it_needs_while_others_pass(request_of):
-    runs = plan(request_of(rows=["grad_cam", "cam_avg", "wildcat"], seeds=[0]))
-    assert [run.row for run in runs] == ["cam_avg", "grad_cam", "wildcat"]
+    runs = plan(request_of(methods=["grad_cam", "cam_avg", "wildcat"], seeds=[0]))
+    assert [run.method for run in runs] == ["cam_avg", "grad_cam", "wildcat"]
     children, outcomes = Slow(), []
     execute([(run, inspect(run)) for run in runs], children, outcomes.append, jobs=2)
-    assert [outcome.run.row for outcome in outcomes] == ["wildcat", "cam_avg", "grad_cam"]
+    assert [outcome.run.method for outcome in outcomes] == ["wildcat", "cam_avg", "grad_cam"]
 
 
 def test_an_interruption_stops_the_children_and_keeps_the_time(request_of):

@@ -13,7 +13,7 @@ import pytest
 
 from glas_wsol.errors import ConfigError
 from glas_wsol.experiments.tables.comparison import Comparison, holm
-from glas_wsol.experiments.tables.groups import Row
+from glas_wsol.experiments.tables.groups import MethodRuns
 from glas_wsol.experiments.tables.runs import Run
 from glas_wsol.metrics.measures import MEASURES
 
@@ -23,7 +23,7 @@ NAN = math.nan
 
 def row_of(
     runs: Mapping[tuple[int, str], object], key: str = "f1_foreground", supervision="image labels", **names
-) -> Row:
+) -> MethodRuns:
     """A row from the values of its runs, one per image; images are named by fold, or as `names` says by fold."""
     made = {}
     for (seed, fold), values in runs.items():
@@ -32,7 +32,7 @@ def row_of(
         images = np.array(names.get(fold) or [f"{fold}{i:03}" for i in range(len(values))])
         facts = {"supervision": supervision, "seed": seed, "fold": fold, "fold_seed": 0}
         made[seed, fold] = Run(Path(f"{seed}{fold}"), facts, images, {key: values})
-    return Row("mine", None, "resnet18", True, made)
+    return MethodRuns("mine", None, "resnet18", True, made)
 
 
 def test_the_value_is_the_mean_over_seeds_of_the_pooled_images():
@@ -65,7 +65,7 @@ def test_seeds_are_drawn_too():
     assert (alone.lo, alone.hi) == pytest.approx((0.2, 0.2))
 
 
-def test_the_interval_of_many_images_and_seeds_is_close_to_normal_theory():
+def test_comparison_interval_of_many_images_is_near_normal():
     rng = np.random.default_rng(4)
     images, seeds = rng.normal(0, 0.1, 60), rng.normal(0, 0.05, 25)
     row = row_of({(s, "a"): 0.5 + images + shift for s, shift in enumerate(seeds)})
@@ -80,7 +80,7 @@ def test_the_interval_of_many_images_and_seeds_is_close_to_normal_theory():
     assert narrower.hi - narrower.lo == pytest.approx(2 * half * 0.67449 / 1.959964, rel=0.08)
 
 
-def test_predictions_of_one_image_by_several_folds_are_not_more_images():
+def test_comparison_one_image_in_several_folds_counts_once():
     values = np.random.default_rng(2).random(12)
     names = {fold: [f"image{i:02}" for i in range(12)] for fold in "abc"}
     one = Comparison(resamples=500).estimate(row_of({(0, "a"): values}, a=names["a"]), F1)
@@ -190,7 +190,7 @@ def test_resamples_without_a_value_are_left_out():
     assert 0 <= found.lo < 0.75
 
 
-def test_rows_of_one_name_in_two_groups_are_not_taken_for_each_other():
+def test_comparison_same_name_in_two_groups_stays_apart():
     row = row_of({(0, "a"): [0.5, 0.25]})
     twin = dataclasses.replace(row, runs=row_of({(0, "a"): [0.75, 1.0]}).runs)
     comparison = Comparison(resamples=50)
@@ -198,7 +198,7 @@ def test_rows_of_one_name_in_two_groups_are_not_taken_for_each_other():
     assert comparison.difference(twin, row, F1).value == 0.5
 
 
-def test_an_interval_of_the_few_resamples_that_have_a_value_is_not_given():
+def test_comparison_too_few_valid_resamples_give_no_interval():
     def mostly_undefined(rows, weights):
         values = (weights @ rows)[:, 0] / weights.sum(axis=1)
         return np.where((weights == 1).all(axis=1), values, NAN)

@@ -26,7 +26,7 @@ def write(tmp_path):
     return add
 
 
-def test_rows_are_methods_passes_trunks_and_pretraining_in_the_tables_order(write):
+def test_groups_of_methods_passes_and_trunks_are_in_table_order(write):
     write("1", method="unet")
     write("2", method="minmax", passes=4)
     write("3", method="minmax", passes=0)
@@ -35,7 +35,7 @@ def test_rows_are_methods_passes_trunks_and_pretraining_in_the_tables_order(writ
     write("6", method="all_ones")
     write("7", method="mine")
     (group,) = write.groups()
-    assert [(row.title, row.backbone) for row in group.rows] == [
+    assert [(method.title, method.backbone) for method in group.methods] == [
         ("All-ones", ""),
         ("Min-max entropy, passes 0", "resnet101"),
         ("Min-max entropy, passes 0", "resnet18"),
@@ -44,8 +44,8 @@ def test_rows_are_methods_passes_trunks_and_pretraining_in_the_tables_order(writ
         ("U-Net", "resnet18"),
         ("mine", "resnet18"),
     ]
-    assert group.label(group.rows[1]) == "Min-max entropy, passes 0, resnet101"
-    assert group.label(group.rows[4]) == "Min-max entropy, passes 4"
+    assert group.label(group.methods[1]) == "Min-max entropy, passes 0, resnet101"
+    assert group.label(group.methods[4]) == "Min-max entropy, passes 4"
 
 
 def test_seeds_and_folds_are_runs_of_one_row(write):
@@ -53,9 +53,9 @@ def test_seeds_and_folds_are_runs_of_one_row(write):
         for fold in ("patient-0", "patient-1"):
             write(f"{seed}{fold}", seed=seed, fold=fold, names=[f"{fold}{i}" for i in range(3)])
     (group,) = write.groups()
-    (row,) = group.rows
-    assert (row.seeds, row.folds, row.n_images, len(row.runs)) == ((0, 2), ("patient-0", "patient-1"), 6, 4)
-    assert group.missing(row) == []
+    (method,) = group.methods
+    assert (method.seeds, method.folds, method.n_images, len(method.runs)) == ((0, 2), ("patient-0", "patient-1"), 6, 4)
+    assert group.missing(method) == []
 
 
 def test_data_sets_phantoms_and_splits_are_tables_of_their_own(write):
@@ -102,7 +102,7 @@ def test_runs_evaluated_with_other_views_are_not_mixed_in_a_row(write, views):
     plain = {"flips": False, "rotations": False, "scales": [1.0]}
     write("a", seed=0, views=plain)
     write("b", seed=1)  # an older report: it knows no views, and had none
-    assert len(write.groups()[0].rows) == 1
+    assert len(write.groups()[0].methods) == 1
     write("c", seed=2, views={**plain, **views})
     (name,) = views
     with pytest.raises(ConfigError, match=f"views: {name} is .* there and .* here"):
@@ -114,7 +114,7 @@ def test_between_rows_other_views_are_told(write):
     write("a", method="cam_avg")
     write("b", method="cam_max", views=views)
     (group,) = write.groups()
-    differ, _ = unshared_settings({group.label(row): row.first for row in group.rows})
+    differ, _ = unshared_settings({group.label(method): method.first for method in group.methods})
     assert differ == {"views: flips": [("false", ["CAM-Avg"]), ("true", ["CAM-Max"])]}
 
 
@@ -123,7 +123,7 @@ def test_what_seed_and_fold_decide_may_differ_within_a_row(write):
     two = {"training_images": "y", "network_def#seed": 1, "steps of the schedule": 90, "first_stage": "of another"}
     write("a", seed=0, recipe=one)
     write("b", seed=1, recipe=two)
-    assert len(write.groups()[0].rows) == 1
+    assert len(write.groups()[0].methods) == 1
 
 
 def test_rows_on_other_images_of_a_fold_are_refused(write):
@@ -154,13 +154,13 @@ def test_rows_in_another_form_are_refused(write):
         write.groups()
 
 
-def test_missing_runs_are_told_but_what_is_not_trained_has_no_seed(write):
+def test_groups_missing_runs_are_listed_but_not_untrained_seeds(write):
     for seed in (0, 1):
         write(f"a{seed}", seed=seed)
     write("b", method="cam_max", seed=1)
     write("c", method="stain")
     (group,) = write.groups()
-    stain, avg, largest = group.rows
+    stain, avg, largest = group.methods
     assert [group.missing(row) for row in (stain, avg, largest)] == [[], [], [(0, "paper")]]
     assert stain.at((1, "paper")) is stain.runs[0, "paper"]
     assert stain.at((1, "patient-0")) is None
@@ -172,7 +172,7 @@ def test_the_seed_of_what_is_not_trained_is_no_seed_of_the_table(write):
     write("b", method="stain", seed=0)
     (group,) = write.groups()
     assert group.cells() == [(5, "paper")]
-    assert [group.missing(row) for row in group.rows] == [[], []]
+    assert [group.missing(method) for method in group.methods] == [[], []]
 
 
 def test_what_the_recipes_of_rows_do_not_share(write):
@@ -181,7 +181,7 @@ def test_what_the_recipes_of_rows_do_not_share(write):
     write("c", method="minmax", passes=4, trunk="resnet101", recipe={"optimizer": "AdamW", "crop_size": 480})
     write("d", method="all_ones")
     (group,) = write.groups()
-    differ, own = unshared_settings({group.label(row): row.first for row in group.rows})
+    differ, own = unshared_settings({group.label(method): method.first for method in group.methods})
     assert differ == {
         "trunk": [("resnet18", ["CAM-Avg", "CAM-Max"]), ("resnet101", ["Min-max entropy, passes 4"])],
         "crop_size": [("256", ["CAM-Avg", "CAM-Max"]), ("480", ["Min-max entropy, passes 4"])],
@@ -194,7 +194,7 @@ def test_whose_network_a_row_explains(write):
     write("a", method="grad_cam")
     write("b", method="cam_avg", trained_as="cam_avg")
     write("c", method="mine", trained_as="wildcat")
-    assert [(row.method, row.trained_as) for row in write.groups()[0].rows] == [
+    assert [(method.name, method.trained_as) for method in write.groups()[0].methods] == [
         ("cam_avg", None),
         ("grad_cam", "cam_avg"),
         ("mine", "wildcat"),

@@ -53,7 +53,7 @@ def test_latex_is_escaped_and_whole():
     assert text.startswith(r"% needs \usepackage{booktabs}")
 
 
-def test_names_with_hyphens_keep_them_and_only_numbers_get_a_minus():
+def test_layout_names_keep_hyphens_numbers_get_a_minus():
     text = as_latex([("h", Table("t", ("F1- (%)", "x-2"), (("Min-max", "patient-3"), ("-1.0", "+0.0")), ()))])
     assert r"F1- (\%) & x-2 \\" in text
     assert r"Min-max & patient-3 \\" in text

@@ -64,7 +64,7 @@ def test_keys_that_are_no_measure_are_left_alone(tmp_path):
     assert read_run(folder, MEASURES).rows.keys() == ROWS.keys()
 
 
-def test_without_the_values_of_the_images_it_says_how_to_get_them(tmp_path):
+def test_runs_without_image_values_says_how_to_get_them(tmp_path):
     folder = write_run(tmp_path / "run", ROWS)
     (folder / "evaluation.npz").unlink()
     with pytest.raises(OutputError, match=r"no evaluation.npz .*run\]: evaluate this run again") as error:
@@ -127,7 +127,7 @@ def test_a_value_that_no_image_gives_is_none(tmp_path):
     assert np.isnan(read_run(write_run(tmp_path / "run", rows, n_with_masks=0), MEASURES).rows["f1_foreground"]).all()
 
 
-def test_an_older_report_and_one_with_senseless_facts_are_refused(tmp_path):
+def test_runs_older_or_invalid_report_is_refused(tmp_path):
     folder = write_run(tmp_path / "old", ROWS)
     facts = json.loads((folder / "evaluation.json").read_text())
     for name in ("method", "names_class", "measures", "recipe"):

@@ -67,7 +67,7 @@ def test_the_document_says_how_it_came_about_and_how_to_read_it(markdown):
     assert markdown.startswith("`python -m glas_wsol table X`\n\n## How to read\n\n* ")
     assert f"95 % interval: images and seeds are drawn again {RESAMPLES} times" in markdown.replace("\n  ", " ")
     assert "## GlaS, split test" in markdown
-    assert "30 images of benign, malignant; 13 rows; seeds 0, 1, 2; folds paper." in markdown
+    assert "30 images of benign, malignant; 13 methods; seeds 0, 1, 2; folds paper." in markdown
 
 
 def test_it_fits_a_terminal(markdown):
@@ -165,7 +165,7 @@ def test_a_class_is_not_taken_from_a_method_that_names_none(tmp_path):
     assert tables_of(text)["Table 1a. Methods, the class of the image"]["error (%)"]["U-Net †"] == "-(a)"
 
 
-def test_oracles_stand_in_a_table_of_their_own_and_only_if_asked_for(study, markdown, tables, tmp_path):
+def test_write_tables_oracles_on_request_have_their_own_table(study, markdown, tables, tmp_path):
     before, oracle = markdown.split("### Oracle thresholds")
     assert "For these measures a threshold was chosen on the evaluated images themselves" in oracle
     assert list(tables["Oracle thresholds"].columns[-3:]) == ["MaxBoxAccV2 (%)", "oracle F1+ (%)", "oracle F1- (%)"]
@@ -302,7 +302,7 @@ def test_table_3_has_times_and_ratios_by_seed(tmp_path):
     assert (record.seconds, record.ratio, record.ratio_min, record.ratio_max, record.cpu_ratio) == (30, 3, 2, 4, 3)
 
 
-def test_rows_of_unequal_runs_are_marked_and_compared_on_common_ones(tmp_path):
+def test_write_tables_unequal_runs_are_marked_and_paired(tmp_path):
     for seed in (0, 1):
         write_run(tmp_path / f"avg{seed}", {"f1_foreground": [0.5, 0.5 + seed / 4]}, method="cam_avg", seed=seed)
     write_run(tmp_path / "ours", {"f1_foreground": [0.75, 0.75]}, method="minmax", passes=4, seed=0)
@@ -338,7 +338,7 @@ def test_images_without_masks_are_counted(tmp_path):
     assert "](" not in text, "Markdown would make a link of an interval with a mark right behind it"
 
 
-def test_intervals_without_width_are_not_left_to_be_taken_for_certainty(tmp_path):
+def test_write_tables_intervals_without_width_are_explained(tmp_path):
     right = {"balanced_error": [[0, 0], [1, 0]], "classification_error": [0, 0], "f1_foreground": [0.5, 0.25]}
     write_run(tmp_path / "a", right, method="cam_avg")
     write_run(tmp_path / "b", {**right, "f1_foreground": [0.5, 0.75]}, method="cam_max")
@@ -365,7 +365,7 @@ def test_a_split_that_the_models_have_seen_is_named(tmp_path, split, words):
     assert words in text
 
 
-def test_a_threshold_set_by_hand_is_named_in_every_table_of_its_row(tmp_path):
+def test_write_tables_threshold_by_hand_is_in_every_table(tmp_path):
     write_run(tmp_path / "a", {"f1_foreground": [0.5, 0.25]}, threshold=0.3, threshold_rule="set by hand")
     write_run(tmp_path / "b", {"f1_foreground": [0.5, 0.25]}, method="cam_max")
     text = report_of(tmp_path).markdown()
@@ -382,10 +382,10 @@ def test_tables_without_a_column_for_it_say_the_backbone(tmp_path, markdown):
     write_run(tmp_path / "b", {"f1_foreground": [0.25]}, method="cam_max")
     text = report_of(tmp_path).markdown()
     assert list(tables_of(text)["Table 1b. Methods, regions"].index) == ["CAM-Avg, resnet50", "CAM-Max, resnet18"]
-    assert "n, seeds and folds of each row stand in table 1a" in text
+    assert "n, seeds and folds of each method are in table 1a" in text
 
 
-def test_what_was_not_run_is_listed_and_a_method_of_ones_own_comes_last(tmp_path):
+def test_write_tables_missing_runs_listed_own_method_last(tmp_path):
     write_run(tmp_path / "a", {"f1_foreground": [0.5]}, method="minmax", passes=4)
     write_run(tmp_path / "b", {"f1_foreground": [0.25]}, method="a_new_one")
     text = report_of(tmp_path).markdown()
@@ -400,7 +400,7 @@ def test_a_shorter_recipe_is_seen(markdown, tmp_path):
     assert "`passes`" not in markdown  # the row's title says it
     write_run(tmp_path / "a", {"f1_foreground": [0.5]}, method="cam_avg")
     write_run(tmp_path / "b", {"f1_foreground": [0.25]}, method="cam_max")
-    assert "The recipes of the trained rows share all their settings." in report_of(tmp_path).markdown()
+    assert "The recipes of the trained methods share all their settings." in report_of(tmp_path).markdown()
 
 
 def test_groups_have_headings_and_one_csv(tmp_path):
