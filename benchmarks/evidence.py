@@ -26,7 +26,7 @@ from skimage import data as pictures
 
 from glas_wsol.data.phantom.bird_drawing import SPECIES, draw_bird
 from glas_wsol.data.phantom.tissue import tissue_tile
-from glas_wsol.results.tissue import missing_evidence
+from glas_wsol.results.tissue_presence import missing_evidence
 from glas_wsol.transforms import read_rgb
 
 Picture = np.ndarray  # [H, W, 3] uint8

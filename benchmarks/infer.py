@@ -21,7 +21,7 @@ from steps import make_network
 from timing import Goal, compared, machine, print_goals, print_table, ratio, round_robin, spread
 from torch import Tensor, nn
 
-from glas_wsol.inferers.class_scores import predict_with_scores
+from glas_wsol.inferers.class_score_inferer import predict_with_scores
 from glas_wsol.networks import RefinedNetwork, fold_batch_norm
 
 Run = Callable[[], object]

@@ -25,7 +25,7 @@ import numpy as np
 from glas_wsol.data.phantom.tissue import tissue_tile
 from glas_wsol.report import case_rows as rows
 from glas_wsol.report import write_report
-from glas_wsol.writers.images import write_png
+from glas_wsol.writers.drawing import write_png
 
 _DIFFERENT = 10
 

@@ -21,7 +21,7 @@ import torch
 from steps import make_network, training_step
 from timing import machine, print_table, ratio, round_robin, spread
 
-from glas_wsol.inferers.class_scores import predict_with_scores
+from glas_wsol.inferers.class_score_inferer import predict_with_scores
 from glas_wsol.networks import fold_batch_norm
 
 

@@ -31,7 +31,7 @@ from glas_wsol.engines import erasing
 from glas_wsol.errors import ConfigError, GlasWsolError
 from glas_wsol.networks.maps import activation_map, resize
 from glas_wsol.transforms import read_rgb
-from glas_wsol.writers.images import draw_mask, write_png
+from glas_wsol.writers.drawing import draw_mask, write_png
 
 PASSES = 4
 _LOSSES = """Low entropy on what was kept, high entropy on the rest:

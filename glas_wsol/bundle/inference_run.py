@@ -12,8 +12,8 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from glas_wsol.bundle.bundle_runs import BundleRun
 from glas_wsol.bundle.command_line import refuse_unknown
-from glas_wsol.bundle.runs import BundleRun
 from glas_wsol.data import images_datalist
 from glas_wsol.data.files import existing
 from glas_wsol.errors import ConfigError, IncompleteError, OutputError

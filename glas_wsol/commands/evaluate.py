@@ -53,7 +53,7 @@ def _evaluate(arguments: list[str], prog: str) -> None:
     given = parser.parse_args(own)
     settings = parse_overrides(rest, _INSTEAD)
     from glas_wsol.bundle import install_excepthook
-    from glas_wsol.bundle.runs import plan_evaluation
+    from glas_wsol.bundle.bundle_runs import plan_evaluation
 
     install_excepthook()
     run = plan_evaluation(given.output, given.split, given.data, given.bundle, settings)

@@ -56,7 +56,7 @@ def _train(arguments: list[str], prog: str) -> None:
     given = parser.parse_args(own)
     settings = parse_overrides(rest, _INSTEAD)
     from glas_wsol.bundle import install_excepthook
-    from glas_wsol.bundle.runs import plan_training
+    from glas_wsol.bundle.bundle_runs import plan_training
 
     install_excepthook()
     run = plan_training(given.data, given.output, given.bundle, given.method, given.recipe, given.overlays, settings)

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from glas_wsol.handlers.checkpoint import RunCheckpoint, write_model
 from glas_wsol.handlers.clock import TrainingClock
 from glas_wsol.handlers.draw_reliability import ReliabilityDiagram
 from glas_wsol.handlers.evaluation_report import EvaluationReport, WholeImageScores
 from glas_wsol.handlers.failure_report import FailureReport
 from glas_wsol.handlers.record import RunRecord
+from glas_wsol.handlers.run_checkpoint import RunCheckpoint, write_model
 from glas_wsol.handlers.saver import LocalizationSaver
 from glas_wsol.handlers.shared import SharedTraining
 from glas_wsol.handlers.training import (

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from glas_wsol.inferers.class_scores import ClassScoreInferer, predict_with_scores
+from glas_wsol.inferers.class_score_inferer import ClassScoreInferer, predict_with_scores
 from glas_wsol.inferers.whole_tile import TrainingInferer, WholeTileInferer
 
 __all__ = ["ClassScoreInferer", "TrainingInferer", "WholeTileInferer", "predict_with_scores"]

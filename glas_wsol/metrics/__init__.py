@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from glas_wsol.metrics.base import MeasureMetric, RowMetric
 from glas_wsol.metrics.bootstrap import NO_WIDTH, bootstrap, interval, redraw, reflect, share_interval
 from glas_wsol.metrics.box_accuracy import BoxAccuracy, MaxBoxAccuracy
 from glas_wsol.metrics.calibration import (
@@ -16,6 +15,7 @@ from glas_wsol.metrics.calibration import (
 )
 from glas_wsol.metrics.classification import BalancedError, ClassificationError, CrossEntropy, RocAuc, SelectionScore
 from glas_wsol.metrics.measures import MEASURES, Measure
+from glas_wsol.metrics.metric_base import MeasureMetric, RowMetric
 from glas_wsol.metrics.objects import ObjectDice, ObjectF1, ObjectHausdorff
 from glas_wsol.metrics.region_scores import OracleRegionF1, PixelAveragePrecision, RegionF1
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from glas_wsol.metrics.base import MeasureMetric
 from glas_wsol.metrics.items import components, score_levels, soft_map, true_objects
+from glas_wsol.metrics.metric_base import MeasureMetric
 
 __all__ = ["BoxAccuracy", "MaxBoxAccuracy", "best_overlap", "object_boxes"]
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from glas_wsol.metrics.base import MeasureMetric, RowMetric
 from glas_wsol.metrics.bins import BINS, mass_bins, width_bins
 from glas_wsol.metrics.bootstrap import bootstrap, redraw, share_interval
 from glas_wsol.metrics.items import soft_map, true_mask
 from glas_wsol.metrics.measures import MEASURES
+from glas_wsol.metrics.metric_base import MeasureMetric, RowMetric
 from glas_wsol.metrics.temperature import fit_temperature
 from glas_wsol.utils.labels import LEAST_PROBABILITY
 

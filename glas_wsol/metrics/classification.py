@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.metrics.base import MeasureMetric, RowMetric
 from glas_wsol.metrics.measures import MULTI_LABEL
+from glas_wsol.metrics.metric_base import MeasureMetric, RowMetric
 from glas_wsol.utils.labels import LEAST_PROBABILITY
 
 __all__ = ["Answer", "BalancedError", "ClassificationError", "CrossEntropy", "RocAuc", "SelectionScore", "class_of"]

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from glas_wsol.metrics.base import MeasureMetric
 from glas_wsol.metrics.items import components, true_objects
+from glas_wsol.metrics.metric_base import MeasureMetric
 from glas_wsol.metrics.shapes import ObjectShapes
 
 __all__ = ["Correspondence", "ObjectDice", "ObjectF1", "ObjectHausdorff", "dice_row", "f1_row", "hausdorff_row"]

@@ -11,8 +11,8 @@ import torch
 from monai.metrics import compute_dice
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.metrics.base import MeasureMetric
 from glas_wsol.metrics.items import score_levels, soft_map, true_mask
+from glas_wsol.metrics.metric_base import MeasureMetric
 
 __all__ = ["OracleRegionF1", "PixelAveragePrecision", "RegionF1"]
 

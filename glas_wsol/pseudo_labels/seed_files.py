@@ -16,7 +16,7 @@ from glas_wsol.pseudo_labels.seeds import SEEDS
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.json_files import read_json
 from glas_wsol.utils.settings import Fingerprint
-from glas_wsol.writers.images import write_png
+from glas_wsol.writers.drawing import write_png
 
 __all__ = ["MADE_WITH", "digest_of_items", "read_record", "require_same", "with_seeds", "write_record", "write_seeds"]
 

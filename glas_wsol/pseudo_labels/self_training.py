@@ -29,7 +29,7 @@ from glas_wsol.pseudo_labels.seeds import IGNORE, SEEDS, agreement, pick_seeds
 from glas_wsol.pseudo_labels.teachers import log_odds
 from glas_wsol.transforms.reading import read_mask
 from glas_wsol.utils import distributed
-from glas_wsol.writers.images import write_png
+from glas_wsol.writers.drawing import write_png
 
 __all__ = ["SelfTraining"]
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from glas_wsol.report.folder import Series
+from glas_wsol.report.run_folder import Series
 
 __all__ = ["Chart", "Tick", "chart", "nice_ticks"]
 

@@ -19,8 +19,8 @@ from glas_wsol.metrics import NO_WIDTH
 from glas_wsol.report.case_rows import STATES, Row, columns, rows
 from glas_wsol.report.cases import Case
 from glas_wsol.report.curves import chart
-from glas_wsol.report.folder import Contents, read_folder
 from glas_wsol.report.pictures import LEAST_BYTES
+from glas_wsol.report.run_folder import Contents, read_folder
 from glas_wsol.report.summary import counts, facts, figures, rounds, shown, training_facts
 from glas_wsol.results.reading import reading_guide
 from glas_wsol.utils.atomic_files import atomic_write

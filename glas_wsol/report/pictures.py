@@ -15,7 +15,7 @@ from scipy.ndimage import uniform_filter
 from skimage.measure import approximate_polygon
 
 from glas_wsol.results.polygons import Ring, trace_polygons
-from glas_wsol.writers.images import draw_mask
+from glas_wsol.writers.drawing import draw_mask
 
 __all__ = ["LEAST_BYTES", "Pictures", "draw_pictures", "outline", "to_jpeg"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from glas_wsol.metrics.measures import MEASURES
 from glas_wsol.report.cases import Case, number
-from glas_wsol.report.folder import Contents
+from glas_wsol.report.run_folder import Contents
 from glas_wsol.version import __version__
 
 __all__ = ["Count", "Fact", "Figure", "counts", "facts", "figures", "rounds", "shown", "training_facts"]

@@ -36,7 +36,8 @@ class Localization:
         evidence: False if the image shows nothing to decide on: its mask is empty and its class means nothing.
         threshold: of ``decidable``, for the mask.
         min_box_area: a part of the mask below this share of the image's area gets no box.
-        reason: why there is no evidence (see :func:`~glas_wsol.results.tissue.missing_evidence`); empty if there is.
+        reason: why there is no evidence (see
+            :func:`~glas_wsol.results.tissue_presence.missing_evidence`); empty if there is.
         multi_label: whether an image may have several classes: those at least as probable as not are named.
         class_scores: of M for the whole image, and of C for the decidable and the undecidable region, with or without
             evidence; those that the method has. :attr:`remark` says where they mean little.

@@ -20,7 +20,7 @@ from glas_wsol.results.boxes import MIN_BOX_AREA, check_min_area
 from glas_wsol.results.class_scores import DECIDABLE, LOCALIZER, PRESENCE, UNDECIDABLE, ClassProbabilities, ClassScores
 from glas_wsol.results.localization import THRESHOLD, Localization
 from glas_wsol.results.provenance import Provenance
-from glas_wsol.results.tissue import STAINS, missing_evidence
+from glas_wsol.results.tissue_presence import STAINS, missing_evidence
 from glas_wsol.transforms.clean_regions import clean_regions
 from glas_wsol.transforms.reading import mpp_of_metadata
 from glas_wsol.utils.labels import check_multi_label
@@ -61,7 +61,7 @@ class LocalizePredictiond(Transform):
 
     Where an image may have several classes, it reads ``presence`` (``[c]``, each in [0, 1]) besides: channels that
     share the decidable region hold no probabilities that need not sum to 1. Where present, it reads the class scores
-    of M and C too, see :mod:`glas_wsol.inferers.class_scores`.
+    of M and C too, see :mod:`glas_wsol.inferers.class_score_inferer`.
 
     Args:
         classes: class names in label order.

@@ -16,7 +16,7 @@ from PIL import Image
 
 from glas_wsol.errors import OutputError
 from glas_wsol.utils.atomic_files import atomic_write
-from glas_wsol.writers.images import draw_mask
+from glas_wsol.writers.drawing import draw_mask
 
 __all__ = ["Column", "Line", "check_suffix", "draw_figure"]
 

@@ -14,12 +14,12 @@ import numpy as np
 from glas_wsol.errors import ConfigError, OutputError
 from glas_wsol.results.localization import Localization
 from glas_wsol.writers.dicom_seg import require_highdicom, write_dicom_seg
+from glas_wsol.writers.drawing import write_png
 from glas_wsol.writers.entries import write_boxes, write_entry
 from glas_wsol.writers.geojson import write_geojson
-from glas_wsol.writers.images import write_png
 from glas_wsol.writers.nifti import write_nifti
 from glas_wsol.writers.overlay import write_overlay
-from glas_wsol.writers.tiff import write_tiff
+from glas_wsol.writers.tiff_mask import write_tiff
 
 __all__ = ["FORMATS", "OVERLAY", "Format", "check_formats", "save_localization", "write_localization"]
 

@@ -11,13 +11,13 @@ from glas_wsol.errors import OutputError
 from glas_wsol.results.class_scores import ClassProbabilities
 from glas_wsol.results.localization import Localization
 from glas_wsol.results.reading import reading_guide
-from glas_wsol.writers.images import overlay, write_png
+from glas_wsol.writers.drawing import overlay, write_png
 
 __all__ = ["draw_overlay", "write_overlay"]
 
 
 def draw_overlay(found: Localization) -> np.ndarray:
-    """Draw a result onto its image, see :func:`~glas_wsol.writers.images.overlay`.
+    """Draw a result onto its image, see :func:`~glas_wsol.writers.drawing.overlay`.
 
     The header says the class, what the model was trained on, the alarm of its training run, what the classifier makes
     of the undecidable region where that means anything, and the image's name; below the key is how to read it all.

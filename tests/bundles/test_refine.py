@@ -18,7 +18,7 @@ from PIL import Image
 import glas_wsol
 from glas_wsol.data import load_datalist
 from glas_wsol.data.phantom.tissue import write_tissue_phantom
-from glas_wsol.handlers import checkpoint
+from glas_wsol.handlers import run_checkpoint as checkpoint
 from glas_wsol.handlers.clock import read_clock
 from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.pseudo_labels import self_training

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from glas_wsol.bundle.methods import METHODS, UNTRAINED
-from glas_wsol.writers.images import write_png
+from glas_wsol.writers.drawing import write_png
 
 
 def write_run(

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from glas_wsol.__main__ import main
-from glas_wsol.bundle.excepthook import _end_cleanly_when_told_to, _say_in_one_line
+from glas_wsol.bundle.excepthook import _end_cleanly_on_sigterm, _say_in_one_line
 from glas_wsol.errors import GlasWsolError, OutputError
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.locks import claim, release
@@ -163,18 +163,18 @@ def _write_and_be_told(path: Path) -> None:
 def test_the_systems_wish_to_end_is_followed_cleanly(tmp_path, capsys):
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        thread = threading.Thread(target=_end_cleanly_when_told_to)
+        thread = threading.Thread(target=_end_cleanly_on_sigterm)
         thread.start()
         thread.join()
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "only a main thread may ask"
-        _end_cleanly_when_told_to()
+        _end_cleanly_on_sigterm()
         with pytest.raises(SystemExit) as left:
             _write_and_be_told(tmp_path / "a.txt")
         assert left.value.code == 143
         assert list(tmp_path.iterdir()) == []
         assert capsys.readouterr().err.startswith("\nterminated: run the same command again")
         own = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        _end_cleanly_when_told_to()
+        _end_cleanly_on_sigterm()
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN, "a handler of somebody else's stays"
         assert own is not signal.SIG_IGN
     finally:

@@ -36,9 +36,9 @@ from glas_wsol.transforms import read_mask
 from glas_wsol.transforms.geometry import crop_back, pad_to_multiple, reflect_pad
 from glas_wsol.transforms.rescaling import Rescale
 from glas_wsol.utils.csv_files import escape_cell, read_cells, unescape_cell, write_csv
+from glas_wsol.writers.drawing import write_png
 from glas_wsol.writers.geojson import write_geojson
-from glas_wsol.writers.images import write_png
-from glas_wsol.writers.tiff import write_tiff
+from glas_wsol.writers.tiff_mask import write_tiff
 from tests.reliability.conftest import tell
 from tests.reliability.mutations import fuzz
 

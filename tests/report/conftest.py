@@ -18,7 +18,7 @@ from glas_wsol.metrics import ClassificationError, RegionF1
 from glas_wsol.results.class_scores import ClassProbabilities, ClassScores
 from glas_wsol.results.provenance import Provenance, RunAlarm
 from glas_wsol.results.verdict import Verdict
-from glas_wsol.writers.images import write_png
+from glas_wsol.writers.drawing import write_png
 from tests.handlers.conftest import item
 from tests.metrics.conftest import evaluate
 

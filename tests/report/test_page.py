@@ -21,13 +21,13 @@ from glas_wsol.__main__ import main
 from glas_wsol.errors import ConfigError, OutputError
 from glas_wsol.metrics import NO_WIDTH
 from glas_wsol.report import write_report
-from glas_wsol.report.folder import read_folder
 from glas_wsol.report.pictures import draw_pictures
+from glas_wsol.report.run_folder import read_folder
 from glas_wsol.results.class_scores import ClassProbabilities
 from glas_wsol.results.reading import reading_guide
 from glas_wsol.results.verdict import Verdict
 from glas_wsol.utils.csv_files import write_csv
-from glas_wsol.writers.images import write_png
+from glas_wsol.writers.drawing import write_png
 from tests.report.conftest import Page, case, evaluation, inference, tile, training
 from tests.test_benchmarks import script
 

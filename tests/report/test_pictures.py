@@ -11,8 +11,8 @@ from scipy.ndimage import gaussian_filter
 from skimage.draw import polygon2mask
 
 from glas_wsol.report.curves import chart, nice_ticks
-from glas_wsol.report.folder import Series
 from glas_wsol.report.pictures import outline
+from glas_wsol.report.run_folder import Series
 
 H, W = 180, 270
 

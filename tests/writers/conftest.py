@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from glas_wsol.writers.images import write_png
+from glas_wsol.writers.drawing import write_png
 
 
 def write_evaluation(

@@ -21,7 +21,7 @@ from glas_wsol.results.class_scores import ClassProbabilities, ClassScores
 from glas_wsol.results.provenance import Provenance, RunAlarm, provenance_of
 from glas_wsol.results.reading import reading_guide
 from glas_wsol.results.verdict import Verdict
-from glas_wsol.writers import images
+from glas_wsol.writers import drawing
 from glas_wsol.writers.formats import FORMATS, check_formats, write_localization
 from glas_wsol.writers.overlay import draw_overlay
 from tests.dicoms import dicom, rgb, save
@@ -193,8 +193,8 @@ def test_formats_are_checked_each_once():
 def _lines(found, monkeypatch) -> str:
     """What the overlay of a result says, line by line."""
     drawn = []
-    write = images._write_lines
-    monkeypatch.setattr(images, "_write_lines", lambda lines, *a: drawn.extend(lines) or write(lines, *a))
+    write = drawing._write_lines
+    monkeypatch.setattr(drawing, "_write_lines", lambda lines, *a: drawn.extend(lines) or write(lines, *a))
     draw_overlay(found)
     return " ".join(text for text, _, _ in drawn)
 

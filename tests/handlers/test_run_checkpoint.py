@@ -17,7 +17,8 @@ from monai.engines import SupervisedEvaluator
 from torch import nn
 
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
-from glas_wsol.handlers import EarlyStop, RunCheckpoint, checkpoint, write_model
+from glas_wsol.handlers import EarlyStop, RunCheckpoint, write_model
+from glas_wsol.handlers import run_checkpoint as checkpoint
 from glas_wsol.networks.weights import read_state_dict
 from glas_wsol.utils import locks as lock
 from glas_wsol.utils.digests import sha256_of

@@ -13,7 +13,7 @@ from PIL import Image
 from glas_wsol.errors import OutputError
 from glas_wsol.transforms import read_mask, read_rgb
 from glas_wsol.utils.atomic_files import atomic_write
-from glas_wsol.writers.images import overlay, write_png
+from glas_wsol.writers.drawing import overlay, write_png
 
 H, W = 60, 97
 
@@ -226,7 +226,7 @@ def test_text_is_wrapped_whatever_it_is():
 
 
 def test_pillows_own_font_serves_without_matplotlib(monkeypatch):
-    monkeypatch.setattr("glas_wsol.writers.images.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("glas_wsol.writers.drawing.importlib.util.find_spec", lambda name: None)
     assert overlay(tile(), region() * 1.0, region(), "malignant 0.97").shape[1] >= W
 
 

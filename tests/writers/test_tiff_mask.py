@@ -10,7 +10,7 @@ from PIL import Image
 
 from glas_wsol.errors import OutputError
 from glas_wsol.transforms import read_mask, read_rgb
-from glas_wsol.writers.tiff import write_tiff
+from glas_wsol.writers.tiff_mask import write_tiff
 from tests.writers.results import H, W, asymmetric_result
 
 

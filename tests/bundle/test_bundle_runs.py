@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from fire.parser import DefaultParseValue
 
+from glas_wsol.bundle.bundle_runs import BundleRun, plan_evaluation, plan_training
 from glas_wsol.bundle.overrides import parse_overrides
-from glas_wsol.bundle.runs import BundleRun, plan_evaluation, plan_training
 from glas_wsol.errors import ConfigError, WeightsError
 from glas_wsol.utils.shipped import bundle_of
 

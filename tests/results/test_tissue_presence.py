@@ -12,7 +12,15 @@ from torch import Tensor
 
 from glas_wsol.data.phantom.bird_drawing import SPECIES, draw_bird
 from glas_wsol.data.phantom.tissue import tissue_tile
-from glas_wsol.results.tissue import BLANK, BLURRED, FLAT_MAP, NO_TISSUE, edge_width, missing_evidence, tissue_share
+from glas_wsol.results.tissue_presence import (
+    BLANK,
+    BLURRED,
+    FLAT_MAP,
+    NO_TISSUE,
+    edge_width,
+    missing_evidence,
+    tissue_share,
+)
 
 SIZE = (66, 97)
 INKS = {
