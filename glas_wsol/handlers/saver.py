@@ -39,8 +39,8 @@ class LocalizationSaver:
     The CSV has a line for each image, see :func:`~glas_wsol.writers.entries.row_of`. The JSON beside it is a list with,
     for each image, the entry of :func:`~glas_wsol.writers.entries.entry_of`, and ``files``, the paths written. A
     third table, ``predictions_boxes.csv`` beside ``predictions.csv``, has a line for each box. An earlier run's results
-    in the same folder are replaced, except those of images finished according to a record; any other file is never overwritten.
-    Of several processes each writes the files of its images, and the first the tables of all.
+    in the same folder are replaced, except those of images that a record lists as finished; any other file is never
+    overwritten. Of several processes each writes the files of its images, and the first the tables of all.
 
     Args:
         output_dir: receives the tables, ``overlays/NAME.png`` and the files of the formats: ``masks/NAME.png`` (0
