@@ -113,7 +113,7 @@ class GlasWsolError(Exception):
 
     @staticmethod
     def behind(error: BaseException) -> GlasWsolError | None:
-        """The failure behind what MONAI raises, which wraps it once per level; None where it is none of a user's.
+        """The `GlasWsolError` that MONAI wrapped, once per level; None where there is none.
 
         Args:
             error: as caught.
