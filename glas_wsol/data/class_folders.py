@@ -66,6 +66,8 @@ def folder_datalist(
     faults += spelt_twice([(name, f"folder {shown(place)}") for name, place in places], "class folders", "class")
     present = class_order(None, [clean(name) for name, _ in places])
     classes = class_order(label_names, present)
+    if len(homes) > 1 and all(split == "" and split_word(folder.name) for split, folder, _ in homes):
+        faults.append(f"the folders {' and '.join(map(repr, present))} are splits and hold no class folders")
     faults += [f"folder {name!r} is none of {', '.join(classes)}" for name in present if name not in classes]
     if len(classes) == 1:
         faults.append(f"the only class folder is {present[0]!r}: learning needs two classes at least")

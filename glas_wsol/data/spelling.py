@@ -18,15 +18,16 @@ SPLIT_WORDS: Mapping[str, str] = MappingProxyType(
 )
 """The words for a split; see :func:`split_word`."""
 
-MISSING = frozenset(("nan", "na", "n/a", "#n/a", "null", "<na>"))
+MISSING = frozenset(("nan", "na", "n/a", "#n/a", "none", "null", "<na>"))
 """What programs write into a cell that has no value, as keys."""
 
 # Characters without ink that Unicode does not count as format characters: joiners, fillers, variation selectors.
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {*map(chr, range(0xFE00, 0xFE10))}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?")
-# Cyrillic letters that look like Latin ones, small or capital
-_CYRILLIC = "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0456"
-_LOOKALIKES = str.maketrans(_CYRILLIC, "abekmhopctyxi")
+# Cyrillic and Greek letters that look like Latin ones, small or capital
+_CYRILLIC = "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0456\u0455\u0458"
+_GREEK = "\u03b1\u03b2\u03b5\u03b6\u03b7\u03b9\u03ba\u03bc\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7"
+_LOOKALIKES = str.maketrans(_CYRILLIC + _GREEK, "abekmhopctyxisj" + "abezhikmnoptyx")
 
 
 def _invisible(character: str) -> bool:
@@ -46,7 +47,7 @@ def spelling_key(text: str) -> str:
     """What two spellings of one name have in common.
 
     Ignored are case, composition and width of characters, invisible characters, kinds of dashes, blanks but for
-    those between two digits, Latin and Cyrillic letters of one look, zeros before a number (``P07``, ``P7``), and
+    those between two digits, letters of one look (Latin, Cyrillic, Greek), zeros before a number (``P07``, ``P7``), and
     numbers of one value (``7``, ``7.0``, ``007``).
 
     Args:

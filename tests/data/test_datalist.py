@@ -307,3 +307,9 @@ def test_only_a_table_can_name_several_classes(tmp_path):
     assert sorted(item.labels for part in datalist.splits.values() for item in part) == [(0,), *[(0, 1)] * 4, (1,)]
     with pytest.raises(ConfigError, match="give true or false"):
         load_datalist(tmp_path / "datalist.csv", multi_label="some")
+
+
+def test_folders_named_as_splits_are_no_classes(tmp_path):
+    touch(tmp_path, *(f"{name}/{n}.png" for name in ("train", "test") for n in range(6)))
+    with pytest.raises(DatalistError, match="'test' and 'train' are splits and hold no class folders"):
+        folder_datalist(tmp_path)

@@ -176,3 +176,9 @@ def test_grades_with_a_patient_spelt_twice_are_refused(tmp_path, one, other):
     (tmp_path / "Grade.csv").write_text("\n".join(["name,patient ID, grade (GlaS)", *rows]), encoding="utf-8")
     said = refused(glas_datalist, tmp_path, "patient-0")
     assert f"patients {shown(one)} (Grade.csv line 2) and {shown(other)} (Grade.csv line 3) are one patient" in said
+
+
+@pytest.mark.parametrize(("one", "other"), [("P1", "\u03a11"), ("case s", "case \u0455"), ("OX", "\u039f\u03a7")])
+def test_spelling_key_of_letters_of_one_look_is_the_same(one, other):
+    assert one != other
+    assert spelling_key(one) == spelling_key(other)

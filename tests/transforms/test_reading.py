@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged
@@ -406,3 +407,19 @@ def test_random_damage_never_escapes_as_another_error(tmp_path):
         except ImageFileError:
             pass
     assert 0 < read < 200  # both happened, so the damage was neither harmless nor total
+
+
+def test_mask_of_blurred_or_transparent_labels_is_refused(tmp_path):
+    labels = np.zeros((40, 60), np.uint8)
+    labels[8:21, 11:50] = 255
+    jpeg = write(tmp_path / "m.jpg", encoded(Image.fromarray(labels), "JPEG", quality=80))
+    with pytest.raises(ImageFileError, match="JPEG compression has blurred the labels"):
+        read_mask(jpeg)
+    tifffile.imwrite(tmp_path / "m.tif", np.repeat(labels[..., None], 3, 2), photometric="rgb", compression="jpeg")
+    with pytest.raises(ImageFileError):
+        read_mask(tmp_path / "m.tif")
+    hidden = np.dstack([np.zeros_like(labels)] * 3 + [labels])
+    with pytest.raises(ImageFileError, match="only the transparency differs"):
+        read_mask(write(tmp_path / "a.png", encoded(Image.fromarray(hidden), "PNG")))
+    flat = np.dstack([np.full_like(labels, 3)] * 3 + [np.full_like(labels, 255)])
+    assert (read_mask(write(tmp_path / "b.png", encoded(Image.fromarray(flat), "PNG"))) == 3).all()

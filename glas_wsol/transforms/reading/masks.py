@@ -22,17 +22,22 @@ def to_labels(samples: Samples, path: Path) -> np.ndarray:
     transparency is ignored.
 
     Raises:
-        ImageFileError: where the labels are ambiguous, fractional, negative or too large.
+        ImageFileError: where the labels are ambiguous, blurred, fractional, negative or too large.
     """
     values = samples.colours
     if samples.colour in ("CMYK", "YCbCr"):
         raise ImageFileError(f"a {samples.colour} image is no label mask", path, _FIX)
     if samples.alpha == "associated" and (samples.values[..., -1] != samples.values[..., -1].max()).any():
         raise ImageFileError("a mask whose labels are multiplied by transparency", path, _FIX)
+    if samples.alpha != "none" and (values == values.flat[0]).all() and np.ptp(samples.values[..., -1]) > 0:
+        raise ImageFileError("every label is the same, and only the transparency differs", path, _FIX)
     if values.shape[-1] > 1 and (values != values[..., :1]).any():
         what = "the mask is coloured (its red, green and blue differ), so its labels are unknown"
         raise ImageFileError(what, path, "save the labels as a grey or palette PNG")
-    return whole_labels(values[..., 0], path)
+    labels = whole_labels(values[..., 0], path)
+    if samples.lossy and len(np.unique(labels)) > 2:
+        raise ImageFileError("JPEG compression has blurred the labels of this mask", path, _FIX)
+    return labels
 
 
 def whole_labels(values: np.ndarray, path: Path) -> np.ndarray:

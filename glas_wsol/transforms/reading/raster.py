@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -60,7 +61,7 @@ def read_raster(plugin: Callable[..., ImageFile.ImageFile], file: BinaryIO, path
         alpha = values.shape[-1] in (2, 4)
         colour = "RGB" if values.shape[-1] > 2 else "grey"
         return Samples(values, colour, 65535, "unassociated" if alpha else "none", orientation=_orientation(image))
-    return _samples(image, rawmode, path)
+    return replace(_samples(image, rawmode, path), lossy=image.format in ("JPEG", "MPO"))
 
 
 def _samples(image: ImageFile.ImageFile, rawmode: str, path: Path) -> Samples:

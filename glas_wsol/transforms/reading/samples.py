@@ -30,6 +30,7 @@ class Samples:
         palette: ``[n, 4]`` uint8, the RGBA colours of a palette.
         transparent: the one stored colour (S values) that is transparent, or None.
         orientation: the EXIF orientation, 1 to 8.
+        lossy: whether they were compressed as JPEG, so that neighbours have changed each other.
     """
 
     values: np.ndarray
@@ -39,6 +40,7 @@ class Samples:
     palette: np.ndarray | None = None
     transparent: tuple[int, ...] | None = None
     orientation: int = 1
+    lossy: bool = False
 
     @property
     def colours(self) -> np.ndarray:

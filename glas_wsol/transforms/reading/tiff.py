@@ -71,7 +71,8 @@ def read_tiff(file: BinaryIO, path: Path, max_pixels: int) -> Samples:
         white = 1 if values.dtype.kind == "f" else 2**page.bitspersample - 1
         values, alpha = _without_extra(values, channels, white, page.tags.valueof(338), colour, path)
         palette = _palette(page, path) if colour == "palette" else None
-        return Samples(values, colour, white, alpha, palette, orientation=page.tags.valueof(274, 1))
+        turned, lossy = page.tags.valueof(274, 1), page.compression in (6, 7)  # JPEG, old and new
+        return Samples(values, colour, white, alpha, palette, orientation=turned, lossy=lossy)
 
 
 def _refuse(what: str, path: Path) -> ImageFileError:
