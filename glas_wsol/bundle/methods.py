@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from glas_wsol.bundle.overrides import load
 from glas_wsol.errors import ConfigError
 from glas_wsol.networks import (
@@ -21,6 +19,7 @@ from glas_wsol.networks import (
     MinMaxEntropyNetwork,
     RefinedNetwork,
     SegmentationNetwork,
+    TileNetwork,
 )
 from glas_wsol.utils.shipped import shipped_root
 
@@ -53,7 +52,7 @@ class Method:
 
     key: str
     title: str
-    network: type[nn.Module]
+    network: type[TileNetwork | FixedMaskNetwork]
     weights_of: str | None = None
 
     @property

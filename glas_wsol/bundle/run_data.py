@@ -47,10 +47,10 @@ def resolve_dataset(
         made = distributed.on_main(lambda: write(phantom_dir, progress=True, **(options or {})))
         return str(Path(made) / below)
     try:
-        found = bool(str(dataset_dir).strip()) and Path(dataset_dir).exists()
+        found = dataset_dir is not None and bool(str(dataset_dir).strip()) and Path(dataset_dir).exists()
     except (OSError, ValueError, TypeError):  # a name that no file can have, or no name at all
         found = False
-    if not found:
+    if dataset_dir is None or not found:
         fix = "give the path of a folder or table, or the word phantom for synthetic data"
         raise ConfigError("no such data set", dataset_dir or repr(dataset_dir), fix)
     return dataset_dir

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 from tqdm import tqdm
 
@@ -96,7 +96,8 @@ def extract(
         try:
             whole.mkdir()
             with archive.open("rb") as file, tqdm.wrapattr(file, "read", total=size, **bar) as read:
-                _write(archive, _members(archive, read, most, limits), whole, most, limits)
+                whole_file = cast("IO[bytes]", read)  # tqdm hands on every other method of the file
+                _write(archive, _members(archive, whole_file, most, limits), whole, most, limits)
             if hasattr(os, "sync"):
                 os.sync()  # once, instead of for each of thousands of files
             if target.exists():

@@ -51,10 +51,11 @@ def list_images(
     """
     root, warnings = existing(source), []
     if root.is_dir():
-        if exclude is not None and root.resolve() == Path(exclude).resolve():
+        leave_out = None if exclude is None else Path(exclude).resolve()
+        if leave_out == root.resolve():
             raise ConfigError("the results would lie among the images", root, "choose another folder for the output")
-        inside = exclude is None or root.resolve().is_relative_to(Path(exclude).resolve())
-        leave_out = None if inside else Path(exclude).resolve()
+        if leave_out is not None and root.resolve().is_relative_to(leave_out):
+            leave_out = None
         files, home = files_of(root, recursive, leave_out), root
         images = files.images
         if leave_out is not None:

@@ -12,9 +12,15 @@ from types import MappingProxyType
 __all__ = ["MISSING", "SPLIT_WORDS", "clean", "shown", "spelling_key", "spelt_twice", "split_word"]
 
 SPLIT_WORDS: Mapping[str, str] = MappingProxyType(
-    dict.fromkeys(("train", "training"), "train")
-    | dict.fromkeys(("valid", "val", "validation", "validate", "dev", "development", "tune", "tuning"), "valid")
-    | dict.fromkeys(("test", "testing", "holdout", "hold-out"), "test")
+    {
+        word: split
+        for split, words in (
+            ("train", ("train", "training")),
+            ("valid", ("valid", "val", "validation", "validate", "dev", "development", "tune", "tuning")),
+            ("test", ("test", "testing", "holdout", "hold-out")),
+        )
+        for word in words
+    }
 )
 """The words for a split; see :func:`split_word`."""
 

@@ -99,7 +99,7 @@ class Alarm:
 
 def shipped_alarm() -> Alarm:
     """The alarm that comes with the package."""
-    values = json.loads(resources.files(__package__).joinpath(_FILE).read_text(encoding="utf-8"))
+    values = json.loads(resources.files("glas_wsol.failure_detection").joinpath(_FILE).read_text(encoding="utf-8"))
     return Alarm(tuple(values["weights"]), values["bias"], values["calibrated_on"])
 
 

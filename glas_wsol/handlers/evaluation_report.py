@@ -137,7 +137,7 @@ class EvaluationReport:
         self.without_evidence = sum(distributed.all_gather([self.without_evidence]))
         if distributed.not_main():
             return
-        arrays = self._per_image(engine.state.metric_details)
+        arrays = self._per_image(cast("Any", engine.state).metric_details)  # MONAI adds to Ignite's state
         report = {
             "n": len(self.rows),
             "n_with_masks": sum(bool(row["mask"]) for row in self.rows),

@@ -10,13 +10,12 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from ignite.engine import Engine, Events
 
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
-from glas_wsol.handlers.training import EarlyStop
 from glas_wsol.utils import distributed
 from glas_wsol.utils.atomic_files import atomic_write, remove_unfinished
 from glas_wsol.utils.digests import sha256_of
@@ -30,6 +29,16 @@ logger = logging.getLogger(__name__)
 
 _STEPS = "lr_scheduler#total_steps"
 _OWN_NAMES = {"initial_lr": "lr"}  # the schedule keeps the rate the user set under another name
+
+
+class _Stop(Protocol):
+    """What may end a training early: :class:`~glas_wsol.handlers.EarlyStop`, or the rounds of self-training."""
+
+    @property
+    def reached(self) -> bool: ...
+    def attach(self, engine: Engine) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class RunCheckpoint:
@@ -61,7 +70,7 @@ class RunCheckpoint:
         optimizer: torch.optim.Optimizer,
         lr_scheduler: Any,
         evaluator: Engine,
-        early_stop: EarlyStop | None = None,
+        early_stop: _Stop | None = None,
         card: Mapping[str, Any] | None = None,
         recipe: Mapping[str, Any] | None = None,
         resume: bool = True,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -130,10 +130,9 @@ class SecondStage:
     def trainer(self) -> PlainTrainer:
         """The trainer, made when the first stage is there: the pseudo-labels of the first round are made with it."""
         first, own = Path(self.first_stage), Path(self.directory)
-        marks = {"share": self.share, "scope": self.scope}
         items = first_seeds(
             self.network, first / "model.pt", self.components, self.data, self.transform, self.inferer, own / "seeds",
-            self.teachers, component_inferer=self.component_inferer, device=self.device, **marks,
+            self.teachers, self.share, self.scope, self.component_inferer, self.device,
         )  # fmt: skip
         read_seeds = LoadImaged(
             SEEDS, reader="glas_wsol.transforms.TileReader", mode="mask", ensure_channel_first=True, dtype=np.uint8
@@ -148,7 +147,7 @@ class SecondStage:
         evaluator = self._evaluator()
         rounds = SelfTraining(
             self.network, dataset, items, self.transform, self.inferer, own / "seeds", self.epochs, self.rounds,
-            tolerance=self.tolerance, **marks,
+            tolerance=self.tolerance, share=self.share, scope=self.scope,
         )  # fmt: skip
         recipe = {**self.recipe, "first_stage": read_json(first / "model.json").get("sha256")}
         handlers = [
@@ -156,7 +155,7 @@ class SecondStage:
             TrainingClock(own / "clock.json", after=first / "clock.json"),
             EpochProgress("refining, epoch"),
             StopOnNonFiniteLoss(),
-            LrScheduleHandler(schedule, print_lr=False, epoch_level=False),
+            LrScheduleHandler(cast("Any", schedule), print_lr=False, epoch_level=False),
             ValidationHandler(self.epochs, evaluator),
             EpochSummary(evaluator),
             RunCheckpoint(own, self.network, optimizer, schedule, evaluator, rounds, self.card, recipe, self.resume),
@@ -173,8 +172,8 @@ class SecondStage:
     def _evaluator(self) -> SupervisedEvaluator:
         """Measures only; the saved model is that of the last round."""
         return SupervisedEvaluator(
-            self.device, self.validation_loader, self.network, prepare_batch=ImageLabels(),
-            inferer=self.validation_inferer, postprocessing=self.postprocessing,
+            torch.device(self.device), self.validation_loader, self.network, prepare_batch=ImageLabels(),
+            inferer=self.validation_inferer, postprocessing=cast("Any", self.postprocessing),
             key_val_metric={"classification_error": ClassificationError()},
             additional_metrics={"cross_entropy": CrossEntropy(), "temperature": Temperature()},
             metric_cmp_fn=lambda current, best: True, amp=False,

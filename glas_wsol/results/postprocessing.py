@@ -208,7 +208,8 @@ class LocalizePredictiond(Transform):
         said = {k: tuple(torch.as_tensor(data[k]).tolist()) for k in (LOCALIZER, DECIDABLE, UNDECIDABLE) if k in data}
         # the class named is C's on the decidable region: these scores are the prediction's own
         found = {key: ClassProbabilities(shares or probabilities, self.multi_label) for key, shares in said.items()}
-        return ClassScores(*(found.get(key) for key in (LOCALIZER, DECIDABLE, UNDECIDABLE)), self.classifier_knows_mask)
+        regions = found.get(DECIDABLE), found.get(UNDECIDABLE)
+        return ClassScores(found.get(LOCALIZER), *regions, self.classifier_knows_mask)
 
     def _truth(self, mask: Tensor, image: Tensor) -> Tensor:
         values = torch.as_tensor(mask)

@@ -86,7 +86,8 @@ class RandIsotropicAffined(RandomizableTransform, MapTransform):
     def randomize(self, data: None = None) -> None:
         """Draw angle, shear and scale, whether they are used or not: what is drawn after them does not depend on it."""
         super().randomize(None)
-        self.drawn = tuple(float(self.R.uniform(low, high)) for low, high in self.ranges)
+        angle, shear, scale = (float(self.R.uniform(low, high)) for low, high in self.ranges)
+        self.drawn = (angle, shear, scale)
 
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
         """Change every key."""

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from monai.data import DataLoader
 from torch.utils.data import Dataset
@@ -41,7 +41,7 @@ class AheadDataLoader(DataLoader):
             epoch: from 0.
         """
         for part in (self.dataset, self.sampler):
-            part.set_epoch(epoch)
+            cast("Any", part).set_epoch(epoch)  # only data sets and samplers that draw by epoch are given
 
     def __iter__(self) -> Iterator[Any]:
         """The mini-batches of an epoch."""

@@ -14,7 +14,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Sized
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import ignite.distributed as idist
 import torch
@@ -164,7 +164,9 @@ def all_gather(items: Iterable[_T]) -> list[_T]:
         items: picklable ones, any number of them.
     """
     items = list(items)
-    return items if world_size() == 1 else [one for part in idist.all_gather(items) for one in part]
+    if world_size() == 1:
+        return items
+    return [one for part in cast("list[list[_T]]", idist.all_gather(items)) for one in part]
 
 
 def mean(value: Tensor) -> Tensor:

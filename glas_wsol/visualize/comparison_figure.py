@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from glas_wsol.errors import OutputError
@@ -120,8 +121,8 @@ def _sheet(lines: Sequence[Line], columns: Sequence[Column], caption: Sequence[s
     heights = [cell * min(_TALLEST, line.image.shape[0] / line.image.shape[1]) for line in lines]
     said = [row for paragraph in caption for row in _wrapped(paragraph, _SMALL, _LABELS + cell * len(heads))]
     height = sum(heights) + (max(map(len, titles)) * size + len(said) * _SMALL + 10 * len(lines)) * 1.3 / 72
-    figure = Figure((_LABELS + cell * len(heads), height), _DOTS / 2, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    figure = Figure((_LABELS + cell * len(heads), height), _DOTS / 2, layout=layout)
     axes = figure.subplots(len(lines), len(heads), squeeze=False, height_ratios=heights)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title("\n".join(title), fontsize=size, pad=3, parse_math=False)

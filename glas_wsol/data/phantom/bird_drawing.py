@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from scipy import ndimage
@@ -14,6 +15,7 @@ from glas_wsol.data.phantom.canvas import Canvas, Ellipses, jittered_grid
 __all__ = ["SPECIES", "Species", "draw_bird"]
 
 Colour = tuple[float, float, float]
+_float32 = cast("Callable[..., np.ndarray]", np.float32)  # of sequences and arrays; NumPy's types know scalars only
 _NATIVE = 150.0  # the shorter side of a picture in native px: leaves and feathers keep their share of the picture
 
 
@@ -88,7 +90,7 @@ def draw_bird(rng: np.random.Generator, species: Species, size: tuple[int, int])
     wing = np.maximum(_ellipse(x + 0.25, y - 0.1, 0.62, 0.24), body + 0.05)
     marks = np.clip((canvas.noise(rng, 7) + 2 * species.streaks - 1.2) * 2, 0, 1) * (species.streaks > 0)
 
-    bird = np.broadcast_to(np.float32(species.belly), picture.shape)
+    bird = np.broadcast_to(_float32(species.belly), picture.shape)
     bird = _paint(bird, species.mark, marks)
     bird = _paint(bird, species.back, np.clip(y / 0.15 + 0.3, 0, 1))
     for part, colour in (
@@ -110,7 +112,8 @@ def draw_bird(rng: np.random.Generator, species: Species, size: tuple[int, int])
     picture = picture + rng.normal(0, 0.012, picture.shape)
     # five annotators: two drew a little outside, two a little inside, and the middle one exactly
     wobble = np.abs(canvas.noise(rng, 18)) * 0.5 + 0.6
-    votes = sum((distance < offset * wobble).astype(np.uint8) for offset in (-1.8, -0.9, 0.0, 0.9, 1.8))
+    drawn = ((distance < offset * wobble).astype(np.uint8) for offset in (-1.8, -0.9, 0.0, 0.9, 1.8))
+    votes = cast("np.ndarray", sum(drawn))
     return np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8), (votes * 51).astype(np.uint8)
 
 
@@ -122,14 +125,14 @@ def _ellipse(x: np.ndarray, y: np.ndarray, a: float, b: float | None = None) -> 
 
 
 def _paint(under: np.ndarray, colour: Colour | np.ndarray, cover: np.ndarray) -> np.ndarray:
-    return under + (np.float32(colour) - under) * np.float32(cover)[..., None]
+    return under + (_float32(colour) - under) * _float32(cover)[..., None]
 
 
 def _scene(rng: np.random.Generator, canvas: Canvas) -> np.ndarray:
     """Blurred sky, foliage or leaf litter with some sharper leaves, ``[H, W, 3]`` float32, about 0 to 1."""
     kind = rng.choice(3, p=(0.35, 0.4, 0.25))
-    ground = np.float32(((0.68, 0.78, 0.90), (0.42, 0.52, 0.28), (0.50, 0.42, 0.32))[kind]) * rng.uniform(0.8, 1.15)
-    leaf = np.float32(((0.25, 0.38, 0.14), (0.24, 0.40, 0.13), (0.50, 0.36, 0.19))[kind]) * rng.uniform(0.8, 1.2)
+    ground = _float32(((0.68, 0.78, 0.90), (0.42, 0.52, 0.28), (0.50, 0.42, 0.32))[kind]) * rng.uniform(0.8, 1.15)
+    leaf = _float32(((0.25, 0.38, 0.14), (0.24, 0.40, 0.13), (0.50, 0.36, 0.19))[kind]) * rng.uniform(0.8, 1.2)
     blur = 0.08 * (canvas.noise(rng, 60) + 0.6 * canvas.noise(rng, 25)) + 0.03 * canvas.noise(rng, 8)
     picture = ground + blur[..., None]
     for depth in (3.0, 0.5):  # px; far leaves are blurred

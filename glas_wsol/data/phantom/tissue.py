@@ -137,8 +137,8 @@ class _Tile(NamedTuple):
     patient: int
 
 
-def _check(size: Sequence[int], **settings: float) -> None:
-    check_request(**settings)
+def _check(size: Sequence[int], test: int = 0, seed: int = 0, **positive: float) -> None:
+    check_request(test, seed, **positive)
     if len(size) != 2 or min(size) < 64:
         raise ConfigError(
             f"a tile of {tuple(size)} px is too small", "size", "give (rows, columns) of at least 64 px each"

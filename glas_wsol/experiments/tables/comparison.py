@@ -132,8 +132,9 @@ class Comparison:
             None where there is nothing in common.
         """
         cells = tuple(sorted(c for c in method.runs.keys() | other.runs.keys() if method.at(c) and other.at(c)))
-        both = [_data(one, cells, measure.key) for one in (method, other)] if cells else [None]
-        if None in both:
+        found = [_data(one, cells, measure.key) for one in (method, other)] if cells else []
+        both = [one for one in found if one is not None]
+        if len(both) < 2:
             return None
         absent = both[0].absent() | both[1].absent()
         both = [one._replace(values=np.where(absent[:, None], np.nan, one.values)) for one in both]
@@ -208,7 +209,7 @@ class _Data(NamedTuple):
     values: np.ndarray
 
     def absent(self) -> np.ndarray:
-        return np.isnan(self.values).any(axis=1)
+        return np.asarray(np.isnan(self.values).any(axis=1))
 
     def count(self) -> int:
         return len(np.unique(self.names[~self.absent()]))
@@ -216,7 +217,7 @@ class _Data(NamedTuple):
 
 def _data(method: MethodRuns, cells: Sequence[Cell], key: str) -> _Data | None:
     """The values of each cell; a run that was not measured has NaN; None where no run was."""
-    runs = [method.at(cell) for cell in cells]
+    runs = [run for run in map(method.at, cells) if run is not None]  # the method has each of them
     width = max((run.rows[key].shape[1] for run in runs if key in run.rows), default=0)
     if not width:
         return None

@@ -162,6 +162,7 @@ def _stored(page: TiffPage, path: Path) -> np.ndarray:
     dtype = np.dtype(np.uint8) if page.dtype == bool else page.dtype
     values = np.empty((planes, height, width, samples), dtype)
     for segment, (plane, _, top, left, _), _ in page.segments(maxworkers=1):
+        assert segment is not None  # a file that lacks one is refused before
         part = segment[0, : height - top, : width - left]
         if part.dtype not in (page.dtype, dtype):  # of a picture in a strip or tile
             raise _refuse(f"{part.dtype} samples where the header has {dtype}", path)
@@ -193,7 +194,8 @@ def _without_extra(
 def _palette(page: TiffPage, path: Path) -> np.ndarray:
     """``[n, 4]`` uint8 of a colour map, whose entries have 16 bits, or 8 where none is larger, as libtiff takes it."""
     colours = page.colormap
-    if colours is None or colours.shape != (3, 2**page.bitspersample) or page.dtype.kind not in "bu":
+    whole_numbers = page.dtype is not None and page.dtype.kind in "bu"
+    if colours is None or colours.shape != (3, 2**page.bitspersample) or not whole_numbers:
         raise _refuse("a damaged colour map", path)
     colours = np.asarray(colours, np.uint16)
     opaque = np.full((1, colours.shape[1]), 255, np.uint16)
