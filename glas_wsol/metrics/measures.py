@@ -101,8 +101,8 @@ def _mean_of_defined(values: np.ndarray) -> np.ndarray:
 def _balanced_error(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Rows ``[label, wrong]``: 1 - the mean recall of the classes that are present.
 
-    Of several classes, rows ``[MULTI_LABEL, y_1 .. y_c, wrong_1 .. wrong_c]``: the same of "k" and "not k" for each class
-    k, then the mean over the classes.
+    Of several classes, rows ``[MULTI_LABEL, y_1 .. y_c, wrong_1 .. wrong_c]``: the same of "k" and "not k" for each
+    class k, then the mean over the classes.
     """
     parts = _of_several(rows)
     if parts is not None:
