@@ -22,7 +22,7 @@ from glas_wsol.errors import ConfigError, GlasWsolError, ImageFileError, Weights
 from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.results.localization import Localization
 from glas_wsol.transforms.reading.spacing import MPP, mpp_metadata
-from glas_wsol.utils.configs import executed_parts, parsed, plain_path
+from glas_wsol.utils.configs import executed_parts, parsed, plain_path, refuse_renamed
 from glas_wsol.utils.foreign_config import OF_POSTPROCESSING, ForeignConfig, agreed_settings, setting_id
 from glas_wsol.utils.pixel_size import check_mpp
 from glas_wsol.utils.shipped import bundle_of
@@ -30,6 +30,8 @@ from glas_wsol.utils.shipped import bundle_of
 __all__ = ["Localizer", "ModelSource", "load_localizer"]
 
 _OF_CARD = ("trunk", "classes", "scale", "short_side", "stain", "fill_holes", "drop_specks")
+_ASSUMED = ("scale", "short_side", "stain")
+"""What a ``model.json`` may lack: the package's own bundle of the same classes says it then, as in a run of it."""
 _SETTINGS = (
     *("stain", "fill_holes", "drop_specks", "flips", "rotations", "scales", "class_scores", "mpp", "max_pixels"),
     *OF_POSTPROCESSING,
@@ -121,6 +123,7 @@ def load_localizer(
 ) -> Localizer:
     """Load a trained model; see :func:`glas_wsol.load`."""
     for name, value in settings.items():
+        refuse_renamed(name, "glas_wsol.load")
         if name not in _SETTINGS:
             near = difflib.get_close_matches(name, _SETTINGS, n=1, cutoff=0.5) or _SETTINGS
             raise ConfigError(f"no setting named {name!r}", "glas_wsol.load", f"did you mean {' or '.join(near)}")
@@ -143,7 +146,8 @@ def load_localizer(
     given = {setting_id(name): value for name, value in settings.items()}
     wanted = [one for one in map(setting_id, (*_OF_CARD, *_SETTINGS)) if one not in given]
     said = agreed_settings([one.bundle for one in sources], config.get(), wanted, "give glas_wsol.load({name}=...)")
-    config["card"] = {"_target_": config["card"]["_target_"], "checkpoint": "@checkpoint", **assumed}
+    shipped = {name: config["card"][name] for name in ("_target_", "checkpoint", *_ASSUMED)}
+    config["card"] = shipped | assumed
     config["checkpoint"] = checkpoint if len(checkpoint) > 1 else checkpoint[0]
     if device is not None:
         config["device"] = str(device)

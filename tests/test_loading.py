@@ -11,17 +11,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from PIL import Image
 
 import glas_wsol
+from glas_wsol.bundle.inference_run import plan_inference
 from glas_wsol.errors import ConfigError, GlasWsolError, ImageFileError, WeightsError
 from glas_wsol.handlers import write_model
 from glas_wsol.networks import ClassActivationNetwork, build_network
 from glas_wsol.results.class_scores import ClassScores
 from glas_wsol.results.verdict import Verdict
+from glas_wsol.utils.configs import parsed
 from tests.conftest import tiny_network, tiny_trunk
 
 CARD = {"method": "minmax", "trunk": "tiny", "classes": ["benign", "malignant"], "scale": 1.0, "short_side": None}
+BIRDS = ["019.Gray_Catbird", "171.Myrtle_Warbler", "108.White_necked_Raven", "099.Ovenbird", "178.Swainson_Warbler"]
 PIXELS = np.random.default_rng(0).integers(0, 255, (41, 67, 3), dtype=np.uint8)
 
 NO_SCORES = {"localizer": None, "decidable": None, "undecidable": None, "regions_are_evidence": None, "note": ""}
@@ -127,6 +131,7 @@ def test_what_cannot_be_loaded_is_refused_in_one_line(run, tmp_path):
         (tmp_path / "none.pt", {}, WeightsError, "no trained model"),
         ([], {}, ConfigError, "no model"),
         (run, {"flip": True}, ConfigError, "no setting named 'flip'.*did you mean flips"),
+        (run, {"opinions": True}, ConfigError, "'opinions' has another name now.*give class_scores"),
         (run, {"flips": "up"}, ConfigError, "flips='up'"),
         (run, {"stain": "PAS"}, ConfigError, "stain='PAS'"),
         ([run, run], {}, ConfigError, "the same model as"),
@@ -139,6 +144,27 @@ def test_what_cannot_be_loaded_is_refused_in_one_line(run, tmp_path):
     (run / "models" / "model.json").unlink()
     with pytest.raises(WeightsError, match=r"no model\.json beside this model"):
         glas_wsol.load(run)
+
+
+@pytest.mark.parametrize(
+    ("classes", "short_side", "stain"),
+    [(["benign", "malignant"], None, "H&E"), (["a", "b"], None, "H&E"), (BIRDS, 500, None)],
+)
+def test_loading_cards_without_entries_are_read_as_the_bundle(run, classes, short_side, stain, monkeypatch):
+    """As ``predict``, which runs the same bundle: its card says what a model of an earlier version does not."""
+    network = tiny_network(num_classes=len(classes))
+    write_model(network, run / "models", {"method": "minmax", "trunk": "tiny", "classes": classes})
+    Image.fromarray(PIXELS).save(run / "tile.png")
+    seen = []
+    monkeypatch.setattr("glas_wsol.loading.Localizer.__init__", lambda self, config: seen.append(config))
+    glas_wsol.load(run)
+    planned = plan_inference([run / "tile.png"], [run], run / "out")
+    seen.append(ConfigParser())
+    seen[1].read_config(str(planned.config))
+    seen[1].update(dict(planned.settings))
+    for config in seen:
+        found = [parsed(config, name) for name in ("scale", "short_side", "stain")]
+        assert found == [1.0, short_side, stain]
 
 
 def test_weights_that_are_not_those_of_the_card_are_refused(run):

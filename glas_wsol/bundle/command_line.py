@@ -16,6 +16,7 @@ from monai.bundle import ConfigParser
 
 from glas_wsol.data.files import is_file
 from glas_wsol.errors import ConfigError
+from glas_wsol.utils.configs import RENAMED, refuse_renamed
 
 __all__ = ["SHIPPED_TARGET", "TRAINED", "refuse_unknown", "refuse_unknown_ids", "typed_run", "unknown_ids"]
 
@@ -23,16 +24,6 @@ TRAINED = "training_network_def"
 """In an exported bundle's ``train.json`` the network that a training makes; ``network_def`` is the shipped model."""
 
 SHIPPED_TARGET = "glas_wsol.networks.build_network"
-
-
-_RENAMED = {
-    "classes_per_image": "multi_label: true for several classes, false for one",
-    "opinions": "class_scores",
-    "overlap": "prefetch",
-    "rest": "undecidable",
-    "seeds_over": "seed_scope: dataset, image or both",
-}
-"""What documents once called a setting."""
 
 
 def refuse_unknown_ids(argv: Sequence[str]) -> None:
@@ -97,8 +88,7 @@ def refuse_unknown(parser: ConfigParser, ids: Iterable[str], where: object) -> N
         ConfigError: naming the nearest id that exists.
     """
     for identifier in unknown_ids(parser, list(ids)):
-        if identifier in _RENAMED:
-            raise ConfigError(f"{identifier!r} has another name now", where, f"give {_RENAMED[identifier]}")
+        refuse_renamed(identifier.removeprefix("+").replace("::", "#"), where)
         known = sorted(_ids(parser.get()))
         near = difflib.get_close_matches(identifier, known, n=1, cutoff=0.5)
         near = near or [name for name in known if "#" not in name]
@@ -121,15 +111,21 @@ def unknown_ids(parser: ConfigParser, ids: Sequence[str]) -> list[str]:
     unknown = []
     for given in ids:
         identifier = given.removeprefix("+").replace("::", "#")
-        parent, _, _ = identifier.rpartition("#")
+        parent, _, name = identifier.rpartition("#")
         try:
             component = parser.get(parent) if parent else None
-            known = identifier in parser or (isinstance(component, Mapping) and "_target_" in component)
+            known = identifier in parser or (isinstance(component, Mapping) and _may_take(component, name))
         except (KeyError, ValueError, IndexError, TypeError):  # a path through something that has no such parts
             known = False
         if not known:
             unknown.append(given)
     return unknown
+
+
+def _may_take(component: Mapping[str, Any], name: str) -> bool:
+    """Whether a component may have an argument; none of the package's has one by a former name."""
+    own = str(component.get("_target_")).startswith("glas_wsol.")
+    return "_target_" in component and not (own and name in RENAMED)
 
 
 def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -172,11 +172,11 @@ def _columns(group: Group) -> list[Column]:
     from glas_wsol.bundle.methods import UNTRAINED
     from glas_wsol.visualize.comparison_figure import Column
 
-    multi_label = len({method.backbone for method in group.methods if method.backbone}) > 1
+    several_backbones = len({method.backbone for method in group.methods if method.backbone}) > 1
     return [
         Column(
             method.title,
-            method.backbone if multi_label else "",
+            method.backbone if several_backbones else "",
             "untrained" if method.supervision == UNTRAINED else method.supervision,
         )
         for method in group.methods

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""``predict``: run a trained model on one's own images, through the bundle's ``inference.json``."""
+"""``predict``: run a trained model on one's own images, through the package's own ``inference.json``."""
 
 from __future__ import annotations
 

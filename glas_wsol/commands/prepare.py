@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 __all__ = ["register"]
 
@@ -38,4 +39,5 @@ def _prepare(arguments: argparse.Namespace) -> None:
     print(found.summary())
     if not any(item.mask for items in found.splits.values() for item in items):
         print("there are no masks: training goes without, evaluation can measure the class only")
-    print(f"{'ready' if new else 'it was there already, and nothing was done'}: --dataset_dir {found.source}")
+    print(f"{'ready' if new else 'it was there already, and nothing was done'}: {found.source}")
+    print(f"next: python -m glas_wsol train {shlex.quote(str(found.source))} --output OUT")

@@ -68,8 +68,7 @@ def _study(arguments: list[str], prog: str) -> None:
     own, rest = split_overrides(parser, arguments)
     overrides = parse_overrides(rest)  # first, so that an option of another name is refused with its own
     given: Any = parser.parse_args(own)
-    from glas_wsol.experiments.study import Request
-    from glas_wsol.experiments.study import run_study as run_study
+    from glas_wsol.experiments.study import Request, run_study
     from glas_wsol.utils.shipped import bundle_folder
 
     request = Request(

@@ -29,11 +29,10 @@ class FailureReport:
 
     Args:
         output_dir: receives the table.
-        table: its name. Defaults to ``failed.csv``.
     """
 
-    def __init__(self, output_dir: str | Path, table: str = "failed.csv") -> None:
-        self.file = Path(output_dir) / table
+    def __init__(self, output_dir: str | Path) -> None:
+        self.file = Path(output_dir) / "failed.csv"
         self.failures: list[Failure] = []
         self.total = 0
 

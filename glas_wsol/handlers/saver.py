@@ -47,7 +47,6 @@ class LocalizationSaver:
             undecidable, 255 decidable), say.
         table: name of the CSV table; the JSON has its name with another suffix. Defaults to ``predictions.csv``.
         overlays: whether to write overlays. Defaults to True.
-        provenance: added to every entry of the JSON, such as the models' digests; JSON values only.
         record: remembers every finished image; the tables then have those of earlier runs too, all in the order of
             the record's images. It needs a
             :class:`~glas_wsol.engines.fault_tolerant_evaluator.TolerantDataset`. None (default) for none.
@@ -67,7 +66,6 @@ class LocalizationSaver:
         output_dir: str | Path,
         table: str = "predictions.csv",
         overlays: bool = True,
-        provenance: Mapping[str, Any] | None = None,
         record: RunRecord | None = None,
         formats: Sequence[str] = ("png",),
         undecidable: bool = False,
@@ -78,7 +76,7 @@ class LocalizationSaver:
         if record is not None and distributed.world_size() > 1:
             raise ConfigError("a record needs a single process", "LocalizationSaver", "run without torchrun")
         self.output_dir, self.table, self.overlays = Path(output_dir), table, overlays
-        self.provenance, self.record = dict(provenance or {}), record
+        self.record = record
         self.formats, self.undecidable = check_formats(formats), undecidable
         self.background = Background(waiting)
         self.rows: list[dict[str, Any]] = []
@@ -187,7 +185,7 @@ class LocalizationSaver:
             return failure
         written = [file.relative_to(self.output_dir).as_posix() for file in files]
         self.rows.append(row_of(found))
-        self.details.append({**entry_of(found), "files": written, **self.provenance})
+        self.details.append({**entry_of(found), "files": written})
         if self.record:
             self.record.add(found.name, item, self.rows[-1], self.details[-1], files)
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import torch
@@ -174,21 +173,16 @@ class EpochProgress:
 
     Args:
         description: text of the bar; the epoch is added where there are several.
-        output_transform: from the engine's output to ``{name: value}`` shown; None shows nothing more.
     """
 
-    def __init__(
-        self, description: str = "epoch", output_transform: Callable[[Any], dict[str, float]] | None = None
-    ) -> None:
+    def __init__(self, description: str = "epoch") -> None:
         layout = "{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
         self.bar = ProgressBar(persist=True, bar_format=layout, desc=description)
-        self.output_transform = output_transform
 
     def attach(self, engine: Engine) -> None:
         """Attach to any engine."""
-        if distributed.not_main():
-            return
-        self.bar.attach(engine, output_transform=self.output_transform)
+        if distributed.is_main():
+            self.bar.attach(engine)
 
 
 class TensorBoardCurves:

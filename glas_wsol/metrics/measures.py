@@ -85,7 +85,7 @@ MULTI_LABEL = -1.0
 
 
 def _of_several(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Rows ``[SEVERAL, y_1 .. y_c, v_1 .. v_c]``: where each class is present, and a value of each; else None."""
+    """Rows ``[MULTI_LABEL, y_1 .. y_c, v_1 .. v_c]``: where each class is present, and a value of each; else None."""
     if not (rows[:, 0] == MULTI_LABEL).all():
         return None
     present, values = np.split(rows[:, 1:], 2, axis=1)
@@ -101,12 +101,12 @@ def _mean_of_defined(values: np.ndarray) -> np.ndarray:
 def _balanced_error(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Rows ``[label, wrong]``: 1 - the mean recall of the classes that are present.
 
-    Of several classes, rows ``[SEVERAL, y_1 .. y_c, wrong_1 .. wrong_c]``: the same of "k" and "not k" for each class
-    k, then the mean over the classes.
+    Of several classes, rows ``[MULTI_LABEL, y_1 .. y_c, wrong_1 .. wrong_c]``: the same of "k" and "not k" for each
+    class k, then the mean over the classes.
     """
-    multi_label = _of_several(rows)
-    if multi_label is not None:
-        both = [np.stack([here, wrong], axis=1) for here, wrong in zip(multi_label[0].T, multi_label[1].T, strict=True)]
+    parts = _of_several(rows)
+    if parts is not None:
+        both = [np.stack([here, wrong], axis=1) for here, wrong in zip(parts[0].T, parts[1].T, strict=True)]
         return np.mean([_balanced_error(each, weights) for each in both], axis=0)
     of_class = rows[:, :1] == np.unique(rows[:, 0])
     images = weights @ of_class
@@ -118,17 +118,17 @@ def _roc_auc(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Rows ``[label, p_1 .. p_c]``: how often a positive image scores above a negative one; ties count half.
 
     Two classes: class 1 is positive. More: each class against all others, and the mean over those that have both. Of
-    several classes, rows ``[SEVERAL, y_1 .. y_c, p_1 .. p_c]``: the mean over the classes that some images have and
+    several classes, rows ``[MULTI_LABEL, y_1 .. y_c, p_1 .. p_c]``: the mean over the classes that some images have and
     others have not.
     """
-    multi_label = _of_several(rows)
-    if multi_label is None:
+    parts = _of_several(rows)
+    if parts is None:
         probabilities = rows[:, 1:]
         present = rows[:, :1] == np.arange(probabilities.shape[1])
         if probabilities.shape[1] == 2:
             present, probabilities = present[:, 1:], probabilities[:, 1:]
     else:
-        present, probabilities = multi_label
+        present, probabilities = parts
     areas = []
     for positive, scores in zip(present.T, probabilities.T, strict=True):
         difference = scores[positive, None] - scores[None, ~positive]

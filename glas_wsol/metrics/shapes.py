@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-__all__ = ["ObjectShapes", "hausdorff_distance"]
+__all__ = ["ObjectShapes"]
 
 
 class _Shape:
@@ -52,17 +52,6 @@ def _distance(a: _Shape, b: _Shape) -> float:
 def _least(a: _Shape, b: _Shape) -> float:
     """What the Hausdorff distance is at least: the largest difference between the sides of the two boxes."""
     return float(max(np.abs(a.low - b.low).max(), np.abs(a.high - b.high).max()))
-
-
-def hausdorff_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Hausdorff distance of two sets of pixels, in px between their centres.
-
-    Args:
-        a: ``[H, W]`` bool, not empty.
-        b: the same.
-    """
-    whole = (slice(0, a.shape[0]), slice(0, a.shape[1]))
-    return _distance(_Shape(a, 1, whole), _Shape(b, 1, whole))
 
 
 class ObjectShapes:

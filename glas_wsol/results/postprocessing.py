@@ -85,8 +85,8 @@ class LocalizePredictiond(Transform):
             :class:`~glas_wsol.results.class_scores.ClassScores`. Defaults to True.
 
     Raises:
-        ConfigError: if ``threshold`` or ``min_box_area`` is not in [0, 1], an area is negative, on another stain,
-            ``multi_label`` is not a truth value, or ``mpp`` is not valid.
+        ConfigError: if ``threshold`` or ``min_box_area`` is not in [0, 1], an area is negative, the stain is another,
+            ``multi_label`` is not true or false, or ``mpp`` is not valid.
     """
 
     def __init__(

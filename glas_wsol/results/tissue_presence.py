@@ -9,7 +9,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["BLANK", "BLURRED", "FLAT_MAP", "NO_TISSUE", "STAINS", "edge_width", "missing_evidence", "tissue_share"]
+__all__ = ["BLANK", "BLURRED", "FLAT_MAP", "NO_TISSUE", "STAINS", "edge_width", "missing_evidence"]
 
 BLANK, BLURRED, NO_TISSUE, FLAT_MAP = "blank", "blurred", "no H&E tissue", "flat map"
 STAINS = ("H&E",)
@@ -94,17 +94,6 @@ def edge_width(channel: Tensor | np.ndarray) -> float:
     if ratio <= 1:
         return float("inf")
     return _SCALE * float(np.sqrt(max(4 - ratio, 0) / (ratio - 1)))
-
-
-def tissue_share(image: Tensor) -> float:
-    """Share of an image that has the colour of tissue stained with haematoxylin and eosin, in [0, 1].
-
-    Distinguished from glass, from anything grey and from blue, black, green, red and orange ink; not from purple ink.
-
-    Args:
-        image: ``[3, H, W]`` RGB, in [0, 1].
-    """
-    return _share_stained(_block_means(image))
 
 
 def _block_means(image: Tensor) -> Tensor:

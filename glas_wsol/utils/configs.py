@@ -9,9 +9,31 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from glas_wsol.errors import GlasWsolError
+from glas_wsol.errors import ConfigError, GlasWsolError
 
-__all__ = ["executed_parts", "parsed", "plain_path"]
+__all__ = ["RENAMED", "executed_parts", "parsed", "plain_path", "refuse_renamed"]
+
+RENAMED = {
+    "classes_per_image": "multi_label",
+    "opinion": "class_from",
+    "opinions": "class_scores",
+    "overlap": "prefetch",
+    "rest": "undecidable",
+    "seeds_over": "seed_scope",
+}
+"""Former names of settings and of arguments of components, with the present ones."""
+
+_NOW = {
+    "classes_per_image": "give multi_label: true for several classes, false for one",
+    "seeds_over": "give seed_scope: dataset, image or both",
+    "read_training": "give read",
+    "refine#dataset#copy_cache": "leave it out: the second stage sets it itself",
+    "refine#network_def": "give refined_network#network",
+    "refine#optimizer": "give second_stage",
+    "refine#handlers#6": "give second_stage",
+    "refine": "give second_stage",
+}
+"""What to do about a former id, or one that begins with it, where its new name alone does not say it."""
 
 _ACTIVE = ("$", "@", "%")  # an expression, a reference, a macro
 
@@ -36,6 +58,28 @@ def executed_parts(value: Any, identifier: str = "") -> list[str]:
 
 def _is_active(key: str) -> bool:
     return "#" in key or "::" in key or (key.startswith("_") and key.endswith("_"))
+
+
+def refuse_renamed(identifier: str, where: object) -> None:
+    """Refuse a setting under a name that it no longer has.
+
+    Args:
+        identifier: of the setting, parts joined by ``#``.
+        where: it was given.
+
+    Raises:
+        ConfigError: with its present name.
+    """
+    parent, _, name = identifier.rpartition("#")
+    begun = next((old for old in _NOW if f"{identifier}#".startswith(f"{old}#")), None)
+    if begun is not None:
+        rest = identifier.removeprefix(begun).split("#")
+        fix = _NOW[begun] + "#".join(RENAMED.get(part, part) for part in rest)
+    elif name in RENAMED:
+        fix = f"give {parent + '#' if parent else ''}{RENAMED[name]}"
+    else:
+        return
+    raise ConfigError(f"{identifier!r} has another name now", where, fix)
 
 
 def plain_path(path: str | PathLike[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.utils.configs import executed_parts
+from glas_wsol.utils.configs import RENAMED, executed_parts
 from glas_wsol.utils.json_files import read_json
 
 __all__ = ["OF_POSTPROCESSING", "ForeignConfig", "agreed_settings", "setting_id"]
@@ -91,7 +91,8 @@ class ForeignConfig:
 
     def _flat(self, own: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
         """Id, value and the package's own value of every flat setting."""
-        for name, value in self.content.items():
+        for given, value in self.content.items():
+            name = RENAMED.get(given, given)
             if name in own and name not in _NO_SETTINGS and not isinstance(own[name], Mapping):
                 yield name, value, own[name]
         for name in OF_POSTPROCESSING:

@@ -138,7 +138,7 @@ def save_localization(
     overlay: bool = True,
     undecidable: bool = False,
 ) -> list[Path]:
-    """Write one result that no run wrote, see :meth:`~glas_wsol.results.Localization.save`."""
+    """Write one result that no run wrote, see :func:`glas_wsol.save`."""
     chosen, folder = check_formats(formats), Path(folder)
     if found.name in ("", ".", "..") or set("/\\\0") & set(found.name):
         fix = "give it the name that its files are to have"

@@ -105,6 +105,36 @@ def test_a_typo_is_refused_with_the_nearest_name(config, option, said, style):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("option", "fix"),
+    [
+        ("classes_per_image", "give multi_label: true for several classes, false for one"),
+        ("seeds_over", "give seed_scope: dataset, image or both"),
+        ("network_def#classes_per_image", "give network_def#multi_label"),
+        ("validate::inferer::opinions", "give validate#inferer#class_scores"),
+        ("read_training", "give read"),
+        ("refine#network_def#opinion", "give refined_network#network#class_from"),
+        ("refine#handlers#6#tolerance", "give second_stage#tolerance"),
+        ("refine#optimizer#weight_decay", "give second_stage#weight_decay"),
+        ("refine#components#omega", "give second_stage#components#omega"),
+        ("refine#dataset#copy_cache", "leave it out"),
+    ],
+)
+def test_former_ids_are_refused_with_the_present_ones(option, fix):
+    train = str(Path(__file__).parents[2] / "bundles" / "glas_minmax_entropy" / "configs" / "train.json")
+    with pytest.raises(ConfigError) as caught:
+        refuse_unknown_ids([*RUN, "--config_file", train, f"--{option}", "1"])
+    parts = option.replace("::", "#")
+    assert f"{parts!r} has another name now" in str(caught.value)
+    assert fix in str(caught.value)
+
+
+def test_former_names_are_arguments_of_other_components(tmp_path):
+    file = tmp_path / "other.json"
+    file.write_text(json.dumps({"inferer": {"_target_": "SlidingWindowInferer", "roi_size": 9}}), encoding="utf-8")
+    refuse_unknown_ids([*RUN, "--config_file", str(file), "--inferer#overlap", "0.5"])
+
+
 @pytest.mark.parametrize("typed", [["-epochz", "9"], ["-epochz=9"], ["--epochs", "-1", "-epochz", "-1"]])
 def test_a_typo_after_one_dash_is_refused_too(config, typed):
     with pytest.raises(ConfigError, match=r"'epochz' \[command line\]: did you mean epochs"):

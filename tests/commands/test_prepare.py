@@ -68,7 +68,7 @@ def test_an_archive_becomes_a_data_set_once(archive, warwick, tmp_path, capsys):
     digest = sha256_of(archive)
     assert main(["prepare", "glas", str(archive), str(output), "--sha256", digest]) == 0
     said = capsys.readouterr()
-    assert f"ready: --dataset_dir {output}" in said.out
+    assert f"ready: {output}\nnext: python -m glas_wsol train {output} --output OUT\n" in said.out
     assert [bar for bar in ("unpacking: ", "reading: ") if bar not in said.err] == []
     assert {path.name for path in output.iterdir()} == {path.name for path in warwick.iterdir()}
     assert (output / "testB_20_anno.bmp").read_bytes() == (warwick / "testB_20_anno.bmp").read_bytes()

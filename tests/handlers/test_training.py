@@ -160,11 +160,10 @@ def test_the_summary_is_one_line_per_epoch(caplog):
     ]
 
 
-def test_the_progress_bar_shows_the_loss(capsys):
+def test_the_progress_bar_shows_every_epoch(capsys):
     trainer = Engine(lambda _, value: {"loss": value})
-    EpochProgress("training, epoch", lambda output: {"loss": output["loss"]}).attach(trainer)
+    EpochProgress("training, epoch").attach(trainer)
     trainer.run([0.25, 0.125], max_epochs=2)
     said = capsys.readouterr().err
     assert "training, epoch" in said
-    assert "0.125" in said
     assert "2/2" in said
