@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import warnings
 from importlib import metadata
@@ -14,6 +13,7 @@ from packaging.specifiers import SpecifierSet
 
 from glas_wsol.doctor.check import FAULT, OK, WARNING, Check, faults_of
 from glas_wsol.errors import GlasWsolError
+from glas_wsol.utils.processors import processors
 from glas_wsol.version import __version__
 
 __all__ = ["check_packages", "check_python", "check_torch", "check_weights", "compare"]
@@ -92,12 +92,12 @@ def check_torch(device: str | None = None) -> list[Check]:
         what = f"torch cannot be imported ({' '.join(str(error).split())[:200]})"
         return [Check("torch", FAULT, what, "install it first and exactly, as the README says")]
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU"
-    threads, processors = torch.get_num_threads(), _processors()
-    said = f"{torch.__version__}, built for {build}; {threads} threads on {processors} processors"
+    threads, usable = torch.get_num_threads(), processors()
+    said = f"{torch.__version__}, built for {build}; {threads} threads on {usable} processors"
     checks = [Check("torch", OK, said)]
-    if threads > processors:
-        what = f"{threads} threads share {processors} processors"
-        checks.append(Check("torch", WARNING, what, f"set OMP_NUM_THREADS={processors}"))
+    if threads > usable:
+        what = f"{threads} threads share {usable} processors"
+        checks.append(Check("torch", WARNING, what, f"set OMP_NUM_THREADS={usable}"))
     if torch.version.cuda and not torch.cuda.is_available():
         what = "this torch is built for CUDA and finds no device: runs take the CPU"
         checks.append(Check("torch", WARNING, what, "see that the driver works, or install torch's CPU build"))
@@ -150,7 +150,3 @@ def check_weights(trunk: str = "efficientnet_lite0", weights: str = "auto") -> l
         what, _, fix = said.partition(". ")
         return [Check("weights", WARNING, what, fix)]
     return [Check("weights", OK, f"{trunk}: they fit; SHA-256 {digest}")]
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

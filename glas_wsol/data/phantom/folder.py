@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import uuid
@@ -20,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from glas_wsol.errors import ConfigError, OutputError
+from glas_wsol.utils.processors import processors
 
 __all__ = ["MANIFEST", "build_phantom", "check_request", "generator_of", "phantom_kind", "run_jobs"]
 
@@ -75,8 +75,7 @@ def run_jobs(
         title: what the bar is called.
     """
     if workers is None:
-        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = min(processors, int(seconds * len(jobs) / _WORTHWHILE))
+        workers = min(processors(), int(seconds * len(jobs) / _WORTHWHILE))
     workers = min(workers, len(jobs)) if _may_spawn() else 1
     work = partial(function, folder)
     with tqdm(total=len(jobs), desc=title, unit="image", disable=not progress) as bar:

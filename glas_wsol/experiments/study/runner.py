@@ -21,6 +21,7 @@ from glas_wsol.errors import GlasWsolError
 from glas_wsol.experiments.study import manifest
 from glas_wsol.experiments.study.manifest import Found
 from glas_wsol.experiments.study.plan import Run
+from glas_wsol.utils.processors import processors
 
 __all__ = ["LOG", "Children", "Outcome", "environment", "execute"]
 
@@ -43,9 +44,8 @@ def environment(jobs: int) -> dict[str, str]:
     Args:
         jobs: runs at a time.
     """
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # threads that spin while waiting take the other core from those that work
-    return {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(max(1, processors // jobs)), **os.environ}
+    return {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(max(1, processors() // jobs)), **os.environ}
 
 
 class Children:
