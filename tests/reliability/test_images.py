@@ -250,7 +250,7 @@ def test_a_users_own_failed_csv_is_left_alone(infer, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "failed.csv").write_text("patient,why\n")
     (tmp_path / "a.png").write_bytes(encoded(picture(), "PNG"))
-    one_line(infer(tmp_path / "a.png", tmp_path / "out"), "failed.csv", "choose another output_dir")
+    one_line(infer(tmp_path / "a.png", tmp_path / "out"), "failed.csv", "choose another --output_dir")
     assert (tmp_path / "out" / "failed.csv").read_text() == "patient,why\n"
 
 

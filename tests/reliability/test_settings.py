@@ -53,7 +53,7 @@ def test_a_source_that_is_none(infer, tmp_path, name):
 
 
 def test_results_among_the_images_are_refused(infer, image):
-    one_line(infer(image.parent, image.parent), "among the images", "another output_dir")
+    one_line(infer(image.parent, image.parent), "among the images", "another folder for the output")
     assert [path.name for path in image.parent.iterdir()] == ["a.png"]
 
 
