@@ -93,7 +93,7 @@ def test_method_in_every_bundle_runs_and_is_evaluated_alike(overlay, bundle, row
     if report["method"] == "components":
         card = model_card(str(output / "models" / "model.pt"))
         found = card["orientation"]  # turned round where the labels contradict it by three standard errors
-            assert found["margin"] > -3 * found["standard_error"]
+        assert found["margin"] > -3 * found["standard_error"]
         assert len(card["orientation"]["compactness"]) == 4
     if report["method"] == "all_ones":  # the floor of every table
         measures = {key: found["value"] for key, found in report["measures"].items()}
