@@ -202,7 +202,7 @@ def test_a_reader_that_had_enough_is_no_failure(tissue):
 
 
 def test_messages_are_in_the_words_of_the_command(tissue, tmp_path, capsys):
-    assert "point DATA at one of these" in fails(capsys, "data", str(tmp_path))
+    assert "give a folder or a table of one of these kinds" in fails(capsys, "data", str(tmp_path))
     text = "choose another output_dir [/a/output_dir/dataset_dir.csv]: not my_output_dir, but 'dataset_dir'"
     set_typed({"output_dir": "--output"})
     assert as_typed(text) == (

@@ -309,7 +309,7 @@ def test_write_tables_unequal_runs_are_marked_and_paired(tmp_path):
     write_run(tmp_path / "stain", {"f1_foreground": [0.25, 0.25]}, method="stain")
     report = report_of(tmp_path)
     text = report.markdown()
-    assert "none of seed 1 fold paper. Its values are of the runs it has" in text.replace("\n  ", " ")
+    assert "no runs of seed 1 fold paper. Its values are of the runs it has" in text.replace("\n  ", " ")
     frame = tables_of(text)["Table 1b. Methods, regions"]
     assert list(frame.index) == ["Haematoxylin stain ‡", "CAM-Avg", "Min-max entropy, passes 4 (c)"]
     assert frame["F1+ (%)"]["CAM-Avg"].startswith("56.2 [")
