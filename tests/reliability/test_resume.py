@@ -105,7 +105,7 @@ def test_an_image_or_result_that_changed_is_done_again_alone(infer, folder, tmp_
         ({"flips": True}, "inferer#"),
         ({"overlays": True}, "overlays was False, is True"),
         ({"stain": "H&E"}, "stain"),
-        ({"inferer#divisor": 64}, "inferer#divisor was 32, is 64"),
+        ({"inferer#inferer#divisor": 64}, "inferer#divisor was 32, is 64"),
     ],
 )
 def test_other_settings_do_all_again_and_are_named(infer, folder, tmp_path, forwards, settings, named):
