@@ -147,7 +147,7 @@ def test_what_is_typed_is_what_is_asked_for(model, tiles, tmp_path, monkeypatch)
         return glas_wsol.bundle.inference_run.Results(1, 1)
 
     monkeypatch.setattr(glas_wsol.bundle.inference_run, "infer", made)
-    words = ["--flips", "--rotations", "--scales", "0.75", "1", "--mpp", "0.5", "0.25", "--anew", "--rest"]
+    words = ["--flips", "--rotations", "--scales", "0.75", "1", "--mpp", "0.5", "0.25", "--anew", "--undecidable"]
     main(["predict", str(tiles), "--model", str(model), str(model.parent), "--output", "O", *words, "--", "--seed=3"])
     main(["predict", str(tiles), "--model", str(model), "--output", "O"])
     places = {"bundle_root": str(GLAS), "dataset_dir": str(tiles), "output_dir": "O"}

@@ -12,6 +12,7 @@ import glas_wsol.experiments.study
 from glas_wsol.commands.study import register
 from glas_wsol.errors import ConfigError
 from glas_wsol.experiments.study import Request
+from glas_wsol.utils.shipped import bundle_folder
 
 
 def run(*arguments: str) -> None:
@@ -32,12 +33,12 @@ def asked(monkeypatch):
 
 
 def test_what_is_typed_is_what_is_asked_for(asked):
-    run("a folder", "--bundle", "b", "--overlays", "x.json", "y.json", "--methods", "cam_avg", "m.json", "--seeds", "3",
+    run("a folder", "--bundle", "cub", "--overlays", "x.json", "y.json", "--methods", "cam_avg", "m.json", "--seeds", "3",
         "1", "--folds", "patient", "paper", "--split", "test", "--dataset_dir", "GLAS", "--jobs", "2", "--replace",
         "--", "--epochs", "2", "--optimizer#lr=-0.5", "--methods", "5")  # fmt: skip
     ((request, options),) = asked
     assert request == Request(
-        output=Path("a folder"), bundle=Path("b"), overlays=["x.json", "y.json"], methods=["cam_avg", "m.json"],
+        output=Path("a folder"), bundle=bundle_folder("cub"), overlays=["x.json", "y.json"], methods=["cam_avg", "m.json"],
         seeds=[3, 1], folds=["patient", "paper"], split="test", dataset_dir="GLAS",
         overrides={"epochs": "2", "optimizer#lr": "-0.5", "methods": "5"},
     )  # fmt: skip
@@ -47,12 +48,12 @@ def test_what_is_typed_is_what_is_asked_for(asked):
 def test_the_least_that_can_be_typed(asked):
     run("--dry-run", "OUT")
     ((request, options),) = asked
-    assert request == Request(output=Path("OUT"), bundle=Path("bundles/glas_minmax_entropy"), overlays=[],
+    assert request == Request(output=Path("OUT"), bundle=bundle_folder("glas"), overlays=[],
                               methods=["all"], seeds=[0], folds=[], overrides={})  # fmt: skip
     assert options == {"jobs": 1, "replace": False, "dry_run": True}
 
 
-@pytest.mark.parametrize("arguments", [[], ["OUT", "--sedes", "3"], ["OUT", "--seeds", "-1"], ["OUT", "--split", "x"]])
+@pytest.mark.parametrize("arguments", [[], ["OUT", "--seeds", "-1"], ["OUT", "--split", "x"]])
 def test_what_cannot_be_typed(arguments, asked, capsys):
     with pytest.raises(SystemExit) as left:
         run(*arguments)
