@@ -33,13 +33,13 @@ def asked(monkeypatch):
 
 
 def test_what_is_typed_is_what_is_asked_for(asked):
-    run("a folder", "--bundle", "cub", "--overlays", "x.json", "y.json", "--methods", "cam_avg", "m.json", "--seeds", "3",
-        "1", "--folds", "patient", "paper", "--split", "test", "--dataset_dir", "GLAS", "--jobs", "2", "--replace",
+    run("a folder", "--bundle", "cub", "--overlays", "x.json", "y.json", "--methods", "cam_avg", "m.json", "--seeds",
+        "3", "1", "--folds", "patient", "paper", "--split", "test", "--dataset_dir", "GLAS", "--jobs", "2", "--replace",
         "--", "--epochs", "2", "--optimizer#lr=-0.5", "--methods", "5")  # fmt: skip
     ((request, options),) = asked
     assert request == Request(
-        output=Path("a folder"), bundle=bundle_folder("cub"), overlays=["x.json", "y.json"], methods=["cam_avg", "m.json"],
-        seeds=[3, 1], folds=["patient", "paper"], split="test", dataset_dir="GLAS",
+        output=Path("a folder"), bundle=bundle_folder("cub"), overlays=["x.json", "y.json"],
+        methods=["cam_avg", "m.json"], seeds=[3, 1], folds=["patient", "paper"], split="test", dataset_dir="GLAS",
         overrides={"epochs": "2", "optimizer#lr": "-0.5", "methods": "5"},
     )  # fmt: skip
     assert options == {"jobs": 2, "replace": True, "dry_run": False}
