@@ -40,8 +40,8 @@ def load(
         settings: as in ``inference.json``: ``stain``, ``flips``, ``rotations``, ``scales``, ``class_scores``,
             ``threshold``, ``min_box_area``, ``fill_holes``, ``drop_specks``, ``mpp``, ``max_pixels``. Those not given
             are what the bundle's ``inference.json`` says, which leaves ``stain``, ``fill_holes`` and ``drop_specks`` to
-            ``model.json``; of a model without a bundle around it what ``model.json`` says, then the defaults: one view,
-            threshold 0.5 and, of an older model, no ``stain``. No expression of a config is executed.
+            ``model.json``; of a model without a bundle around it what ``model.json`` says, then what the package's
+            bundle with its classes does. No expression of a config is executed.
 
     Returns:
         A function of an image: a file, ``[H, W, 3]`` uint8, or a tensor ``[3, H, W]`` in [0, 1]. It returns a
