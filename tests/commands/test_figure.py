@@ -177,7 +177,7 @@ def test_the_truth_is_cut_at_the_threshold_of_the_evaluation(tmp_path, items, dr
     ("arguments", "kind", "message"),
     [
         (["--output", "f.jpg"], OutputError, r"PNG or a PDF.*f\.jpg"),
-        (["--output", "f.png", "--count", "0"], ConfigError, "one image at least"),
+        (["--output", "f.png", "--count", "0"], ConfigError, "give 1 or more"),
         (["--output", "f.png", "--images", "testA_33"], ConfigError, r"named 'testA_33'.*did you mean 'testA_3'"),
         (["--output", "f.png", "--split", "valid"], ConfigError, "no run has --split valid.*choose test"),
         (["--output", "f.png", "--fold", "patient-0"], ConfigError, "no run has --fold patient-0.*choose paper"),

@@ -72,7 +72,7 @@ def trained(tmp_path_factory) -> tuple[Path, nbformat.NotebookNode]:
 def test_train_and_watch(trained):
     work, notebook = trained
     said = printed(notebook)
-    assert "GlaS, 2 classes" in said
+    assert "phantom (synthetic tissue), 2 classes" in said
     assert "the probability that the run failed is 0." in said
     assert (work / "train_20_104x152" / "run_96_1_1" / "models" / "model.pt").is_file()
     tiles, curves, masks = drawn(notebook)
