@@ -122,7 +122,7 @@ class GlasWsolError(Exception):
 
     @staticmethod
     def of_system(error: BaseException) -> GlasWsolError | None:
-        """What the system refused for want of room, files or a working disk; None of any other error.
+        """What the system refused because room, files or a working disk are lacking; None of any other error.
 
         Args:
             error: as caught; of what it was caused by the innermost counts.

@@ -22,7 +22,7 @@ __all__ = ["install_excepthook"]
 
 _GO_ON = "run the same command again; it goes on after the last whole epoch, or the last image written"
 _TRACE = "with GLAS_WSOL_TRACEBACK=1 set, you see the whole trace"
-# MONAI's messages when a config cannot be made into components.
+# MONAI's messages when the components of a config cannot be built.
 _COMPONENT = re.compile(r"Failed to instantiate component '(?P<where>[^']*)' with keywords: (?P<settings>\S*)")
 _EXPRESSION = re.compile(r"Failed to evaluate ConfigExpression:\s*(?P<where>.*)", re.DOTALL)
 _CIRCLE = re.compile(r"circular references '[^']*' for id='(?P<where>[^']*)'")
