@@ -155,5 +155,5 @@ def test_multi_label_single_class_method_is_refused_first(run, tmp_path):
         train.run()
     cause = own_error(caught.value)
     assert isinstance(cause, ConfigError)
-    assert "ClassActivationNetwork has multi_label=false, and the labels are of several" in str(cause)
+    assert "ClassActivationNetwork has multi_label=False, and the labels have multi_label=True" in str(cause)
     assert not (tmp_path / "models").exists()
