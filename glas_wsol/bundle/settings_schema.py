@@ -251,7 +251,7 @@ SCHEMA: dict[str, Setting] = {
     "seed_share": Setting(
         lambda value: _number(value) and 0 < value <= 0.5, "a number above 0, at most 0.5", second=True
     ),
-    "seed_scope": Setting(*_among("dataset", "image", "both"), second=True),
+    "seed_scope": Setting(*_among("source", "dataset", "image", "both"), second=True),
     "seed_softness": Setting(*_PROBABILITY, second=True),
     "refine_epochs": Setting(*_SOME, second=True),
     "refine_rounds": Setting(*_SOME, second=True),

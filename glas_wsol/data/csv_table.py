@@ -29,10 +29,11 @@ def table_datalist(
 ) -> Datalist:
     """Read a CSV of images with labels.
 
-    The columns are image and label and, where there are any, mask, group (the patient) and split (train, valid or
-    test); their titles are those of `COLUMNS`, in any order and among others. Paths are absolute or relative to the
+    The columns are image and label and, where there are any, mask, group (the patient), split (train, valid or test)
+    and source (the laboratory); their titles are those of `COLUMNS`, in any order and among others. Paths are absolute or relative to the
     table's folder, with ``/`` or with backslashes; a mask may be blank. Comma, semicolon, tab or ``|`` delimit cells.
-    Names are `distinct_names` of the image paths. A class or group that is spelt in two ways is a fault.
+    Names are `distinct_names` of the image paths. A class, group or source that is spelt in two
+    ways is a fault.
 
     With ``multi_label=True`` a label names one class or more, joined by ``;`` (in quotes where that separates
     the cells): ``stroma;tumour``. Otherwise a ``;`` in a label is a fault.
@@ -69,10 +70,11 @@ def table_datalist(
         row.labels = tuple(dict.fromkeys(map(clean, row.labels)))
     classes = class_order(label_names, [name for row in rows for name in row.labels])
     _check_labels(rows, classes, faults)
-    has_groups, has_splits = (any(row.get(key) for row in rows) for key in ("group", "split"))
-    if has_groups:
-        faults += [f"{row.place}: blank group" for row in rows if not row["group"]]
-        faults += spelt_twice([(row["group"], row.place) for row in rows if row["group"]], "groups", "patient")
+    has_splits = any(row.get("split") for row in rows)
+    for key, one in (("group", "patient"), ("source", "laboratory")):
+        if any(row.get(key) for row in rows):
+            faults += [f"{row.place}: blank {key}" for row in rows if not row[key]]
+            faults += spelt_twice([(row[key], row.place) for row in rows if row[key]], f"{key}s", one)
     for row in rows if has_splits else ():
         row.home = split_word(row["split"]) or ""
         if not row.home:
@@ -87,7 +89,10 @@ def table_datalist(
 
     found = [image for image in images if image is not None]  # all of them: a missing one is a fault
     items = [
-        Item(image, _label(row, classes, multi_label), name, mask, clean(row.get("group", "")) or None)
+        Item(
+            image, _label(row, classes, multi_label), name, mask,
+            *(clean(row.get(key, "")) or None for key in ("group", "source")),
+        )  # fmt: skip
         for row, image, mask, name in zip(rows, found, masks, distinct_names(found, path.parent), strict=True)
     ]
     if has_splits:

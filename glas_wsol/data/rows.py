@@ -28,6 +28,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         *("case", "case_id"),
     ),
     "split": ("split", "set", "subset", "partition"),
+    "source": ("source", "laboratory", "lab", "site", "centre", "center", "institution", "hospital", "scanner"),
 }
 """Titles of each column, the best first: images are grouped by patient rather than by case (one of several).
 Capitals, blanks, ``_`` and ``-`` in a title do not matter."""

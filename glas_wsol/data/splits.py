@@ -26,7 +26,7 @@ _COLUMNS_SHOWN = 8  # summary() counts class by class up to this many classes
 
 @dataclass(frozen=True)
 class Item:
-    """One image with its label; ``mask`` and ``group`` (a patient or case) where the data set has them.
+    """One image with its label; ``mask``, ``group`` (a patient or case) and ``source`` (a laboratory) where known.
 
     The label is a class index; where an image may have several classes, the tuple of their indices, rising.
     """
@@ -36,6 +36,7 @@ class Item:
     name: str
     mask: Path | None = None
     group: str | None = None
+    source: str | None = None
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -88,19 +89,19 @@ class Datalist:
                 label. On, an item has the key where its image has a mask.
 
         Returns:
-            ``{"image": str, "label": int, "name": str}`` and, where known, ``"mask": str`` and ``"group": str``
-            (in all items of the split or in none). Where an image may have several classes, the label is a multi-hot
+            ``{"image": str, "label": int, "name": str}`` and, where known, ``"mask": str``, ``"group": str`` and
+            ``"source": str`` (the last two in all items of the split or in none). Where an image may have several classes, the label is a multi-hot
             array ``[c]``, float32.
 
         Raises:
             SplitError: if the split does not exist.
         """
         items = self._items(split)
-        grouped = all(item.group is not None for item in items)
+        known = [key for key in ("group", "source") if all(getattr(item, key) is not None for item in items)]
         return [
             {"image": str(item.image), "label": self._label(item), "name": item.name}
             | ({"mask": str(item.mask)} if masks and item.mask else {})
-            | ({"group": item.group} if grouped else {})
+            | {key: getattr(item, key) for key in known}
             for item in items
         ]
 

@@ -29,7 +29,7 @@ def training_data(datalist: Datalist) -> dict[str, Any]:
         SplitError: if there is no such split.
     """
     items = datalist.select("train")
-    patients = {item["group"] for item in items if "group" in item}
+    patients, sources = ({item[key] for item in items if key in item} for key in ("group", "source"))
     sizes = {pixel_size(item["image"]) for item in items}
     size = sizes.pop() if len(sizes) == 1 else None
     return {
@@ -38,6 +38,6 @@ def training_data(datalist: Datalist) -> dict[str, Any]:
         "images": len(items),
         "patients": len(patients) if patients and not datalist.synthetic else None,
         "mpp": None if size is None else list(size),
-        "source": "",
+        "source": ", ".join(sorted(sources)),
         **(_OF_GLAS if datalist.name == "GlaS" else {}),
     }

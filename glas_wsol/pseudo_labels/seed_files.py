@@ -106,10 +106,10 @@ def with_seeds(items: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[st
 
 
 def digest_of_items(items: Sequence[Mapping[str, Any]]) -> str:
-    """SHA-256 of the images' names and labels, in their order.
+    """SHA-256 of the images' names, labels and sources, in their order.
 
     Args:
-        items: with ``name`` and ``label``.
+        items: with ``name`` and ``label`` and, where known, ``source``.
     """
-    listed = [[str(item["name"]), np.asarray(item["label"]).tolist()] for item in items]
+    listed = [[str(item["name"]), np.asarray(item["label"]).tolist(), item.get("source")] for item in items]
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()

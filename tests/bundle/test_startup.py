@@ -109,7 +109,7 @@ def test_a_typo_is_refused_with_the_nearest_name(config, option, said, style):
     ("option", "fix"),
     [
         ("classes_per_image", "give multi_label: true for several classes, false for one"),
-        ("seeds_over", "give seed_scope: dataset, image or both"),
+        ("seeds_over", "give seed_scope: source, dataset, image or both"),
         ("network_def#classes_per_image", "give network_def#multi_label"),
         ("validate::inferer::opinions", "give validate#inferer#class_scores"),
         ("read_training", "give read"),

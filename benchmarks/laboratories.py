@@ -1,0 +1,111 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Models on the images of several laboratories: F1+, F1- and class error, with intervals over images and seeds.
+
+    python benchmarks/laboratories.py measure VALUES.csv --model NAME=RUN ... --table NAME=TABLE.csv ...
+    python benchmarks/laboratories.py table VALUES.csv --table NAME=TABLE.csv ...
+
+``measure`` localizes the test images of the tables with every model and writes a line per model and image; what is
+there already is left. Models of one name are the seeds of one recipe. ``table`` prints a line per name and table: means
+over images and seeds, with 95 % intervals by drawing both again. Masks are read for measuring alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from sets import named
+from tqdm import tqdm
+
+import glas_wsol
+from glas_wsol.data import table_datalist
+from glas_wsol.metrics.bootstrap import redraw
+from glas_wsol.transforms import read_mask
+
+COLUMNS = ("model", "run", "image", "f1_foreground", "f1_background", "error")
+RESAMPLES = 4999
+
+
+def f1(found: np.ndarray, true: np.ndarray) -> float:
+    """Twice the overlap over both areas; 1 where both are empty."""
+    both = found.sum() + true.sum()
+    return 2 * float((found & true).sum()) / float(both) if both else 1.0
+
+
+def measure(values: Path, models: Sequence[tuple[str, Path]], tables: Sequence[tuple[str, Path]]) -> None:
+    """Add the lines that ``values`` lacks."""
+    items = {item["image"]: item for _, path in tables for item in table_datalist(path).select("test", masks=True)}
+    done = {(row["run"], row["image"]) for row in read(values)}
+    with values.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        if not done:
+            writer.writerow(COLUMNS)
+        for name, run in models:
+            missing = [item for image, item in items.items() if (str(run), image) not in done]
+            localize = glas_wsol.load(run, class_scores="class") if missing else None
+            for item in tqdm(missing, f"{name} {run}"):
+                found, true = localize(item["image"]), read_mask(item["mask"]) > 0
+                scores = f1(found.mask, true), f1(~found.mask, ~true)
+                writer.writerow([name, run, item["image"], *scores, int(found.label != item["label"])])
+                file.flush()
+
+
+def read(values: Path) -> list[dict[str, str]]:
+    """The lines measured so far."""
+    if not values.exists():
+        return []
+    with values.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def estimate(seeds: np.ndarray) -> list[str]:
+    """A cell per column of ``[seeds, images, columns]``: the mean, and its interval where images and seeds vary."""
+    images = redraw(seeds.shape[1], RESAMPLES) / seeds.shape[1]
+    runs = redraw(len(seeds), RESAMPLES, seed=1) / len(seeds)
+    drawn = np.einsum("rs,ri,sic->rc", runs, images, seeds, optimize=True)
+    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
+    found = zip(seeds.mean(axis=(0, 1)), low, high, strict=True)
+    return [f"{100 * value:.1f} ({100 * a:.1f} to {100 * b:.1f})" for value, a, b in found]
+
+
+def print_table(values: Path, tables: Sequence[tuple[str, Path]]) -> None:
+    """A line per recipe and table."""
+    lines: dict[str, dict[str, dict[str, list[float]]]] = defaultdict(lambda: defaultdict(dict))
+    for row in read(values):
+        lines[row["model"]][row["run"]][row["image"]] = [float(row[key]) for key in COLUMNS[3:]]
+    print("| trained on | measured on | seeds | F1+ | F1- | class error | mean of F1+ and F1-, by seed |")
+    print("|---|---|---|---|---|---|---|")
+    for name, runs in lines.items():
+        for table, path in tables:
+            images = [item["image"] for item in table_datalist(path).select("test")]
+            whole = [run for run in runs.values() if all(image in run for image in images)]
+            if whole:
+                seeds = np.array([[run[image] for image in images] for run in whole])
+                by_seed = ", ".join(f"{100 * one[:, :2].mean():.1f}" for one in seeds)
+                cells = [name, f"{table} ({len(images)})", str(len(whole)), *estimate(seeds), by_seed]
+                print("| " + " | ".join(cells) + " |")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=["measure", "table"])
+    parser.add_argument("values", type=Path)
+    parser.add_argument("--model", type=named, action="append", default=[], metavar="NAME=RUN")
+    parser.add_argument("--table", type=named, action="append", default=[], metavar="NAME=CSV")
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    if arguments.command == "measure":
+        measure(arguments.values, arguments.model, arguments.table)
+    print_table(arguments.values, arguments.table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
