@@ -73,8 +73,10 @@ def test_training_data_counts_images_patients_and_pixel_size(tmp_path):
         made.PixelSpacing = ["0.0005", "0.00025"]
         images.append(save(tmp_path / f"{n}.dcm", made))
     cases = [f"p{n // 4}{n % 2}" for n in range(12)]
-    record = training_data(load_datalist(table(tmp_path / "cases.csv", images, group=cases), fold="patient-0"))
-    kept = {"name": "cases.csv", "synthetic": "", "mpp": [0.25, 0.5], "source": ""}
+    places = [f"Laboratory {'BA'[n // 4 % 2]}" for n in range(12)]
+    path = table(tmp_path / "cases.csv", images, group=cases, source=places)
+    record = training_data(load_datalist(path, fold="patient-0"))
+    kept = {"name": "cases.csv", "synthetic": "", "mpp": [0.25, 0.5], "source": "Laboratory A, Laboratory B"}
     assert {key: record[key] for key in kept} == kept
     assert 0 < record["patients"] < 6
     assert 0 < record["images"] < 12
