@@ -4,11 +4,14 @@
     python benchmarks/laboratories.py tables GLAS EBHI TABLES
     python benchmarks/laboratories.py measure VALUES.csv --model NAME=RUN ... --table NAME=TABLE.csv ...
     python benchmarks/laboratories.py table VALUES.csv --table NAME=TABLE.csv ...
+    python benchmarks/laboratories.py seeds RUN TABLE.csv
 
-``tables`` writes the tables of GlaS, of EBHI-Seg (normal mucosa, polyps and adenocarcinoma, enlarged to GlaS's 0.62 um)
-and of both, to train on and to measure on. ``measure`` localizes the test images of the tables with every model and writes a line per model and image; what is
-there already is left. Models of one name are the seeds of one recipe. ``table`` prints a line per name and table: means
-over images and seeds, with 95 % intervals by drawing both again. Masks are read for measuring alone.
+``tables`` writes the tables of GlaS, of EBHI-Seg (normal mucosa, polyps and adenocarcinoma, enlarged to GlaS's 0.62
+um) and of both, to train on and to measure on. ``measure`` localizes the test images of the tables with every model
+and writes a line per model and image; what is there already is left. Models of one name are the seeds of one recipe.
+``table`` prints a line per name and table: means over images and seeds, with 95 % intervals by drawing both again.
+``seeds`` prints how many of the first round's pseudo-labels of a run are right, by laboratory. Masks are read for
+measuring alone.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ from tqdm import tqdm
 
 import glas_wsol
 from glas_wsol.data import glas_datalist, table_datalist
-from glas_wsol.metrics.bootstrap import redraw
+from glas_wsol.metrics.bootstrap import redraw, share_interval
+from glas_wsol.pseudo_labels.seeds import IGNORE
 from glas_wsol.transforms import read_mask
 
 COLUMNS = ("model", "run", "image", "f1_foreground", "f1_background", "error")
@@ -133,6 +137,8 @@ def estimate(seeds: np.ndarray) -> list[str]:
     runs = redraw(len(seeds), RESAMPLES, seed=1) / len(seeds)
     drawn = np.einsum("rs,ri,sic->rc", runs, images, seeds, optimize=True)
     low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
+    if seeds[..., -1].min() == seeds[..., -1].max():  # no error, or nothing else: drawing again gives no width
+        low[-1], high[-1] = share_interval(list(seeds[0, :, -1]))
     found = zip(seeds.mean(axis=(0, 1)), low, high, strict=True)
     return [f"{100 * value:.1f} ({100 * a:.1f} to {100 * b:.1f})" for value, a, b in found]
 
@@ -155,6 +161,21 @@ def print_table(values: Path, tables: Sequence[tuple[str, Path]]) -> None:
                 print("| " + " | ".join(cells) + " |")
 
 
+def print_seeds(run: Path, table: Path) -> None:
+    """Of each laboratory's training pixels: how many are pseudo-labels of either side, and how many of these right."""
+    pixels: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
+    for item in table_datalist(table).select("train", masks=True):
+        seeds = read_mask(run / "models" / "seeds" / "round_1" / f"{item['name']}.png")
+        pixels[item.get("source", "all")].append((seeds.ravel(), read_mask(item["mask"]).ravel() > 0))
+    for source, pairs in sorted(pixels.items()):
+        seeds, true = (np.concatenate(one) for one in zip(*pairs, strict=True))
+        sides = ((seeds > IGNORE, true), (seeds < IGNORE, ~true))
+        cells = [
+            f"{100 * side.mean():.1f} % of pixels, {100 * wanted[side].mean():.1f} % right" for side, wanted in sides
+        ]
+        print(f"{source}: decidable {cells[0]}; undecidable {cells[1]}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -162,6 +183,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     tables = commands.add_parser("tables")
     for name in ("glas", "ebhi", "out"):
         tables.add_argument(name, type=Path)
+    seeds = commands.add_parser("seeds")
+    for name in ("run", "table"):
+        seeds.add_argument(name, type=Path)
     for name in ("measure", "table"):
         command = commands.add_parser(name)
         command.add_argument("values", type=Path)
@@ -172,6 +196,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     if arguments.command == "tables":
         write_tables(arguments.glas, arguments.ebhi, arguments.out)
+        return 0
+    if arguments.command == "seeds":
+        print_seeds(arguments.run, arguments.table)
         return 0
     if arguments.command == "measure":
         measure(arguments.values, arguments.model, arguments.table)

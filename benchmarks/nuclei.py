@@ -65,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     with (arguments.ebhi / "index.csv").open(newline="", encoding="utf-8") as file:
         normal = [row for row in csv.DictReader(file) if row["label"] == "normal"]
-    ebhi = [tuple(Image.open(arguments.ebhi / row[key]).convert(mode) for key, mode in (("image", "RGB"), ("mask", "L")))
-            for row in normal]  # fmt: skip
+    pictures = [[Image.open(arguments.ebhi / row[key]) for key in ("image", "mask")] for row in normal]
+    ebhi = [(image.convert("RGB"), mask.convert("L")) for image, mask in pictures]
     found = glas_datalist(arguments.glas)
     items = [item for split in ("train", "valid") for item in found.select(split, masks=True)]
     benign = sorted((item for item in items if item["label"] == 0), key=lambda item: int(item["name"].split("_")[1]))

@@ -161,7 +161,7 @@ def test_laboratories_measure_every_image_once(beside, tmp_path, capsys, monkeyp
     truth = np.zeros((7, 9), np.uint8)
     truth[:3, 2:] = 1
     Image.fromarray(truth).save(tmp_path / "m.png")
-    for name, label in (("0", "a"), ("1", "b")):
+    for name in "01":
         Image.new("RGB", (9, 7)).save(tmp_path / f"{name}.png")
     (tmp_path / "set.csv").write_text("image,label,mask,split\n0.png,a,m.png,test\n1.png,b,m.png,test\n")
     mask = truth.astype(bool).copy()

@@ -30,9 +30,9 @@ def table_datalist(
     """Read a CSV of images with labels.
 
     The columns are image and label and, where there are any, mask, group (the patient), split (train, valid or test)
-    and source (the laboratory); their titles are those of `COLUMNS`, in any order and among others. Paths are absolute or relative to the
-    table's folder, with ``/`` or with backslashes; a mask may be blank. Comma, semicolon, tab or ``|`` delimit cells.
-    Names are `distinct_names` of the image paths. A class, group or source that is spelt in two
+    and source (the laboratory); their titles are those of `COLUMNS`, in any order and among others. Paths are absolute
+    or relative to the table's folder, with ``/`` or with backslashes; a mask may be blank. Comma, semicolon, tab or
+    ``|`` delimit cells. Names are `distinct_names` of the image paths. A class, group or source that is spelt in two
     ways is a fault.
 
     With ``multi_label=True`` a label names one class or more, joined by ``;`` (in quotes where that separates
@@ -89,10 +89,7 @@ def table_datalist(
 
     found = [image for image in images if image is not None]  # all of them: a missing one is a fault
     items = [
-        Item(
-            image, _label(row, classes, multi_label), name, mask,
-            *(clean(row.get(key, "")) or None for key in ("group", "source")),
-        )  # fmt: skip
+        Item(image, _label(row, classes, multi_label), name, mask, *_optional(row))
         for row, image, mask, name in zip(rows, found, masks, distinct_names(found, path.parent), strict=True)
     ]
     if has_splits:
@@ -103,6 +100,11 @@ def table_datalist(
         return Datalist(path.name, classes, splits, str(path), (*warnings, *more))
     splits = split_by_fold(items, classes, fold, seed, path)
     return Datalist(path.name, classes, splits, str(path), tuple(warnings))
+
+
+def _optional(row: Row) -> tuple[str | None, ...]:
+    """Group and source, where known."""
+    return tuple(clean(row.get(key, "")) or None for key in ("group", "source"))
 
 
 def find_table(source: str | Path) -> Path | None:

@@ -90,8 +90,8 @@ class Datalist:
 
         Returns:
             ``{"image": str, "label": int, "name": str}`` and, where known, ``"mask": str``, ``"group": str`` and
-            ``"source": str`` (the last two in all items of the split or in none). Where an image may have several classes, the label is a multi-hot
-            array ``[c]``, float32.
+            ``"source": str`` (the last two in all items of the split or in none). Where an image may have several
+            classes, the label is a multi-hot array ``[c]``, float32.
 
         Raises:
             SplitError: if the split does not exist.

@@ -468,7 +468,8 @@ def test_sources_reach_every_item(write):
 
 def test_a_table_without_sources_gives_none(write):
     for line in ("image,label,source", "image,label,note"):
-        assert all("source" not in item for item in table_datalist(write(line, *rows(cell=lambda n: ","))).select("train"))
+        datalist = table_datalist(write(line, *rows(cell=lambda n: ",")))
+        assert all("source" not in item for item in datalist.select("train"))
 
 
 def test_a_source_spelt_twice_or_blank_is_a_fault(write):
