@@ -6,8 +6,8 @@ seed 0 on GlaS, on EBHI-Seg, and on both. Chosen is the one with the best mean o
 images of a laboratory, then over the two laboratories. The outlines of held-out images enter this choice between three
 and nothing else: no training, no choice of an epoch, no threshold.
 
-GlaS is split by patient (fold patient-0). EBHI-Seg is split by case: a quarter of the cases, by a digest of their names,
-is held out; six of these tiles come with the bundle.
+GlaS is split by patient (fold patient-0). EBHI-Seg is split by case: a quarter of the cases, by a digest of their
+names, is held out; six of these tiles come with the bundle.
 
     python benchmarks/weights.py DATA    # DATA holds glas/ (the official folder) and ebhi_seg/ (with index.csv)
 """

@@ -35,13 +35,13 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
         description=_HELP.capitalize() + ".",
-        usage="%(prog)s IMAGES... --model MODEL --output DIR [options] [--id value ...]",
+        usage="%(prog)s IMAGES... --output DIR [--model MODEL] [options] [--id value ...]",
         epilog="Any other --id value is a setting of inference.json (docs/settings.md), such as: --stain null --seed 1",
     )
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGES", help="images, folders of them, or CSV tables with a column image")
-    text = "model.pt with its model.json, output folder of a training, or exported bundle; several are an ensemble"
-    add("--model", nargs="+", required=True, metavar="MODEL", help=text)
+    text = "output folder of a training, model.pt with its model.json, or exported bundle; several are an ensemble"
+    add("--model", nargs="+", default=["glas"], metavar="MODEL", help=text + " (default: the model in the bundle)")
     add("--output", required=True, metavar="DIR", help="receives the results; run it again to go on where it stopped")
     text = "glas, cub, or the folder of the bundle that the model belongs to (default: found by its classes)"
     add("--bundle", metavar="BUNDLE", help=text)
