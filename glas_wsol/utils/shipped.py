@@ -10,7 +10,7 @@ from glas_wsol.errors import ConfigError
 from glas_wsol.utils.json_files import read_json
 from glas_wsol.version import PACKAGE
 
-__all__ = ["bundle_folder", "bundle_named", "bundle_folders", "bundle_of", "is_shipped", "shipped_root"]
+__all__ = ["bundle_folder", "bundle_folders", "bundle_named", "bundle_of", "is_shipped", "shipped_root"]
 
 _PACKAGE = PACKAGE.resolve()
 _SUFFIX = "_minmax_entropy"
