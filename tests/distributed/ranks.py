@@ -247,7 +247,7 @@ def main(folder: Path) -> None:
     """In each of two processes."""
     torch.set_num_threads(1)
     TRUNKS[SMALL["trunk"]] = NARROW
-    distributed.begin("cpu", minutes=2)
+    distributed.begin("cpu", minutes=20)
     end, distributed.end = distributed.end, distributed.wait  # one group for all that follows
     found: dict[str, Any] = {"steps": {name: step_of(name) for name in CASES}, "seeds": seeds_gradient()}
     found |= {"half": half_floats(), "refused": refusals()}

@@ -81,7 +81,7 @@ def on_a_rank(rank: int, folder: str) -> None:
     """Evaluate each rank's share; write the values and how many rows every rank sees."""
     torch.set_num_threads(1)
     distributed.init_process_group(
-        "gloo", f"file://{folder}/meeting", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+        "gloo", f"file://{folder}/meeting", rank=rank, world_size=2, timeout=timedelta(seconds=300)
     )
     found = {}
     for name, shares in SHARES.items():

@@ -188,13 +188,11 @@ def test_autocast_leaves_scores_and_output_in_float32(row):
     ("row", "trunk"),
     [
         *((row, None) for row in ("cam_avg", "cam_max", "cam_lse", "wildcat", "deep_mil")),
-        ("cam_avg", "resnet18"),
-        ("unet", "resnet18"),
+        ("cam_avg", "resnet18"),  # a trunk by itself: test_trunks.py
         ("unet", "efficientnet_lite0"),
-        *((row, None) for row in FROZEN),
+        ("components", None),
         ("components", "efficientnet_lite0"),
-        ("refined", "resnet18"),
-        ("refined", "efficientnet_lite0"),
+        ("refined", "resnet18"),  # of a small trunk, with every first stage: test_refined.py
     ],
 )
 def test_the_scripted_network_equals_the_eager_one(row, trunk, tmp_path):
