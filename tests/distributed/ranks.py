@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -246,6 +247,7 @@ def writes_below(folder: Path) -> Iterator[set[str]]:
 def main(folder: Path) -> None:
     """In each of two processes."""
     torch.set_num_threads(1)
+    gc.freeze()  # what is imported stays
     TRUNKS[SMALL["trunk"]] = NARROW
     distributed.begin("cpu", minutes=20)
     end, distributed.end = distributed.end, distributed.wait  # one group for all that follows
