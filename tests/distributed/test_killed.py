@@ -35,7 +35,7 @@ def test_killed_process_ends_all_and_the_run_resumes(folder, alone, tmp_path):
     environment = {**ENVIRONMENT, "PROCESSES": str(tmp_path / "processes")}
     with (tmp_path / "said").open("w") as said:
         run = subprocess.Popen(command, stdout=said, stderr=said, env=environment, cwd=ROOT)
-    last, deadline = tmp_path / "out" / "models" / "last.pt", time.monotonic() + 240
+    last, deadline = tmp_path / "out" / "models" / "last.pt", time.monotonic() + 900
     while not last.exists() and run.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     assert last.exists(), (tmp_path / "said").read_text()[-3000:]

@@ -263,7 +263,7 @@ def test_the_command_itself_ends_with_status_3_and_one_line(tmp_path):
     settings = {"dataset_dir": tmp_path / "in", "output_dir": tmp_path / "out", "checkpoint": model, "device": "cpu"}
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / "inference.json")]
     command += [text for key, value in settings.items() for text in (f"--{key}", str(value))]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
     assert ended.returncode == 3, ended.stderr[-2000:]
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: 1 of 2 images failed, the others are done [")
