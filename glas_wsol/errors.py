@@ -35,11 +35,7 @@ FIX_FILES = "raise the limit (ulimit -n), or use fewer workers"
 
 
 def exception_chain(error: BaseException) -> list[BaseException]:
-    """An exception and what it was raised from or in the handling of, the outermost first.
-
-    Args:
-        error: as caught.
-    """
+    """An exception and what it was raised from or in the handling of, the outermost first."""
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None:
@@ -55,9 +51,6 @@ def readable(text: str) -> str:
     r"""A text of a stranger as it may be shown in a terminal.
 
     What would move the cursor, colour the screen, or turn the order of letters round is spelt out: ``\x1b``.
-
-    Args:
-        text: a file's name, say.
     """
     return "".join(repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs") or c in _TURNS else c for c in text)
 
@@ -113,11 +106,7 @@ class GlasWsolError(Exception):
 
     @staticmethod
     def behind(error: BaseException) -> GlasWsolError | None:
-        """The `GlasWsolError` that MONAI wrapped, once per level; None where there is none.
-
-        Args:
-            error: as caught.
-        """
+        """The `GlasWsolError` that MONAI wrapped, once per level; None where there is none."""
         return next((cause for cause in exception_chain(error) if isinstance(cause, GlasWsolError)), None)
 
     @staticmethod

@@ -98,7 +98,6 @@ def plan_training(
 
     Args:
         dataset_dir: the data, or the word ``phantom``.
-        output: folder of the run.
         bundle: name or folder.
         method: of the tables; None is the recipe's own.
         recipe: ``"recommended"`` or ``"paper"``.
@@ -143,7 +142,6 @@ def plan_evaluation(
 
     Args:
         output: folder of the training, which receives the results.
-        split: what is evaluated.
         dataset_dir: the data; None: those of the training.
         bundle: name or folder; None: that of the training.
         settings: further ids with their values, as typed.

@@ -59,11 +59,7 @@ def refuse_unknown_ids(argv: Sequence[str]) -> None:
 
 
 def typed_run(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """The config files and the settings of a command line; none of any but ``python -m monai.bundle run ...``.
-
-    Args:
-        argv: as in ``sys.argv``.
-    """
+    """The config files and the settings of a command line; none of any but ``python -m monai.bundle run ...``."""
     if len(argv) < 2 or Path(argv[0]).parent.name != "bundle" or argv[1] not in ("run", "run_workflow"):
         return [], {}
     options: dict[str, Any] = dict(_options(argv[2:]))
@@ -78,11 +74,6 @@ def typed_run(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
 def refuse_unknown(parser: ConfigParser, ids: Iterable[str], where: object) -> None:
     """Refuse settings that a config does not have.
-
-    Args:
-        parser: holds the config.
-        ids: as typed.
-        where: they were typed, or the config.
 
     Raises:
         ConfigError: naming the nearest id that exists.
@@ -105,7 +96,6 @@ def unknown_ids(parser: ConfigParser, ids: Sequence[str]) -> list[str]:
     """Which ids neither exist in a config nor name a further argument of a component in it.
 
     Args:
-        parser: holds the config.
         ids: as given on a command line, ``a#b`` or ``a::b``.
     """
     unknown = []

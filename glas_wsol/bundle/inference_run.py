@@ -162,9 +162,6 @@ def _source(images: Sequence[str | Path], output: Path, recursive: bool) -> Path
 def infer(inference: Inference) -> Results:
     """Make the run, in this process.
 
-    Args:
-        inference: as planned.
-
     Raises:
         GlasWsolError: as the bundle raises it, freed from what MONAI wraps around it. Images that failed are none:
             the results name them.

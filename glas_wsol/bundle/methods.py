@@ -89,7 +89,6 @@ def title_of(method: str, passes: int | None = None) -> str:
     """Title of a method; the key itself where it is not one of `METHODS`.
 
     Args:
-        method: key of the method.
         passes: of the erasing, named where there are any.
     """
     title = METHODS[method].title if method in METHODS else method
@@ -97,12 +96,7 @@ def title_of(method: str, passes: int | None = None) -> str:
 
 
 def order_of(method: str, passes: int | None = None) -> tuple[int, str, int]:
-    """Sorts methods as the tables do: in the order of `METHODS`, unknown methods last by key, then by passes.
-
-    Args:
-        method: key of the method.
-        passes: of the erasing.
-    """
+    """Sorts methods as the tables do: in the order of `METHODS`, unknown methods last by key, then by passes."""
     known = list(METHODS).index(method) if method in METHODS else len(METHODS)
     return known, method, -1 if passes is None else passes
 
@@ -126,7 +120,6 @@ def find(path: str | Path, bundle: Path | None = None) -> Path:
     """A file or folder as the user named it: from the working directory, else from what ships with the package.
 
     Args:
-        path: absolute or relative.
         bundle: the bundle's folder, two levels below the folder that holds ``configs/``.
 
     Returns:

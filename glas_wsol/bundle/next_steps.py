@@ -25,13 +25,7 @@ _PATHS = ("bundle_root", "ckpt_dir", "dataset_dir", "stage_one_dir", "weights")
 
 
 def conclude(checkpoint: str, output_dir: str, dataset_dir: str) -> None:
-    """End of a training: keep how it was started, and print the model, whether to trust it and what to do next.
-
-    Args:
-        checkpoint: ``model.pt``.
-        output_dir: of the run.
-        dataset_dir: its data.
-    """
+    """End of a training: keep how it was started, and print the model, whether to trust it and what to do next."""
     distributed.on_main(lambda: _conclude(checkpoint, output_dir, dataset_dir))
 
 
@@ -54,11 +48,7 @@ def _conclude(checkpoint: str, output_dir: str, dataset_dir: str) -> None:
 
 
 def read_start(folder: Path) -> dict[str, Any]:
-    """How a training was started: its ``config_files`` and ``settings``; empty where that is not known any more.
-
-    Args:
-        folder: output folder of the training.
-    """
+    """How a training was started: its ``config_files`` and ``settings``; empty where that is not known any more."""
     path = folder / _RECORD
     try:
         record = dict(read_json(path))

@@ -40,7 +40,6 @@ def split_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) -
 
     Args:
         parser: of the command; an option that it does not have is a setting, as is all that follows ``--``.
-        arguments: as typed.
     """
     own, rest = list(arguments), []
     if "--" in own:
@@ -93,9 +92,6 @@ def parse_overrides(arguments: Sequence[str], instead: Mapping[str, str] = _INST
 def load(file: Path) -> dict[str, Any]:
     """One config file, unmerged.
 
-    Args:
-        file: JSON or YAML.
-
     Raises:
         ConfigError: if it cannot be read.
     """
@@ -110,11 +106,6 @@ def load(file: Path) -> dict[str, Any]:
 
 def merged(files: Sequence[Path], overrides: Mapping[str, str], **settings: Any) -> ConfigParser:
     """The files from left to right, then the overrides, then what the study sets.
-
-    Args:
-        files: config files.
-        overrides: ids and values as typed.
-        **settings: flat ids and values.
 
     Raises:
         ConfigError: if a file sets something below a setting that is not there.
@@ -132,12 +123,7 @@ def merged(files: Sequence[Path], overrides: Mapping[str, str], **settings: Any)
 
 
 def behind(parser: ConfigParser, identifier: str) -> dict[str, Any]:
-    """All settings that an id depends on, by id. Equal dictionaries make equal components.
-
-    Args:
-        parser: holds the config.
-        identifier: where to start.
-    """
+    """All settings that an id depends on, by id. Equal dictionaries make equal components."""
     found: dict[str, Any] = {}
     queue = [identifier]
     while queue:
@@ -149,12 +135,7 @@ def behind(parser: ConfigParser, identifier: str) -> dict[str, Any]:
 
 
 def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of a config by their ids; lists of plain values are leaves, descriptions (``_desc_``) are left out.
-
-    Args:
-        config: blocks, lists and values.
-        prefix: put before every id.
-    """
+    """Leaves of a config by their ids; lists of plain values are leaves, descriptions (``_desc_``) are left out."""
     parts: Iterator[tuple[Any, Any]] | None = None
     if isinstance(config, Mapping) and config:
         parts = ((key, value) for key, value in config.items() if key != "_desc_")

@@ -61,7 +61,6 @@ def run_datalist(dataset_dir: partial[str], **settings: Any) -> Any:
 
     Args:
         dataset_dir: :func:`~glas_wsol.bundle.resolve_dataset`, not yet called (``"_mode_": "callable"``).
-        settings: further arguments of ``load_datalist``.
 
     Returns:
         A :class:`~glas_wsol.data.Datalist`; of the phantom one that is drawn on first use, and has its ``classes``

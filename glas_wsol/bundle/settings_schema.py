@@ -66,8 +66,6 @@ class Settings(dict[str, Any]):
         """Entries of ``model.json`` beside network, recipe and validation.
 
         Args:
-            datalist: the data it learns from.
-            network: it.
             second: whether it is that of the second stage.
         """
         found = {name: value for name, value in self._of(second).items() if SCHEMA[name].card}
@@ -100,11 +98,7 @@ class Settings(dict[str, Any]):
         return {**found, **images, **pixels, **weights, "classes": list(datalist.classes)}
 
     def of_model(self, datalist: Any) -> dict[str, Any]:
-        """What an evaluation must have as the model's training had it.
-
-        Args:
-            datalist: the data to evaluate on.
-        """
+        """What an evaluation must have as the model's training had it."""
         own = {name: value for name, value in self.items() if SCHEMA[name].model}
         return {**own, "classes": list(datalist.classes)}
 

@@ -18,11 +18,7 @@ _INSTEAD = {
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the command.
-
-    Args:
-        commands: of the program's parser.
-    """
+    """Add the command."""
     # a separate parser: settings of the config may be among the arguments
     evaluate = commands.add_parser("evaluate", help=_HELP, prefix_chars="\0", add_help=False)
     evaluate.add_argument("arguments", nargs=argparse.REMAINDER)

@@ -26,11 +26,7 @@ _AGAIN = "evaluate this run again"
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the command to a parser's commands.
-
-    Args:
-        commands: what ``add_subparsers`` returned.
-    """
+    """Add the command to a parser's commands."""
     parser = commands.add_parser("figure", help="draw the masks of several methods on the same images, side by side")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="evaluated run, or a folder with such below it")
     parser.add_argument("--output", required=True, help="file to write, .png or .pdf")
@@ -141,12 +137,7 @@ def choose_images(table: Mapping[str, Mapping[str, str]], classes: Sequence[str]
 
 
 def spaced(values: Sequence[str], count: int) -> list[str]:
-    """Evenly spaced values: the middle of each of ``count`` equal parts; all of them where there are no more.
-
-    Args:
-        values: in their order.
-        count: how many, at least 0.
-    """
+    """Evenly spaced values: the middle of each of ``count`` equal parts; all of them where there are no more."""
     count = min(count, len(values))
     return [values[(2 * part + 1) * len(values) // (2 * count)] for part in range(count)]
 

@@ -17,11 +17,7 @@ _HELP = "train and evaluate methods of the tables, for several seeds and folds; 
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the command.
-
-    Args:
-        commands: of the program's parser.
-    """
+    """Add the command."""
     # a separate parser: settings of the config may be among the arguments
     study = commands.add_parser("study", help=_HELP, prefix_chars="\0", add_help=False)
     study.add_argument("arguments", nargs=argparse.REMAINDER)

@@ -65,11 +65,9 @@ def extract(
     appears when all is there.
 
     Args:
-        archive: the file.
         target: folder to make; one that exists must be empty.
         sha256: digest the archive must have, 64 hexadecimal digits; empty (default) for any.
         limits: what it may be unpacked to; None (default) for :class:`Limits`' own.
-        progress: show a bar with the time left. Defaults to False.
 
     Returns:
         The folder.

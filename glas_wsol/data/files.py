@@ -94,11 +94,6 @@ def folded(name: str) -> str:
 
 
 def log_warnings(source: object, warnings: Iterable[str]) -> None:
-    """Log warnings about data, in the first of several processes.
-
-    Args:
-        source: where the data were read.
-        warnings: a sentence each.
-    """
+    """Log warnings about data, in the first of several processes."""
     for one in warnings if distributed.is_main() else ():
         logger.warning("%s", readable(f"{source}: {one}"))

@@ -122,7 +122,6 @@ def glas_files(root: Path, faults: list[str]) -> tuple[dict[str, Path], dict[str
     """Images and masks by image name, in the order of their numbers.
 
     Args:
-        root: the folder with ``Grade.csv``.
         faults: receives a clause for every image that is there twice.
     """
     images: dict[str, Path] = {}

@@ -102,11 +102,8 @@ def training_loader(
     """Shuffled mini-batches, of several processes this one's part of each; made ahead where a GPU makes them.
 
     Args:
-        dataset: of the training.
         batch_size: images of a mini-batch, over all processes.
         seed: of the order; ``loader.sampler.set_epoch`` draws another.
-        num_workers: processes that read. Defaults to 0.
-        name: of the setting that gives the batch size, for the message.
 
     Raises:
         ConfigError: if the mini-batches do not divide evenly.

@@ -105,11 +105,7 @@ class Datalist:
         ]
 
     def digest(self, split: str) -> str:
-        """SHA-256 of a split's names and labels, in order: the same data in a moved folder has the same.
-
-        Args:
-            split: as in :meth:`select`.
-        """
+        """SHA-256 of a split's names and labels, in order: the same data in a moved folder has the same."""
         content = json.dumps([[item.name, item.label] for item in self._items(split)])
         return hashlib.sha256(content.encode()).hexdigest()
 
@@ -177,13 +173,11 @@ def split_by_fold(
 
     Args:
         items: the images to divide, each name once.
-        classes: class names in label order.
         fold: ``"patient-k"``: no group is on both sides, and classes are balanced as well as the groups allow;
             ``"stratified-k"``: every class is divided evenly, groups disregarded; images of several classes as
             well as that can be;
             ``"paper"``: fold 0 by groups where all images have one, stratified otherwise.
         seed: another seed gives other folds; the order of ``items`` does not.
-        source: named in errors.
 
     Raises:
         ConfigError: if there is no such fold, or the seed is out of range.
@@ -219,13 +213,6 @@ def with_validation(
     splits: Mapping[str, Sequence[Item]], classes: Sequence[str], fold: str, seed: int, source: object
 ) -> tuple[dict[str, tuple[Item, ...]], tuple[str, ...]]:
     """Splits that the data define; where they define train and not valid, a fold of the training images is valid.
-
-    Args:
-        splits: by their names.
-        classes: class names in label order.
-        fold: as in :func:`split_by_fold`.
-        seed: of the fold.
-        source: named in errors.
 
     Returns:
         The splits, and warnings. Where the fold is not possible there is no validation, and a warning gives the reason.

@@ -129,7 +129,6 @@ def check_weights(trunk: str = "efficientnet_lite0", weights: str = "auto") -> l
     """Whether a trunk's first weights are there and fit.
 
     Args:
-        trunk: as in a config.
         weights: as in a config. Nothing is downloaded.
     """
     from glas_wsol.networks.trunks import build_trunk

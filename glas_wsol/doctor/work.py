@@ -107,11 +107,7 @@ def check_data(
     """A labelled data set: every fault of its lists at once, how many images each class has in each split, its files.
 
     Args:
-        source: as the setting ``dataset_dir``.
-        fold: as the setting of that name.
-        seed: of drawn folds.
         pixels: whether to read every image and mask.
-        progress: show a bar with the time left.
     """
     from glas_wsol.data import load_datalist
     from glas_wsol.data.damage import damaged
@@ -136,14 +132,7 @@ def check_data(
 def check_images(
     source: str | Path, recursive: bool = False, pixels: bool = True, progress: bool = False
 ) -> list[Check]:
-    """Images to localize.
-
-    Args:
-        source: as the setting ``dataset_dir`` of inference.
-        recursive: whether to look into the folders below too.
-        pixels: whether to read every image.
-        progress: show a bar with the time left.
-    """
+    """Images to localize."""
     from glas_wsol.data import list_images
     from glas_wsol.data.damage import damaged
 

@@ -29,9 +29,6 @@ class TargetBatch(PrepareBatch):
     def check(self, batchdata: Mapping[str, Tensor]) -> None:
         """Refuse a batch that training must not use, or that lacks the targets.
 
-        Args:
-            batchdata: the mini-batch, as the loader hands it out.
-
         Raises:
             ConfigError: if it is refused.
         """
@@ -47,9 +44,6 @@ class TargetBatch(PrepareBatch):
 
         Args:
             batchdata: ``image`` ``[B, 3, H, W]`` in [0, 1] and the targets under :attr:`key`.
-            device: where to.
-            non_blocking: see ``Tensor.to``.
-            kwargs: further arguments of ``Tensor.to``.
 
         Returns:
             Images and targets.
@@ -100,7 +94,6 @@ def refuse_masks(batchdata: Mapping[str, Tensor], but: Collection[str] = ()) -> 
     in the batch may have the shape of one.
 
     Args:
-        batchdata: the mini-batch.
         but: keys that may have that shape, because a network predicted them. The true mask's own key is refused even
             then.
 
@@ -117,14 +110,7 @@ def refuse_masks(batchdata: Mapping[str, Tensor], but: Collection[str] = ()) -> 
 
 
 def moved(values: Tensor, device: str | torch.device | None, non_blocking: bool, **kwargs: Any) -> Tensor:
-    """A batch's values on a device, as a plain tensor.
-
-    Args:
-        values: a tensor, MONAI's or not.
-        device: where to.
-        non_blocking: see ``Tensor.to``.
-        kwargs: further arguments of ``Tensor.to``.
-    """
+    """A batch's values on a device, as a plain tensor."""
     # MetaTensor carries __torch_function__ through every operation that follows.
     plain = values.as_tensor() if isinstance(values, MetaTensor) else values
     return plain.to(device=device, non_blocking=non_blocking, **kwargs)

@@ -48,11 +48,7 @@ def published_value(dataset: str, synthetic: bool, method: str, passes: int | No
     """What the paper published; None where it did not.
 
     Args:
-        dataset: as in ``evaluation.json``.
         synthetic: whether the images are drawn ones in that data set's layout; the paper has none of them.
-        method: key of the method.
-        passes: of the erasing; None for methods without.
-        measure: key of the measure.
 
     Returns:
         A share in [0, 1].
@@ -68,9 +64,6 @@ def published_backbone(method: str) -> str | None:
     """The backbone of a method's published values.
 
     The paper gives its own method a larger network than its rivals (section 4); it does not name U-Net's.
-
-    Args:
-        method: key of the method.
     """
     if method == "minmax":
         return "resnet101"

@@ -56,9 +56,6 @@ class Alarm:
     def signal_vector(signals: MaskSignals) -> tuple[float, ...]:
         """Signals as numbers of similar size, each higher for better masks.
 
-        Args:
-            signals: of a run.
-
         Returns:
             The compactness, in tenths, and the agreement, in quarters. A compactness above 0.15 counts as that: glands
             have it, and blobs have more, whatever they cover. Margin and information are recorded only: many
@@ -87,9 +84,6 @@ class Alarm:
     def score(self, signals: MaskSignals) -> float:
         """How probable it is that the run failed.
 
-        Args:
-            signals: of the run.
-
         Returns:
             In (0, 1).
         """
@@ -117,13 +111,11 @@ def judge_run(
     Of several processes the first does so, and the others wait.
 
     Args:
-        network: of the model; its weights are loaded.
         checkpoint: ``model.pt``, its ``model.json`` beside it.
         features: a pretrained trunk.
         data: the training items: images and image labels, no mask.
         transform: reads an item: ``image`` to ``[3, H, W]`` in [0, 1].
         inferer: brings it to the training resolution.
-        device: where to run.
 
     Returns:
         ``score`` (how probable it is that the run failed, in (0, 1)), ``verdict`` (a value of

@@ -102,11 +102,7 @@ def _candidate(path: Path, card: Mapping[str, Any]) -> Candidate:
 
 
 def table_of(found: Iterable[Candidate]) -> str:
-    """Lines for a terminal, in the order given.
-
-    Args:
-        found: models.
-    """
+    """Lines for a terminal, in the order given."""
     head = ("validation error", "alarm", "verdict", "model")
     rows: list[tuple[str, ...]] = [head]
     for one in found:

@@ -28,7 +28,6 @@ class TrainingClock:
     writes; processor time is then that of all, and the device includes their number.
 
     Args:
-        path: the JSON file.
         after: that of an earlier stage of the same training, whose epochs are counted first; if it has none, one is
             left out in the numbers, so that a part is not taken for the whole.
     """
@@ -74,11 +73,7 @@ class TrainingClock:
 
 
 def read_clock(path: str | Path) -> list[dict[str, Any]]:
-    """The epochs that a :class:`TrainingClock` wrote; none if there is no such file or it is damaged.
-
-    Args:
-        path: the JSON file.
-    """
+    """The epochs that a :class:`TrainingClock` wrote; none if there is no such file or it is damaged."""
     try:
         epochs = read_json(path)
         return [{key: one[key] for key in _ENTRIES} for one in epochs]

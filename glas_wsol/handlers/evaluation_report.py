@@ -44,7 +44,6 @@ class WholeImageScores:
     Adds ``localizer_probabilities`` and ``whole_image_probabilities``, ``[B, c]`` each, to the evaluator's output.
 
     Args:
-        network: the network evaluated.
         inferer: prepares the image as for the prediction.
     """
 
@@ -82,7 +81,6 @@ class EvaluationReport:
     one would, and the first writes it.
 
     Args:
-        output_dir: where to write.
         facts: other entries of the report: ``method``, ``trained_as`` (the method the weights were trained as), split,
             seed, selection rule, ..., JSON values only.
         checkpoint: the evaluated weights' file, named with its SHA-256; a ``clock.json`` beside it says how long they
@@ -223,11 +221,7 @@ def _one_or_all(values: list[str]) -> str | list[str]:
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """A small table of an evaluation for a terminal: percent, and pixels where a measure is a distance; its notes.
-
-    Args:
-        report: the content of ``evaluation.json``.
-    """
+    """A small table of an evaluation for a terminal: percent, and pixels where a measure is a distance; its notes."""
     notes = [report["trained_on"]] if report.get("trained_on") else []
     lines = [f"{'':34}{'model':>8}  {'95 % interval':<16}{'all-ones floor':>14}"]
     for key, measure in MEASURES.items():

@@ -26,9 +26,6 @@ class FailureReport:
 
     The table's column ``image`` makes it a list of images to run on. That of an earlier run is replaced, or removed
     where nothing failed.
-
-    Args:
-        output_dir: receives the table.
     """
 
     def __init__(self, output_dir: str | Path) -> None:

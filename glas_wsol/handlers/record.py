@@ -56,7 +56,6 @@ class RunRecord:
     in the order of its images, after its tables.
 
     Args:
-        output_dir: the folder of results.
         images: the images of this run, each with ``image`` and ``name``, in the order of the tables.
         made_with: what results depend on besides the images: JSON values, and components, which are described by what
             they were made with. The versions of this package and of torch are added.
@@ -125,7 +124,6 @@ class RunRecord:
         """Record that an image is finished.
 
         Args:
-            name: of the image.
             item: has its ``path`` and its ``sha256``.
             row: its row of the CSV table; JSON values.
             details: its entry of the JSON table.

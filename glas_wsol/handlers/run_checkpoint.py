@@ -50,10 +50,7 @@ class RunCheckpoint:
     whole, and makes a circle of references in a config when the trainer is saved too: hence this one.
 
     Args:
-        directory: where to write.
         network: the plain network, without any wrapper.
-        optimizer: its optimiser.
-        lr_scheduler: its schedule.
         evaluator: the engine that validates; its ``best_metric`` decides. Where it measures a ``temperature``
             (:class:`~glas_wsol.metrics.Temperature`), the model is written with it; training continues without.
         early_stop: attached before this, saved and restored with the run; or None.
@@ -224,7 +221,6 @@ def write_model(network: torch.nn.Module, directory: str | Path, card: Mapping[s
 
     Args:
         network: the plain network, without any wrapper.
-        directory: made if absent.
         card: entries of ``model.json`` besides the network's settings and the digest of the weights, JSON values only.
 
     Raises:

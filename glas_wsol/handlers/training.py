@@ -37,7 +37,6 @@ class EpochSeed:
     """Makes every epoch a function of (seed, epoch): a resumed run draws what an undisturbed one would have drawn.
 
     Args:
-        seed: of the run.
         seeded: datasets, samplers and loaders with ``set_epoch``.
     """
 
@@ -104,11 +103,7 @@ class EarlyStop:
 
 
 class EpochSummary:
-    """One log line per epoch: the means of the loss and its terms, the validation, and which epoch is best so far.
-
-    Args:
-        evaluator: the engine that validates.
-    """
+    """One log line per epoch: the means of the loss and its terms, the validation, and which epoch is best so far."""
 
     def __init__(self, evaluator: Engine) -> None:
         self.evaluator: Any = evaluator  # MONAI adds to Ignite's state
@@ -169,11 +164,7 @@ class StopOnNonFiniteLoss:
 
 
 class EpochProgress:
-    """A progress bar per epoch, with an estimate of the time left; of several processes the first shows its own.
-
-    Args:
-        description: text of the bar; the epoch is added where there are several.
-    """
+    """A progress bar per epoch, with an estimate of the time left; of several processes the first shows its own."""
 
     def __init__(self, description: str = "epoch") -> None:
         layout = "{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
@@ -186,11 +177,7 @@ class EpochProgress:
 
 
 class TensorBoardCurves:
-    """Writes the metrics of every epoch for TensorBoard; of several processes the first does.
-
-    Args:
-        log_dir: receives them.
-    """
+    """Writes the metrics of every epoch for TensorBoard; of several processes the first does."""
 
     def __init__(self, log_dir: str) -> None:
         self.log_dir = log_dir

@@ -116,8 +116,6 @@ class WholeTileInferer(Inferer):
         Args:
             inputs: ``[B, 3, H, W]``, in [0, 1].
             network: maps ``[B, 3, H', W']`` to ``[B, n, H', W']``, ``H'`` and ``W'`` multiples of the divisor.
-            args: passed on to the network.
-            kwargs: passed on to the network.
 
         Returns:
             ``[B, n, H, W]``.
@@ -194,7 +192,5 @@ class TrainingInferer(Inferer):
         Args:
             inputs: ``[B, 3, H, W]``, in [0, 1].
             network: has ``normalise`` and the method.
-            args: passed on to the method.
-            kwargs: passed on to the method.
         """
         return getattr(network, self.method)(network.normalise(inputs), *args, **kwargs)

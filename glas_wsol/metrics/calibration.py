@@ -145,7 +145,6 @@ def mask_reliability(rows: np.ndarray, resamples: int = 2000, seed: int = 0) -> 
     Args:
         rows: ``[N, 3 * BINS]`` of `MaskCalibrationError`, without NaN, one at least.
         resamples: how often images are drawn again. Defaults to 2000.
-        seed: of the drawing. Defaults to 0.
     """
     rows = np.asarray(rows, dtype=np.float64)
     pixels, scores, foreground = rows.sum(axis=0).reshape(3, BINS)

@@ -65,7 +65,6 @@ def class_of(item: Mapping[str, Any], key: str = "probabilities") -> Answer | No
 
     Args:
         item: holds ``label`` and, where a class is named, the probabilities ``[c]``.
-        key: where it holds them.
     """
     if item.get(key) is None:
         return None

@@ -25,14 +25,10 @@ class AttentionNetwork(TileNetwork):
     a linear classifier takes ``z = sum_i a_i h_i``. Trained by the cross-entropy of :meth:`logits`. Its mask is the
     attention, min-max normalised per image, at 0.5: one map for all classes.
 
+    All other arguments are those of :class:`~glas_wsol.networks.base.TileNetwork`.
+
     Args:
-        trunk: name of the trunk (see :data:`~glas_wsol.networks.trunks.TRUNKS`) or a trunk.
-        num_classes: ``c``, at least 2.
-        weights: the trunk's weights, see :func:`~glas_wsol.networks.trunks.build_trunk`. Defaults to ``"auto"``.
         hidden: rows of ``V`` and ``U``. Defaults to 128.
-        batch_norm: see :class:`~glas_wsol.networks.base.TileNetwork`. Defaults to ``"batch"``.
-        pixel_mean: mean subtracted from images in [0, 1]; defaults to what the trunk's weights expect.
-        pixel_std: divisor after that; defaults to what the trunk's weights expect.
         map_stride: px between two positions: 32 (default, the paper's), 16 or 8, where the features of
             the trunk's stages of those strides are part of ``h``, see :mod:`glas_wsol.networks.hypercolumn`.
         seed: seed of the initial weights, so that they do not depend on what was drawn before; None draws on.
@@ -89,11 +85,7 @@ class AttentionNetwork(TileNetwork):
         return self.logits_of(self.features(x))
 
     def logits_of(self, features: list[Tensor]) -> Tensor:
-        """:meth:`logits` from the features of an image.
-
-        Args:
-            features: as :meth:`features` gives them.
-        """
+        """:meth:`logits` from the features of an image."""
         return self._classify(features, self._attend(features))
 
     def forward(self, image: Tensor) -> Tensor:

@@ -20,11 +20,6 @@ __all__ = ["TileNetwork", "choose", "construct", "require_classes", "seeded", "u
 def choose(name: str, value: str, allowed: Sequence[str]) -> None:
     """Refuse a value that is not one of those allowed.
 
-    Args:
-        name: of the argument.
-        value: given.
-        allowed: all that may be given.
-
     Raises:
         ConfigError: if ``value`` is not in ``allowed``.
     """
@@ -34,9 +29,6 @@ def choose(name: str, value: str, allowed: Sequence[str]) -> None:
 
 def require_classes(num_classes: int) -> None:
     """Refuse fewer than two classes.
-
-    Args:
-        num_classes: ``c``.
 
     Raises:
         ConfigError: if it is below 2.
@@ -53,7 +45,6 @@ def construct(
     Args:
         kinds: the classes, by name; the first is taken where the settings name none.
         settings: of a network's ``settings()``.
-        arguments: the other arguments of its class.
 
     Raises:
         ConfigError: if there is no such network, or it has no such argument.
@@ -170,11 +161,6 @@ class TileNetwork(nn.Module):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights, and refuse an incomplete set: ``monai.bundle.load`` fills gaps with the network's own tensors.
-
-        Args:
-            state_dict: of a network of the same kind.
-            strict: as in torch.
-            assign: as in torch.
 
         Raises:
             WeightsError: if some of them are this network's own tensors.

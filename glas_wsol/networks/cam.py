@@ -27,18 +27,14 @@ class ClassActivationNetwork(TileNetwork):
 
     TorchScript: with ``explanation="cam"``; the other two need gradients and refuse to run when scripted.
 
+    All other arguments are those of :class:`~glas_wsol.networks.base.TileNetwork`.
+
     Args:
-        trunk: name of the trunk (see :data:`~glas_wsol.networks.trunks.TRUNKS`) or a trunk.
-        num_classes: ``c``, at least 2.
-        weights: the trunk's weights, see :func:`~glas_wsol.networks.trunks.build_trunk`. Defaults to ``"auto"``.
         pooling: see :func:`~glas_wsol.networks.pooling.build_pooling`. Defaults to ``"average"``.
         pooling_options: the pooling's arguments.
         modalities: maps per class. Defaults to 1.
         explanation: ``"cam"`` (default) for the class map, ``"grad_cam"`` or ``"grad_cam++"`` for the maps of
             :mod:`glas_wsol.networks.explanations` on the features that the head reads.
-        batch_norm: see :class:`~glas_wsol.networks.base.TileNetwork`. Defaults to ``"batch"``.
-        pixel_mean: mean subtracted from images in [0, 1]; defaults to what the trunk's weights expect.
-        pixel_std: divisor after that; defaults to what the trunk's weights expect.
         map_stride: px between two positions of a class map: 32 (default, the paper's), 16 or 8, where the features of
             the trunk's stages of those strides are read too, see :mod:`glas_wsol.networks.hypercolumn`.
         seed: seed of the initial weights, so that they do not depend on what was drawn before; None draws on.
@@ -91,11 +87,7 @@ class ClassActivationNetwork(TileNetwork):
         return self.logits_of(self.features(x))
 
     def logits_of(self, features: list[Tensor]) -> Tensor:
-        """:meth:`logits` from the features of an image.
-
-        Args:
-            features: as :meth:`features` gives them.
-        """
+        """:meth:`logits` from the features of an image."""
         return self.head(features)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -41,14 +41,12 @@ class FeatureComponentNetwork(TileNetwork):
     Nothing of the trunk is trained; :func:`glas_wsol.pseudo_labels.feature_components.fit_components` finds the
     direction, its orientation and the probe from images and their labels, without randomness.
 
+    All other arguments are those of :class:`~glas_wsol.networks.base.TileNetwork`.
+
     Args:
         trunk: name of the trunk (see :data:`~glas_wsol.networks.trunks.TRUNKS`) or a trunk; pretrained, or the
             structure is that of noise.
-        num_classes: ``c``, at least 2.
-        weights: the trunk's weights, see :func:`~glas_wsol.networks.trunks.build_trunk`. Defaults to ``"auto"``.
         omega: steepness of the soft threshold at ``z = 0``. Defaults to 4.
-        pixel_mean: mean subtracted from images in [0, 1]; defaults to what the trunk's weights expect.
-        pixel_std: divisor after that; defaults to what the trunk's weights expect.
         seed: for a trunk of random weights; None draws on.
 
     Raises:

@@ -23,7 +23,6 @@ def to_device(
 
     Args:
         network: any of :mod:`glas_wsol.networks`.
-        device: where to.
         channels_last: whether convolutions are laid out with their channels last, which tensor cores need, and CPUs
             are faster with at inference and with depthwise convolutions. Defaults to False.
         compiler: a backend of ``torch.compile`` for the trunk, which compiles when it first runs, and again for other

@@ -142,7 +142,6 @@ def common_card(cards: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dic
 
     Args:
         cards: the contents of their ``model.json``.
-        names: their files, for messages.
 
     Returns:
         Entries equal in all cards, also within ``recipe``; ``trunk``, ``method`` and ``trunk_weights_sha256`` joined

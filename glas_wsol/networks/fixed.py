@@ -24,10 +24,6 @@ _LEAST_STAIN = 1e-6
 def centre_gaussian(height: int, width: int) -> Tensor:
     """``exp(-x^2 / 2 sx^2 - y^2 / 2 sy^2)`` about the centre, as wide and high at half its maximum as the image.
 
-    Args:
-        height: rows.
-        width: columns.
-
     Returns:
         ``[height, width]`` float32, in (0, 1); at least 0.5 in the inscribed ellipse.
     """

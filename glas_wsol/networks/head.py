@@ -22,10 +22,8 @@ class Head(nn.Module):
 
     Args:
         channels: feature channels: of the trunk's last stage, then of finer ones that are read too.
-        num_classes: ``c``.
         modalities: maps per class, ``m``. Defaults to 5.
         pooling: name of the pooling, see :func:`~glas_wsol.networks.pooling.build_pooling`. Defaults to ``wildcat``.
-        pooling_options: the pooling's arguments.
 
     Raises:
         ConfigError: if there is no such pooling, or less than one map per class.

@@ -73,9 +73,6 @@ def resize(maps: Tensor, height: int, width: int, align_corners: bool = True) ->
 
     Args:
         maps: ``[..., h, w]``, floating point.
-        height: rows wanted.
-        width: columns wanted.
-        align_corners: as in ``torch.nn.functional.interpolate``.
 
     Returns:
         ``[..., height, width]``.
@@ -92,9 +89,6 @@ def bilinear(maps: Tensor, height: int, width: int, align_corners: bool = False)
 
     Args:
         maps: ``[B, n, h, w]``, floating point.
-        height: rows wanted.
-        width: columns wanted.
-        align_corners: as in ``torch.nn.functional.interpolate``.
 
     Returns:
         ``[B, n, height, width]``; at least float32 where a gradient passes.
@@ -109,8 +103,6 @@ def resize_exactly(maps: Tensor, height: int, width: int, align_corners: bool = 
 
     Args:
         maps: ``[..., h, w]``, at least float32.
-        height: rows wanted.
-        width: columns wanted.
         align_corners: as in ``torch.nn.functional.interpolate``. Defaults to False.
 
     Returns:
@@ -161,8 +153,6 @@ def score_map(evidence: Tensor, height: int, width: int, floor: float = 1e-6) ->
 
     Args:
         evidence: ``[B, 1, h, w]``, at least float32.
-        height: rows of the image.
-        width: columns of the image.
         floor: least value, so that a class can be read from :func:`distribution` even of a constant map: float32 holds
             ``floor * p`` as exactly as ``p``.
 

@@ -45,10 +45,9 @@ class MinMaxEntropyNetwork(TileNetwork):
     the largest ``R+_k`` of the classes that M names. So the mask is the union of their masks whatever the threshold,
     and regions unite as they do over the steps of the recursion (equation 12).
 
+    All other arguments are those of :class:`~glas_wsol.networks.base.TileNetwork`.
+
     Args:
-        trunk: name of the trunk (see :data:`~glas_wsol.networks.trunks.TRUNKS`) or a trunk.
-        num_classes: ``c``, at least 2.
-        weights: the trunk's weights, see :func:`~glas_wsol.networks.trunks.build_trunk`. Defaults to ``"auto"``.
         modalities: maps per class. Defaults to 5.
         pooling: pooling of both heads. Defaults to ``"wildcat"``.
         pooling_options: arguments of the pooling; for WILDCAT defaults to ``kmax=kmin=0.09, alpha=0, dropout=0.75``.
@@ -59,10 +58,6 @@ class MinMaxEntropyNetwork(TileNetwork):
         omega: steepness of the pseudo-threshold. Defaults to 8.
         sigma: the pseudo-threshold. Defaults to 0.5.
         differentiable_mask: whether gradients pass through the mask into M. Defaults to False (paper, footnote 5).
-        batch_norm: ``"batch"`` (default) for batch statistics in training; ``"frozen"`` for the running statistics of
-            the pretrained trunk, with the affine part trained.
-        pixel_mean: mean subtracted from images in [0, 1]; defaults to what the trunk's weights expect.
-        pixel_std: divisor after that; defaults to what the trunk's weights expect.
         map_stride: px between two positions of M's class maps: 32 (default, the paper's), 16 or 8, where the features
             of the trunk's stages of those strides are read too, see :mod:`glas_wsol.networks.hypercolumn`. C's maps
             make no mask and stay at 32.
@@ -133,9 +128,6 @@ class MinMaxEntropyNetwork(TileNetwork):
     def logits_of(self, features: list[Tensor]) -> Tensor:
         """The localizer's class scores from the features of an image, with a fresh dropout pattern in training.
 
-        Args:
-            features: as :meth:`features` gives them.
-
         Returns:
             ``[B, c]``.
         """
@@ -155,8 +147,6 @@ class MinMaxEntropyNetwork(TileNetwork):
 
         Args:
             features: as :meth:`features` gives them.
-            height: of the image, in px.
-            width: of the image, in px.
         """
         return self._localized(self.localizer.class_maps(features), height, width, None)
 
@@ -182,9 +172,6 @@ class MinMaxEntropyNetwork(TileNetwork):
 
     def decidable(self, localized: Localized) -> Tensor:
         """The image's decidable region, whichever its classes.
-
-        Args:
-            localized: the output of M.
 
         Returns:
             ``[B, 1, H, W]`` ``R+``: ``localized.mask`` itself; where an image may have several classes, the largest

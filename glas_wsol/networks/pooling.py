@@ -166,7 +166,6 @@ def build_pooling(name: str, **options: Any) -> Pooling:
 
     Args:
         name: ``wildcat``, ``average``, ``max`` or ``lse``.
-        options: the pooling's own arguments.
 
     Raises:
         ConfigError: if there is no such pooling or option.

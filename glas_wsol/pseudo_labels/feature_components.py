@@ -100,7 +100,6 @@ def fit_probe(features: Tensor, labels: Tensor, num_classes: int, strength: floa
     Args:
         features: ``[N, n]``; standardised inside.
         labels: ``[N]`` class indices.
-        num_classes: ``c``.
         strength: of the penalty on the squared weights.
 
     Returns:
@@ -140,7 +139,6 @@ def cross_validated(
     Args:
         features: ``[N, n]``.
         labels: ``[N]`` class indices.
-        num_classes: ``c``.
         groups: ``N`` groups (patients): no group is in two folds.
         folds: how many, at most. Defaults to 5.
 
@@ -213,7 +211,6 @@ def fit_components(
         data: training items with ``image``, ``label`` and, where known, ``group``.
         transform: reads an item: ``image`` to ``[3, H, W]`` in [0, 1].
         inferer: brings it to the training resolution.
-        device: where to run.
         candidates: how many components are summed. Defaults to 4.
 
     Raises:
@@ -272,7 +269,6 @@ def fitted_card(card: Mapping[str, Any], network: FeatureComponentNetwork, **arg
 
     Args:
         card: other entries of ``model.json``.
-        network: fitted in place.
         arguments: of :func:`fit_components`.
 
     Returns:
@@ -285,9 +281,7 @@ def prepared(network: FeatureComponentNetwork, image: Tensor, inferer: WholeTile
     """An image as the trunk takes it, at the training resolution.
 
     Args:
-        network: whose normalisation.
         image: ``[B, 3, H, W]``, in [0, 1].
-        inferer: brings it to the training resolution.
 
     Returns:
         ``[B, 3, H', W']``, sides multiples of the stride.
@@ -301,7 +295,6 @@ def read_image(item: Mapping[str, Any], transform: Transform, device: str | torc
     Args:
         item: as ``transform`` takes it.
         transform: gives it an ``image`` ``[3, H, W]``, in [0, 1].
-        device: where to put it.
     """
     return torch.as_tensor(transform(item)["image"]).unsqueeze(0).to(device)
 

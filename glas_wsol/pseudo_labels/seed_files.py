@@ -32,7 +32,6 @@ def write_seeds(
     """Write the seeds of a round, its record last: where that is, they are whole.
 
     Args:
-        folder: of the round; made if absent.
         items: with ``name``.
         seeds: of each, as :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds` gives them.
         record: :data:`MADE_WITH`, and what else is known, JSON values only.
@@ -48,21 +47,13 @@ def write_seeds(
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write or replace a round's record.
-
-    Args:
-        folder: of the round.
-        record: as for :func:`write_seeds`.
-    """
+    """Write or replace a round's record."""
     with atomic_write(folder / _RECORD, "w") as file:
         file.write(json.dumps(record, indent=4, allow_nan=False) + "\n")
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
     """A round's record; None if the round has no seeds, or not all of them.
-
-    Args:
-        folder: of the round.
 
     Raises:
         OutputError: if it cannot be read.
@@ -81,11 +72,6 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 def require_same(folder: Path, record: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
     """Refuse seeds that were made with other settings.
 
-    Args:
-        folder: of the round.
-        record: of it.
-        made_with: the settings of now.
-
     Raises:
         OutputError: naming what has changed.
     """
@@ -100,16 +86,11 @@ def with_seeds(items: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[st
 
     Args:
         items: with ``name``.
-        folder: of the round.
     """
     return [{**item, SEEDS: str(folder / f"{item['name']}.png")} for item in items]
 
 
 def digest_of_items(items: Sequence[Mapping[str, Any]]) -> str:
-    """SHA-256 of the images' names and labels, in their order.
-
-    Args:
-        items: with ``name`` and ``label``.
-    """
+    """SHA-256 of the images' names and labels, in their order."""
     listed = [[str(item["name"]), np.asarray(item["label"]).tolist()] for item in items]
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()

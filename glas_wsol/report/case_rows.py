@@ -93,11 +93,7 @@ def state_of(case: Case) -> str:
 
 
 def columns(cases: Sequence[Case]) -> tuple[Column, ...]:
-    """The columns that some image has anything in, after that of its name.
-
-    Args:
-        cases: of the run.
-    """
+    """The columns that some image has anything in, after that of its name."""
     found = []
     if any(case.truth for case in cases):
         found.append(Column("truth", "true class", lambda c: c.truth, lambda c: c.truth or None, numeric=False))
@@ -158,8 +154,6 @@ def rows(cases: Sequence[Case], titles: Sequence[Column], truth_above: float, li
     """One row after another; no more than one image is in memory.
 
     Args:
-        cases: of the run.
-        titles: of the table.
         truth_above: of true masks, foreground is above it.
         limit: bytes for the pictures of an image.
 

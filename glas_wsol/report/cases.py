@@ -103,11 +103,7 @@ class Case:
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or None of anything else.
-
-    Args:
-        value: of JSON or of a cell.
-    """
+    """A finite number, or None of anything else."""
     try:
         found = float(value)
     except (TypeError, ValueError):
@@ -119,9 +115,7 @@ def read_cases(entries: Sequence[Any], folder: Path, rows: Iterable[Mapping[str,
     """The images of ``predictions.json``, each with its row of ``evaluation.csv`` if there is one.
 
     Args:
-        entries: the content of the file.
         folder: of the table; masks and overlays are below it.
-        rows: of the table.
 
     Raises:
         OutputError: if an entry is not one that a run writes.
@@ -190,9 +184,6 @@ def _inside(folder: Path, name: str, kind: str, suffixes: Sequence[str]) -> Path
 def read_failures(path: Path) -> tuple[Case, ...]:
     """The images of ``failed.csv``; none if there is no such file.
 
-    Args:
-        path: the file.
-
     Raises:
         OutputError: if it cannot be read.
     """
@@ -213,9 +204,6 @@ def read_failures(path: Path) -> tuple[Case, ...]:
 
 def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a table that a run wrote, by column.
-
-    Args:
-        path: the file.
 
     Raises:
         OutputError: if it cannot be read.

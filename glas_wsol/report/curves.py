@@ -89,7 +89,6 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round numbers that enclose a range, evenly spaced by 1, 2 or 5 times a power of ten.
 
     Args:
-        low: of the range.
         high: of the range, at least ``low``.
         most: ticks, at least 3.
 

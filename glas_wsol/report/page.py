@@ -49,10 +49,8 @@ def write_report(
     alone: the same folder gives the same bytes. It is written atomically, and replaces an earlier report only.
 
     Args:
-        folder: the run's output folder.
         output: the file; defaults to ``report.html`` in the folder.
         kilobytes: 1000 bytes; what the pictures of an image may take, at least 8.
-        progress: whether to show a bar with the time left.
 
     Returns:
         The file.

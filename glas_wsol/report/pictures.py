@@ -126,7 +126,6 @@ def outline(mask: np.ndarray, limit: int) -> str:
 
     Args:
         mask: ``[H, W]`` bool.
-        limit: characters.
 
     Returns:
         Closed rings in pixels, (0, 0) the upper left corner, to be filled by the rule ``evenodd``.

@@ -20,9 +20,7 @@ class SharedDrawd(RandomizableTransform, MapTransform):
     """Applies one array transform, drawn once, to every key.
 
     Args:
-        keys: the images to change.
         prob: probability of changing the images at all.
-        allow_missing_keys: whether a missing key is passed over.
         strengths: further arguments of the array transform, :attr:`array_transform`.
     """
 

@@ -51,13 +51,11 @@ class RandIsotropicAffined(RandomizableTransform, MapTransform):
     """:func:`warp` with angle, shear and scale drawn evenly, once for all keys.
 
     Args:
-        keys: the items to change, ``[C, H, W]`` each.
         prob: probability of changing them at all.
         degrees: the angle is from ``-degrees`` to ``degrees``. Defaults to 10.
         shear: the shear is from ``-shear`` to ``shear``, degrees. Defaults to 10.
         scale: least and largest scale. Defaults to 0.3 and 1.5.
         mode: of each key, or of all.
-        allow_missing_keys: whether a missing key is passed over.
 
     Raises:
         ConfigError: if a range is not valid.

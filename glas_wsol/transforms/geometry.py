@@ -142,14 +142,7 @@ class ReflectPad(Transform):
 
 
 class ReflectPadd(MapTransform):
-    """Dictionary-based version of `ReflectPad`: image and mask alike.
-
-    Args:
-        keys: the items to pad.
-        fraction: see `ReflectPad`.
-        min_size: see `ReflectPad`.
-        allow_missing_keys: whether a missing key is passed over.
-    """
+    """Dictionary-based version of `ReflectPad`: image and mask alike."""
 
     backend = ReflectPad.backend
 

@@ -55,7 +55,6 @@ class Rescale(Transform):
         """Rescale ``[C, H, W]``; the type stays, and an image whose size does not change is returned itself.
 
         Args:
-            img: the image or mask.
             mode: instead of the mode set at construction.
         """
         mode = self.mode if mode is None else mode
@@ -98,11 +97,7 @@ class Rescaled(MapTransform):
     """Dictionary-based version of `Rescale`.
 
     Args:
-        keys: the items to rescale.
-        factor: see `Rescale`.
-        short_side: see `Rescale`.
         mode: one mode for all keys, or one for each.
-        allow_missing_keys: whether a missing key is passed over.
     """
 
     backend = Rescale.backend

@@ -36,7 +36,6 @@ def atomic_write(
         path: where the file is to be; its folder must exist.
         mode: ``"wb"`` for bytes or ``"w"`` for text.
         encoding: of text; UTF-8 where none is given, whatever the locale.
-        newline: of text, as in `open`.
 
     Yields:
         The open file.

@@ -24,10 +24,8 @@ class AheadDataLoader(DataLoader):
     one is raised where it would be used: an epoch never ends early.
 
     Args:
-        dataset: as in ``DataLoader``.
         ahead: mini-batches that are read before they are needed, and the most that wait; 0 (default) for none.
             With worker processes, which read ahead by themselves, it does nothing.
-        kwargs: further arguments of ``DataLoader``.
     """
 
     def __init__(self, dataset: Dataset, ahead: int = 0, **kwargs: Any) -> None:
@@ -79,9 +77,6 @@ class Background:
 
     def do(self, work: Callable[[], _T]) -> list[_T]:
         """Hand over a piece of work.
-
-        Args:
-            work: to be done.
 
         Returns:
             The results of the pieces that have been done since the last call, in their order.

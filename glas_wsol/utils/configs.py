@@ -41,10 +41,6 @@ _ACTIVE = ("$", "@", "%")  # an expression, a reference, a macro
 def executed_parts(value: Any, identifier: str = "") -> list[str]:
     """The parts of some values that would be more than data in a config.
 
-    Args:
-        value: mappings, lists, texts, numbers.
-        identifier: of the value, for the clauses.
-
     Returns:
         A short clause each; empty for plain data.
     """
@@ -63,10 +59,6 @@ def _is_active(key: str) -> bool:
 def refuse_renamed(identifier: str, where: object) -> None:
     """Refuse a setting under a name that it no longer has.
 
-    Args:
-        identifier: of the setting, parts joined by ``#``.
-        where: it was given.
-
     Raises:
         ConfigError: with its present name.
     """
@@ -83,21 +75,13 @@ def refuse_renamed(identifier: str, where: object) -> None:
 
 
 def plain_path(path: str | PathLike[str]) -> str:
-    """A path written so that a config takes it as text, whatever it begins with.
-
-    Args:
-        path: of a file or folder.
-    """
+    """A path written so that a config takes it as text, whatever it begins with."""
     text = str(path)
     return f"./{text}" if text.startswith(_ACTIVE) else text
 
 
 def parsed(parser: ConfigParser, identifier: str) -> Any:
     """The value or component of an id, instantiated.
-
-    Args:
-        parser: holds the config.
-        identifier: of a value or component.
 
     Raises:
         GlasWsolError: the one that the component raised, freed from what MONAI wraps around it.

@@ -35,11 +35,7 @@ def escape_cell(value: Any) -> Any:
 
 
 def unescape_cell(text: str) -> str:
-    """The text that :func:`escape_cell` was given.
-
-    Args:
-        text: a cell as it was read.
-    """
+    """The text that :func:`escape_cell` was given."""
     return text[1:] if _ESCAPED.match(text) else text
 
 
@@ -61,7 +57,6 @@ def write_csv(path: Path, rows: list[dict[str, Any]], columns: Iterable[str] = (
     """Write rows that all have the same columns; the file appears whole or not at all.
 
     Args:
-        path: the file.
         rows: one mapping from column to value per line; texts are escaped, see :func:`escape_cell`.
         columns: the header where there are no rows. Defaults to the one column ``path``.
     """

@@ -10,11 +10,7 @@ __all__ = ["sha256_of"]
 
 
 def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file, 64 lower-case hexadecimal digits.
-
-    Args:
-        path: the file.
-    """
+    """SHA-256 of a file, 64 lower-case hexadecimal digits."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         while block := file.read(1 << 20):

@@ -129,11 +129,7 @@ def _leave() -> None:
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether an exchange failed because another process has ended or no longer answers.
-
-    Args:
-        error: what was raised.
-    """
+    """Whether an exchange failed because another process has ended or no longer answers."""
     if not dist.is_available():
         return False
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
@@ -186,20 +182,12 @@ def mean(value: Tensor) -> Tensor:
 
 
 def any_rank(condition: bool) -> bool:
-    """Whether it holds in any process.
-
-    Args:
-        condition: whether it holds in this one.
-    """
+    """Whether it holds in any process."""
     return bool(all_reduce_max(int(condition)))
 
 
 def all_reduce_max(number: int) -> int:
-    """The largest of the processes' numbers.
-
-    Args:
-        number: of this one.
-    """
+    """The largest of the processes' numbers."""
     return max(all_gather([number]))
 
 
@@ -208,7 +196,6 @@ def local_share(whole: int, name: str = "batch_size") -> int:
 
     Args:
         whole: size of the mini-batch over all processes.
-        name: of that setting.
 
     Raises:
         ConfigError: if it does not divide evenly.
@@ -222,9 +209,6 @@ def local_share(whole: int, name: str = "batch_size") -> int:
 
 def rank_slice(dataset: Sized) -> range:
     """Which items are this process's to evaluate: a run of neighbours, so that all in turn are the data set in order.
-
-    Args:
-        dataset: the same for every process.
 
     Raises:
         ConfigError: if a process has none.
@@ -255,11 +239,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def same_everywhere(module: nn.Module) -> bool:
-    """Whether all processes hold the same parameters and buffers, bit by bit.
-
-    Args:
-        module: the same in every process.
-    """
+    """Whether all processes hold the same parameters and buffers, bit by bit."""
     if world_size() == 1:
         return True
     digest = hashlib.sha256()

@@ -108,11 +108,7 @@ class ForeignConfig:
 
 
 def setting_id(name: str) -> str:
-    """The id of a setting in ``inference.json``.
-
-    Args:
-        name: as :func:`glas_wsol.load` takes it.
-    """
+    """The id of a setting in ``inference.json``."""
     return f"postprocessing#{name}" if name in OF_POSTPROCESSING else name
 
 

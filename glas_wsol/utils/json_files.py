@@ -22,7 +22,6 @@ def read_json(path: str | Path, largest: int = 10_000_000) -> Any:
     """What a JSON file holds: mappings, lists, texts, numbers.
 
     Args:
-        path: the file, in UTF-8.
         largest: bytes that it may have.
 
     Raises:
@@ -44,7 +43,6 @@ def format_config(value: Any, width: int = 120) -> str:
     Of a long list of plain entries, such as a table of settings, as many as fit share a line.
 
     Args:
-        value: mappings, lists, texts, numbers.
         width: characters of a line that holds a whole object or list.
     """
 

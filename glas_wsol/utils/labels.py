@@ -24,7 +24,6 @@ def check_multi_label(multi_label: bool, where: str) -> bool:
 
     Args:
         multi_label: False for one class per image, True for several.
-        where: named in the error.
 
     Raises:
         ConfigError: on anything but a truth value, such as a text.
@@ -35,12 +34,7 @@ def check_multi_label(multi_label: bool, where: str) -> bool:
 
 
 def multi_hot(classes: Sequence[int], num_classes: int) -> np.ndarray:
-    """``[c]`` float32: 1 at the classes an image has, 0 elsewhere.
-
-    Args:
-        classes: their indices.
-        num_classes: ``c``.
-    """
+    """``[c]`` float32: 1 at the classes an image has, 0 elsewhere."""
     label = np.zeros(num_classes, dtype=np.float32)
     label[list(classes)] = 1
     return label

@@ -41,11 +41,7 @@ def bundle_of(classes: Any) -> Path | None:
 
 
 def is_shipped(file: str | Path) -> bool:
-    """Whether a config came with the package.
-
-    Args:
-        file: the config.
-    """
+    """Whether a config came with the package."""
     return any(Path(file).resolve().is_relative_to(shipped_root() / name) for name in ("bundles", "configs"))
 
 

@@ -86,7 +86,6 @@ def draw_figure(path: str | Path, lines: Sequence[Line], columns: Sequence[Colum
         path: the file, ``.png`` or ``.pdf`` (text as text), 300 dots an inch.
         lines: from top to bottom, one at least.
         columns: from left to right, one at least.
-        caption: paragraphs below.
 
     Raises:
         OutputError: if the file cannot be written, or is of another kind.

@@ -42,7 +42,6 @@ def draw_reliability(
         path: the file, PNG, 150 dots an inch.
         classes: of the predicted class; None where the method names no class.
         mask: of the soft mask; None where no image has a true mask.
-        caption: below both, such as what was evaluated.
 
     Raises:
         OutputError: if the file cannot be written.

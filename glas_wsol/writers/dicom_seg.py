@@ -54,7 +54,6 @@ def write_dicom_seg(path: str | PathLike[str], image_path: str | PathLike[str], 
     that pixels decided is all that is known of them.
 
     Args:
-        path: the segmentation, whose folder exists.
         image_path: the Secondary Capture image, where one is needed.
         found: the result; ``path`` is its image's file. Its ``image`` and ``mpp`` are read where that is no DICOM file.
 

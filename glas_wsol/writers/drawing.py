@@ -29,7 +29,6 @@ def write_png(path: str | PathLike[str], array: np.ndarray, mpp: tuple[float, fl
     """Write an array as PNG, rows first, whole or not at all.
 
     Args:
-        path: the file, whose folder exists.
         array: ``[H, W]`` or ``[H, W, 3]`` uint8, ``[H, W]`` uint16, or ``[H, W]`` bool, which becomes 0 and 255.
         mpp: width and height of a pixel in micrometres, kept as pixels per metre (``pHYs``); None where unknown.
 

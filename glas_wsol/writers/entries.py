@@ -24,9 +24,6 @@ BOX_COLUMNS = ("path", "box", "x", "y", "width", "height", "area_px", "area_um2"
 def row_of(found: Localization) -> dict[str, Any]:
     """The table row of an image: one cell per column, empty where there is no value.
 
-    Args:
-        found: the result.
-
     Returns:
         Columns ``path``, ``class``, ``probability``, ``decidable_fraction``, ``decidable_px``, ``decidable_um2`` (areas
         of the mask), ``boxes`` (how many), ``decidable_entropy``, ``undecidable_probability`` (of C on the undecidable
@@ -61,9 +58,6 @@ def row_of(found: Localization) -> dict[str, Any]:
 
 def entry_of(found: Localization) -> dict[str, Any]:
     """The JSON entry of an image; null, or an empty text or mapping, where there is no value.
-
-    Args:
-        found: the result.
 
     Returns:
         The columns of the table; the probability of every class; all class scores with their entropies (nats, and
@@ -104,9 +98,6 @@ def entry_of(found: Localization) -> dict[str, Any]:
 def box_rows(entry: dict[str, Any]) -> list[dict[str, Any]]:
     """The boxes of an image as lines of a table, the largest first; none without any.
 
-    Args:
-        entry: of :func:`entry_of`.
-
     Returns:
         :data:`BOX_COLUMNS`; ``box`` counts from 1, ``area_px`` is the part's own area and not the rectangle's.
     """
@@ -128,10 +119,6 @@ def box_rows(entry: dict[str, Any]) -> list[dict[str, Any]]:
 def write_entry(path: str | PathLike[str], found: Localization) -> None:
     """Write :func:`entry_of` as a JSON file.
 
-    Args:
-        path: the file, whose folder exists.
-        found: the result.
-
     Raises:
         OutputError: where the file cannot be written.
     """
@@ -142,10 +129,6 @@ def write_entry(path: str | PathLike[str], found: Localization) -> None:
 
 def write_boxes(path: str | PathLike[str], found: Localization) -> None:
     """Write :func:`box_rows` as a CSV table; only its header where there is no box.
-
-    Args:
-        path: the file, whose folder exists.
-        found: the result.
 
     Raises:
         OutputError: where the file cannot be written.

@@ -41,8 +41,6 @@ def write_geojson(path: str | PathLike[str], found: Localization, *, undecidable
     without evidence has no features.
 
     Args:
-        path: the file, whose folder exists.
-        found: the result.
         undecidable: whether to outline the undecidable rest of the image too. Defaults to False.
 
     Raises:
@@ -68,7 +66,6 @@ def features(found: Localization, *, undecidable: bool = False) -> Iterator[dict
     where it hangs together by corners only. Ids depend on the image's name and the part's first pixel alone.
 
     Args:
-        found: the result.
         undecidable: whether the undecidable region is outlined too.
 
     Yields:

@@ -23,11 +23,6 @@ def write_nifti(mask_path: str | PathLike[str], map_path: str | PathLike[str], f
     tile itself lays the mask on it, upright. Lengths are millimetres where pixels have a size, else pixels (unit
     unknown); the slice is as thick as a pixel is wide.
 
-    Args:
-        mask_path: ends in ``.nii.gz``; the folder exists.
-        map_path: the same.
-        found: the result.
-
     Raises:
         OutputError: where a file cannot be written.
     """

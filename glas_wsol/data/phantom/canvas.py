@@ -78,7 +78,6 @@ class Canvas:
         """Smooth noise ``[rows, cols]`` float32 of mean 0 and standard deviation 1.
 
         Args:
-            rng: source of randomness.
             wavelength: distance over which it changes sign, native px.
         """
         step = max(wavelength / 2, 1 / self.scale)  # knots closer than pixels would only alias
@@ -103,7 +102,6 @@ class Canvas:
         """Bundles of wavy fibres, as collagen in a section.
 
         Args:
-            rng: source of randomness.
             direction: main direction, radians from the x axis.
             width: width of a fibre, native px.
             length: length over which a fibre keeps its brightness, native px.
@@ -148,7 +146,6 @@ def jittered_grid(
     """Points of a hexagonal grid, each moved by up to ``jitter`` spacings: even, but not regular.
 
     Args:
-        rng: source of randomness.
         extent: height and width to cover, native px.
         spacing: distance between neighbours, native px.
         jitter: greatest displacement along each axis, spacings.

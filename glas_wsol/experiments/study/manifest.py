@@ -57,9 +57,6 @@ def inspect(run: Run) -> Found:
 
     A finished run whose ``evaluation.json`` or ``evaluation.npz`` is missing or was changed counts as unfinished.
 
-    Args:
-        run: as planned.
-
     Raises:
         OutputError: if the folder's manifest is damaged.
     """
@@ -94,10 +91,6 @@ def begin(run: Run, found: Found) -> None:
 
     A model trained with other settings is removed with its folder; an older evaluation always is.
 
-    Args:
-        run: about to be started.
-        found: what its folder holds, as inspected.
-
     Raises:
         OutputError: if the folder cannot be written.
     """
@@ -117,7 +110,6 @@ def finish(run: Run, seconds: float, finished: bool = True) -> None:
     """Record the end of a run: its time, added to that of earlier attempts, and what it wrote.
 
     Args:
-        run: that has ended.
         seconds: that it took, this time.
         finished: whether it is complete; otherwise it goes on when it is called again.
 

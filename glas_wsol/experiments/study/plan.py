@@ -92,7 +92,6 @@ def plan(request: Request, make_phantom: bool = True) -> list[Run]:
     A method that trains nothing (its trunk is ``none``) is run with seed 0 only, whatever seeds are given.
 
     Args:
-        request: of the study.
         make_phantom: whether the synthetic data may be written, where they are wanted and not there. If not, what
             depends on them stays unchecked.
 

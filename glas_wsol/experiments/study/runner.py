@@ -39,11 +39,7 @@ class Outcome:
 
 
 def environment(jobs: int) -> dict[str, str]:
-    """This process's environment, with the processors shared out among the jobs unless the user has done so.
-
-    Args:
-        jobs: runs at a time.
-    """
+    """This process's environment, with the processors shared out among the jobs unless the user has done so."""
     # threads that spin while waiting take the other core from those that work
     return {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(max(1, processors() // jobs)), **os.environ}
 
@@ -66,7 +62,6 @@ class Children:
         """Run one command to its end; its exit status, or -1 when no more may be started.
 
         Args:
-            command: program and arguments.
             log: receives its output.
         """
         with self.guard:
@@ -111,7 +106,6 @@ def execute(
         children: run the commands; stopped when anything is raised here, as by an interruption.
         ended: called with each run's outcome as soon as it has ended.
         tick: called about every second with the runs that run, each with its seconds, and those that wait.
-        jobs: runs at a time.
     """
     waiting = [run for run, _ in todo]
     found = {run.name: state for run, state in todo}

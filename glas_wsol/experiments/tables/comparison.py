@@ -77,8 +77,6 @@ class Comparison:
 
     Args:
         level: coverage wanted, above 0 and below 1. Defaults to 0.95.
-        resamples: how often images and seeds are drawn again.
-        seed: of the drawing. Defaults to 0.
 
     Raises:
         ConfigError: if the level is out of range.
@@ -97,10 +95,6 @@ class Comparison:
 
         Where every image is classified right, or every one wrong, by every seed, no resample can hold anything else
         and the bootstrap's interval would have no width: there it is Wilson's, of one training's images.
-
-        Args:
-            method: of a table.
-            measure: of the images.
         """
         data = _data(method, sorted(method.runs), measure.key)
         if data is None:
@@ -122,11 +116,6 @@ class Comparison:
 
         Only seeds and folds that both have are compared, and only images that were measured in both. A method that is
         not trained has no seed: its run of a fold is compared with that of any seed.
-
-        Args:
-            method: of a table.
-            other: of the same group.
-            measure: of the images.
 
         Returns:
             None where there is nothing in common.
@@ -186,9 +175,6 @@ class Comparison:
 
 def holm(ps: Sequence[float]) -> list[float]:
     """Holm's correction for making several comparisons (1979); NaN stays and is not counted.
-
-    Args:
-        ps: one per comparison.
 
     Returns:
         The corrected ones, in the same order, at most 1.

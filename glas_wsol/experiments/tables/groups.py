@@ -135,9 +135,6 @@ class Group:
 def group_runs(runs: Iterable[Run]) -> list[Group]:
     """Sort runs into groups and methods, and refuse runs that are not comparable.
 
-    Args:
-        runs: evaluated runs.
-
     Raises:
         ConfigError: if two runs are of the same method, seed and fold; if the runs of a method differ in a setting that
             seed and fold do not decide; if methods were evaluated on different images of one fold, or with other

@@ -45,10 +45,6 @@ _PLAIN = {"flips": False, "rotations": False, "scales": [1.0]}  # the views of a
 def check_recipe(title: str, runs: Sequence[Run]) -> None:
     """Refuse runs of one method that differ in more than seed, fold and what those decide; also in the views evaluated.
 
-    Args:
-        title: of the method.
-        runs: at least one.
-
     Raises:
         ConfigError: naming up to three settings, and both folders.
     """

@@ -122,10 +122,6 @@ def _refuse(error: OSError) -> None:
 def read_run(folder: str | Path, measures: Mapping[str, Measure]) -> Run:
     """Read ``evaluation.json`` and ``evaluation.npz`` and check that they belong together.
 
-    Args:
-        folder: holds both.
-        measures: what to read; other keys are left alone.
-
     Raises:
         OutputError: if one is missing, damaged, of an older version, or not of the same evaluation as the other.
     """

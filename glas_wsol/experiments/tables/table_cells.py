@@ -72,7 +72,6 @@ class TableContext:
         """The method's title with its marks: what it learns from, whether runs are missing, a threshold set by hand.
 
         Args:
-            method: of the group.
             notes: receive what runs are missing, and the threshold.
             full: add the backbone where there are several, for tables without a column for it.
         """

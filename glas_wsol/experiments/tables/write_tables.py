@@ -112,9 +112,6 @@ class Report:
         Each file is written atomically. Without the oracle measures, those of earlier tables
         in the folder are removed.
 
-        Args:
-            folder: is made if need be.
-
         Returns:
             What was written.
 
@@ -171,14 +168,6 @@ def make_report(
     progress: bool = False,
 ) -> Report:
     """Read the runs and set up their tables.
-
-    Args:
-        places: folders of evaluated runs, or folders that hold such.
-        measures: by key, in the order printed.
-        comparison: makes values, intervals and differences.
-        command: the command line that makes them.
-        oracle: show the oracle measures too.
-        progress: show a bar with the time left. Defaults to False.
 
     Raises:
         ConfigError: if the runs are not comparable.
