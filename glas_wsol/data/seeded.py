@@ -64,11 +64,7 @@ class SeededCacheDataset(CacheDataset):
         super().__init__(data, transform, **{"num_workers": 1, "progress": False, **kwargs})
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose augmentation is drawn next.
-
-        Args:
-            epoch: from 0.
-        """
+        """Choose the epoch whose augmentation is drawn next. ``epoch``: from 0."""
         self.epoch = epoch
 
     def _transform(self, index: int) -> Any:

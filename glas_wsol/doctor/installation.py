@@ -126,11 +126,7 @@ def _computes(device: str) -> Check:
 
 
 def check_weights(trunk: str = "efficientnet_lite0", weights: str = "auto") -> list[Check]:
-    """Whether a trunk's first weights are there and fit.
-
-    Args:
-        weights: as in a config. Nothing is downloaded.
-    """
+    """Whether a trunk's first weights are there and fit; nothing is downloaded."""
     from glas_wsol.networks.trunks import build_trunk
 
     if weights.startswith(("http://", "https://")):

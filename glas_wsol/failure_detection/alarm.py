@@ -82,11 +82,7 @@ class Alarm:
         return cls(tuple((weight[1] - weight[0]).tolist()), float(bias[1] - bias[0]), on)
 
     def score(self, signals: MaskSignals) -> float:
-        """How probable it is that the run failed.
-
-        Returns:
-            In (0, 1).
-        """
+        """How probable it is that the run failed, in (0, 1)."""
         value = float(np.dot(self.weights, self.signal_vector(signals))) + self.bias
         return 1 / (1 + math.exp(-max(-30.0, min(30.0, value))))
 

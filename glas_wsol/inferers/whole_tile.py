@@ -187,10 +187,5 @@ class TrainingInferer(Inferer):
         self.method = method
 
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Call the method.
-
-        Args:
-            inputs: ``[B, 3, H, W]``, in [0, 1].
-            network: has ``normalise`` and the method.
-        """
+        """Call the method. ``inputs``: ``[B, 3, H, W]``, in [0, 1]; ``network``: has ``normalise`` and the method."""
         return getattr(network, self.method)(network.normalise(inputs), *args, **kwargs)

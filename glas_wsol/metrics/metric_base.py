@@ -74,11 +74,7 @@ class RowMetric(IgniteMetricHandler):
 
     @reinit__is_reduced
     def update(self, output: Tensor) -> None:
-        """Add rows.
-
-        Args:
-            output: ``[n, k]``; n may be 0.
-        """
+        """Add rows. ``output``: ``[n, k]``; n may be 0."""
         if len(output):
             self.metric_fn(output)
 

@@ -74,14 +74,7 @@ class AttentionNetwork(TileNetwork):
         return self._attend(self.features(x))
 
     def logits(self, x: Tensor) -> Tensor:
-        """Class scores.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-
-        Returns:
-            ``[B, c]``, at least float32.
-        """
+        """Class scores: ``[B, c]``, at least float32. ``x``: ``[B, 3, H, W]``, normalised."""
         return self.logits_of(self.features(x))
 
     def logits_of(self, features: list[Tensor]) -> Tensor:

@@ -184,14 +184,7 @@ class TileNetwork(nn.Module):
         return (image - self.pixel_mean).div_(self.pixel_std)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Class scores as probabilities.
-
-        Args:
-            logits: ``[B, c]``.
-
-        Returns:
-            ``[B, c]``, in [0, 1]; each row sums to 1.
-        """
+        """Class scores as probabilities: ``[B, c]``, in [0, 1]; each row sums to 1. ``logits``: ``[B, c]``."""
         return (logits / self.temperature).softmax(dim=1)
 
     @torch.jit.unused

@@ -106,14 +106,7 @@ class FeatureComponentNetwork(TileNetwork):
         return resize_exactly(z, x.shape[2], x.shape[3])
 
     def mask(self, x: Tensor) -> Tensor:
-        """The decidable region.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-
-        Returns:
-            ``[B, 1, H, W]`` ``R+``, in (0, 1).
-        """
+        """The decidable region: ``[B, 1, H, W]`` ``R+``, in (0, 1). ``x``: ``[B, 3, H, W]``, normalised."""
         return torch.sigmoid(self.omega * self.scores(x))
 
     def region_features(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -144,14 +137,7 @@ class FeatureComponentNetwork(TileNetwork):
 
     @torch.jit.unused
     def undecidable(self, image: Tensor) -> Tensor:
-        """``R-`` alone, without naming a class.
-
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1].
-
-        Returns:
-            ``[B, 1, H, W]``, in [0, 1].
-        """
+        """``R-`` alone, without naming a class: ``[B, 1, H, W]``, in [0, 1]. ``image``: ``[B, 3, H, W]``, in [0, 1]."""
         return 1 - self.mask(self.normalise(image))
 
     def forward(self, image: Tensor) -> Tensor:

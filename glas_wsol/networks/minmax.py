@@ -143,11 +143,7 @@ class MinMaxEntropyNetwork(TileNetwork):
         return self._localized(self.class_maps(x), x.shape[2], x.shape[3], dropout)
 
     def localize_from(self, features: list[Tensor], height: int, width: int) -> Localized:
-        """As :meth:`localize`, where the trunk has run already.
-
-        Args:
-            features: as :meth:`features` gives them.
-        """
+        """As :meth:`localize`, where the trunk has run already; ``features`` are those of :meth:`features`."""
         return self._localized(self.localizer.class_maps(features), height, width, None)
 
     def _localized(self, maps: Tensor, height: int, width: int, dropout: Tensor | None) -> Localized:

@@ -35,11 +35,7 @@ class Pooling(nn.Module):
     options: tuple[str, ...] = ()
 
     def draw_dropout(self, maps: Tensor) -> Tensor | None:
-        """The dropout pattern for these maps, or None where nothing is dropped.
-
-        Args:
-            maps: ``[B, c, h, w]``.
-        """
+        """The dropout pattern for these maps, or None where nothing is dropped. ``maps``: ``[B, c, h, w]``."""
         return None
 
     def forward(self, maps: Tensor, dropout: Tensor | None = None) -> Tensor:

@@ -82,11 +82,7 @@ def require_same(folder: Path, record: Mapping[str, Any], made_with: Mapping[str
 
 
 def with_seeds(items: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    """Items with the files of their seeds.
-
-    Args:
-        items: with ``name``.
-    """
+    """The items, each with the file of its seeds."""
     return [{**item, SEEDS: str(folder / f"{item['name']}.png")} for item in items]
 
 

@@ -50,12 +50,7 @@ class Chart:
 
 
 def chart(series: Series, chosen: int | None = None) -> Chart:
-    """Lay out one series.
-
-    Args:
-        series: at least one point.
-        chosen: the epoch whose model was kept, if known.
-    """
+    """Lay out one series. ``series``: at least one point; ``chosen``: the epoch whose model was kept, if known."""
     epochs, values = zip(*series.points, strict=True)
     ticks = nice_ticks(min(values), max(values))
     low, high = ticks[0], ticks[-1]

@@ -20,11 +20,7 @@ class Verdict(str, Enum):
 
     @classmethod
     def of(cls, score: float | None) -> Verdict:
-        """The verdict on an estimated failure probability.
-
-        Args:
-            score: in [0, 1]; None where the run was not judged.
-        """
+        """The verdict on an estimated failure probability. ``score``: in [0, 1]; None where the run was not judged."""
         if score is None:
             return cls.NOT_JUDGED
         if score < _SURE:

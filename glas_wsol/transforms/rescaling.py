@@ -94,11 +94,7 @@ def _nearest(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 class Rescaled(MapTransform):
-    """Dictionary-based version of `Rescale`.
-
-    Args:
-        mode: one mode for all keys, or one for each.
-    """
+    """Dictionary-based version of `Rescale`. ``mode``: one mode for all keys, or one for each."""
 
     backend = Rescale.backend
 

@@ -33,11 +33,7 @@ class AheadDataLoader(DataLoader):
         self.ahead = ahead
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order and augmentation are drawn next.
-
-        Args:
-            epoch: from 0.
-        """
+        """Choose the epoch whose order and augmentation are drawn next. ``epoch``: from 0."""
         for part in (self.dataset, self.sampler):
             cast("Any", part).set_epoch(epoch)  # only data sets and samplers that draw by epoch are given
 

@@ -39,11 +39,7 @@ _ACTIVE = ("$", "@", "%")  # an expression, a reference, a macro
 
 
 def executed_parts(value: Any, identifier: str = "") -> list[str]:
-    """The parts of some values that would be more than data in a config.
-
-    Returns:
-        A short clause each; empty for plain data.
-    """
+    """The parts of some values that would be more than data in a config: a short clause each."""
     if isinstance(value, Mapping):
         found = [f"{identifier}: the key {key!r:.100}" for key in value if _is_active(str(key))]
         return found + [part for key, one in value.items() for part in executed_parts(one, f"{identifier}#{key}")]

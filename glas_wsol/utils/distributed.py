@@ -154,11 +154,7 @@ def on_main(work: Callable[[], _T]) -> _T:
 
 
 def all_gather(items: Iterable[_T]) -> list[_T]:
-    """The items of all processes, in the order of the processes.
-
-    Args:
-        items: picklable ones, any number of them.
-    """
+    """The items of all processes, in the order of the processes. ``items``: picklable ones, any number of them."""
     items = list(items)
     if world_size() == 1:
         return items
