@@ -49,7 +49,6 @@ class Localizer:
     Attributes:
         network: in evaluation mode.
         classes: class names in label order.
-        device: where it computes.
     """
 
     def __init__(self, config: ConfigParser) -> None:

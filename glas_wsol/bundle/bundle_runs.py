@@ -36,7 +36,6 @@ class BundleRun:
 
     Attributes:
         files: config files, merged from left to right.
-        settings: by their ids.
     """
 
     files: Sequence[Path]

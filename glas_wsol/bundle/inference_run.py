@@ -35,13 +35,7 @@ LISTED = "images_given.csv"
 
 @dataclass(frozen=True)
 class Inference:
-    """A run of inference, ready to be made.
-
-    Attributes:
-        config: the package's own ``inference.json``.
-        output: receives the results.
-        settings: by their ids.
-    """
+    """A run of inference, ready to be made."""
 
     config: Path
     output: Path
@@ -58,10 +52,8 @@ class Results:
     """What a run left in its output folder.
 
     Attributes:
-        done: images with a result.
         evidence: those of them that show something to decide on.
         failed: the table of images without a result; None where there are none.
-        failures: how many those are.
     """
 
     done: int

@@ -45,8 +45,6 @@ class Method:
 
     Attributes:
         key: as in ``evaluation.json``: ``method`` and ``stage`` of its overlay.
-        title: as printed.
-        network: class of its network.
         weights_of: key of the method whose trained network it explains; None where it has its own, or none.
     """
 
@@ -107,7 +105,6 @@ class MethodOverlay:
 
     Attributes:
         name: of the file without its ending, and of the folder of its runs.
-        overlay: the config file that makes the bundle this method.
         explains: name of the method whose trained network it explains; None where it has its own, or none.
     """
 

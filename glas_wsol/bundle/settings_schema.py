@@ -22,7 +22,6 @@ class Setting:
 
     Attributes:
         allowed: whether a value is valid; None: its component checks it.
-        words: the same in words.
         free: whether a run may be resumed with another value.
         card: whether ``model.json`` has it beside the whole recipe, for inference and reports.
         model: whether an evaluation must have the value that the model was trained with.

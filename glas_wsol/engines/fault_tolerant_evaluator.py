@@ -49,11 +49,7 @@ class Failure:
     """Why there is no result of an image.
 
     Attributes:
-        image: its file.
-        name: its name in the run.
         stage: ``"read"``, ``"localize"``, or ``"write"``: a format needs what the image's file does not have.
-        what: what is wrong.
-        fix: what to do about it.
     """
 
     image: str

@@ -44,7 +44,6 @@ class Alarm:
 
     Attributes:
         weights: of each entry of :meth:`signal_vector`.
-        bias: added.
         calibrated_on: in words.
     """
 

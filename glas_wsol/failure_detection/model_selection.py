@@ -25,11 +25,9 @@ class Candidate:
     """A trained model.
 
     Attributes:
-        path: its ``model.pt``.
         error: share of the validation images that it named wrongly, in [0, 1]; None where it was not validated.
         score: how probable it is that its masks failed, in (0, 1), see
             :func:`~glas_wsol.failure_detection.alarm.judge_run`; None where it was not judged.
-        verdict: on that score.
     """
 
     path: Path

@@ -31,11 +31,7 @@ class Entry:
     """A finished image.
 
     Attributes:
-        name: its name in the run.
-        image: its file.
         sha256: digest of that file's bytes.
-        row: its row of the CSV table.
-        details: its entry of the JSON table.
         files: what was written of it, relative to the folder of results, each with its digest.
     """
 

@@ -146,23 +146,13 @@ class WholeTileInferer(Inferer):
     def prepare(self, inputs: Tensor) -> tuple[Tensor, Window]:
         """What the network is given of the image as it is.
 
-        Args:
-            inputs: ``[B, 3, H, W]``, in [0, 1].
-
         Returns:
             ``[B, 3, H', W']`` at the training resolution, padded, and where the image lies in it.
         """
         return self._pad(_plain(inputs), self.rescale)
 
     def views(self, inputs: Tensor) -> Iterator[Tensor]:
-        """What the network is given, view by view.
-
-        Args:
-            inputs: ``[B, 3, H, W]``, in [0, 1].
-
-        Returns:
-            ``[B, 3, H', W']`` of every view at every scale, padded.
-        """
+        """What the network is given, view by view: ``[B, 3, H', W']`` of every view at every scale, padded."""
         image = _plain(inputs)
         return (self._pad(view.of(image), rescale)[0] for rescale in self.rescales for view in self._views)
 

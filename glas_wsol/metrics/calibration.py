@@ -105,8 +105,6 @@ class Reliability:
         low: ``[B]``, lower bound of the share's 95 % interval.
         high: ``[B]``, upper bound.
         count: ``[B]``, images or pixels in each bin.
-        images: how many were measured.
-        error: expected calibration error.
         interval: its 95 % interval, a bootstrap over images.
     """
 

@@ -65,9 +65,6 @@ class AttentionNetwork(TileNetwork):
     def attention(self, x: Tensor) -> Tensor:
         """How much each position counts.
 
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-
         Returns:
             ``[B, 1, h, w]`` at stride ``map_stride``, at least float32, at least 0; each image's sum is 1.
         """
@@ -82,14 +79,7 @@ class AttentionNetwork(TileNetwork):
         return self._classify(features, self._attend(features))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Which pixels decided, and for which class.
-
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1]; sides divisible by 32 give exact maps.
-
-        Returns:
-            ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k)``; the channels sum to 1.
-        """
+        """Which pixels decided, and for which class, see :class:`~glas_wsol.networks.base.TileNetwork`."""
         features = self.features(self.normalise(image))
         attention = self._attend(features)
         # The normalisation takes activations to be of order 1; attention is of the order of 1 / positions.
@@ -107,9 +97,5 @@ class AttentionNetwork(TileNetwork):
 
     @torch.jit.unused
     def settings(self) -> dict[str, Any]:
-        """What must be the same for weights to mean the same.
-
-        Returns:
-            The arguments of this class that decide it, as JSON values.
-        """
+        """What must be the same for weights to mean the same."""
         return {**super().settings(), "hidden": self.hidden, "map_stride": self.map_stride}

@@ -87,7 +87,8 @@ class TileNetwork(nn.Module):
     """A network on a trunk. Images in [0, 1] to a distribution over {undecidable, class 1, ..., class c} per pixel.
 
     ``forward`` maps ``[B, 3, H, W]`` in [0, 1] to ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is
-    ``R+ p(class k)``, and the channels sum to 1. Other methods take *normalised* images, see :meth:`normalise`.
+    ``R+ p(class k)``, and the channels sum to 1; sides divisible by 32 give exact maps. Other methods take ``x``,
+    *normalised* images of that shape, see :meth:`normalise`.
 
     A subclass draws all its weights within :func:`seeded`, this class's ``__init__`` included, the trunk first.
 
@@ -195,9 +196,6 @@ class TileNetwork(nn.Module):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """The trunk's features from its last stage to that of ``map_stride``, the finer ones rescaled.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
 
         Returns:
             ``[B, n, h, w]`` of each stage, the last stage first, for :mod:`glas_wsol.networks.hypercolumn`.

@@ -65,25 +65,11 @@ class ClassActivationNetwork(TileNetwork):
         self.explanation = explanation
 
     def class_maps(self, x: Tensor) -> Tensor:
-        """Class activation maps.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-
-        Returns:
-            ``[B, c, h, w]`` at stride ``map_stride``, at least float32.
-        """
+        """Class activation maps: ``[B, c, h, w]`` at stride ``map_stride``, at least float32."""
         return self.head.class_maps(self.features(x))
 
     def logits(self, x: Tensor) -> Tensor:
-        """Class scores, with a fresh dropout pattern in training.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-
-        Returns:
-            ``[B, c]``, at least float32.
-        """
+        """Class scores, with a fresh dropout pattern in training: ``[B, c]``, at least float32."""
         return self.logits_of(self.features(x))
 
     def logits_of(self, features: list[Tensor]) -> Tensor:
@@ -91,14 +77,7 @@ class ClassActivationNetwork(TileNetwork):
         return self.head(features)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Which pixels decided, and for which class.
-
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1]; sides divisible by 32 give exact maps.
-
-        Returns:
-            ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k)``; the channels sum to 1.
-        """
+        """Which pixels decided, and for which class, see :class:`~glas_wsol.networks.base.TileNetwork`."""
         features = self.features(self.normalise(image))
         maps = self.head.class_maps(features)
         logits = self.head.pooling(maps, self.head.pooling.draw_dropout(maps))
@@ -133,9 +112,5 @@ class ClassActivationNetwork(TileNetwork):
 
     @torch.jit.unused
     def settings(self) -> dict[str, Any]:
-        """What must be the same for weights to mean the same; not the explanation, which reads the same weights.
-
-        Returns:
-            The arguments of this class that decide it, as JSON values.
-        """
+        """What must be the same for weights to mean the same; not the explanation, which reads the same weights."""
         return {**super().settings(), **self.head.settings(), "map_stride": self.map_stride}

@@ -82,21 +82,11 @@ class FeatureComponentNetwork(TileNetwork):
         self.register_buffer("probe_bias", torch.zeros(num_classes))
 
     def stride_16(self, x: Tensor) -> Tensor:
-        """The features that are projected.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-
-        Returns:
-            ``[B, n, h, w]`` at stride 16, at least float32.
-        """
+        """The features that are projected: ``[B, n, h, w]`` at stride 16, at least float32."""
         return at_least_float32(self.trunk.stages_of(x)[-2])
 
     def scores(self, x: Tensor) -> Tensor:
         """Which side of the direction every pixel is on, and how far.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
 
         Returns:
             ``[B, 1, H, W]`` ``z``, in standard deviations over the training images.
@@ -113,7 +103,6 @@ class FeatureComponentNetwork(TileNetwork):
         """The mean feature of a region when everything else is erased.
 
         Args:
-            x: ``[B, 3, H, W]``, normalised.
             mask: ``[B, 1, H, W]``, in [0, 1].
 
         Returns:
@@ -122,15 +111,7 @@ class FeatureComponentNetwork(TileNetwork):
         return pooled(self.stride_16(x * mask), mask)
 
     def logits(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Class scores of the region.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-            mask: :meth:`mask` of ``x``, where it is known already.
-
-        Returns:
-            ``[B, c]``.
-        """
+        """Class scores of the region: ``[B, c]``. ``mask``: :meth:`mask` of ``x``, where it is known already."""
         features = self.region_features(x, self.mask(x) if mask is None else mask)
         weighted = features.unsqueeze(1) * self.probe_weight  # no product of matrices, which autocast would round
         return weighted.sum(dim=2) + self.probe_bias
@@ -143,9 +124,6 @@ class FeatureComponentNetwork(TileNetwork):
     def forward(self, image: Tensor) -> Tensor:
         """Which side of the direction every pixel is on, and the class of the image.
 
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1].
-
         Returns:
             ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k)``; the channels sum to 1.
         """
@@ -156,9 +134,5 @@ class FeatureComponentNetwork(TileNetwork):
 
     @torch.jit.unused
     def settings(self) -> dict[str, Any]:
-        """What must be the same for weights to mean the same.
-
-        Returns:
-            The arguments of this class that decide it, as JSON values.
-        """
+        """What must be the same for weights to mean the same."""
         return {**super().settings(), "omega": self.omega}

@@ -50,7 +50,6 @@ class EnsembleNetwork(nn.Module):
     Attributes:
         supervision: the strongest of its members': ``"pixel labels"``, ``"image labels"`` or ``"none"``.
         names_class: whether any member names a class.
-        num_classes: ``c``.
         multi_label: False for one class per image, True for several, as those of its members that name a class.
         smallest_side: least height and width in px that every member takes.
 
@@ -87,14 +86,7 @@ class EnsembleNetwork(nn.Module):
         self.smallest_side = max(int(member.smallest_side) for member in members)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Which pixels decided, and for which class.
-
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1].
-
-        Returns:
-            ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k)``; the channels sum to 1.
-        """
+        """Which pixels decided, and for which class, see :class:`~glas_wsol.networks.base.TileNetwork`."""
         predictions: list[Tensor] = []
         for member in self.members:
             predictions.append(member(image))  # noqa: PERF401 - TorchScript takes no comprehension over modules
@@ -121,9 +113,6 @@ class EnsembleNetwork(nn.Module):
     @torch.jit.unused
     def presence(self, image: Tensor) -> Tensor:
         """How probable each class is of images that may have several.
-
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1].
 
         Returns:
             ``[B, c]``, the mean over the members that name a class.

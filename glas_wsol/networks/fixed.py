@@ -64,9 +64,6 @@ class FixedMaskNetwork(nn.Module):
         kind: ``"all_ones"``, ``"centre_gaussian"`` (:func:`centre_gaussian`) or ``"stain"`` (:func:`stain_map`).
         num_classes: ``c``, at least 2, for the shape of the output only. Defaults to 2.
 
-    Attributes:
-        smallest_side: least height and width in px.
-
     Raises:
         ConfigError: if there is no such kind, or fewer than two classes.
     """
@@ -84,9 +81,6 @@ class FixedMaskNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """The mask of every image.
-
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1].
 
         Returns:
             ``[B, 1 + c, H, W]`` float32: channel 0 is ``R-``, channels 1 to c are ``R+ / c``; the channels sum to 1.

@@ -74,11 +74,7 @@ class Head(nn.Module):
 
     @torch.jit.unused
     def settings(self) -> dict[str, Any]:
-        """What must be the same for weights to mean the same; the pooling's dropout, for training only, is left out.
-
-        Returns:
-            The arguments of this class that decide it, as JSON values.
-        """
+        """What must be the same for weights to mean the same; the pooling's dropout, for training only, is left out."""
         return {
             "modalities": self.modalities,
             "pooling": self.pooling_name,

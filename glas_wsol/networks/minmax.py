@@ -115,14 +115,7 @@ class MinMaxEntropyNetwork(TileNetwork):
         self.least_probability = LEAST_PROBABILITY
 
     def class_maps(self, x: Tensor) -> Tensor:
-        """The localizer's class activation maps.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-
-        Returns:
-            ``[B, c, h, w]`` at stride ``map_stride``.
-        """
+        """The localizer's class activation maps: ``[B, c, h, w]`` at stride ``map_stride``."""
         return self.localizer.class_maps(self.features(x))
 
     def logits_of(self, features: list[Tensor]) -> Tensor:
@@ -137,7 +130,6 @@ class MinMaxEntropyNetwork(TileNetwork):
         """One forward of M: scores and mask (paper, equations 8, 10 and 11).
 
         Args:
-            x: ``[B, 3, H, W]``, normalised.
             dropout: the pattern of an earlier call on the same samples; None draws one (in training).
         """
         return self._localized(self.class_maps(x), x.shape[2], x.shape[3], dropout)
@@ -195,14 +187,7 @@ class MinMaxEntropyNetwork(TileNetwork):
         return logits.sigmoid() if self.multi_label else (logits / self.temperature).softmax(dim=1)
 
     def classify(self, x: Tensor) -> Tensor:
-        """One forward of C.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised and masked: ``X+`` or ``X-``.
-
-        Returns:
-            ``[B, c]`` class scores.
-        """
+        """One forward of C on ``X+`` or ``X-``, masked images: ``[B, c]`` class scores."""
         height = max(int(round(self.classifier_scale * x.shape[2])), min(self.smallest_side, x.shape[2]))  # noqa: RUF046 - TorchScript's round gives a float
         width = max(int(round(self.classifier_scale * x.shape[3])), min(self.smallest_side, x.shape[3]))  # noqa: RUF046 - TorchScript's round gives a float
         if height != x.shape[2] or width != x.shape[3]:
@@ -211,9 +196,6 @@ class MinMaxEntropyNetwork(TileNetwork):
 
     def forward(self, image: Tensor) -> Tensor:
         """Which pixels decided, and for which class.
-
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1]; sides divisible by 32 give exact maps.
 
         Returns:
             ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k | X+)``; the channels sum to 1. Where
@@ -226,9 +208,6 @@ class MinMaxEntropyNetwork(TileNetwork):
     def answer(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """The output of :meth:`forward`, and the class scores of M, a by-product.
 
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1].
-
         Returns:
             ``[B, 1 + c, H, W]``, the prediction, and ``[B, c]``, class scores of M.
         """
@@ -240,9 +219,6 @@ class MinMaxEntropyNetwork(TileNetwork):
     @torch.jit.unused
     def localizer_answer(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`answer`, with the class of M instead of C, which is not run: the mask at the cost of one forward.
-
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1].
         """
         localized = self.localize(self.normalise(image))
         return self._prediction(localized, self.decidable(localized), localized.logits), localized.logits
@@ -260,9 +236,6 @@ class MinMaxEntropyNetwork(TileNetwork):
     def presence(self, image: Tensor) -> Tensor:
         """How probable each class is of an image: :meth:`forward` does not hold it where there may be several.
 
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1].
-
         Returns:
             ``[B, c]`` ``p(class k | X+)``, see :meth:`probabilities`.
         """
@@ -271,11 +244,7 @@ class MinMaxEntropyNetwork(TileNetwork):
 
     @torch.jit.unused
     def settings(self) -> dict[str, Any]:
-        """What must be the same for weights to mean the same; the pooling's dropout, for training only, is left out.
-
-        Returns:
-            The arguments of this class that decide it, as JSON values.
-        """
+        """What must be the same for weights to mean the same; the pooling's dropout, for training only, is left out."""
         return {
             **super().settings(),
             **self.localizer.settings(),

@@ -115,9 +115,6 @@ class WildcatPooling(Pooling):
     def draw_dropout(self, maps: Tensor) -> Tensor | None:
         """Factors for the sorted activations: 0 where dropped, ``1 / (1 - dropout)`` elsewhere.
 
-        Args:
-            maps: ``[B, c, h, w]``.
-
         Returns:
             ``[B, c, h * w]`` from the highest to the lowest activation; None in evaluation or without dropout.
         """

@@ -86,21 +86,11 @@ class Trunk(nn.Module):
         self.weights_sha256 = weights_sha256
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of normalised images.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-
-        Returns:
-            ``[B, channels, h, w]`` with ``h``, ``w`` about ``H / 32``, ``W / 32``.
-        """
+        """Features of normalised images: ``[B, channels, h, w]`` with ``h``, ``w`` about ``H / 32``, ``W / 32``."""
         return self.stages(x, False)[0]
 
     def stages_of(self, x: Tensor) -> list[Tensor]:
         """Features of every stage, for a decoder.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
 
         Returns:
             Five tensors ``[B, n, h, w]``, at strides 2, 4, 8, 16 and 32; the last is that of :meth:`forward`.

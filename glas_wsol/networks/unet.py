@@ -93,9 +93,6 @@ class SegmentationNetwork(TileNetwork):
     def forward(self, image: Tensor) -> Tensor:
         """Which pixels are foreground.
 
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1].
-
         Returns:
             ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channels 1 to c are ``R+ / c``; the channels sum to 1.
         """
@@ -105,9 +102,5 @@ class SegmentationNetwork(TileNetwork):
 
     @torch.jit.unused
     def settings(self) -> dict[str, Any]:
-        """What must be the same for weights to mean the same.
-
-        Returns:
-            The arguments of this class that decide it, as JSON values.
-        """
+        """What must be the same for weights to mean the same."""
         return {**super().settings(), "decoder_channels": self.decoder_channels}

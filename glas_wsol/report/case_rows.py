@@ -42,10 +42,7 @@ class Column:
 
     Attributes:
         key: for the script: what filters refer to.
-        title: in its head.
-        text: of an image.
         order: of an image, a number or a text; None sorts last.
-        numeric: whether it holds numbers.
         minor: whether a narrow screen goes without it.
         hint: what it means, in a sentence.
     """
@@ -70,7 +67,6 @@ class Row:
 
     Attributes:
         number: from 1, in the order of the run.
-        case: the image.
         cells: of the columns after the image's name.
         state: ``"evidence"``, ``"none"`` or ``"failed"``.
         pictures: of the image; None where they cannot be drawn.

@@ -42,7 +42,6 @@ class Case:
 
     Attributes:
         name: unique in its run.
-        image: its file.
         said: the class or classes named, or ``"no evidence"``; empty where the method names none, or nothing was found.
         probability: of the most probable class named, in [0, 1]; None where none is.
         probabilities: of every class; empty without evidence and where the method names no class.
@@ -54,7 +53,6 @@ class Case:
         regions: boxes of the mask; None of an image that failed.
         evidence: False if the image shows nothing to decide on.
         reason: why not, or why it failed; empty otherwise.
-        fix: what to do about a failure.
         failed: whether there is no result of it.
         size: width and height in pixels; None where unknown.
         mask: its mask's file; None where none is there.

@@ -27,14 +27,11 @@ class Chart:
     """A drawing of one series, in units of its view box.
 
     Attributes:
-        title: what it shows.
         summary: the same in a sentence, for those who do not see it.
         size: width and height of the view box.
         frame: left, top, right and bottom of the plot.
         line: points ``x,y`` of a polyline.
         dots: their places; empty where there are too many to tell apart.
-        x: ticks of the epochs.
-        y: ticks of the values.
         mark: place of the chosen epoch on the x axis; None where it is not in the series.
     """
 

@@ -40,7 +40,6 @@ class Series:
 
     Attributes:
         key: its name in the run's logs.
-        title: in words.
         points: epoch and value, in the order of the epochs.
     """
 
@@ -54,7 +53,6 @@ class Contents:
     """What was found.
 
     Attributes:
-        folder: that was read.
         kinds: ``"inference"``, ``"evaluation"``, ``"training"``: those found.
         card: ``model.json`` of a training; empty elsewhere.
         evaluation: ``evaluation.json``; empty elsewhere.

@@ -29,7 +29,6 @@ class ForeignConfig:
         folder: of the bundle; any other folder gives no settings.
 
     Attributes:
-        file: the config.
         content: what it holds; empty where it is not there.
 
     Raises:

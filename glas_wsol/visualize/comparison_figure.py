@@ -50,8 +50,6 @@ class Line:
     """One image.
 
     Attributes:
-        label: its class.
-        name: its name.
         image: ``[H, W, 3]`` uint8.
         truth: ``[H, W]`` bool; None where there is no true mask.
         masks: one for each column, ``[H, W]`` bool.

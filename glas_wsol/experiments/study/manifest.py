@@ -42,7 +42,6 @@ class Found:
     """A run's folder, compared with the run.
 
     Attributes:
-        state: what it holds.
         changed: one clause per setting that differs.
         manifest: its ``run.json``; empty where there is none.
     """

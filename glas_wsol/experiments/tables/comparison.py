@@ -33,7 +33,6 @@ class Estimate:
     Attributes:
         value: mean over seeds of the measure on the images of all folds of that seed.
         lo: lower bound of the interval; NaN where fewer than half of the resamples have a value.
-        hi: upper bound.
         method: how the interval was made: ``"bootstrap"``, ``"reflected bootstrap"`` or ``"wilson"``.
         n: number of different images it was measured on.
         by_seed: the measure of each seed.
@@ -52,12 +51,8 @@ class Difference:
     """One measure of one method minus that of another, on the seeds, folds and images that both have.
 
     Attributes:
-        value: of the difference.
-        lo: lower bound of its interval.
-        hi: upper bound.
         p: two-sided: twice the share of resamples that are zero or of the other sign, at least ``1 / (resamples + 1)``.
         n: number of different images compared.
-        cells: seeds and folds compared.
     """
 
     value: float

@@ -27,11 +27,8 @@ class MethodRuns:
     """One method with its erasing depth, on one backbone, pretrained or not.
 
     Attributes:
-        name: key of the method.
         passes: of the erasing; None for methods without.
-        trunk: the backbone, or ``"none"``.
         pretrained: whether the backbone's training began from given weights.
-        runs: by seed and fold.
     """
 
     name: str
@@ -98,14 +95,7 @@ class MethodRuns:
 
 @dataclass(frozen=True)
 class Group:
-    """The methods that were evaluated on one split of one data set, in the order of the tables.
-
-    Attributes:
-        dataset: its name.
-        synthetic: whether it is a phantom.
-        split: which split was evaluated.
-        methods: at least one.
-    """
+    """The methods that were evaluated on one split of one data set, in the order of the tables."""
 
     dataset: str
     synthetic: bool

@@ -33,9 +33,7 @@ class TableContext:
     """Everything a table of one group is made from.
 
     Attributes:
-        group: its methods.
         measures: by key, in the order printed.
-        comparison: makes values, intervals and differences.
     """
 
     group: Group

@@ -63,8 +63,6 @@ class Report:
     """Tables of one or more groups of methods.
 
     Attributes:
-        contexts: one per group.
-        command: the line that made the tables.
         oracle: whether to show the measures whose threshold was chosen with pixel labels, in a table of their own.
     """
 
