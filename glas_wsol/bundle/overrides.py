@@ -18,19 +18,6 @@ from glas_wsol.errors import ConfigError
 
 __all__ = ["behind", "flatten", "load", "merged", "parse_overrides", "split_overrides"]
 
-_INSTEAD = {
-    "output_dir": "give the study's folder",
-    "ckpt_dir": "give the study's folder",
-    "checkpoint": "leave it out: every run evaluates its own model",
-    "dataset_dir": "use --dataset_dir",
-    "seed": "use --seeds",
-    "fold": "use --folds",
-    "split": "use --split",
-    "method": "use --methods",
-    "resume": "leave it out: a study always resumes",
-    "rows": "use --methods",
-    "config_file": "use --bundle, --overlays and --methods",
-}
 _NO_SETTINGS = ("args_file", "final_id", "init_id", "logging_file", "meta_file", "run_id", "tracking", "workflow_type")
 _WORDS = {"true": "True", "false": "False", "null": "$None", "None": "$None"}  # as JSON and the documents spell them
 
@@ -57,12 +44,12 @@ def split_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) -
     return own, rest
 
 
-def parse_overrides(arguments: Sequence[str], instead: Mapping[str, str] = _INSTEAD) -> dict[str, str]:
+def parse_overrides(arguments: Sequence[str], instead: Mapping[str, str]) -> dict[str, str]:
     """Settings of the config, as text; ``true``, ``false`` and ``null`` become what MONAI's command line takes.
 
     Args:
         arguments: ``--id value`` or ``--id=value``, any number of times.
-        instead: ids that may not be given so, and what to do instead. Defaults to what a study gives to its runs.
+        instead: ids that may not be given so, and what to do instead.
 
     Raises:
         ConfigError: if they are of another form, or are given otherwise.

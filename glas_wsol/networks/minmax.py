@@ -218,7 +218,7 @@ class MinMaxEntropyNetwork(TileNetwork):
 
     @torch.jit.unused
     def localizer_answer(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`answer`, with the class of M instead of C, which is not run: the mask at the cost of one forward."""
+        """As :meth:`answer`, with the class of M instead of C, not run: the mask at the cost of one forward."""
         localized = self.localize(self.normalise(image))
         return self._prediction(localized, self.decidable(localized), localized.logits), localized.logits
 
