@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -15,8 +14,7 @@ from glas_wsol.bundle.command_line import typed_run
 from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.results.provenance import provenance_of
 from glas_wsol.utils import distributed
-from glas_wsol.utils.atomic_files import atomic_write
-from glas_wsol.utils.json_files import read_json
+from glas_wsol.utils.json_files import read_json, write_json
 
 __all__ = ["conclude", "read_start"]
 
@@ -36,8 +34,7 @@ def _conclude(checkpoint: str, output_dir: str, dataset_dir: str) -> None:
         paths = {name: Path(str(settings[name])) for name in _PATHS if name in settings}
         settings |= {name: str(path.absolute()) for name, path in paths.items() if path.exists()}
         record = {"config_files": [str(Path(file).absolute()) for file in files], "settings": settings}
-        with atomic_write(Path(output_dir) / _RECORD, "w") as file:
-            file.write(json.dumps(record, indent=4) + "\n")
+        write_json(Path(output_dir) / _RECORD, record)
     alarm = provenance_of(model_card(checkpoint)).alarm
     evaluate = ["evaluate", output_dir, *([] if files else ["--data", dataset_dir])]
     predict = ["predict", "TILES", "--model", checkpoint, "--output", str(Path(output_dir) / "predictions"), "--report"]

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glas_wsol.errors import ConfigError, ImageFileError, OutputError
-from glas_wsol.utils.csv_files import read_cells
+from glas_wsol.utils.csv_files import read_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,11 +91,8 @@ def _one_group(runs: Sequence[Run], split: str | None, fold: str | None) -> Grou
 def _table(run: Run) -> dict[str, dict[str, str]]:
     """Rows of ``evaluation.csv`` by name."""
     path, columns = run.folder / "evaluation.csv", {"name", "label", "image", "mask"}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = {row.get("name", ""): row for row in read_cells(file)[1]}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise OutputError("the table of this evaluation cannot be read", path, _AGAIN) from error
+    _, found = read_table(path, "the table of this evaluation cannot be read", _AGAIN)
+    rows = {row.get("name", ""): row for row in found}
     if sorted(rows) != run.names.tolist() or not all(columns <= row.keys() for row in rows.values()):
         raise OutputError("this table is not that of evaluation.json beside it", path, _AGAIN)
     return rows

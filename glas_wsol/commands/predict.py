@@ -72,10 +72,10 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
     print(f"this is: {run.command}", flush=True)
     found = infer(run)
     if given.report and found.done:
-        page = write_report(run.output, progress=True)
+        page = write_report(given.output, progress=True)
         print(f"open {page}")
     total, blank = found.done + found.failures, found.done - found.evidence
-    print(f"{found.done} of {total} images are done ({blank} show no evidence), in {run.output}")
+    print(f"{found.done} of {total} images are done ({blank} show no evidence), in {given.output}")
     if found.failed is not None:
         what = f"{found.failures} of {total} images failed, the others are done"
         raise IncompleteError(what, found.failed, "mend these images, or leave them out, and run again")

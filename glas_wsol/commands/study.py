@@ -70,20 +70,11 @@ def _study(given: Any, overrides: dict[str, str]) -> None:
     from glas_wsol.experiments.study import Request, run_study
     from glas_wsol.utils.shipped import bundle_folder
 
-    request = Request(
-        output=given.output,
-        bundle=bundle_folder(given.bundle),
-        overlays=given.overlays,
-        methods=given.methods,
-        seeds=given.seeds,
-        folds=given.folds,
-        split=given.split,
-        dataset_dir=given.dataset_dir,
-        overrides=overrides,
-    )
+    how = {name: vars(given).pop(name) for name in ("jobs", "replace", "dry_run")}
+    request = Request(**{**vars(given), "bundle": bundle_folder(given.bundle)}, overrides=overrides)
     try:
         with _terminated_as_interrupted():
-            run_study(request, jobs=given.jobs, replace=given.replace, dry_run=given.dry_run)
+            run_study(request, **how)
     except KeyboardInterrupt:
         print("interrupted: run the same command again; trainings go on after their last whole epoch", file=sys.stderr)
         raise SystemExit(130) from None

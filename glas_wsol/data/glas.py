@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from glas_wsol.data.rows import Row, read_rows
 from glas_wsol.data.spelling import clean, spelling_key, spelt_twice
 from glas_wsol.data.splits import Datalist, Item, folds_said, parse_fold, split_by_fold
 from glas_wsol.errors import DatalistError, SplitError
+from glas_wsol.utils.digests import digest_of
 
 __all__ = ["GLAS_CLASSES", "GLAS_DISTRIBUTED", "GLAS_VALID", "find_glas", "glas_datalist", "glas_files"]
 
@@ -112,9 +111,7 @@ def glas_datalist(dataset_dir: str | Path, fold: str = "paper", seed: int = 0) -
 def _name(train: Sequence[Item], root: Path) -> str:
     """``GlaS`` where the training images have the names and grades of GlaS: its figures hold for no other set."""
     parts = ([item for item in train if (item.name in _PAPER_VALID) == valid] for valid in (False, True))
-    found = [
-        hashlib.sha256(json.dumps([[item.name, item.label] for item in part]).encode()).hexdigest() for part in parts
-    ]
+    found = [digest_of([[item.name, item.label] for item in part]) for part in parts]
     return "GlaS" if found == _GRADES_SHA256 else f"{root.name} (layout of GlaS)"
 
 

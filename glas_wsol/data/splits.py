@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +13,7 @@ import numpy as np
 
 from glas_wsol.data.spelling import split_word
 from glas_wsol.errors import ConfigError, SplitError, readable
+from glas_wsol.utils.digests import digest_of
 from glas_wsol.utils.labels import multi_hot
 
 __all__ = ["FOLDS", "SPLITS", "Datalist", "Item", "folds_said", "parse_fold", "split_by_fold", "with_validation"]
@@ -106,8 +105,7 @@ class Datalist:
 
     def digest(self, split: str) -> str:
         """SHA-256 of a split's names and labels, in order: the same data in a moved folder has the same."""
-        content = json.dumps([[item.name, item.label] for item in self._items(split)])
-        return hashlib.sha256(content.encode()).hexdigest()
+        return digest_of([[item.name, item.label] for item in self._items(split)])
 
     def rows(self) -> list[list[str]]:
         """Titles, then a row per split: its name, images, images of each class, groups and masks."""

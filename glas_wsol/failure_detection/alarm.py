@@ -24,7 +24,7 @@ from glas_wsol.networks.folding import fold_batch_norm
 from glas_wsol.pseudo_labels.feature_components import Transform, fit_components, fit_probe
 from glas_wsol.results.verdict import Verdict
 from glas_wsol.utils import distributed
-from glas_wsol.utils.atomic_files import atomic_write
+from glas_wsol.utils.json_files import write_json
 
 __all__ = ["ALARM", "Alarm", "judge_run", "shipped_alarm"]
 
@@ -134,8 +134,7 @@ def judge_run(
         score = alarm.score(signals)
         verdict = Verdict.of(score)
         found = {"score": score, "verdict": verdict.value, "signals": asdict(signals)}
-        with atomic_write(Path(checkpoint).with_suffix(".json"), "w") as file:
-            file.write(json.dumps({**card, ALARM: found}, indent=4) + "\n")
+        write_json(Path(checkpoint).with_suffix(".json"), {**card, ALARM: found})
         level = logging.INFO if verdict is Verdict.NO_ALARM else logging.WARNING
         said = "this training run: %s (estimated failure probability %.2f), judged on its images without outlines"
         logger.log(level, f"{said}; other images are not judged", verdict.words, score)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from glas_wsol.utils import distributed
-from glas_wsol.utils.atomic_files import atomic_write
-from glas_wsol.utils.json_files import read_json
+from glas_wsol.utils.json_files import read_json, write_json
 
 __all__ = ["TrainingClock", "read_clock"]
 
@@ -68,8 +66,7 @@ class TrainingClock:
             }
         )
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(self.path, "w") as file:
-            file.write(json.dumps(epochs, indent=4) + "\n")
+        write_json(self.path, epochs)
 
 
 def read_clock(path: str | Path) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ from glas_wsol.utils import distributed
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.csv_files import write_csv
 from glas_wsol.utils.digests import sha256_of
+from glas_wsol.utils.json_files import write_json
 from glas_wsol.utils.labels import SEPARATOR, present_classes
 
 __all__ = ["EvaluationReport", "WholeImageScores", "summary"]
@@ -170,8 +170,9 @@ class EvaluationReport:
             np.savez_compressed(
                 file, names=np.array([row["name"] for row in self.rows], dtype=str), **cast("Any", arrays)
             )
-        with atomic_write(self.output_dir / "evaluation.json", "w") as file:  # last: it marks the others as complete
-            file.write(json.dumps(report, indent=4, allow_nan=False) + "\n")
+        write_json(
+            self.output_dir / "evaluation.json", report, allow_nan=False
+        )  # last: it marks the others as complete
         logger.info("evaluated %d images of split %r\n%s", len(self.rows), report.get("split"), summary(report))
 
     def _per_image(self, details: Mapping[str, Any]) -> dict[str, np.ndarray]:

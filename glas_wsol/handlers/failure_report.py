@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from ignite.engine import Engine, Events
 
 from glas_wsol.engines.fault_tolerant_evaluator import Failure
 from glas_wsol.errors import IncompleteError, OutputError, readable
-from glas_wsol.utils.csv_files import read_cells, write_csv
+from glas_wsol.utils.csv_files import read_table, write_csv
 
 __all__ = ["FailureReport"]
 
@@ -43,13 +42,9 @@ class FailureReport:
         self.failures.clear()
         self.total = len(engine.state.dataloader.dataset)
         if self.file.exists():
-            try:
-                with self.file.open(encoding="utf-8", newline="") as file:
-                    ours = tuple(read_cells(file)[0]) == _COLUMNS
-            except (OSError, UnicodeDecodeError, csv.Error):
-                ours = False
-            if not ours:
-                raise OutputError("this file is not one of earlier results", self.file, "choose another output_dir")
+            what, fix = "this file is not one of earlier results", "choose another output_dir"
+            if tuple(read_table(self.file, what, fix)[0]) != _COLUMNS:
+                raise OutputError(what, self.file, fix)
             self.file.unlink()
 
     def _collect(self, engine: Any) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import math
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ from glas_wsol.errors import ConfigError, OutputError, WeightsError
 from glas_wsol.utils import distributed
 from glas_wsol.utils.atomic_files import atomic_write, remove_unfinished
 from glas_wsol.utils.digests import sha256_of
-from glas_wsol.utils.json_files import read_json
+from glas_wsol.utils.json_files import read_json, write_json
 from glas_wsol.utils.locks import claim, release
 from glas_wsol.utils.settings import Fingerprint, settings_of
 
@@ -237,8 +236,7 @@ def write_model(network: torch.nn.Module, directory: str | Path, card: Mapping[s
     folder.mkdir(parents=True, exist_ok=True)
     _save(network.state_dict(), folder / "model.pt")
     card = {**card, "network": settings_of(network), "sha256": sha256_of(folder / "model.pt")}
-    with atomic_write(folder / "model.json", "w") as file:
-        file.write(json.dumps(card, indent=4) + "\n")
+    write_json(folder / "model.json", card)
 
 
 @contextmanager

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,8 @@ import numpy as np
 
 from glas_wsol.errors import OutputError
 from glas_wsol.pseudo_labels.seeds import SEEDS
-from glas_wsol.utils.atomic_files import atomic_write
-from glas_wsol.utils.json_files import read_json
+from glas_wsol.utils.digests import digest_of
+from glas_wsol.utils.json_files import read_json, write_json
 from glas_wsol.utils.settings import Fingerprint
 from glas_wsol.writers.drawing import write_png
 
@@ -48,8 +46,7 @@ def write_seeds(
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Write or replace a round's record."""
-    with atomic_write(folder / _RECORD, "w") as file:
-        file.write(json.dumps(record, indent=4, allow_nan=False) + "\n")
+    write_json(folder / _RECORD, record, allow_nan=False)
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -89,4 +86,4 @@ def with_seeds(items: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[st
 def digest_of_items(items: Sequence[Mapping[str, Any]]) -> str:
     """SHA-256 of the images' names and labels, in their order."""
     listed = [[str(item["name"]), np.asarray(item["label"]).tolist()] for item in items]
-    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+    return digest_of(listed)

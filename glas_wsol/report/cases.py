@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from glas_wsol.errors import OutputError
-from glas_wsol.utils.csv_files import read_cells
+from glas_wsol.utils.csv_files import read_table
 
-__all__ = ["AGAIN", "Case", "ClassProbabilities", "number", "read_cases", "read_failures", "read_rows"]
+__all__ = ["AGAIN", "Case", "ClassProbabilities", "number", "read_cases", "read_failures"]
 
 AGAIN = "run the command that wrote it again"
 
@@ -196,18 +195,5 @@ def read_failures(path: Path) -> tuple[Case, ...]:
             failed=True,
             evidence=False,
         )
-        for row in read_rows(path)
+        for row in read_table(path, fix=AGAIN)[1]
     )
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a table that a run wrote, by column.
-
-    Raises:
-        OutputError: if it cannot be read.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return read_cells(file)[1]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise OutputError("this table cannot be read", path, AGAIN) from error

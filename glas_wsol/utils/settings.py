@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping
 from os import PathLike
 from typing import Any
+
+from glas_wsol.utils.digests import digest_of
 
 __all__ = ["Fingerprint", "as_json", "describe", "settings_of"]
 
@@ -56,7 +57,7 @@ class Fingerprint(dict[str, Any]):
 
     def digest(self) -> str:
         """SHA-256, whatever the order."""
-        return hashlib.sha256(json.dumps(self, sort_keys=True).encode()).hexdigest()
+        return digest_of(self, sort_keys=True)
 
 
 def _differ(then: Any, now: Any, known: bool) -> bool:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,9 +13,8 @@ from typing import Any
 
 from glas_wsol.errors import OutputError
 from glas_wsol.experiments.study.plan import Run
-from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.digests import sha256_of
-from glas_wsol.utils.json_files import read_json
+from glas_wsol.utils.json_files import read_json, write_json
 from glas_wsol.utils.settings import Fingerprint
 from glas_wsol.version import PACKAGE, __version__
 
@@ -115,7 +113,7 @@ def finish(run: Run, seconds: float, finished: bool = True) -> None:
     Raises:
         OutputError: if it wrote no evaluation.
     """
-    before = json.loads((run.folder / MANIFEST).read_text(encoding="utf-8"))["seconds"]
+    before = read_json(run.folder / MANIFEST)["seconds"]
     digests = None
     if finished:
         for name in EVALUATION:
@@ -154,5 +152,4 @@ def _write(run: Run, finished: bool, seconds: float, digests: Mapping[str, str] 
         "commands": [list(command) for command in run.commands],
         "config": {"training": dict(run.training), "evaluation": dict(run.evaluation)},
     }
-    with atomic_write(run.folder / MANIFEST, "w") as file:
-        file.write(json.dumps(manifest, indent=4) + "\n")
+    write_json(run.folder / MANIFEST, manifest)
