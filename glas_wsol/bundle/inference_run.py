@@ -120,9 +120,8 @@ def _source(images: Sequence[str | Path], output: Path, recursive: bool) -> Path
         return Path(images[0]).absolute() if str(images[0]) == "phantom" else Path(images[0])  # not the config's word
     listed = [Path(item["image"]) for one in images for item in images_datalist(one, recursive, exclude=output)]
     table = output / LISTED
-    if table.exists():
-        if read_table(table, errors="replace")[0] != ["image"]:
-            raise OutputError("this file is no list of an earlier run", table, "choose another output folder")
+    if table.exists() and read_table(table, errors="replace")[0] != ["image"]:
+        raise OutputError("this file is no list of an earlier run", table, "choose another output folder")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -170,9 +170,8 @@ class EvaluationReport:
             np.savez_compressed(
                 file, names=np.array([row["name"] for row in self.rows], dtype=str), **cast("Any", arrays)
             )
-        write_json(
-            self.output_dir / "evaluation.json", report, allow_nan=False
-        )  # last: it marks the others as complete
+        # last: it marks the others as complete
+        write_json(self.output_dir / "evaluation.json", report, allow_nan=False)
         logger.info("evaluated %d images of split %r\n%s", len(self.rows), report.get("split"), summary(report))
 
     def _per_image(self, details: Mapping[str, Any]) -> dict[str, np.ndarray]:
