@@ -22,10 +22,7 @@ __all__ = ["GLAS_CLASSES", "GLAS_DISTRIBUTED", "GLAS_VALID", "find_glas", "glas_
 GLAS_CLASSES = ("benign", "malignant")
 _NAME = re.compile(r"(train|testA|testB)_[0-9]+")
 # The validation images of the paper's fold 0, numbers of train_<n>; the other 67 are for training.
-GLAS_VALID = {
-    "malignant": (24, 54, 5, 36, 26, 77, 74, 18, 83, 68),
-    "benign": (38, 72, 65, 51, 12, 63, 2, 52),
-}
+GLAS_VALID = {"malignant": (24, 54, 5, 36, 26, 77, 74, 18, 83, 68), "benign": (38, 72, 65, 51, 12, 63, 2, 52)}
 _PAPER_VALID = frozenset(f"train_{number}" for numbers in GLAS_VALID.values() for number in numbers)
 _GRADES_SHA256 = [  # of names and labels of the other 67, and of these 18
     "3df7a6bdc5dbc4447b4f73ffd6d5477879e4e2847b5c0791e23ba2616498f45a",

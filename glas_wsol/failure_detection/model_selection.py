@@ -106,12 +106,7 @@ def table_of(found: Iterable[Candidate]) -> str:
     for one in found:
         error = "-" if one.error is None else f"{100 * one.error:.1f} %"
         rows.append(
-            (
-                error,
-                "-" if one.score is None else f"{one.score:.2f}",
-                one.verdict.value,
-                readable(str(one.path)),
-            )
+            (error, "-" if one.score is None else f"{one.score:.2f}", one.verdict.value, readable(str(one.path)))
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(head) - 1)]
     return "\n".join(

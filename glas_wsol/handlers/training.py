@@ -17,14 +17,7 @@ from glas_wsol.data.seeded import mix_seeds
 from glas_wsol.errors import ConfigError, NumericalError
 from glas_wsol.utils import distributed
 
-__all__ = [
-    "EarlyStop",
-    "EpochProgress",
-    "EpochSeed",
-    "EpochSummary",
-    "StopOnNonFiniteLoss",
-    "TensorBoardCurves",
-]
+__all__ = ["EarlyStop", "EpochProgress", "EpochSeed", "EpochSummary", "StopOnNonFiniteLoss", "TensorBoardCurves"]
 
 logger = logging.getLogger(__name__)
 

@@ -12,14 +12,7 @@ from torch.nn import functional as F
 
 from glas_wsol.errors import ConfigError
 
-__all__ = [
-    "AveragePooling",
-    "LogSumExpPooling",
-    "MaxPooling",
-    "Pooling",
-    "WildcatPooling",
-    "build_pooling",
-]
+__all__ = ["AveragePooling", "LogSumExpPooling", "MaxPooling", "Pooling", "WildcatPooling", "build_pooling"]
 
 
 class Pooling(nn.Module):

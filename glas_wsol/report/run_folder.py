@@ -130,10 +130,7 @@ def read_folder(folder: str | Path) -> Contents:
     rows = read_table(root / "evaluation.csv", fix=AGAIN)[1] if evaluation else []
     place = predictions.parent if predictions else root
     cases = read_cases(entries, place, rows) + read_failures(place / "failed.csv")
-    names = (
-        ("training" if trained else ""),
-        ("evaluation" if evaluation else "inference" if predictions else ""),
-    )
+    names = (("training" if trained else ""), ("evaluation" if evaluation else "inference" if predictions else ""))
     marks = [root / "evaluation.json", predictions, root / "models" / "model.json", root / "tensorboard"]
     newest = max(mark.stat().st_mtime for mark in marks if mark is not None and mark.exists())
     diagram = root / "reliability.png"

@@ -18,14 +18,7 @@ from monai.utils import TransformBackends, ensure_tuple_rep
 from glas_wsol.errors import ConfigError
 from glas_wsol.transforms._tensors import to_tensor
 
-__all__ = [
-    "ReflectPad",
-    "ReflectPadd",
-    "Window",
-    "crop_back",
-    "pad_to_multiple",
-    "reflect_pad",
-]
+__all__ = ["ReflectPad", "ReflectPadd", "Window", "crop_back", "pad_to_multiple", "reflect_pad"]
 
 
 class Window(NamedTuple):

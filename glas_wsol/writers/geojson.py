@@ -17,14 +17,7 @@ from glas_wsol.utils.atomic_files import atomic_write
 
 __all__ = ["CLASS_COLORS", "features", "write_geojson"]
 
-CLASS_COLORS = (
-    (0, 114, 178),
-    (213, 94, 0),
-    (0, 158, 115),
-    (204, 121, 167),
-    (230, 159, 0),
-    (86, 180, 233),
-)
+CLASS_COLORS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
 """Of the classes in label order, from the start again after the last: red, green, blue; told apart by colour-blind
 readers too (Okabe and Ito, Color Universal Design, 2008; without its yellow and black, hard to see on tissue)."""
 

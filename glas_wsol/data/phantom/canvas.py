@@ -90,14 +90,7 @@ class Canvas:
         return np.asarray(sum(weight[:, None] * wide[rows + k] for k, weight in enumerate(row_weights)))
 
     def fibres(
-        self,
-        rng: np.random.Generator,
-        direction: float,
-        *,
-        width: float,
-        length: float,
-        wave: float,
-        wavelength: float,
+        self, rng: np.random.Generator, direction: float, *, width: float, length: float, wave: float, wavelength: float
     ) -> tuple[np.ndarray, np.ndarray]:
         """Bundles of wavy fibres, as collagen in a section.
 

@@ -68,9 +68,7 @@ def _said(settings: Mapping[str, Any], name: str) -> str:
     return repr(settings[name]) if name in settings else "absent"
 
 
-def unshared_settings(
-    runs: Mapping[str, Run],
-) -> tuple[dict[str, list[tuple[str, list[str]]]], dict[str, list[str]]]:
+def unshared_settings(runs: Mapping[str, Run]) -> tuple[dict[str, list[tuple[str, list[str]]]], dict[str, list[str]]]:
     """What the recipes of methods do not share; methods that nothing was trained for are left out.
 
     Args:
