@@ -70,11 +70,7 @@ def set_typed(names: Mapping[str, str]) -> None:
 
 
 def as_typed(text: str) -> str:
-    """A message about settings in the words of the command line.
-
-    Args:
-        text: with ids of settings, quoted or not. What looks like a part of a path is left alone.
-    """
+    """A message about settings in the words of the command line; what looks like a part of a path is left alone."""
     return _IDS.sub(lambda found: _TYPED.get(found["id"], f"--{found['id']}"), text)
 
 

@@ -93,11 +93,7 @@ def _tracking_files(options: Mapping[str, Any]) -> list[str]:
 
 
 def unknown_ids(parser: ConfigParser, ids: Sequence[str]) -> list[str]:
-    """Which ids neither exist in a config nor name a further argument of a component in it.
-
-    Args:
-        ids: as given on a command line, ``a#b`` or ``a::b``.
-    """
+    """Which ids, ``a#b`` or ``a::b``, neither exist in a config nor name a further argument of a component in it."""
     unknown = []
     for given in ids:
         identifier = given.removeprefix("+").replace("::", "#")

@@ -84,11 +84,7 @@ _REPOSITORY = shipped_root()
 
 
 def title_of(method: str, passes: int | None = None) -> str:
-    """Title of a method; the key itself where it is not one of `METHODS`.
-
-    Args:
-        passes: of the erasing, named where there are any.
-    """
+    """Title of a method with its passes, if any; the key itself where it is not one of `METHODS`."""
     title = METHODS[method].title if method in METHODS else method
     return title if passes is None else f"{title}, passes {passes}"
 

@@ -62,11 +62,7 @@ class Settings(dict[str, Any]):
                 _check_device(name, self[name])
 
     def card(self, datalist: Any, network: Any, second: bool = False) -> dict[str, Any]:
-        """Entries of ``model.json`` beside network, recipe and validation.
-
-        Args:
-            second: whether it is that of the second stage.
-        """
+        """Entries of ``model.json``, of the second stage or not, beside network, recipe and validation."""
         found = {name: value for name, value in self._of(second).items() if SCHEMA[name].card}
         if second:
             rule = f"first stage: {self['selection_rule']}; second stage: the last round; no pixel label"

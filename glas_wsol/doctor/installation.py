@@ -81,11 +81,7 @@ def compare(requirement: Requirement) -> Check | None:
 
 
 def check_torch(device: str | None = None) -> list[Check]:
-    """Torch's build, its threads, and whether it computes on the device.
-
-    Args:
-        device: as in a config; None for the one that a run takes by itself.
-    """
+    """Torch's build, its threads, and whether it computes on the device; None is the one that a run takes by itself."""
     try:
         import torch
     except (ImportError, OSError) as error:  # a library of the system that is missing

@@ -104,11 +104,7 @@ def _model(folder: Path) -> list[Check]:
 def check_data(
     source: str | Path, fold: str = "paper", seed: int = 0, pixels: bool = True, progress: bool = False
 ) -> list[Check]:
-    """A labelled data set: every fault of its lists at once, how many images each class has in each split, its files.
-
-    Args:
-        pixels: whether to read every image and mask.
-    """
+    """A labelled data set: every fault at once, images of each class in each split and, if wanted, every pixel."""
     from glas_wsol.data import load_datalist
     from glas_wsol.data.damage import damaged
 
@@ -153,11 +149,7 @@ def _read(name: str, count: int, faults: list[str]) -> list[Check]:
 
 
 def check_output(folder: str | Path) -> list[Check]:
-    """Whether a run can write there: a file is written and removed in it, or in the folder that it would be made in.
-
-    Args:
-        folder: as the setting ``output_dir``; it is not made.
-    """
+    """Whether a run can write there: a file is tried in the folder, or where it would be made; it is not made."""
     folder = Path(folder).expanduser().absolute()
     place = next((one for one in (folder, *folder.parents) if one.exists()), folder)
     elsewhere = "choose another folder"

@@ -65,11 +65,7 @@ class ImageLabels(TargetBatch):
 
 
 class ImageMasks(TargetBatch):
-    """Images and binary true masks ``[B, 1, H, W]``, of zeros and ones in the images' dtype: full supervision.
-
-    Args:
-        mask_threshold: a mask is foreground above this value. Defaults to 0.
-    """
+    """Images, and true masks ``[B, 1, H, W]`` of 0 and 1 (above a threshold) in the images' dtype: full supervision."""
 
     key = MASK
 

@@ -60,11 +60,7 @@ def construct(
 
 @contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
-    """Draw from a seed, and leave the generator outside as it was.
-
-    Args:
-        seed: of what is drawn inside; None draws on from the generator outside.
-    """
+    """Draw from a seed, and leave the generator outside as it was; None draws on from that generator."""
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)

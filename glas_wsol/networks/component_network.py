@@ -100,14 +100,7 @@ class FeatureComponentNetwork(TileNetwork):
         return torch.sigmoid(self.omega * self.scores(x))
 
     def region_features(self, x: Tensor, mask: Tensor) -> Tensor:
-        """The mean feature of a region when everything else is erased.
-
-        Args:
-            mask: ``[B, 1, H, W]``, in [0, 1].
-
-        Returns:
-            ``[B, n]``.
-        """
+        """The mean feature, ``[B, n]``, of a region ``[B, 1, H, W]`` in [0, 1] when everything else is erased."""
         return pooled(self.stride_16(x * mask), mask)
 
     def logits(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -122,11 +115,7 @@ class FeatureComponentNetwork(TileNetwork):
         return 1 - self.mask(self.normalise(image))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Which side of the direction every pixel is on, and the class of the image.
-
-        Returns:
-            ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k)``; the channels sum to 1.
-        """
+        """Which side of the direction every pixel is on, and the class of the image, see :class:`TileNetwork`."""
         x = self.normalise(image)
         mask = self.mask(x)
         # A class can be read from the channels of an empty mask too: float32 holds 1e-6 p as exactly as p.

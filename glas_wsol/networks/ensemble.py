@@ -93,14 +93,7 @@ class EnsembleNetwork(nn.Module):
         return self.combine(predictions)
 
     def combine(self, predictions: list[Tensor]) -> Tensor:
-        """The combined prediction of the members.
-
-        Args:
-            predictions: of each member, ``[B, 1 + c, H, W]``, in their order.
-
-        Returns:
-            As :meth:`forward`.
-        """
+        """The combined prediction of the members', ``[B, 1 + c, H, W]`` each, in their order; as :meth:`forward`."""
         rest: list[Tensor] = []
         classes: list[Tensor] = []
         for place, prediction in enumerate(predictions):

@@ -80,11 +80,7 @@ class FixedMaskNetwork(nn.Module):
         self.smallest_side = 1
 
     def forward(self, image: Tensor) -> Tensor:
-        """The mask of every image.
-
-        Returns:
-            ``[B, 1 + c, H, W]`` float32: channel 0 is ``R-``, channels 1 to c are ``R+ / c``; the channels sum to 1.
-        """
+        """The mask of every image, as of a :class:`~glas_wsol.networks.base.TileNetwork` that names no class."""
         batch, _, height, width = image.shape
         if self.kind == "all_ones":
             mask = torch.ones(batch, 1, height, width)

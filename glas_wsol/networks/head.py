@@ -49,26 +49,12 @@ class Head(nn.Module):
         self.pooling = build_pooling(pooling, **(pooling_options or {}))
 
     def class_maps(self, features: list[Tensor]) -> Tensor:
-        """Class activation maps ``A``.
-
-        Args:
-            features: ``[B, n, h, w]`` of each stage, the last stage first, the finest last; or one hypercolumn.
-
-        Returns:
-            ``[B, c, h, w]`` on the finest grid, at least float32.
-        """
+        """Maps ``A``, ``[B, c, h, w]`` float32, of the stages' features, the finest last, or of one hypercolumn."""
         maps = at_least_float32(project(features, self.to_maps.weight, self.to_maps.bias))
         return maps.unflatten(1, (self.num_classes, self.modalities)).mean(dim=2)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Class scores.
-
-        Args:
-            features: as for :meth:`class_maps`.
-
-        Returns:
-            ``[B, c]``, with a fresh dropout pattern in training.
-        """
+        """Class scores ``[B, c]`` of the features of :meth:`class_maps`, with a fresh dropout pattern in training."""
         maps = self.class_maps(features)
         return self.pooling(maps, self.pooling.draw_dropout(maps))
 

@@ -77,14 +77,7 @@ def widen(layer: nn.Conv2d | nn.Linear, channels: Sequence[int]) -> None:
 
 
 def join(features: list[Tensor]) -> Tensor:
-    """The hypercolumn itself, for what needs its channels one by one.
-
-    Args:
-        features: ``[B, n, h, w]`` of each stage, the last stage first, the finest last.
-
-    Returns:
-        ``[B, sum of n, h, w]`` on the finest grid; the channels of the last stage come first.
-    """
+    """The hypercolumn itself, ``[B, sum of n, h, w]`` on the finest grid, of the stages' features, the finest last."""
     if len(features) == 1:
         return features[0]
     height, width = features[-1].shape[2], features[-1].shape[3]

@@ -22,11 +22,7 @@ __all__ = [
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Half-precision values as float32: selection, softmax and trust need more than 8 bits.
-
-    Args:
-        values: floating point, any shape.
-    """
+    """Half-precision values of any shape as float32: selection, softmax and trust need more than 8 bits."""
     if values.dtype == torch.float16 or values.dtype == torch.bfloat16:
         return values.float()
     return values
@@ -99,15 +95,7 @@ def bilinear(maps: Tensor, height: int, width: int, align_corners: bool = False)
 
 
 def resize_exactly(maps: Tensor, height: int, width: int, align_corners: bool = False) -> Tensor:
-    """:func:`resize` in the maps' own precision under autocast too.
-
-    Args:
-        maps: ``[..., h, w]``, at least float32.
-        align_corners: as in ``torch.nn.functional.interpolate``. Defaults to False.
-
-    Returns:
-        ``[..., height, width]``.
-    """
+    """:func:`resize` in the precision of the maps, at least float32, under autocast too."""
     if torch.jit.is_scripting():
         return resize(maps, height, width, align_corners)
     else:  # autocast would round the matrix products, and so a mask, to 8 bits

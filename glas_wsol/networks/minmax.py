@@ -206,11 +206,7 @@ class MinMaxEntropyNetwork(TileNetwork):
         return self.answer(image)[0]
 
     def answer(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The output of :meth:`forward`, and the class scores of M, a by-product.
-
-        Returns:
-            ``[B, 1 + c, H, W]``, the prediction, and ``[B, c]``, class scores of M.
-        """
+        """The output of :meth:`forward`, and the class scores of M, ``[B, c]``, a by-product."""
         x = self.normalise(image)
         localized = self.localize(x)
         mask = self.decidable(localized)

@@ -32,15 +32,7 @@ class Pooling(nn.Module):
         return None
 
     def forward(self, maps: Tensor, dropout: Tensor | None = None) -> Tensor:
-        """Pool.
-
-        Args:
-            maps: ``[B, c, h, w]``.
-            dropout: a pattern from :meth:`draw_dropout`, or None to drop nothing.
-
-        Returns:
-            ``[B, c]``.
-        """
+        """Pool ``[B, c, h, w]`` to ``[B, c]``, dropping by a pattern from :meth:`draw_dropout`, or nothing by None."""
         raise NotImplementedError  # abstract: every pooling below defines it
 
 
@@ -130,12 +122,7 @@ class WildcatPooling(Pooling):
         return scores
 
     def count(self, k: float, positions: int) -> int:
-        """How many of ``positions`` activations ``k`` means, at least 1.
-
-        Args:
-            k: fraction (below 1) or count (1 or more).
-            positions: ``h * w``.
-        """
+        """How many of ``positions`` activations ``k`` means: a fraction below 1, else a count; at least 1."""
         return min(max(int(round(k * positions if k < 1.0 else k)), 1), positions)  # noqa: RUF046 - TorchScript's round gives a float
 
 

@@ -91,11 +91,7 @@ class SegmentationNetwork(TileNetwork):
         return at_least_float32(logits[:, :, :height, :width])
 
     def forward(self, image: Tensor) -> Tensor:
-        """Which pixels are foreground.
-
-        Returns:
-            ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channels 1 to c are ``R+ / c``; the channels sum to 1.
-        """
+        """Which pixels are foreground, see :class:`~glas_wsol.networks.base.TileNetwork`; no class is named."""
         mask = torch.sigmoid(self.mask_logits(self.normalise(image)))
         uniform = torch.full((mask.shape[0], self.num_classes), 1.0 / self.num_classes, device=mask.device)
         return distribution(mask, uniform.to(mask.dtype))

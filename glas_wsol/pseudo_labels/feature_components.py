@@ -265,37 +265,17 @@ def fit_components(
 
 
 def fitted_card(card: Mapping[str, Any], network: FeatureComponentNetwork, **arguments: Any) -> dict[str, Any]:
-    """Fit a network, and record the result in its card.
-
-    Args:
-        card: other entries of ``model.json``.
-        arguments: of :func:`fit_components`.
-
-    Returns:
-        The card with ``orientation``: the :class:`Orientation`, as JSON values.
-    """
+    """Fit a network by :func:`fit_components`, and add its :class:`Orientation` to the card as ``orientation``."""
     return {**card, "orientation": asdict(fit_components(network, **arguments))}
 
 
 def prepared(network: FeatureComponentNetwork, image: Tensor, inferer: WholeTileInferer) -> Tensor:
-    """An image as the trunk takes it, at the training resolution.
-
-    Args:
-        image: ``[B, 3, H, W]``, in [0, 1].
-
-    Returns:
-        ``[B, 3, H', W']``, sides multiples of the stride.
-    """
+    """Images ``[B, 3, H, W]`` in [0, 1] as the trunk takes them: at the training resolution, normalised and padded."""
     return network.normalise(inferer.prepare(image)[0])
 
 
 def read_image(item: Mapping[str, Any], transform: Transform, device: str | torch.device) -> Tensor:
-    """``[1, 3, H, W]``, in [0, 1]: one item, read.
-
-    Args:
-        item: as ``transform`` takes it.
-        transform: gives it an ``image`` ``[3, H, W]``, in [0, 1].
-    """
+    """One item, read by ``transform``: ``[1, 3, H, W]``, in [0, 1]."""
     return torch.as_tensor(transform(item)["image"]).unsqueeze(0).to(device)
 
 

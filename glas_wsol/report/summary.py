@@ -186,12 +186,7 @@ def figures(evaluation: Mapping[str, Any]) -> list[Figure]:
 
 
 def shown(value: Any, unit: str = "%") -> str:
-    """A figure as printed: a share times 100, or pixels; a dash where it is not known.
-
-    Args:
-        value: in [0, 1], or px.
-        unit: ``"%"`` or ``"px"``.
-    """
+    """A figure as printed: 100 times a share in ``"%"``, or ``"px"``; a dash where it is not known."""
     found = number(value)
     return "-" if found is None else f"{100 * found if unit == '%' else found:.1f}"
 

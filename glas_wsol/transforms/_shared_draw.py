@@ -17,12 +17,7 @@ __all__ = ["SharedDrawd"]
 
 
 class SharedDrawd(RandomizableTransform, MapTransform):
-    """Applies one array transform, drawn once, to every key.
-
-    Args:
-        prob: probability of changing the images at all.
-        strengths: further arguments of the array transform, :attr:`array_transform`.
-    """
+    """Applies one array transform (:attr:`array_transform`), drawn once, with a probability, to every key."""
 
     array_transform: ClassVar[Callable[..., Any]]
     """Has ``randomize()`` and ``__call__(img, randomize)``; made to change always (``prob=1``)."""

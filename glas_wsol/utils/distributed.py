@@ -142,14 +142,7 @@ def wait() -> None:
 
 
 def on_main(work: Callable[[], _T]) -> _T:
-    """Have the main process do something, while the others wait.
-
-    Args:
-        work: done by the main process only; it must not exchange anything. Its result must be picklable.
-
-    Returns:
-        The result, to all processes.
-    """
+    """Have the main process alone do something, without exchange, while others wait; all get its (picklable) result."""
     return all_gather([work()] if is_main() else [])[0]
 
 
@@ -162,14 +155,7 @@ def all_gather(items: Iterable[_T]) -> list[_T]:
 
 
 def mean(value: Tensor) -> Tensor:
-    """The mean over the processes, without gradient; the value itself where there is one process.
-
-    Args:
-        value: of any floating-point or whole-number type, on the device of the computation.
-
-    Returns:
-        Of the same shape; floating-point where there are several processes.
-    """
+    """The mean over the processes, floating-point, without gradient; the value itself where there is one process."""
     if world_size() == 1:
         return value
     total = value.detach().clone() if value.is_floating_point() else value.detach().float()

@@ -14,11 +14,7 @@ __all__ = ["Fingerprint", "as_json", "describe", "settings_of"]
 
 
 def settings_of(component: Any, prefix: str = "") -> dict[str, Any]:
-    """The settings that a component reports; nothing where it reports none.
-
-    Args:
-        component: may have a method ``settings()``.
-    """
+    """What a component's method ``settings()`` reports, each name after a prefix; nothing where it has none."""
     settings = component.settings() if hasattr(component, "settings") else {}
     return {f"{prefix}{name}": value for name, value in settings.items()}
 

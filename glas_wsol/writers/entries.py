@@ -96,11 +96,7 @@ def entry_of(found: Localization) -> dict[str, Any]:
 
 
 def box_rows(entry: dict[str, Any]) -> list[dict[str, Any]]:
-    """The boxes of an image as lines of a table, the largest first; none without any.
-
-    Returns:
-        :data:`BOX_COLUMNS`; ``box`` counts from 1, ``area_px`` is the part's own area and not the rectangle's.
-    """
+    """The boxes of an image as :data:`BOX_COLUMNS`, numbered from 1, the largest first; areas are the parts' own."""
     return [
         {
             "path": entry["path"],

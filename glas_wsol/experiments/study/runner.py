@@ -45,12 +45,7 @@ def environment(jobs: int) -> dict[str, str]:
 
 
 class Children:
-    """Runs commands as child processes, and can end them all.
-
-    Args:
-        variables: the children's environment.
-        inherited: file descriptors the children keep open, such as that of a lock.
-    """
+    """Runs commands as child processes, which inherit file descriptors (of a lock, say), and can end them all."""
 
     def __init__(self, variables: Mapping[str, str], inherited: Sequence[int] = ()) -> None:
         self.variables = dict(variables)
@@ -59,11 +54,7 @@ class Children:
         self.guard, self.stopped = threading.Lock(), False
 
     def __call__(self, command: Sequence[str], log: IO[bytes]) -> int:
-        """Run one command to its end; its exit status, or -1 when no more may be started.
-
-        Args:
-            log: receives its output.
-        """
+        """Run one command to its end, its output to a log; its exit status, or -1 when no more may be started."""
         with self.guard:
             if self.stopped:
                 return -1

@@ -169,11 +169,7 @@ class Comparison:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's correction for making several comparisons (1979); NaN stays and is not counted.
-
-    Returns:
-        The corrected ones, in the same order, at most 1.
-    """
+    """Holm's correction for several comparisons (1979), in the same order, at most 1; NaN stays and is not counted."""
     known = sorted((p, i) for i, p in enumerate(ps) if not math.isnan(p))
     corrected, largest = list(ps), 0.0
     for rank, (p, i) in enumerate(known):

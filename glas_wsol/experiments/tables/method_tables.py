@@ -125,11 +125,7 @@ def _worst_and_best(context: TableContext, method: MethodRuns, measure: Measure)
 
 
 def method_records(context: TableContext, oracle: bool = False) -> list[dict[str, Any]]:
-    """One record per method and measure, `METHOD_COLUMNS`: shares in [0, 1], pixels in px, nothing rounded.
-
-    Args:
-        oracle: the oracle measures instead of the others.
-    """
+    """One record per method and (oracle) measure, `METHOD_COLUMNS`: shares in [0, 1], pixels in px, nothing rounded."""
     records = []
     for method in context.group.methods:
         start = context.where() | {
