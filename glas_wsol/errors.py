@@ -60,11 +60,7 @@ _TYPED: dict[str, str] = {}
 
 
 def set_typed(names: Mapping[str, str]) -> None:
-    """Say how settings are typed on this command line; those that are not named are typed as ``--setting``.
-
-    Args:
-        names: by the setting's id, such as ``{"output_dir": "--output"}``.
-    """
+    """Say how settings are typed here, such as ``{"output_dir": "--output"}``; others are typed as ``--setting``."""
     _TYPED.clear()
     _TYPED.update(names)
 

@@ -23,11 +23,7 @@ _WORDS = {"true": "True", "false": "False", "null": "$None", "None": "$None"}  #
 
 
 def split_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A command's own words, and the settings of the config among them.
-
-    Args:
-        parser: of the command; an option that it does not have is a setting, as is all that follows ``--``.
-    """
+    """A command's own words, and the settings among them: what its parser does not know, and all after ``--``."""
     own, rest = list(arguments), []
     if "--" in own:
         cut = own.index("--")

@@ -113,11 +113,7 @@ def _name(train: Sequence[Item], root: Path) -> str:
 
 
 def glas_files(root: Path, faults: list[str]) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Images and masks by image name, in the order of their numbers.
-
-    Args:
-        faults: receives a clause for every image that is there twice.
-    """
+    """Images and masks by image name, in the order of their numbers; ``faults`` receives those that are there twice."""
     images: dict[str, Path] = {}
     masks: dict[str, Path] = {}
     for path in sorted(root.iterdir(), key=lambda path: natural_key(path.name)):

@@ -23,11 +23,7 @@ _LITTLE_ROOM = 2e9  # bytes: the models of a run of ResNet-101 take one
 
 
 def check_bundle(folder: str | Path) -> list[Check]:
-    """A bundle's configs, what it needs, and its model, loaded as :func:`glas_wsol.load` does.
-
-    Args:
-        folder: of the bundle; nothing in its configs is executed.
-    """
+    """A bundle's configs, which are not executed, what it needs, and its model, loaded as by :func:`glas_wsol.load`."""
     folder = Path(folder)
     return [*_configs(folder), *_metadata(folder), *_model(folder)]
 

@@ -49,11 +49,7 @@ class PlainTrainer(SupervisedTrainer):
 
 
 def loss_means(device: str | torch.device, *terms: str) -> dict[str, Average]:
-    """Metrics of a trainer: the means over an epoch of what its output holds.
-
-    Args:
-        terms: keys of the output. Defaults to the loss.
-    """
+    """Metrics of a trainer: the means over an epoch of these keys of its output; without any, of its loss."""
     return {term: Average(itemgetter(term), device) for term in terms or ("loss",)}
 
 

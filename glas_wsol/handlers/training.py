@@ -27,11 +27,7 @@ class _Seeded(Protocol):
 
 
 class EpochSeed:
-    """Makes every epoch a function of (seed, epoch): a resumed run draws what an undisturbed one would have drawn.
-
-    Args:
-        seeded: datasets, samplers and loaders with ``set_epoch``.
-    """
+    """Makes epochs of what has ``set_epoch`` a function of (seed, epoch): a resumed run draws what another would."""
 
     def __init__(self, seed: int, seeded: list[_Seeded]) -> None:
         self.seed, self.seeded = seed, seeded

@@ -144,11 +144,7 @@ class WholeTileInferer(Inferer):
         return prediction if count == 1 else prediction / count
 
     def prepare(self, inputs: Tensor) -> tuple[Tensor, Window]:
-        """What the network is given of the image as it is.
-
-        Returns:
-            ``[B, 3, H', W']`` at the training resolution, padded, and where the image lies in it.
-        """
+        """The image as the network is given it, ``[B, 3, H', W']``, and where the image lies in it."""
         return self._pad(_plain(inputs), self.rescale)
 
     def views(self, inputs: Tensor) -> Iterator[Tensor]:

@@ -41,14 +41,7 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def uniform_cross_entropy(logits: Tensor) -> Tensor:
-    """``-mean_k log p(k)`` per sample: cross-entropy with the uniform distribution (paper, equation 6).
-
-    Args:
-        logits: ``[B, c]`` class scores.
-
-    Returns:
-        ``[B]``, at least ``log c``, which it reaches when no class is preferred.
-    """
+    """``-mean_k log p(k)``, ``[B]``, of ``[B, c]`` scores: cross-entropy with the uniform distribution (equation 6)."""
     return -F.log_softmax(logits, dim=1).mean(dim=1)
 
 

@@ -119,11 +119,7 @@ class Reliability:
 
 
 def class_reliability(rows: np.ndarray) -> Reliability:
-    """Of the predicted class' probability; the intervals of the shares are Wilson's.
-
-    Args:
-        rows: ``[N, 2 * c]`` of `CalibrationError`, without NaN, one at least.
-    """
+    """Of the predicted class, by rows ``[N, 2 * c]`` of `CalibrationError` without NaN; Wilson's intervals."""
     rows = np.asarray(rows, dtype=np.float64)
     cases = np.stack([part.ravel() for part in np.split(rows, 2, axis=1)], axis=1)
     bins = mass_bins(cases[:, 0], np.ones((1, len(cases))))[0]

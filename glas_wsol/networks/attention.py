@@ -63,11 +63,7 @@ class AttentionNetwork(TileNetwork):
         self.hidden = hidden
 
     def attention(self, x: Tensor) -> Tensor:
-        """How much each position counts.
-
-        Returns:
-            ``[B, 1, h, w]`` at stride ``map_stride``, at least float32, at least 0; each image's sum is 1.
-        """
+        """How much each position counts: ``[B, 1, h, w]`` at stride ``map_stride``, float32; each image's sum is 1."""
         return self._attend(self.features(x))
 
     def logits(self, x: Tensor) -> Tensor:

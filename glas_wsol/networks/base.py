@@ -68,14 +68,7 @@ def seeded(seed: int | None) -> Iterator[None]:
 
 
 def undecidable_part(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The cheapest function that gives ``R-``.
-
-    Args:
-        network: ``[B, 3, H, W]`` in [0, 1] to ``[B, 1 + c, H, W]``, channel 0 ``R-``.
-
-    Returns:
-        The network's method ``undecidable``, which does not name the class, where it has one; else the network.
-    """
+    """The cheapest function of an image that gives ``R-``: the method ``undecidable``, else the network itself."""
     return getattr(network, "undecidable", network)
 
 
@@ -191,24 +184,13 @@ class TileNetwork(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """The trunk's features from its last stage to that of ``map_stride``, the finer ones rescaled.
-
-        Returns:
-            ``[B, n, h, w]`` of each stage, the last stage first, for :mod:`glas_wsol.networks.hypercolumn`.
-        """
+        """The trunk's features ``[B, n, h, w]`` from its last stage to that of ``map_stride``, finer ones rescaled."""
         if self.stages_read == 1:
             return [self.trunk(x)]
         return self.features_of(self.trunk.stages_of(x))
 
     def features_of(self, stages: list[Tensor]) -> list[Tensor]:
-        """:meth:`features`, where the trunk has run already.
-
-        Args:
-            stages: what :meth:`~glas_wsol.networks.trunks.Trunk.stages_of` gave.
-
-        Returns:
-            As :meth:`features`.
-        """
+        """:meth:`features`, from what :meth:`~glas_wsol.networks.trunks.Trunk.stages_of` gave."""
         features = [rescale(finer) for finer in stages[-self.stages_read : -1]]
         features.append(stages[-1])
         features.reverse()

@@ -86,11 +86,7 @@ class FeatureComponentNetwork(TileNetwork):
         return at_least_float32(self.trunk.stages_of(x)[-2])
 
     def scores(self, x: Tensor) -> Tensor:
-        """Which side of the direction every pixel is on, and how far.
-
-        Returns:
-            ``[B, 1, H, W]`` ``z``, in standard deviations over the training images.
-        """
+        """Which side every pixel is on, and how far: ``[B, 1, H, W]``, in standard deviations over training images."""
         unit = F.normalize(self.stride_16(x), dim=1) - self.centre.view(1, -1, 1, 1)
         z = (unit * self.direction.view(1, -1, 1, 1)).sum(dim=1, keepdim=True)
         return resize_exactly(z, x.shape[2], x.shape[3])

@@ -105,11 +105,7 @@ class EnsembleNetwork(nn.Module):
 
     @torch.jit.unused
     def presence(self, image: Tensor) -> Tensor:
-        """How probable each class is of images that may have several.
-
-        Returns:
-            ``[B, c]``, the mean over the members that name a class.
-        """
+        """How probable each class is, ``[B, c]``, of images that may have several: the mean over the naming members."""
         naming = [member for member, names in zip(self.members, self.naming, strict=True) if names]
         return torch.stack([member.presence(image) for member in naming]).mean(dim=0)
 

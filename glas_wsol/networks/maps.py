@@ -29,15 +29,7 @@ def at_least_float32(values: Tensor) -> Tensor:
 
 
 def activation_map(maps: Tensor, probabilities: Tensor) -> Tensor:
-    """``T = sum_k p(k) A_k``: the class maps weighted by the class probabilities (paper, equation 10).
-
-    Args:
-        maps: ``[B, c, h, w]`` class activation maps ``A``.
-        probabilities: ``[B, c]``, each row sums to 1.
-
-    Returns:
-        ``[B, 1, h, w]``.
-    """
+    """``T = sum_k p(k) A_k``, ``[B, 1, h, w]``: maps ``[B, c, h, w]`` weighted by probabilities (equation 10)."""
     return torch.einsum("bk,bkhw->bhw", probabilities, maps).unsqueeze(1)
 
 
@@ -65,14 +57,7 @@ def interpolation_matrix(source: int, target: int, align_corners: bool, like: Te
 
 
 def resize(maps: Tensor, height: int, width: int, align_corners: bool = True) -> Tensor:
-    """Bilinear resizing as two matrix products: differentiable *and* deterministic on every device.
-
-    Args:
-        maps: ``[..., h, w]``, floating point.
-
-    Returns:
-        ``[..., height, width]``.
-    """
+    """Bilinear resizing of ``[..., h, w]`` as two matrix products: differentiable *and* deterministic anywhere."""
     rows = interpolation_matrix(maps.shape[-2], height, align_corners, maps)
     columns = interpolation_matrix(maps.shape[-1], width, align_corners, maps)
     return rows @ maps @ columns.transpose(0, 1)

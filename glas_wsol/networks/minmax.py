@@ -119,19 +119,11 @@ class MinMaxEntropyNetwork(TileNetwork):
         return self.localizer.class_maps(self.features(x))
 
     def logits_of(self, features: list[Tensor]) -> Tensor:
-        """The localizer's class scores from the features of an image, with a fresh dropout pattern in training.
-
-        Returns:
-            ``[B, c]``.
-        """
+        """The localizer's class scores ``[B, c]`` of an image's features, with a fresh dropout pattern in training."""
         return self.localizer(features)
 
     def localize(self, x: Tensor, dropout: Tensor | None = None) -> Localized:
-        """One forward of M: scores and mask (paper, equations 8, 10 and 11).
-
-        Args:
-            dropout: the pattern of an earlier call on the same samples; None draws one (in training).
-        """
+        """Scores and mask by M (equations 8, 10, 11); ``dropout`` of an earlier call on these samples, or None."""
         return self._localized(self.class_maps(x), x.shape[2], x.shape[3], dropout)
 
     def localize_from(self, features: list[Tensor], height: int, width: int) -> Localized:
@@ -229,11 +221,7 @@ class MinMaxEntropyNetwork(TileNetwork):
 
     @torch.jit.unused
     def presence(self, image: Tensor) -> Tensor:
-        """How probable each class is of an image: :meth:`forward` does not hold it where there may be several.
-
-        Returns:
-            ``[B, c]`` ``p(class k | X+)``, see :meth:`probabilities`.
-        """
+        """``[B, c]``, ``p(class k | X+)``, which :meth:`forward` does not hold where there may be several classes."""
         x = self.normalise(image)
         return self.probabilities(self.classify(x * self.decidable(self.localize(x))))
 

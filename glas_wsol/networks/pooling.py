@@ -98,11 +98,7 @@ class WildcatPooling(Pooling):
         self.kmax, self.kmin, self.alpha, self.dropout = float(kmax), float(kmin), float(alpha), float(dropout)
 
     def draw_dropout(self, maps: Tensor) -> Tensor | None:
-        """Factors for the sorted activations: 0 where dropped, ``1 / (1 - dropout)`` elsewhere.
-
-        Returns:
-            ``[B, c, h * w]`` from the highest to the lowest activation; None in evaluation or without dropout.
-        """
+        """``[B, c, h * w]``, of the highest activation first: 0 or ``1 / (1 - dropout)``; None without dropout."""
         if not self.training or self.dropout == 0.0:
             return None
         return F.dropout(torch.ones_like(maps).flatten(2), self.dropout, training=True)

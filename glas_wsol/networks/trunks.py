@@ -90,11 +90,7 @@ class Trunk(nn.Module):
         return self.stages(x, False)[0]
 
     def stages_of(self, x: Tensor) -> list[Tensor]:
-        """Features of every stage, for a decoder.
-
-        Returns:
-            Five tensors ``[B, n, h, w]``, at strides 2, 4, 8, 16 and 32; the last is that of :meth:`forward`.
-        """
+        """Features ``[B, n, h, w]`` at strides 2, 4, 8, 16 and 32; the last is that of :meth:`forward`."""
         return self.stages(x, True)
 
     @torch.jit.unused

@@ -52,11 +52,7 @@ class Rescale(Transform):
         return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
     def __call__(self, img: NdarrayOrTensor, mode: str | None = None) -> torch.Tensor:
-        """Rescale ``[C, H, W]``; the type stays, and an image whose size does not change is returned itself.
-
-        Args:
-            mode: instead of the mode set at construction.
-        """
+        """Rescale ``[C, H, W]``; the type stays, and an image that keeps its size is returned itself."""
         mode = self.mode if mode is None else mode
         _check_mode(mode)
         image = to_tensor(img)

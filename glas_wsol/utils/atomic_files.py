@@ -66,11 +66,7 @@ def atomic_write(
 
 
 def remove_unfinished(folder: str | PathLike[str]) -> None:
-    """Remove what was being written in a folder, or a folder directly in it, when its process was killed.
-
-    Args:
-        folder: which nobody else writes meanwhile, see :func:`~glas_wsol.utils.locks.claim`.
-    """
+    """Remove what a killed process was writing in a folder that nobody else writes into, or directly below it."""
     for path in (*Path(folder).glob(".*.part"), *Path(folder).glob("*/.*.part")):
         if _PART.fullmatch(path.name):
             with suppress(OSError):

@@ -214,11 +214,7 @@ class Ellipses:
         )
 
     def draw(self, canvas: Canvas) -> np.ndarray:
-        """Draw all of them; where two overlap the greater value stays.
-
-        Returns:
-            ``[rows, cols]`` float32, 0 outside every ellipse, with edges one pixel soft.
-        """
+        """Draw all, the greater value where two overlap: ``[rows, cols]`` float32, 0 outside, edges one pixel soft."""
         field = np.zeros(canvas.shape, dtype=np.float32)
         reach = np.ceil(np.maximum(self.a, self.b) * 1.25 * canvas.scale + 1).astype(int)
         for half in np.unique(reach):  # equal patches are drawn at once, as many as a processor's cache holds

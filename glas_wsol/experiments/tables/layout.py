@@ -79,12 +79,7 @@ def as_markdown(table: Table) -> str:
 
 
 def wrapped(text: str, start: str = "") -> str:
-    """A paragraph in lines of at most 120 characters, but for longer words.
-
-    Args:
-        text: white space in it is as one blank.
-        start: of its first line; the others are indented as far.
-    """
+    """A paragraph in lines of at most 120 characters, but for longer words, indented as far as ``start``."""
     text = " ".join(text.split())
     indent = " " * len(start)
     wrapper = textwrap.TextWrapper(120, start, indent, break_long_words=False, break_on_hyphens=False)
