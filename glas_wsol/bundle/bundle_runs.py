@@ -53,11 +53,7 @@ class BundleRun:
         return " ".join(map(_quoted, ["python", "-m", "monai.bundle", *self._words]))
 
     def make(self) -> None:
-        """Make the run, in this process.
-
-        Raises:
-            GlasWsolError: as the bundle raises it, freed from what MONAI wraps around it.
-        """
+        """Make the run, in this process; its GlasWsolErrors come without what MONAI wraps around them."""
         before = sys.argv
         sys.argv = [str(Path("monai", "bundle", "__main__.py")), *self._words]
         try:

@@ -73,11 +73,7 @@ def typed_run(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
 
 def refuse_unknown(parser: ConfigParser, ids: Iterable[str], where: object) -> None:
-    """Refuse settings that a config does not have.
-
-    Raises:
-        ConfigError: naming the nearest id that exists.
-    """
+    """Refuse settings that a config does not have: a ConfigError names the nearest id that exists."""
     for identifier in unknown_ids(parser, list(ids)):
         refuse_renamed(identifier.removeprefix("+").replace("::", "#"), where)
         known = sorted(_ids(parser.get()))

@@ -73,11 +73,7 @@ def parse_overrides(arguments: Sequence[str], instead: Mapping[str, str]) -> dic
 
 
 def load(file: Path) -> dict[str, Any]:
-    """One config file, unmerged.
-
-    Raises:
-        ConfigError: if it cannot be read.
-    """
+    """One config file, unmerged; a ConfigError if it cannot be read."""
     try:
         config = ConfigParser.load_config_file(str(file))
     except (OSError, ValueError, RecursionError, YAMLError) as error:

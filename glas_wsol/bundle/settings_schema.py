@@ -47,11 +47,7 @@ class Settings(dict[str, Any]):
         super().__init__(values)
 
     def check(self) -> None:
-        """Refuse values that a component would misread, or refuse with a less clear message.
-
-        Raises:
-            ConfigError: naming every value that is not valid, and what may be given.
-        """
+        """Refuse values that a component would misread: a ConfigError names each, and what may be given."""
         wrong = [(name, value, _words(name, value)) for name, value in self.items() if _breaks(name, value)]
         if wrong:
             what = ", ".join(f"{name}={value!r}" for name, value, _ in wrong)

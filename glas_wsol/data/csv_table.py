@@ -110,11 +110,7 @@ def find_table(source: str | Path) -> Path | None:
 
 
 def class_order(label_names: Sequence[str] | None, present: Iterable[str]) -> tuple[str, ...]:
-    """The classes in label order: as given, or else those present, sorted.
-
-    Raises:
-        ConfigError: if ``label_names`` are not two or more different names.
-    """
+    """The classes in label order: as given, two or more (else a ConfigError), or those present, sorted."""
     if label_names is None:
         return tuple(sorted(set(present), key=natural_key))
     names = tuple(clean(str(name)) for name in label_names)

@@ -22,11 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def existing(source: str | Path) -> Path:
-    """The file or folder as an absolute path.
-
-    Raises:
-        DatalistError: if it does not exist or is not readable.
-    """
+    """The file or folder as an absolute path; a DatalistError if it does not exist or is not readable."""
     path = Path(source).expanduser().absolute()
     try:
         found = source != "" and path.exists()  # "" would quietly be the working directory

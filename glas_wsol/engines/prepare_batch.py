@@ -27,11 +27,7 @@ class TargetBatch(PrepareBatch):
     """Key of the targets in an item of a data set."""
 
     def check(self, batchdata: Mapping[str, Tensor]) -> None:
-        """Refuse a batch that training must not use, or that lacks the targets.
-
-        Raises:
-            ConfigError: if it is refused.
-        """
+        """Refuse, by a ConfigError, a batch that training must not use, or that lacks the targets."""
 
     def __call__(
         self,

@@ -63,11 +63,7 @@ class FailureReport:
             write_csv(self.file, rows)
 
     def conclude(self) -> None:
-        """Warn after the run that some images have no result.
-
-        Raises:
-            IncompleteError: if there are any.
-        """
+        """After the run raise an IncompleteError if some images have no result."""
         if self.failures:
             images = "1 image" if self.total == 1 else f"{self.total} images"
             what = f"{len(self.failures)} of {images} failed, the others are done"

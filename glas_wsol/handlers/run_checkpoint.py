@@ -100,11 +100,7 @@ class RunCheckpoint:
         engine.add_event_handler(Events.COMPLETED, self.require_best)
 
     def require_best(self, _: Engine) -> None:
-        """Refuse to end a training that no validation has chosen a model of; let others write here again.
-
-        Raises:
-            ConfigError: if there is no best model.
-        """
+        """Let others write here again; a ConfigError if no validation has chosen a model."""
         distributed.wait()  # for the one that writes
         release(self.last_file)
         if not self.best_file.is_file():

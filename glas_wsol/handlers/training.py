@@ -138,11 +138,7 @@ class StopOnNonFiniteLoss:
             engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.every), self)
 
     def __call__(self, engine: Engine) -> None:
-        """Look at the loss.
-
-        Raises:
-            NumericalError: if it is not a finite number.
-        """
+        """Look at the loss; a NumericalError if it is not a finite number."""
         loss = float(distributed.mean(cast("Any", engine.state.output)[Keys.LOSS].detach()))
         if not math.isfinite(loss):
             raise NumericalError(

@@ -18,21 +18,13 @@ __all__ = ["TileNetwork", "choose", "construct", "require_classes", "seeded", "u
 
 
 def choose(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Refuse a value that is not one of those allowed.
-
-    Raises:
-        ConfigError: if ``value`` is not in ``allowed``.
-    """
+    """Refuse, by a ConfigError, a value that is not one of those allowed."""
     if value not in allowed:
         raise ConfigError(f"{name}={value!r}", "network", f"choose one of {', '.join(allowed)}")
 
 
 def require_classes(num_classes: int) -> None:
-    """Refuse fewer than two classes.
-
-    Raises:
-        ConfigError: if it is below 2.
-    """
+    """Refuse fewer than two classes, by a ConfigError."""
     if num_classes < 2:
         raise ConfigError(f"{num_classes} classes", "num_classes", "give at least 2: entropy needs an alternative")
 

@@ -26,14 +26,7 @@ _STAGES = {32: 1, 16: 2, 8: 3}
 
 
 def number_of_stages(map_stride: int) -> int:
-    """How many of a trunk's stages, counted from its last, give class maps of a stride.
-
-    Args:
-        map_stride: 32, 16 or 8, px between two positions of a class map.
-
-    Raises:
-        ConfigError: if it is another number.
-    """
+    """How many of a trunk's last stages give maps of stride 32, 16 or 8 px; a ConfigError for any other."""
     if map_stride not in _STAGES:
         raise ConfigError(f"map_stride={map_stride}", "network", f"choose one of {', '.join(map(str, _STAGES))}")
     return _STAGES[map_stride]

@@ -131,14 +131,7 @@ _POOLINGS: dict[str, type[Pooling]] = {
 
 
 def build_pooling(name: str, **options: Any) -> Pooling:
-    """A pooling by name.
-
-    Args:
-        name: ``wildcat``, ``average``, ``max`` or ``lse``.
-
-    Raises:
-        ConfigError: if there is no such pooling or option.
-    """
+    """A pooling: ``wildcat``, ``average``, ``max`` or ``lse``; a ConfigError if there is no such pooling or option."""
     if name not in _POOLINGS:
         raise ConfigError(f"no pooling named {name!r}", "pooling", f"choose one of {', '.join(_POOLINGS)}")
     try:

@@ -94,11 +94,7 @@ LATER = ("temperature",)
 
 
 def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], where: object, fix: str) -> None:
-    """Load every tensor into its place, or report in one line which do not fit.
-
-    Raises:
-        WeightsError: if a name is missing, unexpected or of another shape.
-    """
+    """Load every tensor into its place; a WeightsError if a name is missing, unexpected or of another shape."""
     own = module.state_dict()
     absent = {name for name in own.keys() - state.keys() if name.rpartition(".")[2] not in LATER}
     missing, unexpected = sorted(absent), sorted(state.keys() - own.keys())

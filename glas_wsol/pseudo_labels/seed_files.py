@@ -67,11 +67,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def require_same(folder: Path, record: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
-    """Refuse seeds that were made with other settings.
-
-    Raises:
-        OutputError: naming what has changed.
-    """
+    """Refuse seeds that were made with other settings: an OutputError names what has changed."""
     changed = Fingerprint(record[MADE_WITH]).changes(made_with)
     if changed:
         fix = "restore the settings, or choose another output_dir"

@@ -179,11 +179,7 @@ def _inside(folder: Path, name: str, kind: str, suffixes: Sequence[str]) -> Path
 
 
 def read_failures(path: Path) -> tuple[Case, ...]:
-    """The images of ``failed.csv``; none if there is no such file.
-
-    Raises:
-        OutputError: if it cannot be read.
-    """
+    """The images of ``failed.csv``, none without such a file; an OutputError if it cannot be read."""
     if not path.is_file():
         return ()
     return tuple(

@@ -53,11 +53,7 @@ def _is_active(key: str) -> bool:
 
 
 def refuse_renamed(identifier: str, where: object) -> None:
-    """Refuse a setting under a name that it no longer has.
-
-    Raises:
-        ConfigError: with its present name.
-    """
+    """Refuse a setting under a name that it no longer has: a ConfigError gives its present one."""
     parent, _, name = identifier.rpartition("#")
     begun = next((old for old in _NOW if f"{identifier}#".startswith(f"{old}#")), None)
     if begun is not None:
@@ -77,11 +73,7 @@ def plain_path(path: str | PathLike[str]) -> str:
 
 
 def parsed(parser: ConfigParser, identifier: str) -> Any:
-    """The value or component of an id, instantiated.
-
-    Raises:
-        GlasWsolError: the one that the component raised, freed from what MONAI wraps around it.
-    """
+    """The value or component of an id, instantiated; its GlasWsolErrors come without what MONAI wraps around them."""
     try:
         return parser.get_parsed_content(identifier)
     except Exception as error:

@@ -174,14 +174,7 @@ def all_reduce_max(number: int) -> int:
 
 
 def local_share(whole: int, name: str = "batch_size") -> int:
-    """One process's share of a mini-batch.
-
-    Args:
-        whole: size of the mini-batch over all processes.
-
-    Raises:
-        ConfigError: if it does not divide evenly.
-    """
+    """One process's share of a mini-batch over all; a ConfigError if it does not divide evenly."""
     count = world_size()
     if whole % count or whole < count:
         fix = f"give a multiple of {count}: it counts the images of all processes together"
@@ -190,11 +183,7 @@ def local_share(whole: int, name: str = "batch_size") -> int:
 
 
 def rank_slice(dataset: Sized) -> range:
-    """Which items are this process's to evaluate: a run of neighbours, so that all in turn are the data set in order.
-
-    Raises:
-        ConfigError: if a process has none.
-    """
+    """Which neighbours are this process's to evaluate, all in turn in order; a ConfigError if a process has none."""
     number, count = len(dataset), world_size()
     if count > 1 and number < count:
         what = f"{number} images cannot be shared by {count} processes"

@@ -73,11 +73,7 @@ class ForeignConfig:
         return found
 
     def card(self) -> dict[str, Any]:
-        """What the bundle assumes of a model that no ``model.json`` describes.
-
-        Raises:
-            ConfigError: if it is more than data.
-        """
+        """What the bundle assumes of a model without ``model.json``; a ConfigError if it is more than data."""
         found = self._part("card")
         faults = executed_parts(found, "card")
         if faults:

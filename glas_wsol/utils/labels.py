@@ -20,14 +20,7 @@ LEAST_PROBABILITY = 0.5
 
 
 def check_multi_label(multi_label: bool, where: str) -> bool:
-    """Whether an image may have several classes; its label is then a multi-hot vector ``[c]``, else a class index.
-
-    Args:
-        multi_label: False for one class per image, True for several.
-
-    Raises:
-        ConfigError: on anything but a truth value, such as a text.
-    """
+    """Whether an image may have several classes, its label multi-hot ``[c]``; a ConfigError on anything but a bool."""
     if not isinstance(multi_label, bool):
         raise ConfigError(f"multi_label={multi_label!r}", where, "give true or false")
     return multi_label

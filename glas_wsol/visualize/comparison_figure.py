@@ -63,11 +63,7 @@ class Line:
 
 
 def check_suffix(path: str | Path) -> str:
-    """The format by a file's name: ``png`` or ``pdf``.
-
-    Raises:
-        OutputError: if it is another one.
-    """
+    """The format by a file's name: ``png`` or ``pdf``; an OutputError on another one."""
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".pdf"):
         raise OutputError("the figure can be a PNG or a PDF", path, "give a name that ends in .png or .pdf")

@@ -113,22 +113,14 @@ def box_rows(entry: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def write_entry(path: str | PathLike[str], found: Localization) -> None:
-    """Write :func:`entry_of` as a JSON file.
-
-    Raises:
-        OutputError: where the file cannot be written.
-    """
+    """Write :func:`entry_of` as a JSON file; an OutputError if it cannot be written."""
     with atomic_write(path, "w", newline="\n") as file:
         json.dump(entry_of(found), file, indent=1, ensure_ascii=False, allow_nan=False)
         file.write("\n")
 
 
 def write_boxes(path: str | PathLike[str], found: Localization) -> None:
-    """Write :func:`box_rows` as a CSV table; only its header where there is no box.
-
-    Raises:
-        OutputError: where the file cannot be written.
-    """
+    """Write :func:`box_rows` as a CSV table, without a box only its header; an OutputError if it cannot be written."""
     write_csv(Path(path), box_rows(entry_of(found)), BOX_COLUMNS)
 
 

@@ -77,11 +77,7 @@ class Images:
         return found
 
     def weights(self, parser: ConfigParser) -> str | None:
-        """SHA-256 of the file that a method's trunk starts from; empty for random weights, None without a trunk.
-
-        Raises:
-            WeightsError: if they are missing or do not fit.
-        """
+        """SHA-256 of a trunk's first weights, which must fit; empty for random weights, None without a trunk."""
         trunk, weights = parsed(parser, "trunk"), parsed(parser, "weights")
         if trunk == "none":
             return None

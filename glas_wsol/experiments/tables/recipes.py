@@ -43,11 +43,7 @@ _PLAIN = {"flips": False, "rotations": False, "scales": [1.0]}  # the views of a
 
 
 def check_recipe(title: str, runs: Sequence[Run]) -> None:
-    """Refuse runs of one method that differ in more than seed, fold and what those decide; also in the views evaluated.
-
-    Raises:
-        ConfigError: naming up to three settings, and both folders.
-    """
+    """Refuse, by a ConfigError, runs of one method, or their views, that differ in more than seed and fold decide."""
     first, then = runs[0], _settings(runs[0])
     widths: dict[str, int] = {}
     for run in runs:
