@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import errno
 import re
 import unicodedata
@@ -95,6 +96,9 @@ class GlasWsolError(Exception):
         place = f" [{self.where}]" if self.where else ""
         remedy = f": {fix}" if fix else ""
         super().__init__(readable(f"{what}{place}{remedy}".replace("\n", " ")))
+
+    def __reduce__(self) -> tuple:  # whatever arguments a subclass takes: it comes whole out of another process
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)
 
     @staticmethod
     def behind(error: BaseException) -> GlasWsolError | None:

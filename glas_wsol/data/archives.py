@@ -118,7 +118,7 @@ def _typed(archive: Path, target: Path) -> Iterator[None]:
             raise ArchiveError(f"a damaged archive ({error})", archive, fix) from error
         what = f"the archive cannot be unpacked here ({error.strerror or error})"
         raise OutputError(what, target, FIX_ROOM) from error
-    except (ValueError, NotImplementedError, RuntimeError, OverflowError) as error:  # zipfile: unknown method, password
+    except (ValueError, RuntimeError, OverflowError) as error:  # zipfile: unknown method, password
         raise ArchiveError(f"a damaged or unusual archive ({error})", archive, fix) from error
 
 

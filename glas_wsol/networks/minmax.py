@@ -180,8 +180,10 @@ class MinMaxEntropyNetwork(TileNetwork):
 
     def classify(self, x: Tensor) -> Tensor:
         """One forward of C on ``X+`` or ``X-``, masked images: ``[B, c]`` class scores."""
-        height = max(int(round(self.classifier_scale * x.shape[2])), min(self.smallest_side, x.shape[2]))  # noqa: RUF046 - TorchScript's round gives a float
-        width = max(int(round(self.classifier_scale * x.shape[3])), min(self.smallest_side, x.shape[3]))  # noqa: RUF046 - TorchScript's round gives a float
+        scale, least = self.classifier_scale, self.smallest_side
+        # TorchScript's round gives a float
+        height = max(int(round(scale * x.shape[2])), min(least, x.shape[2]))  # noqa: RUF046
+        width = max(int(round(scale * x.shape[3])), min(least, x.shape[3]))  # noqa: RUF046
         if height != x.shape[2] or width != x.shape[3]:
             x = bilinear(x, height, width, self.classifier_align_corners)
         return self.classifier([self.trunk(x)])

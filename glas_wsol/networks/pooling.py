@@ -119,7 +119,8 @@ class WildcatPooling(Pooling):
 
     def count(self, k: float, positions: int) -> int:
         """How many of ``positions`` activations ``k`` means: a fraction below 1, else a count; at least 1."""
-        return min(max(int(round(k * positions if k < 1.0 else k)), 1), positions)  # noqa: RUF046 - TorchScript's round gives a float
+        # TorchScript's round gives a float
+        return min(max(int(round(k * positions if k < 1.0 else k)), 1), positions)  # noqa: RUF046
 
 
 _POOLINGS: dict[str, type[Pooling]] = {

@@ -34,6 +34,7 @@ def row_of(found: Localization) -> dict[str, Any]:
     """
     area = found.square_micrometres(found.decidable_area)
     decidable, undecidable = found.class_scores.regions if found.evidence else (None, None)
+    others = () if undecidable is None else [undecidable.probabilities[label] for label in found.labels]
     alarm = found.provenance.alarm if found.provenance else None
     return {
         "path": found.path,
@@ -44,9 +45,7 @@ def row_of(found: Localization) -> dict[str, Any]:
         "decidable_um2": "" if area is None else f"{area:.6g}",
         "boxes": len(found.boxes),
         "decidable_entropy": "" if decidable is None else f"{decidable.normalised_entropy:.6f}",
-        "undecidable_probability": ""
-        if undecidable is None
-        else SEPARATOR.join(f"{undecidable.probabilities[label]:.6f}" for label in found.labels),
+        "undecidable_probability": SEPARATOR.join(f"{p:.6f}" for p in others),
         "undecidable_entropy": "" if undecidable is None else f"{undecidable.normalised_entropy:.6f}",
         "remark": found.remark,
         "trained_on": found.trained_on,
