@@ -253,7 +253,7 @@ def build_trunk(name: str, weights: str = "auto") -> Trunk:
     """A trunk by name, with the weights named.
 
     Args:
-        name: one of ``resnet18``, ``resnet50``, ``resnet101``, ``efficientnet_lite0``.
+        name: one of :data:`TRUNKS`.
         weights: a ``.safetensors`` or ``.pth`` file of the whole ImageNet network (torchvision's state dicts fit the
             ResNets) or of its trunk alone; ``"package"`` for the installed package that carries them;
             ``https://...#sha256=...`` to download; ``"none"`` for random weights; ``"auto"`` (default) for the package
