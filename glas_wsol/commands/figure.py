@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from glas_wsol.experiments.tables.groups import Group
-    from glas_wsol.experiments.tables.runs import Run
+    from glas_wsol.experiments.tables.runs import EvaluatedRun
     from glas_wsol.visualize.comparison_figure import Column, Line
 
 __all__ = ["choose_images", "register", "spaced"]
@@ -64,7 +64,7 @@ def _figure(arguments: argparse.Namespace) -> None:
     print(f"{len(lines)} images and {len(columns)} methods in {arguments.output}")
 
 
-def _one_group(runs: Sequence[Run], split: str | None, fold: str | None) -> Group:
+def _one_group(runs: Sequence[EvaluatedRun], split: str | None, fold: str | None) -> Group:
     """The runs of one split and fold, of one data set, sorted into methods."""
     from glas_wsol.experiments.tables.groups import group_runs
 
@@ -88,7 +88,7 @@ def _one_group(runs: Sequence[Run], split: str | None, fold: str | None) -> Grou
     return groups[0]
 
 
-def _table(run: Run) -> dict[str, dict[str, str]]:
+def _table(run: EvaluatedRun) -> dict[str, dict[str, str]]:
     """Rows of ``evaluation.csv`` by name."""
     path, columns = run.folder / "evaluation.csv", {"name", "label", "image", "mask"}
     _, found = read_table(path, "the table of this evaluation cannot be read", _AGAIN)
@@ -138,7 +138,7 @@ def spaced(values: Sequence[str], count: int) -> list[str]:
     return [values[(2 * part + 1) * len(values) // (2 * count)] for part in range(count)]
 
 
-def _line(row: Mapping[str, str], runs: Sequence[Run]) -> Line:
+def _line(row: Mapping[str, str], runs: Sequence[EvaluatedRun]) -> Line:
     from glas_wsol.transforms import read_mask, read_rgb
     from glas_wsol.visualize.comparison_figure import Line
 
@@ -170,7 +170,7 @@ def _columns(group: Group) -> list[Column]:
     ]
 
 
-def _caption(group: Group, shown: Sequence[Run]) -> str:
+def _caption(group: Group, shown: Sequence[EvaluatedRun]) -> str:
     thresholds: dict[float, list[str]] = {}
     for method, run in zip(group.methods, shown, strict=True):
         thresholds.setdefault(run.facts["threshold"], []).append(group.label(method))

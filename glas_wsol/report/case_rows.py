@@ -15,7 +15,7 @@ from glas_wsol.report.pictures import Pictures, draw_pictures
 from glas_wsol.report.summary import shown
 from glas_wsol.transforms import read_mask, read_rgb
 
-__all__ = ["Cell", "Column", "Row", "columns", "rows", "state_of"]
+__all__ = ["CaseRow", "Cell", "Column", "columns", "rows", "state_of"]
 
 STATES = {
     "all": "all images",
@@ -62,7 +62,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
+class CaseRow:
     """One image on the page.
 
     Attributes:
@@ -146,7 +146,7 @@ def _remark(case: Case) -> str:
     return ", ".join(filter(None, ("wrong class" if case.wrong else "", missed)))
 
 
-def rows(cases: Sequence[Case], titles: Sequence[Column], truth_above: float, limit: int) -> Iterator[Row]:
+def rows(cases: Sequence[Case], titles: Sequence[Column], truth_above: float, limit: int) -> Iterator[CaseRow]:
     """One row after another; no more than one image is in memory.
 
     Args:
@@ -159,7 +159,7 @@ def rows(cases: Sequence[Case], titles: Sequence[Column], truth_above: float, li
     for place, case in enumerate(cases, start=1):
         pictures, note, redrawn = (None, case.fix, False) if case.failed else _drawn(case, truth_above, limit)
         cells = tuple(title.cell(case) for title in titles)
-        yield Row(place, case, cells, state_of(case), pictures, note, redrawn)
+        yield CaseRow(place, case, cells, state_of(case), pictures, note, redrawn)
 
 
 def _drawn(case: Case, truth_above: float, limit: int) -> tuple[Pictures | None, str, bool]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.experiments.tables.runs import Run
+from glas_wsol.experiments.tables.runs import EvaluatedRun
 
 __all__ = ["check_recipe", "unshared_settings"]
 
@@ -42,7 +42,7 @@ _FACTS = (
 _PLAIN = {"flips": False, "rotations": False, "scales": [1.0]}  # the views of a report without any
 
 
-def check_recipe(title: str, runs: Sequence[Run]) -> None:
+def check_recipe(title: str, runs: Sequence[EvaluatedRun]) -> None:
     """Refuse, by a ConfigError, runs of one method, or their views, that differ in more than seed and fold decide."""
     first, then = runs[0], _settings(runs[0])
     widths: dict[str, int] = {}
@@ -64,7 +64,9 @@ def _said(settings: Mapping[str, Any], name: str) -> str:
     return repr(settings[name]) if name in settings else "absent"
 
 
-def unshared_settings(runs: Mapping[str, Run]) -> tuple[dict[str, list[tuple[str, list[str]]]], dict[str, list[str]]]:
+def unshared_settings(
+    runs: Mapping[str, EvaluatedRun],
+) -> tuple[dict[str, list[tuple[str, list[str]]]], dict[str, list[str]]]:
     """What the recipes of methods do not share; methods that nothing was trained for are left out.
 
     Args:
@@ -94,7 +96,7 @@ def unshared_settings(runs: Mapping[str, Run]) -> tuple[dict[str, list[tuple[str
     return differ, own
 
 
-def _settings(run: Run) -> dict[str, Any]:
+def _settings(run: EvaluatedRun) -> dict[str, Any]:
     recipe = run.facts["recipe"] or {}
     own = {name: value for name, value in recipe.items() if name.rpartition("#")[2] not in _OF_THE_RUN}
     views = {f"views: {name}": value for name, value in (run.facts.get("views") or _PLAIN).items()}
