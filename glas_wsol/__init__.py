@@ -73,9 +73,6 @@ def save(
         overlay: whether to draw the overlay too. Defaults to True.
         undecidable: whether GeoJSON outlines the undecidable region too. Defaults to False.
 
-    Returns:
-        The files written.
-
     Raises:
         ConfigError: on an unknown format, or one that needs a missing package.
         ImageFileError: where a format needs what the image's file does not have.

@@ -115,9 +115,6 @@ def find(path: str | Path, bundle: Path | None = None) -> Path:
     Args:
         bundle: the bundle's folder, two levels below the folder that holds ``configs/``.
 
-    Returns:
-        An absolute path.
-
     Raises:
         ConfigError: if it is in neither place.
     """

@@ -33,9 +33,6 @@ def resolve_dataset(
         options: arguments of the phantom's writer.
         below: the phantom's folder of images, where images alone are wanted.
 
-    Returns:
-        A path.
-
     Raises:
         ConfigError: if nothing is at ``dataset_dir``; None is not the phantom.
     """

@@ -69,9 +69,6 @@ def extract(
         sha256: digest the archive must have, 64 hexadecimal digits; empty (default) for any.
         limits: what it may be unpacked to; None (default) for :class:`Limits`' own.
 
-    Returns:
-        The folder.
-
     Raises:
         ArchiveError: if it is no such archive, a damaged or another one, or if a member is refused: a name that leads
             out of the folder or is ambiguous, a link, a device, two names that some file system takes for one, an

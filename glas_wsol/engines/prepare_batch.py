@@ -41,9 +41,6 @@ class TargetBatch(PrepareBatch):
         Args:
             batchdata: ``image`` ``[B, 3, H, W]`` in [0, 1] and the targets under :attr:`key`.
 
-        Returns:
-            Images and targets.
-
         Raises:
             ConfigError: if the batch is refused, see :meth:`check`.
         """

@@ -173,9 +173,6 @@ class MinMaxEntropyLoss(nn.Module):
             losses: ``[n]`` or ``[n, c]`` :func:`cross_entropy` of M, for all samples or a part of them.
             counted: bool of the same shape, which of them count.
             batch_size: ``B``, size of the whole mini-batch.
-
-        Returns:
-            A scalar.
         """
         classes = losses.shape[1:].numel()  # 1 where a sample has one loss
         return self.localizer * torch.where(counted, losses, 0.0).sum() / (batch_size * classes)

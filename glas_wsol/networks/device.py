@@ -28,9 +28,6 @@ def to_device(
         compiler: a backend of ``torch.compile`` for the trunk, which compiles when it first runs, and again for other
             sizes: ``"inductor"`` needs a C++ compiler on a CPU. None (default) for none.
 
-    Returns:
-        The same object.
-
     Raises:
         ConfigError: if there is no such backend.
     """

@@ -44,9 +44,6 @@ def rescale(features: Tensor, norm: float = 20.0, eps: float = 0.1) -> Tensor:
         features: ``[B, channels, h, w]``.
         norm: wanted.
         eps: added to the squared norm; keeps features near zero from being amplified.
-
-    Returns:
-        The same shape and dtype.
     """
     values = at_least_float32(features)
     return (values * (norm * torch.rsqrt(values.square().sum(dim=1, keepdim=True) + eps))).to(features.dtype)

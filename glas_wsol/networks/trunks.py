@@ -259,9 +259,6 @@ def build_trunk(name: str, weights: str = "auto") -> Trunk:
             ``https://...#sha256=...`` to download; ``"none"`` for random weights; ``"auto"`` (default) for the package
             where there is one, else random weights and a warning.
 
-    Returns:
-        The trunk, which declares the input normalisation its weights expect.
-
     Raises:
         ConfigError: if there is no such trunk, or no package for it.
         WeightsError: if the file is missing, unsafe or of another network.

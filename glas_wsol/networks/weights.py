@@ -61,9 +61,6 @@ def fetch(url: str) -> Path:
     Args:
         url: ``https://...#sha256=<64 hexadecimal digits>``; the digest is not optional.
 
-    Returns:
-        The local file.
-
     Raises:
         WeightsError: if the digest is missing or wrong, or the file cannot be downloaded.
     """

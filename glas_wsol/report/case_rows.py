@@ -152,9 +152,6 @@ def rows(cases: Sequence[Case], titles: Sequence[Column], truth_above: float, li
     Args:
         truth_above: of true masks, foreground is above it.
         limit: bytes for the pictures of an image.
-
-    Yields:
-        Rows in the order of the images.
     """
     for place, case in enumerate(cases, start=1):
         pictures, note, redrawn = (None, case.fix, False) if case.failed else _drawn(case, truth_above, limit)

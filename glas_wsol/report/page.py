@@ -52,9 +52,6 @@ def write_report(
         output: the file; defaults to ``report.html`` in the folder.
         kilobytes: 1000 bytes; what the pictures of an image may take, at least 8.
 
-    Returns:
-        The file.
-
     Raises:
         ConfigError: if ``kilobytes`` is too small.
         OutputError: if the folder holds no results, or the file cannot be written or is no report.

@@ -50,9 +50,6 @@ def mask_parts(mask: np.ndarray) -> Iterator[MaskPart]:
     Args:
         mask: ``[H, W]`` bool.
 
-    Yields:
-        Every part, down to single pixels.
-
     Raises:
         ValueError: on another type or shape.
     """

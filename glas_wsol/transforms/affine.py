@@ -31,9 +31,6 @@ def warp(image: torch.Tensor, angle: float, shear: float, scale: float, mode: st
         shear: degrees; what lies below the centre moves to the right by its distance times ``tan(shear)``.
         scale: above 0; 2 shows things twice as large.
         mode: ``"bilinear"``, for floats; or ``"nearest"``, which preserves labels.
-
-    Returns:
-        The same shape and type.
     """
     height, width = image.shape[-2:]
     cosine, sine, tangent = (f(math.radians(v)) for f, v in ((math.cos, angle), (math.sin, angle), (math.tan, shear)))

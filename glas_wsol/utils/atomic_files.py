@@ -37,9 +37,6 @@ def atomic_write(
         mode: ``"wb"`` for bytes or ``"w"`` for text.
         encoding: of text; UTF-8 where none is given, whatever the locale.
 
-    Yields:
-        The open file.
-
     Raises:
         OutputError: if making, writing (a full disk) or renaming the file fails.
         ValueError: on another mode.

@@ -51,9 +51,6 @@ class ForeignConfig:
             names: ids of those to look at.
             fix: what to do about one that is an expression; ``{name}`` and ``{id}`` are replaced by its own.
 
-        Returns:
-            By id of ``inference.json``.
-
         Raises:
             ConfigError: if such a setting is an expression, or not a plain value.
         """

@@ -22,9 +22,6 @@ def draw_overlay(found: Localization) -> np.ndarray:
     The header says the class, what the model was trained on, the alarm of its training run, what the classifier makes
     of the undecidable region where that means anything, and the image's name; below the key is how to read it all.
 
-    Returns:
-        ``[h, w, 3]`` uint8.
-
     Raises:
         OutputError: if it has no image.
     """

@@ -103,9 +103,6 @@ def build_phantom(directory: str | Path, manifest: Mapping[str, Any], fill: Call
         manifest: everything the phantom depends on, as JSON values.
         fill: writes the phantom into the folder it is given.
 
-    Returns:
-        The folder.
-
     Raises:
         OutputError: the place holds something else, or is not writable.
     """

@@ -110,9 +110,6 @@ class Report:
         Each file is written atomically. Without the oracle measures, those of earlier tables
         in the folder are removed.
 
-        Returns:
-            What was written.
-
         Raises:
             OutputError: if it cannot be.
         """
