@@ -90,9 +90,6 @@ class Datalist:
             ``{"image": str, "label": int, "name": str}`` and, where known, ``"mask": str`` and ``"group": str``
             (in all items of the split or in none). Where an image may have several classes, the label is a multi-hot
             array ``[c]``, float32.
-
-        Raises:
-            SplitError: if the split does not exist.
         """
         items = self._items(split)
         grouped = all(item.group is not None for item in items)
@@ -150,11 +147,7 @@ class Datalist:
 
 
 def parse_fold(fold: str) -> tuple[str, int]:
-    """Split a fold string: ``"paper"`` -> ``("paper", 0)``, ``"patient-3"`` -> ``("patient", 3)``.
-
-    Raises:
-        ConfigError: if there is no such fold.
-    """
+    """Split a fold string: ``"paper"`` -> ``("paper", 0)``, ``"patient-3"`` -> ``("patient", 3)``."""
     scheme, _, number = str(fold).partition("-")
     if fold == "paper":
         return "paper", 0

@@ -21,9 +21,6 @@ def training_data(datalist: Datalist) -> dict[str, Any]:
         ``images`` and ``patients``, how many, the latter None where they are not known or drawn; ``mpp``, width and
         height of a pixel in micrometres, None where they are not known or differ; ``source``, where the images are
         from, empty where that is not known. JSON values.
-
-    Raises:
-        SplitError: if there is no such split.
     """
     items = datalist.select("train")
     patients = {item["group"] for item in items if "group" in item}

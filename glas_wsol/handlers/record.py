@@ -124,9 +124,6 @@ class RunRecord:
             row: its row of the CSV table; JSON values.
             details: its entry of the JSON table.
             files: everything that was written of it.
-
-        Raises:
-            OutputError: if it cannot be written.
         """
         written = {path.relative_to(self.output_dir).as_posix(): sha256_of(path) for path in files}
         entry = Entry(name, item["path"], item["sha256"], dict(row), dict(details), written)

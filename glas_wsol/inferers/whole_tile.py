@@ -79,9 +79,6 @@ class WholeTileInferer(Inferer):
             image and its mirror image left to right only, where up and down are not alike. Defaults to False.
         rotations: average over quarter turns, with ``flips`` those of the mirror images too. Defaults to False.
         scales: average over these resolutions, relative to the training resolution. Defaults to (1,).
-
-    Raises:
-        ConfigError: if a value is out of range.
     """
 
     def __init__(

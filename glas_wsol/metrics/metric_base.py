@@ -92,9 +92,6 @@ class MeasureMetric(RowMetric):
     Args:
         key: of `glas_wsol.metrics.MEASURES`.
         row_of: an item's row of that measure, or None if it cannot be measured.
-
-    Raises:
-        ConfigError: on another key.
     """
 
     def __init__(self, key: str, row_of: RowOf) -> None:

@@ -32,9 +32,6 @@ class AttentionNetwork(TileNetwork):
         map_stride: px between two positions: 32 (default, the paper's), 16 or 8, where the features of
             the trunk's stages of those strides are part of ``h``, see :mod:`glas_wsol.networks.hypercolumn`.
         seed: seed of the initial weights, so that they do not depend on what was drawn before; None draws on.
-
-    Raises:
-        ConfigError: if a value is out of range.
     """
 
     def __init__(

@@ -91,10 +91,6 @@ class TileNetwork(nn.Module):
         classifier_knows_mask: whether its classifier, where it has one, was trained on masks such as it predicts.
         names_class: whether ``p(class k)`` is a prediction; if not, it is 1 / c and no class is to be reported.
         smallest_side: least height and width in px; below it, the trunk has no feature position left.
-
-    Raises:
-        ConfigError: if a value is out of range.
-        WeightsError: if the trunk's weights cannot be read.
     """
 
     supervision = "image labels"

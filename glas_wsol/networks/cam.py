@@ -38,9 +38,6 @@ class ClassActivationNetwork(TileNetwork):
         map_stride: px between two positions of a class map: 32 (default, the paper's), 16 or 8, where the features of
             the trunk's stages of those strides are read too, see :mod:`glas_wsol.networks.hypercolumn`.
         seed: seed of the initial weights, so that they do not depend on what was drawn before; None draws on.
-
-    Raises:
-        ConfigError: if a value is out of range.
     """
 
     def __init__(

@@ -48,10 +48,6 @@ class FeatureComponentNetwork(TileNetwork):
             structure is that of noise.
         omega: steepness of the soft threshold at ``z = 0``. Defaults to 4.
         seed: for a trunk of random weights; None draws on.
-
-    Raises:
-        ConfigError: if a value is out of range.
-        WeightsError: if the trunk's weights cannot be read.
     """
 
     if TYPE_CHECKING:  # buffers; not for TorchScript

@@ -19,9 +19,6 @@ class PyramidDecoder(nn.Module):
     Args:
         channels: of the trunk's stages at strides 4, 8, 16 and 32.
         width: feature channels throughout, a multiple of 8. Defaults to 64.
-
-    Raises:
-        ConfigError: if the width is not valid.
     """
 
     def __init__(self, channels: Sequence[int], width: int = 64) -> None:

@@ -27,9 +27,6 @@ def to_device(
             are faster with at inference and with depthwise convolutions. Defaults to False.
         compiler: a backend of ``torch.compile`` for the trunk, which compiles when it first runs, and again for other
             sizes: ``"inductor"`` needs a C++ compiler on a CPU. None (default) for none.
-
-    Raises:
-        ConfigError: if there is no such backend.
     """
     layout = torch.channels_last if channels_last else torch.preserve_format
     network = network.to(device=torch.device(device), memory_format=layout)  # pyright: ignore[reportCallIssue]

@@ -63,9 +63,6 @@ class FixedMaskNetwork(nn.Module):
     Args:
         kind: ``"all_ones"``, ``"centre_gaussian"`` (:func:`centre_gaussian`) or ``"stain"`` (:func:`stain_map`).
         num_classes: ``c``, at least 2, for the shape of the output only. Defaults to 2.
-
-    Raises:
-        ConfigError: if there is no such kind, or fewer than two classes.
     """
 
     supervision = "none"

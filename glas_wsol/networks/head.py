@@ -24,9 +24,6 @@ class Head(nn.Module):
         channels: feature channels: of the trunk's last stage, then of finer ones that are read too.
         modalities: maps per class, ``m``. Defaults to 5.
         pooling: name of the pooling, see :func:`~glas_wsol.networks.pooling.build_pooling`. Defaults to ``wildcat``.
-
-    Raises:
-        ConfigError: if there is no such pooling, or less than one map per class.
     """
 
     def __init__(

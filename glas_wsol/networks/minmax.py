@@ -63,9 +63,6 @@ class MinMaxEntropyNetwork(TileNetwork):
             make no mask and stay at 32.
         multi_label: False (default, the paper's) for one class per image, True for several.
         seed: seed of the initial weights, so that they do not depend on what was drawn before; None draws on.
-
-    Raises:
-        ConfigError: if a value is out of range.
     """
 
     def __init__(

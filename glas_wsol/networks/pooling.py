@@ -82,9 +82,6 @@ class WildcatPooling(Pooling):
         kmin: how many of the lowest, likewise. Defaults to 0.09.
         alpha: weight of the lowest. Defaults to 0.
         dropout: probability of dropping a *sorted* activation before the selection, in training only.
-
-    Raises:
-        ConfigError: if a value is out of range.
     """
 
     options = ("kmax", "kmin", "alpha")

@@ -32,9 +32,6 @@ class SegmentationNetwork(TileNetwork):
         batch_norm: of the trunk, see :class:`~glas_wsol.networks.base.TileNetwork`; the decoder's, which starts from
             nothing, always uses batch statistics in training. Defaults to ``"batch"``.
         seed: seed of the initial weights, so that they do not depend on what was drawn before; None draws on.
-
-    Raises:
-        ConfigError: if a value is out of range.
     """
 
     supervision = "pixel labels"

@@ -144,9 +144,6 @@ def cross_validated(
 
     Returns:
         ``[N]`` cross-entropy of each image by the probe that has not seen its group, in nats, float64.
-
-    Raises:
-        ConfigError: if there are fewer than two groups.
     """
     sizes: dict[Hashable, int] = {}
     for group in groups:

@@ -33,9 +33,6 @@ def write_seeds(
         items: with ``name``.
         seeds: of each, as :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds` gives them.
         record: :data:`MADE_WITH`, and what else is known, JSON values only.
-
-    Raises:
-        OutputError: if a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _RECORD).unlink(missing_ok=True)  # an older one would call a half of these whole
@@ -50,11 +47,7 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """A round's record; None if the round has no seeds, or not all of them.
-
-    Raises:
-        OutputError: if it cannot be read.
-    """
+    """A round's record; None if the round has no seeds, or not all of them."""
     path = folder / _RECORD
     if not path.is_file():
         return None

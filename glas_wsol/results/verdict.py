@@ -33,9 +33,6 @@ class Verdict(str, Enum):
 
         Args:
             value: such as ``"no alarm"``, or ``"doubtful: look at the masks first"``.
-
-        Raises:
-            ValueError: if it is not a verdict.
         """
         return cls(str(value).partition(":")[0].strip())
 

@@ -28,9 +28,6 @@ class RandColorJitter(RandImage):
         saturation: 0 or more.
         hue: 0 to 0.5.
         prob: probability of changing an image at all.
-
-    Raises:
-        ConfigError: on a strength out of range, or an image that is not float ``[3, H, W]`` in 0..1.
     """
 
     def __init__(

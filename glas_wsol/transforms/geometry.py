@@ -44,9 +44,6 @@ def reflect_pad(image: torch.Tensor, top: int, bottom: int, left: int, right: in
 
     Returns:
         ``[..., top + H + bottom, left + W + right]``; the image itself where there is nothing to add. Differentiable.
-
-    Raises:
-        ValueError: on a negative pad or an empty image.
     """
     if min(top, bottom, left, right) < 0:
         raise ValueError(f"pads must not be negative, got {(top, bottom, left, right)}")
@@ -77,9 +74,6 @@ def pad_to_multiple(image: torch.Tensor, divisor: int) -> tuple[torch.Tensor, Wi
 
     Returns:
         The padded image (an odd row or column goes to the bottom or right), and where the original lies in it.
-
-    Raises:
-        ValueError: on a divisor below 1, or an empty image.
     """
     if divisor < 1:
         raise ValueError(f"the divisor must be at least 1, got {divisor}")
@@ -104,9 +98,6 @@ class ReflectPad(Transform):
     Args:
         fraction: of the height for top and bottom, of the width for left and right (rounded down); 0 or more.
         min_size: the least height and width afterwards, in px; one number for both; ``None`` for no least size.
-
-    Raises:
-        ConfigError: on a negative fraction or a size below 1.
     """
 
     backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]

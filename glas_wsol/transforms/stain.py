@@ -33,9 +33,6 @@ class RandHEStainJitter(RandImage):
         sigma_scale: 0 to 1.
         sigma_shift: 0 or more, in units of optical density.
         prob: probability of changing an image at all.
-
-    Raises:
-        ConfigError: on a strength out of range, or an image that is not float ``[3, H, W]`` in 0..1.
     """
 
     def __init__(self, sigma_scale: float = 0.2, sigma_shift: float = 0.1, prob: float = 1.0) -> None:

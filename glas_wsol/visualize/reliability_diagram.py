@@ -40,9 +40,6 @@ def draw_reliability(
         path: the file, PNG, 150 dots an inch.
         classes: of the predicted class; None where the method names no class.
         mask: of the soft mask; None where no image has a true mask.
-
-    Raises:
-        OutputError: if the file cannot be written.
     """
     panels: Mapping[str, tuple[Reliability | None, str, str]] = {
         "class": (classes, _BLUE, "o"),

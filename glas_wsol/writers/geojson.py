@@ -35,9 +35,6 @@ def write_geojson(path: str | PathLike[str], found: Localization, *, undecidable
 
     Args:
         undecidable: whether to outline the undecidable rest of the image too. Defaults to False.
-
-    Raises:
-        OutputError: where the file cannot be written.
     """
     with atomic_write(path, "w", newline="\n") as file:
         origin = json.dumps(_origin(found), ensure_ascii=False)

@@ -87,9 +87,6 @@ def begin(run: Run, found: Found) -> None:
     """Record in the run's folder that this run is being made there.
 
     A model trained with other settings is removed with its folder; an older evaluation always is.
-
-    Raises:
-        OutputError: if the folder cannot be written.
     """
     try:
         if found.state is State.OTHER_TRAINING:

@@ -72,9 +72,6 @@ class Comparison:
 
     Args:
         level: coverage wanted, above 0 and below 1. Defaults to 0.95.
-
-    Raises:
-        ConfigError: if the level is out of range.
     """
 
     def __init__(self, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> None:

@@ -109,9 +109,6 @@ class Report:
 
         Each file is written atomically. Without the oracle measures, those of earlier tables
         in the folder are removed.
-
-        Raises:
-            OutputError: if it cannot be.
         """
         folder = Path(folder)
         try:
