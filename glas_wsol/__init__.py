@@ -68,14 +68,10 @@ def save(
     """Write a result, as a run of inference does; a file of the same name is replaced.
 
     Args:
-        found: the result.
         folder: made if absent; files are named after the result.
         formats: of :data:`~glas_wsol.writers.formats.FORMATS`. Defaults to the mask as PNG.
         overlay: whether to draw the overlay too. Defaults to True.
         undecidable: whether GeoJSON outlines the undecidable region too. Defaults to False.
-
-    Returns:
-        The files written.
 
     Raises:
         ConfigError: on an unknown format, or one that needs a missing package.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import errno
 import re
 import unicodedata
@@ -35,11 +36,7 @@ FIX_FILES = "raise the limit (ulimit -n), or use fewer workers"
 
 
 def exception_chain(error: BaseException) -> list[BaseException]:
-    """An exception and what it was raised from or in the handling of, the outermost first.
-
-    Args:
-        error: as caught.
-    """
+    """An exception and what it was raised from or in the handling of, the outermost first."""
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None:
@@ -55,9 +52,6 @@ def readable(text: str) -> str:
     r"""A text of a stranger as it may be shown in a terminal.
 
     What would move the cursor, colour the screen, or turn the order of letters round is spelt out: ``\x1b``.
-
-    Args:
-        text: a file's name, say.
     """
     return "".join(repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs") or c in _TURNS else c for c in text)
 
@@ -67,21 +61,13 @@ _TYPED: dict[str, str] = {}
 
 
 def set_typed(names: Mapping[str, str]) -> None:
-    """Say how settings are typed on this command line; those that are not named are typed as ``--setting``.
-
-    Args:
-        names: by the setting's id, such as ``{"output_dir": "--output"}``.
-    """
+    """Say how settings are typed here, such as ``{"output_dir": "--output"}``; others are typed as ``--setting``."""
     _TYPED.clear()
     _TYPED.update(names)
 
 
 def as_typed(text: str) -> str:
-    """A message about settings in the words of the command line.
-
-    Args:
-        text: with ids of settings, quoted or not. What looks like a part of a path is left alone.
-    """
+    """A message about settings in the words of the command line; what looks like a part of a path is left alone."""
     return _IDS.sub(lambda found: _TYPED.get(found["id"], f"--{found['id']}"), text)
 
 
@@ -111,13 +97,12 @@ class GlasWsolError(Exception):
         remedy = f": {fix}" if fix else ""
         super().__init__(readable(f"{what}{place}{remedy}".replace("\n", " ")))
 
+    def __reduce__(self) -> tuple:  # whatever arguments a subclass takes: it comes whole out of another process
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)
+
     @staticmethod
     def behind(error: BaseException) -> GlasWsolError | None:
-        """The `GlasWsolError` that MONAI wrapped, once per level; None where there is none.
-
-        Args:
-            error: as caught.
-        """
+        """The `GlasWsolError` that MONAI wrapped, once per level; None where there is none."""
         return next((cause for cause in exception_chain(error) if isinstance(cause, GlasWsolError)), None)
 
     @staticmethod

@@ -46,13 +46,9 @@ class Localizer:
     It is made of the components of the package's own ``inference.json``. Made by :func:`glas_wsol.load`. One call at a
     time.
 
-    Args:
-        config: ``inference.json`` with the model and the settings.
-
     Attributes:
         network: in evaluation mode.
         classes: class names in label order.
-        device: where it computes.
     """
 
     def __init__(self, config: ConfigParser) -> None:

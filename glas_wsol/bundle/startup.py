@@ -19,10 +19,6 @@ __all__ = ["preflight"]
 def preflight(output_dir: str, settings: Settings | None = None) -> None:
     """First of what every bundle runs: errors in one line, no unknown override, settings in range, a place to write.
 
-    Args:
-        output_dir: created if absent.
-        settings: the flat settings, which are checked.
-
     Raises:
         ConfigError: if the command line overrides an id that the config does not have, or a value is not valid.
         OutputError: if the folder cannot be written.

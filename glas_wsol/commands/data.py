@@ -10,11 +10,7 @@ __all__ = ["register"]
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the commands.
-
-    Args:
-        commands: of the program's parser.
-    """
+    """Add the commands."""
 
     def reads_data(name: str, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text)

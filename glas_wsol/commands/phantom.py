@@ -12,11 +12,7 @@ _TISSUE_ONLY = ("scale", "confounded")
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the command.
-
-    Args:
-        commands: of the program's parser.
-    """
+    """Add the command."""
     parser = commands.add_parser("phantom", help="write synthetic tissue (GlaS layout) or birds (CUB layout)")
     add = parser.add_argument
     add("output", metavar="OUTPUT", help="folder to make; an equal phantom in it is left as it is")

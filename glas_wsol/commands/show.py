@@ -13,11 +13,7 @@ __all__ = ["register"]
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the command.
-
-    Args:
-        commands: of the program's parser.
-    """
+    """Add the command."""
     parser = commands.add_parser("show", help="print an evaluation and draw its best, median and worst tile")
     parser.add_argument("run", help="output folder of an evaluation")
     parser.add_argument(

@@ -64,7 +64,6 @@ def cub_datalist(
             or without their number, in label order.
         fold: ``"paper"``: for CUB5 the paper's 120 + 30 images, otherwise ``"stratified-0"``; ``"stratified-0"`` to
             ``"stratified-4"``: a fifth of the official training images is the validation.
-        seed: of the stratified folds.
 
     Returns:
         Splits train, valid and test, the last of which is the official test split (145 images for CUB5). It is named

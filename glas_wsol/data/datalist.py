@@ -95,7 +95,6 @@ def load_datalist(
         dataset_dir: GlaS, CUB-200-2011, a table or a folder of class folders.
         fold: ``"paper"``, ``"patient-0"`` to ``"patient-4"`` or ``"stratified-0"`` to ``"stratified-4"``. Ignored where
             the data define which image is in which split.
-        seed: of the folds that are drawn.
         kind: ``"glas"``, ``"cub"``, ``"table"``, ``"folder"``, or ``"auto"``: the first of these that is recognised,
             by Grade.csv, by images.txt and classes.txt, by a .csv (in a folder: datalist.csv or index.csv), by
             sub-folders with images.
@@ -103,7 +102,6 @@ def load_datalist(
         label_names: classes of a table or folder in label order; see `table_datalist`.
         multi_label: whether an image may have several classes; only of a table, see `table_datalist`. Defaults
             to False.
-        log: whether to log the datalist's warnings. Defaults to True.
 
     Raises:
         ConfigError: if a setting has no such value, or several classes per image are set for another kind of data.

@@ -22,11 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def existing(source: str | Path) -> Path:
-    """The file or folder as an absolute path.
-
-    Raises:
-        DatalistError: if it does not exist or is not readable.
-    """
+    """The file or folder as an absolute path; a DatalistError if it does not exist or is not readable."""
     path = Path(source).expanduser().absolute()
     try:
         found = source != "" and path.exists()  # "" would quietly be the working directory
@@ -94,11 +90,6 @@ def folded(name: str) -> str:
 
 
 def log_warnings(source: object, warnings: Iterable[str]) -> None:
-    """Log warnings about data, in the first of several processes.
-
-    Args:
-        source: where the data were read.
-        warnings: a sentence each.
-    """
+    """Log warnings about data, in the first of several processes."""
     for one in warnings if distributed.is_main() else ():
         logger.warning("%s", readable(f"{source}: {one}"))

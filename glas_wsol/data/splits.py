@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +13,7 @@ import numpy as np
 
 from glas_wsol.data.spelling import split_word
 from glas_wsol.errors import ConfigError, SplitError, readable
+from glas_wsol.utils.digests import digest_of
 from glas_wsol.utils.labels import multi_hot
 
 __all__ = ["FOLDS", "SPLITS", "Datalist", "Item", "folds_said", "parse_fold", "split_by_fold", "with_validation"]
@@ -91,9 +90,6 @@ class Datalist:
             ``{"image": str, "label": int, "name": str}`` and, where known, ``"mask": str`` and ``"group": str``
             (in all items of the split or in none). Where an image may have several classes, the label is a multi-hot
             array ``[c]``, float32.
-
-        Raises:
-            SplitError: if the split does not exist.
         """
         items = self._items(split)
         grouped = all(item.group is not None for item in items)
@@ -105,13 +101,8 @@ class Datalist:
         ]
 
     def digest(self, split: str) -> str:
-        """SHA-256 of a split's names and labels, in order: the same data in a moved folder has the same.
-
-        Args:
-            split: as in :meth:`select`.
-        """
-        content = json.dumps([[item.name, item.label] for item in self._items(split)])
-        return hashlib.sha256(content.encode()).hexdigest()
+        """SHA-256 of a split's names and labels, in order: the same data in a moved folder has the same."""
+        return digest_of([[item.name, item.label] for item in self._items(split)])
 
     def rows(self) -> list[list[str]]:
         """Titles, then a row per split: its name, images, images of each class, groups and masks."""
@@ -156,11 +147,7 @@ class Datalist:
 
 
 def parse_fold(fold: str) -> tuple[str, int]:
-    """Split a fold string: ``"paper"`` -> ``("paper", 0)``, ``"patient-3"`` -> ``("patient", 3)``.
-
-    Raises:
-        ConfigError: if there is no such fold.
-    """
+    """Split a fold string: ``"paper"`` -> ``("paper", 0)``, ``"patient-3"`` -> ``("patient", 3)``."""
     scheme, _, number = str(fold).partition("-")
     if fold == "paper":
         return "paper", 0
@@ -177,13 +164,11 @@ def split_by_fold(
 
     Args:
         items: the images to divide, each name once.
-        classes: class names in label order.
         fold: ``"patient-k"``: no group is on both sides, and classes are balanced as well as the groups allow;
             ``"stratified-k"``: every class is divided evenly, groups disregarded; images of several classes as
             well as that can be;
             ``"paper"``: fold 0 by groups where all images have one, stratified otherwise.
         seed: another seed gives other folds; the order of ``items`` does not.
-        source: named in errors.
 
     Raises:
         ConfigError: if there is no such fold, or the seed is out of range.
@@ -219,13 +204,6 @@ def with_validation(
     splits: Mapping[str, Sequence[Item]], classes: Sequence[str], fold: str, seed: int, source: object
 ) -> tuple[dict[str, tuple[Item, ...]], tuple[str, ...]]:
     """Splits that the data define; where they define train and not valid, a fold of the training images is valid.
-
-    Args:
-        splits: by their names.
-        classes: class names in label order.
-        fold: as in :func:`split_by_fold`.
-        seed: of the fold.
-        source: named in errors.
 
     Returns:
         The splits, and warnings. Where the fold is not possible there is no validation, and a warning gives the reason.

@@ -81,11 +81,7 @@ def compare(requirement: Requirement) -> Check | None:
 
 
 def check_torch(device: str | None = None) -> list[Check]:
-    """Torch's build, its threads, and whether it computes on the device.
-
-    Args:
-        device: as in a config; None for the one that a run takes by itself.
-    """
+    """Torch's build, its threads, and whether it computes on the device; None is the one that a run takes by itself."""
     try:
         import torch
     except (ImportError, OSError) as error:  # a library of the system that is missing
@@ -126,12 +122,7 @@ def _computes(device: str) -> Check:
 
 
 def check_weights(trunk: str = "efficientnet_lite0", weights: str = "auto") -> list[Check]:
-    """Whether a trunk's first weights are there and fit.
-
-    Args:
-        trunk: as in a config.
-        weights: as in a config. Nothing is downloaded.
-    """
+    """Whether a trunk's first weights are there and fit; nothing is downloaded."""
     from glas_wsol.networks.trunks import build_trunk
 
     if weights.startswith(("http://", "https://")):

@@ -23,11 +23,7 @@ _LITTLE_ROOM = 2e9  # bytes: the models of a run of ResNet-101 take one
 
 
 def check_bundle(folder: str | Path) -> list[Check]:
-    """A bundle's configs, what it needs, and its model, loaded as :func:`glas_wsol.load` does.
-
-    Args:
-        folder: of the bundle; nothing in its configs is executed.
-    """
+    """A bundle's configs, which are not executed, what it needs, and its model, loaded as by :func:`glas_wsol.load`."""
     folder = Path(folder)
     return [*_configs(folder), *_metadata(folder), *_model(folder)]
 
@@ -104,15 +100,7 @@ def _model(folder: Path) -> list[Check]:
 def check_data(
     source: str | Path, fold: str = "paper", seed: int = 0, pixels: bool = True, progress: bool = False
 ) -> list[Check]:
-    """A labelled data set: every fault of its lists at once, how many images each class has in each split, its files.
-
-    Args:
-        source: as the setting ``dataset_dir``.
-        fold: as the setting of that name.
-        seed: of drawn folds.
-        pixels: whether to read every image and mask.
-        progress: show a bar with the time left.
-    """
+    """A labelled data set: every fault at once, images of each class in each split and, if wanted, every pixel."""
     from glas_wsol.data import load_datalist
     from glas_wsol.data.damage import damaged
 
@@ -136,14 +124,7 @@ def check_data(
 def check_images(
     source: str | Path, recursive: bool = False, pixels: bool = True, progress: bool = False
 ) -> list[Check]:
-    """Images to localize.
-
-    Args:
-        source: as the setting ``dataset_dir`` of inference.
-        recursive: whether to look into the folders below too.
-        pixels: whether to read every image.
-        progress: show a bar with the time left.
-    """
+    """Images to localize."""
     from glas_wsol.data import list_images
     from glas_wsol.data.damage import damaged
 
@@ -164,11 +145,7 @@ def _read(name: str, count: int, faults: list[str]) -> list[Check]:
 
 
 def check_output(folder: str | Path) -> list[Check]:
-    """Whether a run can write there: a file is written and removed in it, or in the folder that it would be made in.
-
-    Args:
-        folder: as the setting ``output_dir``; it is not made.
-    """
+    """Whether a run can write there: a file is tried in the folder, or where it would be made; it is not made."""
     folder = Path(folder).expanduser().absolute()
     place = next((one for one in (folder, *folder.parents) if one.exists()), folder)
     elsewhere = "choose another folder"

@@ -31,11 +31,7 @@ class Entry:
     """A finished image.
 
     Attributes:
-        name: its name in the run.
-        image: its file.
         sha256: digest of that file's bytes.
-        row: its row of the CSV table.
-        details: its entry of the JSON table.
         files: what was written of it, relative to the folder of results, each with its digest.
     """
 
@@ -56,7 +52,6 @@ class RunRecord:
     in the order of its images, after its tables.
 
     Args:
-        output_dir: the folder of results.
         images: the images of this run, each with ``image`` and ``name``, in the order of the tables.
         made_with: what results depend on besides the images: JSON values, and components, which are described by what
             they were made with. The versions of this package and of torch are added.
@@ -125,14 +120,10 @@ class RunRecord:
         """Record that an image is finished.
 
         Args:
-            name: of the image.
             item: has its ``path`` and its ``sha256``.
             row: its row of the CSV table; JSON values.
             details: its entry of the JSON table.
             files: everything that was written of it.
-
-        Raises:
-            OutputError: if it cannot be written.
         """
         written = {path.relative_to(self.output_dir).as_posix(): sha256_of(path) for path in files}
         entry = Entry(name, item["path"], item["sha256"], dict(row), dict(details), written)

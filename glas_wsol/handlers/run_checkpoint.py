@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import math
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ from glas_wsol.errors import ConfigError, OutputError, WeightsError
 from glas_wsol.utils import distributed
 from glas_wsol.utils.atomic_files import atomic_write, remove_unfinished
 from glas_wsol.utils.digests import sha256_of
-from glas_wsol.utils.json_files import read_json
+from glas_wsol.utils.json_files import read_json, write_json
 from glas_wsol.utils.locks import claim, release
 from glas_wsol.utils.settings import Fingerprint, settings_of
 
@@ -50,10 +49,7 @@ class RunCheckpoint:
     whole, and makes a circle of references in a config when the trainer is saved too: hence this one.
 
     Args:
-        directory: where to write.
         network: the plain network, without any wrapper.
-        optimizer: its optimiser.
-        lr_scheduler: its schedule.
         evaluator: the engine that validates; its ``best_metric`` decides. Where it measures a ``temperature``
             (:class:`~glas_wsol.metrics.Temperature`), the model is written with it; training continues without.
         early_stop: attached before this, saved and restored with the run; or None.
@@ -104,11 +100,7 @@ class RunCheckpoint:
         engine.add_event_handler(Events.COMPLETED, self.require_best)
 
     def require_best(self, _: Engine) -> None:
-        """Refuse to end a training that no validation has chosen a model of; let others write here again.
-
-        Raises:
-            ConfigError: if there is no best model.
-        """
+        """Let others write here again; a ConfigError if no validation has chosen a model."""
         distributed.wait()  # for the one that writes
         release(self.last_file)
         if not self.best_file.is_file():
@@ -224,7 +216,6 @@ def write_model(network: torch.nn.Module, directory: str | Path, card: Mapping[s
 
     Args:
         network: the plain network, without any wrapper.
-        directory: made if absent.
         card: entries of ``model.json`` besides the network's settings and the digest of the weights, JSON values only.
 
     Raises:
@@ -241,8 +232,7 @@ def write_model(network: torch.nn.Module, directory: str | Path, card: Mapping[s
     folder.mkdir(parents=True, exist_ok=True)
     _save(network.state_dict(), folder / "model.pt")
     card = {**card, "network": settings_of(network), "sha256": sha256_of(folder / "model.pt")}
-    with atomic_write(folder / "model.json", "w") as file:
-        file.write(json.dumps(card, indent=4) + "\n")
+    write_json(folder / "model.json", card)
 
 
 @contextmanager

@@ -3,32 +3,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping
 from os import PathLike
 from typing import Any
 
+from glas_wsol.utils.digests import digest_of
+
 __all__ = ["Fingerprint", "as_json", "describe", "settings_of"]
 
 
 def settings_of(component: Any, prefix: str = "") -> dict[str, Any]:
-    """The settings that a component reports; nothing where it reports none.
-
-    Args:
-        component: may have a method ``settings()``.
-        prefix: put before every name.
-    """
+    """What a component's method ``settings()`` reports, each name after a prefix; nothing where it has none."""
     settings = component.settings() if hasattr(component, "settings") else {}
     return {f"{prefix}{name}": value for name, value in settings.items()}
 
 
 def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings as read back from a file: tuples as lists.
-
-    Args:
-        settings: JSON values and tuples.
-    """
+    """The settings as read back from a file: tuples as lists."""
     return json.loads(json.dumps(settings))
 
 
@@ -40,12 +32,7 @@ class Fingerprint(dict[str, Any]):
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], components: Mapping[str, Any] | None = None) -> Fingerprint:
-        """The fingerprint of settings and of the settings that components report.
-
-        Args:
-            settings: by their ids.
-            components: by their ids, see :func:`settings_of`.
-        """
+        """The fingerprint of settings and of the settings that components report."""
         own = {k: v for name, one in (components or {}).items() for k, v in settings_of(one, f"{name}#").items()}
         return cls(as_json({**settings, **own}))
 
@@ -55,7 +42,6 @@ class Fingerprint(dict[str, Any]):
         A flat setting that a component was given too is named once, by its flat id.
 
         Args:
-            now: the fingerprint of this run.
             known: compare only what both have, within mappings too: a setting that is newer than the earlier run had
                 no other value than its default then.
         """
@@ -67,7 +53,7 @@ class Fingerprint(dict[str, Any]):
 
     def digest(self) -> str:
         """SHA-256, whatever the order."""
-        return hashlib.sha256(json.dumps(self, sort_keys=True).encode()).hexdigest()
+        return digest_of(self, sort_keys=True)
 
 
 def _differ(then: Any, now: Any, known: bool) -> bool:

@@ -30,22 +30,14 @@ def bundle_folders() -> list[Path]:
 
 
 def bundle_of(classes: Any) -> Path | None:
-    """Of the bundles that came with the package the one with these classes, else that for tissue; None without any.
-
-    Args:
-        classes: names in label order, as ``model.json`` has them.
-    """
+    """The bundle that came with the package and has these classes, else that for tissue; None without any."""
     known = bundle_folders()
     cards = {folder: read_json(folder / "configs" / "inference.json").get("card", {}) for folder in known}
     return next((one for one in known if cards[one].get("classes") == classes), known[0] if known else None)
 
 
 def is_shipped(file: str | Path) -> bool:
-    """Whether a config came with the package.
-
-    Args:
-        file: the config.
-    """
+    """Whether a config came with the package."""
     return any(Path(file).resolve().is_relative_to(shipped_root() / name) for name in ("bundles", "configs"))
 
 

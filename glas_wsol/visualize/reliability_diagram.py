@@ -10,12 +10,10 @@ from typing import Any, cast
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
 from glas_wsol.metrics.calibration import Reliability
-from glas_wsol.utils.atomic_files import atomic_write
+from glas_wsol.visualize.comparison_figure import save_png
 
 __all__ = ["draw_reliability"]
 
@@ -42,10 +40,6 @@ def draw_reliability(
         path: the file, PNG, 150 dots an inch.
         classes: of the predicted class; None where the method names no class.
         mask: of the soft mask; None where no image has a true mask.
-        caption: below both, such as what was evaluated.
-
-    Raises:
-        OutputError: if the file cannot be written.
     """
     panels: Mapping[str, tuple[Reliability | None, str, str]] = {
         "class": (classes, _BLUE, "o"),
@@ -59,11 +53,7 @@ def draw_reliability(
             _panel(upper, lower, name, found, colour, marker)
         if caption:
             figure.supxlabel(caption, size=8, color=_GREY, parse_math=False)
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
-    with atomic_write(path) as file:
-        picture.save(file, format="PNG", dpi=(figure.dpi, figure.dpi))
+        save_png(path, figure)
 
 
 def _panel(upper: Axes, lower: Axes, name: str, found: Reliability | None, colour: str, marker: str) -> None:

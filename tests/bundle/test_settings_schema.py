@@ -54,16 +54,15 @@ def test_schema_every_flat_setting_is_checked_and_defaults_pass(path):
     content, settings = json.loads(path.read_text()), looked_at(path)
     assert settings == {name: f"@{name}" for name in settings}
     own = SCHEMA.keys() & content.keys() - {"output_dir"}  # which the preflight has by itself
-    if path.stem == "train":  # those are found, not set
-        own -= {"classes"}
-        assert settings.keys() == own
-    assert settings.keys() <= own
+    if path.stem == "train":
+        assert own - {"classes"} <= settings.keys()  # those are found, not set
+    assert settings.keys() <= content.keys()
     check_settings({name: content[name] for name in settings if not str(content[name]).startswith(("$", "@"))})
 
 
 def test_every_setting_of_the_schema_is_one_of_a_bundle():
     used = {name for path in WHOLE for name in looked_at(path)} | {"output_dir"}
-    assert used == SCHEMA.keys()
+    assert SCHEMA.keys() <= used
 
 
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: "-".join(path.parts[-3:]))

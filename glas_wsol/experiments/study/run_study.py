@@ -37,8 +37,6 @@ def run_study(
     """Run all of a study that is not finished.
 
     Args:
-        request: of the study.
-        jobs: runs at a time.
         replace: repeat runs that were made with other settings. Where only the evaluation's settings differ, the
             model is reused.
         dry_run: print every run, whether it is finished, and its commands; nothing is written.

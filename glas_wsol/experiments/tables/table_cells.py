@@ -33,9 +33,7 @@ class TableContext:
     """Everything a table of one group is made from.
 
     Attributes:
-        group: its methods.
         measures: by key, in the order printed.
-        comparison: makes values, intervals and differences.
     """
 
     group: Group
@@ -72,7 +70,6 @@ class TableContext:
         """The method's title with its marks: what it learns from, whether runs are missing, a threshold set by hand.
 
         Args:
-            method: of the group.
             notes: receive what runs are missing, and the threshold.
             full: add the backbone where there are several, for tables without a column for it.
         """

@@ -63,8 +63,6 @@ class Report:
     """Tables of one or more groups of methods.
 
     Attributes:
-        contexts: one per group.
-        command: the line that made the tables.
         oracle: whether to show the measures whose threshold was chosen with pixel labels, in a table of their own.
     """
 
@@ -111,15 +109,6 @@ class Report:
 
         Each file is written atomically. Without the oracle measures, those of earlier tables
         in the folder are removed.
-
-        Args:
-            folder: is made if need be.
-
-        Returns:
-            What was written.
-
-        Raises:
-            OutputError: if it cannot be.
         """
         folder = Path(folder)
         try:
@@ -171,14 +160,6 @@ def make_report(
     progress: bool = False,
 ) -> Report:
     """Read the runs and set up their tables.
-
-    Args:
-        places: folders of evaluated runs, or folders that hold such.
-        measures: by key, in the order printed.
-        comparison: makes values, intervals and differences.
-        command: the command line that makes them.
-        oracle: show the oracle measures too.
-        progress: show a bar with the time left. Defaults to False.
 
     Raises:
         ConfigError: if the runs are not comparable.
