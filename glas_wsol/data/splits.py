@@ -142,15 +142,6 @@ class Datalist:
             raise SplitError(f"{self.name} has no {split!r} split", self.source, fix)
         return items
 
-    def shared_groups(self) -> tuple[str, ...]:
-        """A warning where groups have images in both train and valid."""
-        train, valid = ({item.group for item in self.splits.get(split, ())} - {None} for split in ("train", "valid"))
-        both = len(train & valid)
-        if not both:
-            return ()
-        what = f"{both} {'patient has' if both == 1 else 'patients have'} images in both train and valid"
-        return (f"{what}, so figures are too good: choose the fold patient-0 (to patient-{FOLDS - 1})",)
-
     def _label(self, item: Item) -> int | np.ndarray:
         return multi_hot(item.label, len(self.classes)) if isinstance(item.label, tuple) else item.label
 
