@@ -74,7 +74,9 @@ def count(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + ('es' if one.endswith('s') else 's')}"
 
 
-_IDS = re.compile(r"(?<![\w/\\.#\-])(?P<quote>'?)(?P<id>output_dir|dataset_dir)(?P=quote)(?![\w/\\.\-])")
+_IDS = re.compile(
+    r"(?<![\w/\\.#\-])(?P<quote>'?)(?P<id>output_dir|dataset_dir|ckpt_dir|stage_one_dir)(?P=quote)(?![\w/\\.\-])"
+)
 _TYPED: dict[str, str] = {}
 
 
@@ -99,6 +101,10 @@ def as_typed(text: str) -> str:
 
 _REFUSALS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS), FIX_ROOM),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "change its permissions, or choose another place"),
+    **dict.fromkeys(
+        (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG), "see what lies there, or choose another place"
+    ),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), FIX_FILES),
     **dict.fromkeys((errno.EIO, errno.ESTALE), "see that the disk is there and works"),
 }

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from glas_wsol.data import training_data
+from glas_wsol.data.spelling import split_word
 from glas_wsol.errors import ConfigError
 
 __all__ = ["SCHEMA", "Setting", "Settings"]
@@ -175,6 +176,21 @@ def _weights(value: Any) -> bool:
     )
 
 
+_PARTS: Mapping[str, Callable[[Any], bool]] = {
+    "seed": lambda value: _whole(0)(value),
+    "train": lambda value: _whole(1)(value),
+    "test": lambda value: _whole(0)(value),
+    "size": lambda value: isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_whole(1), value)),
+    "scale": lambda value: _number(value) and value > 0,
+    "confounded": lambda value: isinstance(value, bool),
+}
+_PHANTOM_WORDS = "seed, train, test, size, scale or confounded its own value, as --phantom#train 40"
+
+
+def _phantom(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(key in _PARTS and _PARTS[key](part) for key, part in value.items())
+
+
 _ANY, _SOME = (_whole(0), "a whole number from 0"), (_whole(1), "a whole number from 1")
 # "false" from a command line is a text, and a text that is not empty counts as true
 _SWITCH = (lambda value: isinstance(value, bool), "True or False, with a capital on the command line")
@@ -183,6 +199,7 @@ _FROM_0 = (lambda value: _number(value) and value >= 0, "a number from 0")
 _ABOVE_0 = (lambda value: _number(value) and value > 0, "a number above 0")
 # a folder called 2024 is a number to the command line
 _PATH = (_text, "a path; before a name that is a number put ./")
+_FILES = (lambda value: _text(value) or (_texts(value) and bool(value)), "a path, or a list of paths")
 _COMPONENT = (None, "")  # what it is given to refuses it, before anything is computed
 
 SCHEMA: dict[str, Setting] = {
@@ -190,6 +207,11 @@ SCHEMA: dict[str, Setting] = {
     "stage": Setting(lambda value: value in ("", "_refined"), "_refined for two stages, else an empty text", free=True),
     "dataset_dir": Setting(*_PATH, free=True),  # the images themselves are compared
     "output_dir": Setting(*_PATH, free=True),
+    "ckpt_dir": Setting(*_PATH, free=True),
+    "stage_one_dir": Setting(*_PATH, free=True),
+    "checkpoint": Setting(*_FILES, free=True),
+    "split": Setting(lambda value: _text(value) and split_word(value) is not None, "train, valid or test", free=True),
+    "phantom": Setting(_phantom, _PHANTOM_WORDS, free=True),
     "trunk": Setting(_text, "the name of one, such as efficientnet_lite0", card=True, model=True),
     "weights": Setting(*_COMPONENT, free=True),  # their digest is compared
     "device": Setting(*_COMPONENT, free=True),

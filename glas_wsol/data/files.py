@@ -17,7 +17,16 @@ from glas_wsol.errors import DatalistError, readable
 from glas_wsol.transforms.reading import IMAGE_SUFFIXES
 from glas_wsol.utils import distributed
 
-__all__ = ["IMAGE_SUFFIXES", "distinct_names", "existing", "folded", "is_file", "is_image", "log_warnings", "natural_key"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "distinct_names",
+    "existing",
+    "folded",
+    "is_file",
+    "is_image",
+    "log_warnings",
+    "natural_key",
+]
 
 logger = logging.getLogger(__name__)
 

@@ -58,12 +58,11 @@ def _bytes(datalist: Datalist) -> list[str]:
             named = [";".join(datalist.classes[label] for label in item.labels) for item in (a, apart)]
             classes.append(f"{_name(a, root)} ({named[0]}) and {_name(apart, root)} ({named[1]})")
     ends = ("in two splits, so figures are too good: keep one", "under two classes, of which one is wrong: keep one")
-    return [
-        f"{pairs[0]} are the same image, byte for byte{f' (and {len(pairs) - 1} more such)' if len(pairs) > 1 else ''}, "
-        f"{end}"
-        for pairs, end in zip((splits, classes), ends, strict=True)
-        if pairs
-    ]
+    said = []
+    for pairs, end in zip((splits, classes), ends, strict=True):
+        more = f" (and {count(len(pairs) - 1, 'more such pair')})" if len(pairs) > 1 else ""
+        said += [f"{pairs[0]} are the same image, byte for byte{more}, {end}"] if pairs else []
+    return said
 
 
 def _name(item: Item, root: Path) -> str:
@@ -73,8 +72,7 @@ def _name(item: Item, root: Path) -> str:
 def _same(paths: Sequence[Path]) -> list[list[int]]:
     """Positions of files with the same bytes, where there are two or more."""
     groups: list[list[int]] = [[*range(len(paths))]]
-    keys: tuple[Callable[[Path], Any], ...] = (lambda path: path.stat().st_size, _block, sha256_of)
-    for key in keys:
+    for key in (lambda path: path.stat().st_size, _block, sha256_of):
         groups = [more for group in groups for more in _parted(paths, group, key)]
     return groups
 
@@ -86,7 +84,7 @@ def _parted(paths: Sequence[Path], group: Sequence[int], key: Callable[[Path], A
             parts[key(paths[index])].append(index)
         except OSError:  # reading the images says what is wrong with it
             continue
-    return [part for part in parts.values() if len(part) > 1]
+    return [part for size, part in parts.items() if len(part) > 1 and size]  # an empty file is no image
 
 
 def _block(path: Path) -> bytes:

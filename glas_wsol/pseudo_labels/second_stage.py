@@ -150,6 +150,12 @@ class SecondStage:
             tolerance=self.tolerance, share=self.share, scope=self.scope,
         )  # fmt: skip
         recipe = {**self.recipe, "first_stage": read_json(first / "model.json").get("sha256")}
+        made_with = {
+            "read": self.reading,
+            "augmentation": self.augmentation,
+            "validate": {"preprocessing": self.transform, "inferer": self.validation_inferer},
+            "second_stage": {"tolerance": self.tolerance, "seed": self.seed},
+        }
         handlers = [
             EpochSeed(self.seed, [loader]),
             TrainingClock(own / "clock.json", after=first / "clock.json"),
@@ -158,7 +164,9 @@ class SecondStage:
             LrScheduleHandler(cast("Any", schedule), print_lr=False, epoch_level=False),
             ValidationHandler(self.epochs, evaluator),
             EpochSummary(evaluator),
-            RunCheckpoint(own, self.network, optimizer, schedule, evaluator, rounds, self.card, recipe, self.resume),
+            RunCheckpoint(
+                own, self.network, optimizer, schedule, evaluator, rounds, self.card, recipe, self.resume, made_with
+            ),
             SharedTraining(self.network, optimizer),
             *self.handlers,
         ]
