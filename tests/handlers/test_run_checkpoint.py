@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.metrics import Average
 from monai.engines import SupervisedEvaluator
+from monai.transforms import Compose
 from torch import nn
 
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
 from glas_wsol.handlers import EarlyStop, RunCheckpoint, write_model
 from glas_wsol.handlers import run_checkpoint as checkpoint
 from glas_wsol.networks.weights import read_state_dict
+from glas_wsol.transforms import RandColorJitterd
 from glas_wsol.utils import locks as lock
 from glas_wsol.utils.digests import sha256_of
 from tests.conftest import same
@@ -324,3 +327,28 @@ def test_checkpoint_writes_the_measured_temperature(tmp_path):
     assert float(read_state_dict(tmp_path / "model.pt")["temperature"]) == 3.0
     assert float(run.network.temperature) == 1.5
     assert json.loads((tmp_path / "model.json").read_text())["validation"]["temperature"] == 2.0
+
+
+def test_checkpoint_changed_component_is_named_on_resuming(tmp_path):
+    def made_with(brightness: float, tolerance: float = 0.1) -> dict[str, Any]:
+        jitter = RandColorJitterd("image", brightness=brightness)
+        return {"augmentation": Compose([jitter]), "second_stage": {"tolerance": tolerance}}
+
+    Run(tmp_path, [0.1, 0.2, 0.3], made_with=made_with(0.5)).go(1)
+    assert list(Run(tmp_path, [0.1, 0.2, 0.3], made_with=made_with(0.5)).go(2).weights) == [2]
+    changes = {
+        "augmentation#transforms#0#brightness was 0.5, is 0.4": made_with(0.4),
+        "second_stage#tolerance was 0.1, is 0.2": made_with(0.5, 0.2),
+        "augmentation was 'Compose', is None": {},
+    }
+    for said, now in changes.items():
+        with pytest.raises(ConfigError, match=re.escape(f"made with other settings: {said}")):
+            Run(tmp_path, [0.1, 0.2, 0.3], made_with=now).go(3)
+
+
+def test_checkpoint_of_an_earlier_version_is_resumed(tmp_path):
+    Run(tmp_path, [0.1, 0.2]).go(1)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    del state["made_with"]
+    torch.save(state, tmp_path / "last.pt")
+    assert list(Run(tmp_path, [0.1, 0.2], made_with={"second_stage": {"tolerance": 0.1}}).go(2).weights) == [2]
