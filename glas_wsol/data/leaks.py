@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def _name(item: Item, root: Path) -> str:
 def _same(paths: Sequence[Path]) -> list[list[int]]:
     """Positions of files with the same bytes, where there are two or more."""
     groups: list[list[int]] = [[*range(len(paths))]]
-    for key in (lambda path: path.stat().st_size, _block, sha256_of):
+    for key in (_size, _block, sha256_of):
         groups = [more for group in groups for more in _parted(paths, group, key)]
     return groups
 
@@ -80,14 +81,16 @@ def _same(paths: Sequence[Path]) -> list[list[int]]:
 def _parted(paths: Sequence[Path], group: Sequence[int], key: Callable[[Path], Any]) -> list[list[int]]:
     parts: dict[Any, list[int]] = defaultdict(list)
     for index in group:
-        try:
+        with suppress(OSError):  # reading the images says what is wrong with it
             parts[key(paths[index])].append(index)
-        except OSError:  # reading the images says what is wrong with it
-            continue
-    return [part for size, part in parts.items() if len(part) > 1 and size]  # an empty file is no image
+    return [part for found, part in parts.items() if found and len(part) > 1]  # an empty file is no image
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
 
 
 def _block(path: Path) -> bytes:
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _BLOCK) // 2)
+        file.seek(max(0, _size(path) - _BLOCK) // 2)
         return file.read(_BLOCK)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import logging
@@ -85,7 +86,7 @@ class RunCheckpoint:
         self.network, self.resume = network, resume
         self.evaluator: Any = evaluator  # MONAI adds to Ignite's state
         self.card, self.recipe = dict(card or {}), dict(recipe or {})
-        self.made_with = dict(described(made_with or {}))
+        self.made_with = dict(described({**(made_with or {}), "lr_scheduler": _as_made(lr_scheduler)}))
         self._trained_with: dict[str, Any] = {}
 
     @property
@@ -263,6 +264,14 @@ def _at_temperature(network: torch.nn.Module, factor: float) -> Iterator[None]:
         yield
     finally:
         temperature.copy_(before)
+
+
+def _as_made(schedule: Any) -> dict[str, Any]:
+    """All that a schedule which has not begun was made with; a function by a digest of its code."""
+    codes = [one.__code__ for one in getattr(schedule, "lr_lambdas", ()) if hasattr(one, "__code__")]
+    functions = [hashlib.sha256(f"{code.co_code!r} {code.co_consts!r}".encode()).hexdigest()[:8] for code in codes]
+    state = {name.lstrip("_"): value for name, value in schedule.state_dict().items()}
+    return {**state, "lr_lambdas": functions}
 
 
 def _save(state: Mapping[str, Any], path: Path) -> None:

@@ -322,13 +322,13 @@ def test_folders_named_as_splits_are_no_classes(tmp_path):
 @pytest.mark.parametrize("kind", ["auto", "table", "folder"])
 def test_an_image_is_no_data_set_and_is_called_one(tmp_path, name, kind):
     (tmp_path / name).write_bytes(b"\x89PNG\xff")
-    with pytest.raises(DatalistError, match="this is one image, and no data set.*give the folder of the images"):
+    with pytest.raises(DatalistError, match=r"this is one image, and no data set.*give the folder of the images"):
         load_datalist(tmp_path / name, kind=kind)
 
 
 def test_another_file_is_asked_for_a_folder_or_table(tmp_path):
     (tmp_path / "own.xlsx").write_bytes(b"PK\xff\xfe")
-    with pytest.raises(DatalistError, match="not UTF-8 text.*give a folder, or a table that is saved as CSV UTF-8"):
+    with pytest.raises(DatalistError, match=r"not UTF-8 text.*give a folder, or a table that is saved as CSV UTF-8"):
         load_datalist(tmp_path / "own.xlsx")
 
 
@@ -346,7 +346,7 @@ def test_two_masks_are_not_answered_with_class_folders(tmp_path):
         load_datalist(tmp_path)
     assert "keep one" in str(caught.value)
     assert caught.value.fix == "correct these files and folders"
-    with pytest.raises(DatalistError, match="the only class folder.*make one sub-folder of images per class"):
+    with pytest.raises(DatalistError, match=r"the only class folder.*make one sub-folder of images per class"):
         folder_datalist(touch(tmp_path / "one", "benign/1.png"))
 
 
