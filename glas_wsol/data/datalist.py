@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from glas_wsol.data.class_folders import IMAGE_KINDS, find_classes, folder_datalist
-from glas_wsol.data.csv_table import TABLE_NAMES, table_datalist
+from glas_wsol.data.csv_table import TABLE_NAMES, class_order, table_datalist
 from glas_wsol.data.cub import CUB_DISTRIBUTED, cub_datalist, find_cub
 from glas_wsol.data.distributed_files import Distributed
 from glas_wsol.data.files import existing, is_file, is_image, log_warnings
@@ -113,6 +113,7 @@ def load_datalist(
     """
     if kind not in ("auto", *DATA_SETS):
         raise ConfigError(f"there is no kind {kind!r}", "kind", f"use one of {', '.join(('auto', *DATA_SETS))}")
+    class_order(label_names, ())
     root = existing(dataset_dir)
     if is_image(root):
         fix = "give the folder of the images, with a sub-folder for each class, or a table of them"

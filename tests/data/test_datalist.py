@@ -355,3 +355,10 @@ def test_a_table_in_a_folder_of_classes_is_named(tmp_path):
     (table, others) = load_datalist(tmp_path).warnings
     assert table == "1 table, labels.csv, not read: to use it, give its path in the place of the folder's"
     assert others == "2 other files passed over (.csv)"
+
+
+@pytest.mark.parametrize("names", [3, "ab", ["a"], ["a", "a"], ["Class-1", "class_1"], {"a": 1, "b": 2}])
+@pytest.mark.parametrize("make", [glas, cub, table, classes])
+def test_label_names_that_are_none_are_refused(tmp_path, names, make):
+    with pytest.raises(ConfigError, match="are not two or more different names"):
+        load_datalist(make(tmp_path), fold="stratified-0", classes="all", label_names=names)
