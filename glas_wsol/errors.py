@@ -75,7 +75,7 @@ def count(number: int, one: str, many: str = "") -> str:
 
 
 _IDS = re.compile(
-    r"(?<![\w/\\.#\-])(?P<quote>'?)(?P<id>output_dir|dataset_dir|ckpt_dir|stage_one_dir)(?P=quote)(?![\w/\\.\-])"
+    r"(?<![\w/\\.#@\-])(?P<quote>'?)(?P<id>output_dir|dataset_dir|ckpt_dir|stage_one_dir)(?P=quote)(?![\w/\\.\-])"
 )
 _TYPED: dict[str, str] = {}
 

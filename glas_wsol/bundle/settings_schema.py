@@ -203,7 +203,7 @@ _FILES = (lambda value: _text(value) or (_texts(value) and bool(value)), "a path
 _COMPONENT = (None, "")  # what it is given to refuses it, before anything is computed
 
 SCHEMA: dict[str, Setting] = {
-    "method": Setting(*_COMPONENT, card=True),
+    "method": Setting(_text, "the name of one", card=True),
     "stage": Setting(lambda value: value in ("", "_refined"), "_refined for two stages, else an empty text", free=True),
     "dataset_dir": Setting(*_PATH, free=True),  # the images themselves are compared
     "output_dir": Setting(*_PATH, free=True),
@@ -213,7 +213,7 @@ SCHEMA: dict[str, Setting] = {
     "split": Setting(lambda value: _text(value) and split_word(value) is not None, "train, valid or test", free=True),
     "phantom": Setting(_phantom, _PHANTOM_WORDS, free=True),
     "trunk": Setting(_text, "the name of one, such as efficientnet_lite0", card=True, model=True),
-    "weights": Setting(*_COMPONENT, free=True),  # their digest is compared
+    "weights": Setting(_text, "a file, auto, package, none or an https address", free=True),  # their digest is compared
     "device": Setting(*_COMPONENT, free=True),
     "data_device": Setting(*_COMPONENT, free=True),
     "seed": Setting(_whole(0, 2**32 - 1), "a whole number from 0 to 4294967295", card=True),
@@ -226,7 +226,9 @@ SCHEMA: dict[str, Setting] = {
     ),
     "fold": Setting(*_COMPONENT, card=True, model=True),
     "fold_seed": Setting(*_COMPONENT, card=True, model=True),
-    "cub_classes": Setting(*_COMPONENT, free=True),  # the classes themselves are compared
+    "cub_classes": Setting(
+        lambda value: _text(value) or _texts(value), "cub5, all or a list of names", free=True
+    ),  # the classes themselves are compared
     "multi_label": Setting(*_COMPONENT),
     "classes": Setting(_texts, "a list of names, as ['benign','malignant']", free=True),
     "num_workers": Setting(*_ANY, free=True),
