@@ -134,9 +134,9 @@ def described(components: Mapping[str, Any]) -> Fingerprint:
     named: dict[str, Any] = {}
     for name in sorted(found, key=lambda name: name.count("#")):  # its own come first
         parts = name.split("#")
-        paths = ["#".join(parts[: end + 1]) for end in range(len(parts))]
-        if any(part.startswith("_") and path not in objects for part, path in zip(parts, paths, strict=True)):
+        if any(part.startswith("_") and part != "_loader" for part in parts):  # there LoadImaged has its options
             continue
+        paths = ["#".join(parts[: end + 1]) for end in range(len(parts))]
         handed_on = {end for end in range(1, len(parts)) if {paths[end - 1], paths[end]} <= objects}
         named.setdefault("#".join(part for end, part in enumerate(parts) if end not in handed_on), found[name])
     return Fingerprint(named)
