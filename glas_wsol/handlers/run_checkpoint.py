@@ -217,10 +217,15 @@ class RunCheckpoint:
             fix = f"the schedule spans them: give --epochs {then['epochs']}, or choose another output_dir"
         elif "epochs" not in self.recipe:  # any other schedule has no fixed end
             then["epochs"] = now["epochs"]
-        changed = then.changes(now) or Fingerprint(state.get("made_with", self.made_with)).changes(self.made_with)
+        changed = then.changes(now) or self._changed_components(Fingerprint(state.get("made_with", {})))
         if changed:
             what = "the run to resume was made with other settings: " + ", ".join(changed)
             raise ConfigError(what, self.directory, fix)
+
+    def _changed_components(self, then: Fingerprint) -> list[str]:
+        """Of those that the run to resume has recorded: an earlier version recorded fewer."""
+        recorded = {name.partition("#")[0] for name in then}
+        return then.changes({k: v for k, v in self.made_with.items() if k.partition("#")[0] in recorded})
 
 
 def write_model(network: torch.nn.Module, directory: str | Path, card: Mapping[str, Any]) -> None:
