@@ -23,6 +23,7 @@ __all__ = [
     "SplitError",
     "WeightsError",
     "as_typed",
+    "count",
     "exception_chain",
     "readable",
     "set_typed",
@@ -56,7 +57,20 @@ def readable(text: str) -> str:
     return "".join(repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs") or c in _TURNS else c for c in text)
 
 
-_IDS = re.compile(r"(?<![\w/\\.#\-])(?P<quote>'?)(?P<id>output_dir|dataset_dir)(?P=quote)(?![\w/\\.\-])")
+def count(number: int, one: str, many: str = "") -> str:
+    """A number and what it counts: ``1 image``, ``2 images``, ``2 classes``.
+
+    Args:
+        number: how many.
+        one: what it is, in the singular.
+        many: in the plural; empty (default): with an ``s``, or an ``es`` behind an ``s``.
+    """
+    return f"{number} {one if number == 1 else many or one + ('es' if one.endswith('s') else 's')}"
+
+
+_IDS = re.compile(
+    r"(?<![\w/\\.#@\-])(?P<quote>'?)(?P<id>output_dir|dataset_dir|ckpt_dir|stage_one_dir)(?P=quote)(?![\w/\\.\-])"
+)
 _TYPED: dict[str, str] = {}
 
 
@@ -73,6 +87,10 @@ def as_typed(text: str) -> str:
 
 _REFUSALS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS), FIX_ROOM),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "change its permissions, or choose another place"),
+    **dict.fromkeys(
+        (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG), "see what lies there, or choose another place"
+    ),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), FIX_FILES),
     **dict.fromkeys((errno.EIO, errno.ESTALE), "see that the disk is there and works"),
 }
@@ -164,6 +182,5 @@ class DatalistError(GlasWsolError):
 
     def __init__(self, where: object, faults: Sequence[str], fix: str = "correct these entries") -> None:
         self.faults = tuple(faults)
-        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
         told = [*self.faults[:_TOLD], *([f"and {len(self.faults) - _TOLD} more"] if len(self.faults) > _TOLD else [])]
-        super().__init__(f"{count} in the data: " + "; ".join(told), where, fix)
+        super().__init__(f"{count(len(self.faults), 'fault')} in the data: " + "; ".join(told), where, fix)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from glas_wsol.data import training_data
+from glas_wsol.data.spelling import split_word
 from glas_wsol.errors import ConfigError
 
 __all__ = ["SCHEMA", "Setting", "Settings"]
@@ -165,6 +166,21 @@ def _weights(value: Any) -> bool:
     )
 
 
+_PARTS: Mapping[str, Callable[[Any], bool]] = {
+    "seed": lambda value: _whole(0)(value),
+    "train": lambda value: _whole(1)(value),
+    "test": lambda value: _whole(0)(value),
+    "size": lambda value: isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_whole(1), value)),
+    "scale": lambda value: _number(value) and value > 0,
+    "confounded": lambda value: isinstance(value, bool),
+}
+_PHANTOM_WORDS = "seed, train, test, size, scale or confounded its own value, as --phantom#train 40"
+
+
+def _phantom(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(key in _PARTS and _PARTS[key](part) for key, part in value.items())
+
+
 _ANY, _SOME = (_whole(0), "a whole number from 0"), (_whole(1), "a whole number from 1")
 # "false" from a command line is a text, and a text that is not empty counts as true
 _SWITCH = (lambda value: isinstance(value, bool), "True or False, with a capital on the command line")
@@ -173,14 +189,20 @@ _FROM_0 = (lambda value: _number(value) and value >= 0, "a number from 0")
 _ABOVE_0 = (lambda value: _number(value) and value > 0, "a number above 0")
 # a folder called 2024 is a number to the command line
 _PATH = (_text, "a path; before a name that is a number put ./")
+_FILES = (lambda value: _text(value) or (_texts(value) and bool(value)), "a path, or a list of paths")
 
 SCHEMA: dict[str, Setting] = {
-    "method": Setting(card=True),
+    "method": Setting(_text, "the name of one", card=True),
     "stage": Setting(lambda value: value in ("", "_refined"), "_refined for two stages, else an empty text", free=True),
     "dataset_dir": Setting(*_PATH, free=True),  # the images themselves are compared
     "output_dir": Setting(*_PATH, free=True),
+    "ckpt_dir": Setting(*_PATH, free=True),
+    "stage_one_dir": Setting(*_PATH, free=True),
+    "checkpoint": Setting(*_FILES, free=True),
+    "split": Setting(lambda value: _text(value) and split_word(value) is not None, "train, valid or test", free=True),
+    "phantom": Setting(_phantom, _PHANTOM_WORDS, free=True),
     "trunk": Setting(_text, "the name of one, such as efficientnet_lite0", card=True, model=True),
-    "weights": Setting(free=True),  # their digest is compared
+    "weights": Setting(_text, "a file, auto, package, none or an https address", free=True),  # their digest is compared
     "device": Setting(free=True),
     "data_device": Setting(free=True),
     "seed": Setting(_whole(0, 2**32 - 1), "a whole number from 0 to 4294967295", card=True),
@@ -193,7 +215,9 @@ SCHEMA: dict[str, Setting] = {
     ),
     "fold": Setting(card=True, model=True),
     "fold_seed": Setting(card=True, model=True),
-    "cub_classes": Setting(free=True),  # the classes themselves are compared
+    "cub_classes": Setting(
+        lambda value: _text(value) or _texts(value), "cub5, all or a list of names", free=True
+    ),  # the classes themselves are compared
     "classes": Setting(_texts, "a list of names, as ['benign','malignant']", free=True),
     "num_workers": Setting(*_ANY, free=True),
     "amp": Setting(*_SWITCH),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glas_wsol.errors import ConfigError, ImageFileError, OutputError
+from glas_wsol.errors import ConfigError, ImageFileError, OutputError, count
 from glas_wsol.utils.csv_files import read_table
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _figure(arguments: argparse.Namespace) -> None:
     lines = [_line(table[name], shown) for name in tqdm(names, "reading masks", unit="image", leave=False)]
     columns = _columns(group)
     draw_figure(arguments.output, lines, columns, [_caption(group, shown), how])
-    print(f"{len(lines)} images and {len(columns)} methods in {arguments.output}")
+    print(f"{count(len(lines), 'image')} and {count(len(columns), 'method')} in {arguments.output}")
 
 
 def _one_group(runs: Sequence[EvaluatedRun], split: str | None, fold: str | None) -> Group:

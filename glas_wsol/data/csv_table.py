@@ -113,8 +113,9 @@ def class_order(label_names: Sequence[str] | None, present: Iterable[str]) -> tu
     """The classes in label order: as given, two or more (else a ConfigError), or those present, sorted."""
     if label_names is None:
         return tuple(sorted(set(present), key=natural_key))
-    names = tuple(clean(str(name)) for name in label_names)
-    if isinstance(label_names, str) or len(set(names)) != len(names) or len(names) < 2:
+    listed = isinstance(label_names, Sequence) and not isinstance(label_names, str)
+    names = tuple(clean(str(name)) for name in label_names) if listed else ()
+    if len(set(map(spelling_key, names))) != len(names) or len(names) < 2:
         raise ConfigError(f"{label_names!r} are not two or more different names", "label_names", "list the classes")
     return names
 

@@ -13,8 +13,8 @@ from glas_wsol.data.pairs import mask_stem, others_said
 from glas_wsol.data.phantom.folder import MANIFEST
 from glas_wsol.data.rows import Row, read_rows
 from glas_wsol.data.spelling import clean, spelling_key, spelt_twice
-from glas_wsol.data.splits import Datalist, Item, folds_said, parse_fold, split_by_fold
-from glas_wsol.errors import DatalistError, SplitError
+from glas_wsol.data.splits import Datalist, Item, folds_said, parse_fold, possible_folds, split_by_fold
+from glas_wsol.errors import DatalistError, SplitError, count
 from glas_wsol.utils.digests import digest_of
 
 __all__ = ["GLAS_CLASSES", "GLAS_DISTRIBUTED", "GLAS_VALID", "find_glas", "glas_datalist", "glas_files"]
@@ -89,20 +89,25 @@ def glas_datalist(dataset_dir: str | Path, fold: str = "paper", seed: int = 0) -
     ]
     train = [item for item in found if item.name.startswith("train")]
     splits: dict[str, tuple[Item, ...]] = {"test": tuple(item for item in found if not item.name.startswith("train"))}
+    said = others_said(others)
+    whole = {item.name for item in train} == _PAPER_NAMES
+    if train and scheme == "paper" and not whole and is_file(root / MANIFEST):  # a phantom of any size can be used
+        fold = next(iter(possible_folds(train, GLAS_CLASSES, seed)), "stratified-0")
+        scheme = ""
+        said.append(f"the paper's fold is of 85 tiles, this phantom has {len(train)}: fold {fold} is taken")
     if train and scheme == "paper":
-        names = {item.name for item in train}
-        if names != _PAPER_NAMES:
-            lacking = sorted(_PAPER_NAMES - names, key=natural_key)
-            which = (
-                f"{len(lacking)} of them are missing, such as {lacking[0]}" if lacking else f"there are {len(names)}"
-            )
+        if not whole:
+            lacking = sorted(_PAPER_NAMES - {item.name for item in train}, key=natural_key)
+            which = f"there are {len(train)}"
+            if lacking:
+                which = f"{count(len(lacking), 'of them is', 'of them are')} missing, such as {lacking[0]}"
             what = f"the paper's fold is made of train_1 to train_85, and {which}"
             raise SplitError(what, root, folds_said(train, GLAS_CLASSES, seed))
         splits["train"] = tuple(item for item in train if item.name not in _PAPER_VALID)
         splits["valid"] = tuple(item for item in train if item.name in _PAPER_VALID)
     elif train:
         splits |= split_by_fold(train, GLAS_CLASSES, fold, seed, root)
-    return Datalist(_name(train, root), GLAS_CLASSES, splits, str(root), tuple(others_said(others)))
+    return Datalist(_name(train, root), GLAS_CLASSES, splits, str(root), tuple(said))
 
 
 def _name(train: Sequence[Item], root: Path) -> str:

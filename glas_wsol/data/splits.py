@@ -12,11 +12,21 @@ from types import MappingProxyType
 import numpy as np
 
 from glas_wsol.data.spelling import split_word
-from glas_wsol.errors import ConfigError, SplitError, readable
+from glas_wsol.errors import ConfigError, SplitError, count, readable
 from glas_wsol.utils.digests import digest_of
 from glas_wsol.utils.labels import multi_hot
 
-__all__ = ["FOLDS", "SPLITS", "Datalist", "Item", "folds_said", "parse_fold", "split_by_fold", "with_validation"]
+__all__ = [
+    "FOLDS",
+    "SPLITS",
+    "Datalist",
+    "Item",
+    "folds_said",
+    "parse_fold",
+    "possible_folds",
+    "split_by_fold",
+    "with_validation",
+]
 
 FOLDS = 5
 SPLITS = ("train", "valid", "test")
@@ -133,15 +143,6 @@ class Datalist:
             raise SplitError(f"{self.name} has no {split!r} split", self.source, fix)
         return items
 
-    def shared_groups(self) -> tuple[str, ...]:
-        """A warning where groups have images in both train and valid."""
-        train, valid = ({item.group for item in self.splits.get(split, ())} - {None} for split in ("train", "valid"))
-        both = len(train & valid)
-        if not both:
-            return ()
-        what = f"{both} {'patient has' if both == 1 else 'patients have'} images in both train and valid"
-        return (f"{what}, so figures are too good: choose the fold patient-0 (to patient-{FOLDS - 1})",)
-
     def _label(self, item: Item) -> int | np.ndarray:
         return multi_hot(item.label, len(self.classes)) if isinstance(item.label, tuple) else item.label
 
@@ -181,8 +182,9 @@ def split_by_fold(
         raise SplitError("there is no training image to divide", source, "add images")
     loose = [item.name for item in items if item.group is None]
     if scheme == "patient" and loose:
-        which = "the images have" if len(loose) == len(items) else f"{len(loose)} images, such as {loose[0]}, have"
-        raise SplitError(f"{which} no group to keep together", source, folds_said(items, classes, seed))
+        which = "the images have" if len(loose) == len(items) else count(len(loose), "image has", "images have")
+        such = "" if len(loose) == len(items) else f", such as {loose[0]}"
+        raise SplitError(f"{which} no group to keep together{such}", source, folds_said(items, classes, seed))
     grouped = scheme == "patient" or (scheme == "paper" and not loose)
     fold_of = (_grouped if grouped else _stratified)(items, len(classes), seed)
     splits = {
@@ -221,14 +223,20 @@ def with_validation(
 
 def folds_said(items: Sequence[Item], classes: Sequence[str], seed: int = 0) -> str:
     """What to do when a fold is not possible: the ``patient-k`` and ``stratified-k`` with every class on both sides."""
-    schemes = {"stratified": _stratified}
-    if items and all(item.group is not None for item in items):
-        schemes = {"patient": _grouped} | schemes
-    works = []
     counts = Counter(label for item in items for label in item.labels)
     lone = [repr(name) for label, name in enumerate(classes) if counts[label] == 1]
     if lone:
         return f"add images of {', '.join(lone)}, which has one only: training and validation need one each"
+    works = possible_folds(items, classes, seed)
+    return f"set 'fold' to one of {', '.join(works)}" if works else "add images: no fold has every class on both sides"
+
+
+def possible_folds(items: Sequence[Item], classes: Sequence[str], seed: int = 0) -> list[str]:
+    """The folds with every class on both sides: ``patient-k`` (if every image has a patient), then ``stratified-k``."""
+    schemes = {"stratified": _stratified}
+    if items and all(item.group is not None for item in items):
+        schemes = {"patient": _grouped} | schemes
+    works = []
     for scheme, assign in schemes.items():
         fold_of = assign(items, len(classes), seed)
         has = np.zeros((FOLDS, len(classes)), dtype=int)
@@ -236,7 +244,7 @@ def folds_said(items: Sequence[Item], classes: Sequence[str], seed: int = 0) -> 
             has[fold_of[item.name], list(item.labels)] += 1
         whole = ((has > 0) & (has.sum(axis=0) > has)).all(axis=1)
         works += [f"{scheme}-{index}" for index in np.flatnonzero(whole)]
-    return f"set 'fold' to one of {', '.join(works)}" if works else "add images: no fold has every class on both sides"
+    return works
 
 
 def _absent(items: Sequence[Item], classes: Sequence[str]) -> list[str]:

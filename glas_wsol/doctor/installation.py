@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from glas_wsol.doctor.check import FAULT, OK, WARNING, Check, faults_of
-from glas_wsol.errors import GlasWsolError
+from glas_wsol.errors import GlasWsolError, count
 from glas_wsol.utils.processors import processors
 from glas_wsol.version import __version__
 
@@ -89,10 +89,10 @@ def check_torch(device: str | None = None) -> list[Check]:
         return [Check("torch", FAULT, what, "install it first and exactly, as the README says")]
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU"
     threads, usable = torch.get_num_threads(), processors()
-    said = f"{torch.__version__}, built for {build}; {threads} threads on {usable} processors"
+    said = f"{torch.__version__}, built for {build}; {count(threads, 'thread')} on {count(usable, 'processor')}"
     checks = [Check("torch", OK, said)]
     if threads > usable:
-        what = f"{threads} threads share {usable} processors"
+        what = f"{count(threads, 'thread')} share {usable} processors"
         checks.append(Check("torch", WARNING, what, f"set OMP_NUM_THREADS={usable}"))
     if torch.version.cuda and not torch.cuda.is_available():
         what = "this torch is built for CUDA and finds no device: runs take the CPU"

@@ -12,7 +12,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from glas_wsol.doctor.check import FAULT, OK, WARNING, Check, faults_of
 from glas_wsol.doctor.installation import compare
-from glas_wsol.errors import GlasWsolError
+from glas_wsol.errors import GlasWsolError, count
 from glas_wsol.utils.json_files import read_json
 from glas_wsol.version import __version__
 
@@ -34,7 +34,7 @@ def _configs(folder: Path) -> list[Check]:
         what = f"no config is there [{folder / 'configs'}]"
         return [Check("bundle", FAULT, what, "give glas, cub, or a bundle's folder")]
     checks = [fault for file in files for fault in _config_faults(file)]
-    return checks or [Check("bundle", OK, f"its {len(files)} configs can be read; nothing of them was run")]
+    return checks or [Check("bundle", OK, f"its {count(len(files), 'config')} can be read; nothing of them was run")]
 
 
 def _config_faults(file: Path) -> list[Check]:
@@ -134,13 +134,13 @@ def check_images(
         return faults_of("images", error)
     said = [Check("images", WARNING, one) for one in warnings]
     if not pixels:
-        return [Check("images", OK, f"{len(items)} images"), *said]
+        return [Check("images", OK, count(len(items), "image")), *said]
     return [*said, *_read("images", len(items), damaged([(item["image"], None) for item in items], progress))]
 
 
-def _read(name: str, count: int, faults: list[str]) -> list[Check]:
+def _read(name: str, number: int, faults: list[str]) -> list[Check]:
     if not faults:
-        return [Check(name, OK, f"all {count} images can be read")]
+        return [Check(name, OK, f"all {count(number, 'image')} can be read")]
     return [Check(name, FAULT, fault, "mend or replace this file") for fault in faults]
 
 

@@ -106,6 +106,8 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
     ) -> None:
         _require(max_epochs >= 1, f"epochs={max_epochs}", "give at least 1")
         _require(passes >= 0, f"passes={passes}", "give 0 for no erasing, or a number of forwards of the localizer")
+        whole = isinstance(erase_from_epoch, int) and erase_from_epoch >= 0
+        _require(whole, f"erase_from_epoch={erase_from_epoch!r}", "give a whole number from 0")
         _require(sigma > 0, f"sigma={sigma}", "give a positive number")
         _require(step_reduction in ("sum", "mean"), f"step_reduction={step_reduction!r}", "choose sum or mean")
         _require(counted in ("alive", "all", "trusted"), f"counted={counted!r}", "choose alive, all or trusted")

@@ -17,6 +17,7 @@ from monai.networks.utils import eval_mode
 from monai.utils import ensure_tuple
 from monai.utils.enums import CommonKeys as Keys
 
+from glas_wsol.errors import count
 from glas_wsol.handlers.clock import read_clock
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.metrics import MEASURES, NO_WIDTH, interval
@@ -172,7 +173,9 @@ class EvaluationReport:
             )
         # last: it marks the others as complete
         write_json(self.output_dir / "evaluation.json", report, allow_nan=False)
-        logger.info("evaluated %d images of split %r\n%s", len(self.rows), report.get("split"), summary(report))
+        logger.info(
+            "evaluated %s of split %r\n%s", count(len(self.rows), "image"), report.get("split"), summary(report)
+        )
 
     def _per_image(self, details: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """What each measure took from each image, ``[N, k]``; an image without a true mask, or no class, gives none."""

@@ -10,7 +10,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from glas_wsol.engines.fault_tolerant_evaluator import Failure
-from glas_wsol.errors import IncompleteError, OutputError, readable
+from glas_wsol.errors import IncompleteError, OutputError, count, readable
 from glas_wsol.utils.csv_files import read_table, write_csv
 
 __all__ = ["FailureReport"]
@@ -65,8 +65,7 @@ class FailureReport:
     def conclude(self) -> None:
         """After the run raise an IncompleteError if some images have no result."""
         if self.failures:
-            images = "1 image" if self.total == 1 else f"{self.total} images"
-            what = f"{len(self.failures)} of {images} failed, the others are done"
+            what = f"{len(self.failures)} of {count(self.total, 'image')} failed, the others are done"
             raise IncompleteError(what, self.file, "mend these images, or leave them out, and run again")
 
 

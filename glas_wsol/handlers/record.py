@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from glas_wsol.errors import FIX_ROOM, OutputError
+from glas_wsol.errors import FIX_ROOM, OutputError, count
 from glas_wsol.utils.atomic_files import atomic_write, remove_unfinished
 from glas_wsol.utils.digests import sha256_of
 from glas_wsol.utils.json_files import RECORD
@@ -24,6 +24,9 @@ from glas_wsol.version import __version__
 __all__ = ["Entry", "RunRecord"]
 
 logger = logging.getLogger(__name__)
+
+_EARLIER = ("image finished earlier is", "images finished earlier are")
+_CHANGED = ("image or result has changed and is", "images or results have changed and are")
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,10 @@ class RunRecord:
         self.finished.clear()
         changed = then.changes(self.made_with) if found else []
         if found and not self.resume:
-            logger.warning("resume=false: %d images finished earlier are done again", len(found))
+            logger.warning("resume=false: %s done again", count(len(found), *_EARLIER))
         elif found and changed:
             what = ", ".join(map(_short, changed))
-            logger.warning("%d images finished earlier are done again: %s", len(found), what)
+            logger.warning("%s done again: %s", count(len(found), *_EARLIER), what)
         else:
             wanted = {item["name"]: str(item["image"]) for item in self.images}
             known = [entry for name, entry in found.items() if wanted.get(name) == entry.image]
@@ -110,7 +113,7 @@ class RunRecord:
                     len(self.images),
                 )
             if len(self.finished) < len(known):
-                logger.warning("%d images or results changed: done again", len(known) - len(self.finished))
+                logger.warning("%s done again", count(len(known) - len(self.finished), *_CHANGED))
         if alone:
             remove_unfinished(self.output_dir)
         self._write(self.entries.values())

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 from ignite.engine import Engine, Events
 
 from glas_wsol.engines.fault_tolerant_evaluator import PATH, SHA256, Failure, failure_of
-from glas_wsol.errors import ConfigError, ImageFileError, OutputError
+from glas_wsol.errors import ConfigError, ImageFileError, OutputError, count
 from glas_wsol.handlers.record import RunRecord
 from glas_wsol.results.localization import Localization
 from glas_wsol.utils import distributed
@@ -222,7 +222,7 @@ class LocalizationSaver:
             self.record.complete()
         for journal in self._journals:
             journal.unlink()
-        logger.info("%d localizations in %s", len(self.rows), self.output_dir)
+        logger.info("%s in %s", count(len(self.rows), "localization"), self.output_dir)
 
 
 def _from_line(line: str) -> str:

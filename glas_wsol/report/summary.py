@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from glas_wsol.errors import count
 from glas_wsol.metrics.measures import MEASURES
 from glas_wsol.report.cases import Case, number
 from glas_wsol.report.run_folder import Contents
@@ -65,7 +66,7 @@ def counts(cases: Sequence[Case]) -> list[Count]:
     done = [case for case in cases if not case.failed]
     named = Counter(case.said for case in done if case.evidence and case.said)
     found = [Count(len(cases), "image" if len(cases) == 1 else "images", "all")]
-    found += [Count(count, said) for said, count in sorted(named.items())]
+    found += [Count(times, said) for said, times in sorted(named.items())]
     found.append(Count(sum(not case.evidence for case in done), "no evidence", "none"))
     if any(case.wrong is not None for case in done):
         found.append(Count(sum(bool(case.wrong) for case in done), "wrong class", "wrong"))
@@ -197,7 +198,7 @@ def training_facts(contents: Contents) -> list[Fact]:
     if contents.epochs:
         seconds = sum(number(epoch["seconds"]) or 0 for epoch in contents.epochs)
         device = contents.epochs[-1]["device"]
-        found.append(Fact("Trained", f"{len(contents.epochs)} epochs, {seconds / 60:.1f} minutes on {device}"))
+        found.append(Fact("Trained", f"{count(len(contents.epochs), 'epoch')}, {seconds / 60:.1f} minutes on {device}"))
     validation = contents.card.get("validation") or {}
     error = number(validation.get("classification_error"))
     if error is not None:

@@ -78,6 +78,11 @@ class RandIsotropicAffined(RandomizableTransform, MapTransform):
         self.mode = ensure_tuple_rep(mode, len(self.keys))
         self.drawn = (0.0, 0.0, 1.0)
 
+    def settings(self) -> dict[str, object]:
+        """What it was made with, without what was drawn last."""
+        (_, degrees), (_, shear), scale = self.ranges
+        return {"prob": self.prob, "degrees": degrees, "shear": shear, "scale": scale, "mode": self.mode}
+
     def randomize(self, data: None = None) -> None:
         """Draw angle, shear and scale, whether they are used or not: what is drawn after them does not depend on it."""
         super().randomize(None)

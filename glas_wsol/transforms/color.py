@@ -51,6 +51,12 @@ class RandColorJitter(RandImage):
         self.strengths = (brightness, contrast, saturation, hue)
         self.steps: tuple[tuple[int, float], ...] = ()
 
+    def settings(self) -> dict[str, float]:
+        """What it was made with, without what was drawn last."""
+        return dict(
+            zip(("brightness", "contrast", "saturation", "hue", "prob"), (*self.strengths, self.prob), strict=True)
+        )
+
     def randomize(self, data: Any | None = None) -> None:
         """Draw whether, in which order and how much: `steps` holds (operation, factor) pairs."""
         super().randomize(None)

@@ -45,6 +45,10 @@ class RandHEStainJitter(RandImage):
         self.alpha: tuple[float, float] = (1.0, 1.0)
         self.beta: tuple[float, float] = (0.0, 0.0)
 
+    def settings(self) -> dict[str, float]:
+        """What it was made with, without what was drawn last."""
+        return {"sigma_scale": self.sigma_scale, "sigma_shift": self.sigma_shift, "prob": self.prob}
+
     def randomize(self, data: Any | None = None) -> None:
         """Draw whether, and ``alpha`` and ``beta`` of haematoxylin and eosin."""
         super().randomize(None)

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from glas_wsol.errors import count
 from glas_wsol.metrics.calibration import Reliability
 from glas_wsol.visualize.comparison_figure import save_png
 
@@ -69,8 +70,9 @@ def _panel(upper: Axes, lower: Axes, name: str, found: Reliability | None, colou
         lower.set_yticks([])
         return
     error, low, high = (100 * value for value in (found.error, *found.interval))
-    images = "1 image" if found.images == 1 else f"{found.images} images"
-    upper.set_title(f"{title}: calibration error {error:.1f} % [{low:.1f}, {high:.1f}], {images}", fontsize=10)
+    upper.set_title(
+        f"{title}: calibration error {error:.1f} % [{low:.1f}, {high:.1f}], {count(found.images, 'image')}", fontsize=10
+    )
     # An interval may end short of the share by rounding, or where bins of redrawn images never reach it.
     reach = np.maximum([found.share - found.low, found.high - found.share], 0)
     upper.errorbar(

@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from glas_wsol.bundle.methods import IMAGE_LABELS
+from glas_wsol.errors import count
 from glas_wsol.experiments.tables.comparison import holm
 from glas_wsol.experiments.tables.groups import MethodRuns
 from glas_wsol.experiments.tables.layout import Footnotes, Table
@@ -167,8 +168,7 @@ def _passes_table(context: TableContext, least: MethodRuns, deeper: MethodRuns, 
         f"the difference is paired: {cells}, the same draws of them",
         *context.published_notes(),
     )
-    seeds = len(deeper.seeds)
-    where = f"on {least.backbone or 'no backbone'} (n = {deeper.n_images}, {seeds} {'seed' if seeds == 1 else 'seeds'})"
+    where = f"on {least.backbone or 'no backbone'} (n = {deeper.n_images}, {count(len(deeper.seeds), 'seed')})"
     title = f"Table 2. Recursive erasing, passes {least.passes} and {deeper.passes}, {where}"
     return Table(title, tuple(columns), tuple(map(tuple, lines)), under)
 

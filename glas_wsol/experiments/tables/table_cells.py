@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glas_wsol.bundle.methods import PIXEL_LABELS, UNTRAINED
+from glas_wsol.errors import count
 from glas_wsol.experiments.published import PUBLISHED_DATASETS, published_backbone, published_value
 from glas_wsol.experiments.tables.comparison import Comparison, Difference, Estimate
 from glas_wsol.experiments.tables.groups import Cell, Group, MethodRuns
@@ -147,7 +148,7 @@ class TableContext:
         n, k = max(method.n_images for method in self.group.methods), self.most_seeds
         if n < _FEW_IMAGES:
             notes.append(
-                f"only {n} images: intervals and p of so few are too narrow and too small, not to be relied on"
+                f"only {count(n, 'image')}: intervals and p of so few are too narrow and too small, not to be relied on"
             )
         if k == 1:
             notes.append("one seed: the intervals hold for that one training only, another training may lie outside")

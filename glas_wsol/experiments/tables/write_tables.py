@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from glas_wsol.errors import OutputError
+from glas_wsol.errors import OutputError, count
 from glas_wsol.experiments.tables.comparison import Comparison
 from glas_wsol.experiments.tables.groups import group_runs
 from glas_wsol.experiments.tables.layout import Table, as_latex, as_markdown, bullets, wrapped
@@ -184,7 +184,7 @@ def _contents(context: TableContext) -> str:
     n = max(method.n_images for method in group.methods)
     classes = ", ".join(map(str, group.methods[0].first.facts["classes"]))
     runs = f"seeds {', '.join(map(str, seeds))}; folds {', '.join(folds)}"
-    return wrapped(f"{n} images of {classes}; {len(group.methods)} methods; {runs}.")
+    return wrapped(f"{count(n, 'image')} of {classes}; {count(len(group.methods), 'method')}; {runs}.")
 
 
 def _recipes(lines: list[str]) -> str:
