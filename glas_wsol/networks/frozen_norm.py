@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ class FrozenGroupNorm(nn.GroupNorm):
         self.register_buffer("group_statistics", torch.zeros(2, num_groups))
         self.frozen = False
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+    def forward(self, input: Tensor) -> Tensor:
         """Normalise.
 
         Args:
@@ -79,12 +79,15 @@ def frozen_norms(network: nn.Module) -> dict[str, FrozenGroupNorm]:
     return {name: layer for name, layer in network.named_modules() if isinstance(layer, FrozenGroupNorm)}
 
 
-def measure_statistics(network: nn.Module, images: Iterable[Tensor]) -> dict[str, Tensor]:
+def measure_statistics(
+    network: nn.Module, images: Iterable[Any], run: Callable[[Any], Any] | None = None
+) -> dict[str, Tensor]:
     """Mean and mean square of each group over images, each image normalised by its own; nothing is frozen by it.
 
     Args:
         network: a :class:`~glas_wsol.networks.base.TileNetwork`.
-        images: ``[1, 3, H, W]`` in [0, 1]; each counts the same, whatever its size.
+        images: each counts the same, whatever its size.
+        run: gives the network one of them. Defaults to the network's own mask of ``[1, 3, H, W]`` in [0, 1].
 
     Returns:
         ``[2, groups]`` for each of :func:`frozen_norms`, float64, on the CPU.
@@ -95,7 +98,7 @@ def measure_statistics(network: nn.Module, images: Iterable[Tensor]) -> dict[str
     layers = frozen_norms(network)
     before = {name: layer.frozen for name, layer in layers.items()}
     sums = {name: torch.zeros(2, layer.num_groups, dtype=torch.float64) for name, layer in layers.items()}
-    count = 0
+    count, run = 0, run or undecidable_part(network)
 
     def measure(name: str, layer: FrozenGroupNorm, inputs: tuple[Tensor]) -> None:
         groups = inputs[0].double().reshape(layer.num_groups, -1)
@@ -107,7 +110,7 @@ def measure_statistics(network: nn.Module, images: Iterable[Tensor]) -> dict[str
             stack.callback(setattr, layer, "frozen", before[name])
             stack.callback(layer.register_forward_pre_hook(partial(measure, name)).remove)
         for image in images:
-            undecidable_part(network)(image)
+            run(image)
             count += 1
     if not count:
         raise ConfigError("no image to measure statistics of", "decoder_norm=frozen", "give the training images")
