@@ -9,11 +9,7 @@ __all__ = ["register"]
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the command.
-
-    Args:
-        commands: of the program's parser.
-    """
+    """Add the command."""
     parser = commands.add_parser("calibrate", help="make the masks of an older model of two stages local")
     parser.add_argument("model", metavar="MODEL", help="model.pt, output folder of a training, or exported bundle")
     parser.add_argument("data", metavar="DATA", help="the data that it was trained on")
