@@ -36,10 +36,12 @@ def freeze_model(model: str | Path, data: str | Path, output: str | Path) -> Pat
     if target.exists():
         raise OutputError("a model is here already", target, "choose another output folder")
     localize, card = load_localizer(model), model_card(checkpoint)
-    if localize.network.local or not frozen_norms(localize.network):
-        what = "its mask is local already" if localize.network.local else "it has no decoder of a second stage"
+    local = getattr(localize.network, "local", False)
+    if local or not frozen_norms(localize.network):
+        what = "its mask is local already" if local else "it has no decoder of a second stage"
         raise ConfigError(f"nothing to freeze in this model: {what}", model, "use it as it is")
-    found = load_datalist(data, card.get("fold", "paper"), card.get("fold_seed", 0), label_names=card["classes"])
+    fold, seed, classes = card.get("fold", "paper"), card.get("fold_seed", 0), card["classes"]
+    found = load_datalist(data, fold, seed, classes=classes, label_names=classes)
     if card.get("recipe", {}).get("training_images") != found.digest("train"):
         raise ConfigError("these are not the images that the model was trained on", data, "name its training data")
     images = (item["image"] for item in found.select("train"))

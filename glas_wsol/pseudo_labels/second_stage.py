@@ -17,6 +17,8 @@ from monai.engines import SupervisedEvaluator
 from monai.handlers import LrScheduleHandler, ValidationHandler
 from monai.inferers import Inferer
 from monai.transforms import Compose, LoadImaged
+from torch import Tensor
+from tqdm import tqdm
 
 from glas_wsol.data.seeded import SeededCacheDataset, training_loader
 from glas_wsol.engines.plain_trainer import PlainTrainer
@@ -216,6 +218,10 @@ class _Freezing:
 
     def __call__(self, _: Engine) -> None:
         stage = self.stage
-        images = (stage.inferer.prepare(read_image(item, stage.transform, stage.device))[0] for item in stage.data)
-        measured = distributed.on_main(lambda: measure_statistics(stage.network, images))
-        freeze(stage.network, measured)
+
+        def measure() -> dict[str, Tensor]:
+            data = tqdm(stage.data, "statistics of the decoder")
+            images = (stage.inferer.prepare(read_image(item, stage.transform, stage.device))[0] for item in data)
+            return measure_statistics(stage.network, images)
+
+        freeze(stage.network, distributed.on_main(measure))
