@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from glas_wsol.data import load_datalist
+from glas_wsol.data.cub import CUB5_CLASSES
 from glas_wsol.errors import ConfigError, OutputError
 from glas_wsol.handlers.run_checkpoint import write_model
 from glas_wsol.loading import ModelSource, load_localizer
@@ -41,7 +42,8 @@ def freeze_model(model: str | Path, data: str | Path, output: str | Path) -> Pat
         what = "its mask is local already" if local else "it has no decoder of a second stage"
         raise ConfigError(f"nothing to freeze in this model: {what}", model, "use it as it is")
     fold, seed, classes = card.get("fold", "paper"), card.get("fold_seed", 0), card["classes"]
-    found = load_datalist(data, fold, seed, classes=classes, label_names=classes)
+    birds = "cub5" if tuple(classes) == CUB5_CLASSES else classes
+    found = load_datalist(data, fold, seed, classes=birds, label_names=classes)
     if card.get("recipe", {}).get("training_images") != found.digest("train"):
         raise ConfigError("these are not the images that the model was trained on", data, "name its training data")
     images = (item["image"] for item in found.select("train"))
