@@ -59,7 +59,7 @@ class RunCheckpoint:
             network and the optimiser were made with is added.
         resume: take up an interrupted run found in ``directory`` (default); else refuse to touch it.
         made_with: further components, by their ids, that must be the same when the run is taken up again, such as the
-            augmentation; all they were made with is compared.
+            augmentation; all they were made with is compared, as it is of what the engines read and infer with.
     """
 
     def __init__(
@@ -142,6 +142,7 @@ class RunCheckpoint:
             WeightsError: if its file is damaged.
         """
         self._trained_with = self._settings(trainer)
+        self.made_with |= described({"train": _parts(trainer), "validate": _parts(self.evaluator)})
         self._claim()
         if not self.last_file.is_file():
             return
@@ -218,6 +219,18 @@ class RunCheckpoint:
         """Of those that the run to resume has recorded: an earlier version recorded fewer."""
         recorded = {name.partition("#")[0] for name in then}
         return then.changes({k: v for k, v in self.made_with.items() if k.partition("#")[0] in recorded})
+
+
+def _parts(engine: Any) -> dict[str, Any]:
+    """What an engine reads and infers with, by their ids in a config; None where it has none."""
+    loader = getattr(engine, "data_loader", None)
+    dataset, sampler = getattr(loader, "dataset", None), getattr(loader, "sampler", None)
+    return {
+        "preprocessing": getattr(dataset, "transform", None),
+        "inferer": getattr(engine, "inferer", None),
+        "dataset": {"seed": getattr(dataset, "seed", None)},
+        "dataloader": {"seed": getattr(sampler, "seed", None)},
+    }
 
 
 def write_model(network: torch.nn.Module, directory: str | Path, card: Mapping[str, Any]) -> None:

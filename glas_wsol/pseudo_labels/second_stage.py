@@ -171,7 +171,6 @@ class SecondStage:
         made_with = {
             "read": self.reading,
             "augmentation": self.augmentation,
-            "validate": {"preprocessing": self.transform, "inferer": self.validation_inferer},
             "second_stage": {"tolerance": self.tolerance, "seed": self.seed},
         }
         handlers = [
