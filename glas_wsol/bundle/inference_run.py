@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,12 +61,14 @@ class Results:
     Attributes:
         done: images with a result.
         evidence: those of them that show something to decide on.
+        pixel_sizes: sentences on unknown pixel sizes, each with how many images it holds for.
         failed: the table of images without a result; None where there are none.
         failures: how many those are.
     """
 
     done: int
     evidence: int
+    pixel_sizes: Mapping[str, int]
     failed: Path | None = None
     failures: int = 0
 
@@ -141,11 +144,11 @@ def _source(images: Sequence[str | Path], output: Path, recursive: bool) -> Path
     if len(images) == 1:
         existing(images[0])
         return Path(images[0]).absolute() if str(images[0]) == "phantom" else Path(images[0])  # not the config's word
-    listed = [Path(item["image"]) for one in images for item in images_datalist(one, recursive, exclude=output)]
+    listed = [item for one in images for item in images_datalist(one, recursive, exclude=output)]
     table = output / LISTED
     if table.exists():
         with table.open(encoding="utf-8", errors="replace", newline="") as file:
-            if read_cells(file)[0] != ["image"]:
+            if read_cells(file)[0] not in (["image"], ["image", "mpp"]):
                 raise OutputError("this file is no list of an earlier run", table, "choose another output folder")
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -153,7 +156,8 @@ def _source(images: Sequence[str | Path], output: Path, recursive: bool) -> Path
         raise OutputError(f"cannot make the output folder ({error.strerror})", output, "choose another") from error
     claim(output / RECORD)  # a run that is at work here keeps its list
     try:
-        write_csv(table, [{"image": str(path)} for path in dict.fromkeys(listed)], columns=("image",))
+        rows = {item["image"]: {"image": item["image"], "mpp": str(item.get("mpp", ""))} for item in reversed(listed)}
+        write_csv(table, [*reversed(rows.values())], columns=("image", "mpp"))
     finally:
         release(output / RECORD)
     return table
@@ -174,7 +178,8 @@ def infer(inference: Inference) -> Results:
     done, failed = _rows(inference.output / "predictions.csv"), inference.output / "failed.csv"
     failures = _rows(failed) if failed.is_file() else []
     evidence = sum(row.get("class") != "no evidence" for row in done)
-    return Results(len(done), evidence, failed if failures else None, len(failures))
+    sizes = Counter(row["pixel_size"] for row in done if row.get("pixel_size"))
+    return Results(len(done), evidence, sizes, failed if failures else None, len(failures))
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

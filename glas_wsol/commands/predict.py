@@ -52,7 +52,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--flips", nargs="?", const=True, choices=["horizontal"], help=text)
     add("--rotations", action="store_true", default=None, help="average over quarter turns: 4 forwards an image")
     add("--scales", nargs="+", type=float, metavar="X", help="average over these resolutions")
-    add("--mpp", nargs="+", type=float, metavar="UM", help="micrometres of a pixel, or of its width and its height")
+    text = "micrometres of a pixel, or of its width and its height (default: as table or file says)"
+    add("--mpp", nargs="+", type=float, metavar="UM", help=text)
     add("--recursive", action="store_true", default=None, help="look for images in the folders below too")
     add("--no-overlays", dest="overlays", action="store_false", default=None, help="draw no overlays")
     add("--undecidable", action="store_true", default=None, help="outline the undecidable region in GeoJSON too")
@@ -103,6 +104,8 @@ def _predict(arguments: list[str], prog: str) -> None:
         print(f"open {page}")
     total, blank = found.done + found.failures, found.done - found.evidence
     print(f"{found.done} of {total} images are done ({blank} show no evidence), in {run.output}")
+    for said, count in found.pixel_sizes.items():
+        print(f"{count} of {found.done} images: {said}")
     if found.failed is not None:
         what = f"{found.failures} of {total} images failed, the others are done"
         raise IncompleteError(what, found.failed, "mend these images, or leave them out, and run again")

@@ -37,6 +37,7 @@ class Entry:
         row: its row of the CSV table.
         details: its entry of the JSON table.
         files: what was written of it, relative to the folder of results, each with its digest.
+        mpp: micrometres per pixel that a table gave for it; None without.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Entry:
     row: Mapping[str, Any]
     details: Mapping[str, Any]
     files: Mapping[str, str]
+    mpp: float | None = None
 
 
 class RunRecord:
@@ -104,8 +106,8 @@ class RunRecord:
             what = ", ".join(map(_short, changed))
             logger.warning("%d images finished earlier are done again: %s", len(found), what)
         else:
-            wanted = {item["name"]: str(item["image"]) for item in self.images}
-            known = [entry for name, entry in found.items() if wanted.get(name) == entry.image]
+            wanted = {item["name"]: (str(item["image"]), item.get("mpp")) for item in self.images}
+            known = [entry for name, entry in found.items() if wanted.get(name) == (entry.image, entry.mpp)]
             self.entries.update({entry.name: entry for entry in known if self._holds(entry)})
             self.finished.update(self.entries)
             if known:
@@ -135,7 +137,8 @@ class RunRecord:
             OutputError: if it cannot be written.
         """
         written = {path.relative_to(self.output_dir).as_posix(): sha256_of(path) for path in files}
-        entry = Entry(name, item["path"], item["sha256"], dict(row), dict(details), written)
+        mpp = next((one.get("mpp") for one in self.images if one["name"] == name), None)
+        entry = Entry(name, item["path"], item["sha256"], dict(row), dict(details), written, mpp)
         self.entries[name] = entry
         try:
             with self.file.open("a", encoding="utf-8", newline="\n") as file:

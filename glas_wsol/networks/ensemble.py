@@ -159,6 +159,7 @@ def common_card(cards: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dic
         ("classes", "name models of the same classes"),
         ("scale", "name models of one training resolution"),
         ("short_side", "name models of one training resolution"),
+        ("mpp", "name models of one training resolution"),
     ):
         for card, file in zip(cards, names, strict=True):
             if card.get(name) != first.get(name):

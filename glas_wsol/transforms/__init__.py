@@ -13,12 +13,14 @@ from glas_wsol.transforms.geometry import (
     pad_to_multiple,
     reflect_pad,
 )
+from glas_wsol.transforms.pixel_sized import PixelSized
 from glas_wsol.transforms.reading import MAX_PIXELS, TileReader, read_mask, read_rgb
 from glas_wsol.transforms.rescaling import Rescale, Rescaled
 from glas_wsol.transforms.stain import RandHEStainJitter, RandHEStainJitterd
 
 __all__ = [
     "MAX_PIXELS",
+    "PixelSized",
     "RandColorJitter",
     "RandColorJitterd",
     "RandHEStainJitter",

@@ -184,7 +184,7 @@ def _segmentation(found: Localization, source: Dataset) -> Any:
 def _said(found: Localization) -> str:
     """Remarks on the model and the result, within a Short Text."""
     alarm = found.provenance.alarm if found.provenance else None
-    parts = (found.trained_on, "" if alarm is None else str(alarm), found.remark)
+    parts = (found.trained_on, "" if alarm is None else str(alarm), found.remark, found.pixel_size_remark)
     return ". ".join(filter(None, parts))[:1024]
 
 
