@@ -35,7 +35,7 @@ def tiles(folder: Path) -> np.ndarray:
     blocks = np.random.default_rng(0).integers(0, 60, (9, 13, 1)) + np.array([150, 60, 120])
     pixels = blocks.repeat(8, 0).repeat(8, 1).astype(np.uint8)
     Image.fromarray(pixels).save(folder / "tiles" / "a.png")
-    save(folder / "tiles" / "b.dcm", dicom(pixels, PixelSpacing=[0.0005, 0.00025]))
+    save(folder / "tiles" / "b.dcm", dicom(pixels, PixelSpacing=[0.0005, 0.0005]))
     return pixels
 
 
@@ -43,11 +43,11 @@ def test_formats_dicom_image_and_same_tile_give_same_result(trained, tmp_path):
     pytest.importorskip("highdicom")
     tiles(tmp_path)
     first, second = infer(trained, tmp_path, formats=[*FORMATS])
-    assert [first["mpp"], second["mpp"]] == [None, [0.25, 0.5]]
+    assert [first["mpp"], second["mpp"]] == [None, [0.5, 0.5]]
     assert all((tmp_path / "out" / file).is_file() for entry in (first, second) for file in entry["files"])
     own = {"path", "name", "mpp", "files", "decidable_um2", "boxes"}
     assert {k: v for k, v in first.items() if k not in own} == {k: v for k, v in second.items() if k not in own}
-    assert (first["decidable_um2"], second["decidable_um2"]) == (None, second["decidable_px"] / 8)
+    assert (first["decidable_um2"], second["decidable_um2"]) == (None, second["decidable_px"] / 4)
     areas = [{k: v for k, v in box.items() if k != "area_um2"} for box in second["boxes"]]
     assert [{k: v for k, v in box.items() if k != "area_um2"} for box in first["boxes"]] == areas
     assert first["class_scores"]["decidable"]["probabilities"] == first["probabilities"]
