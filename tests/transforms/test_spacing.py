@@ -151,7 +151,7 @@ def read(path: Path, mpp: Any = None, **item: Any) -> MetaTensor:
 def test_given_counts_before_table_before_file(tmp_path):
     path = by_pillow(tmp_path / "a.png", 0.31)
     assert mpp_of(read(path)) == pytest.approx((0.31, 0.31))
-    assert mpp_of(read(path, **{"mpp": None})) == pytest.approx((0.31, 0.31))
+    assert mpp_of(read(path, mpp=None)) == pytest.approx((0.31, 0.31))
     assert mpp_of(PixelSized("image")({"image": read(path), "mpp": 0.5})["image"]) == (0.5, 0.5)
     both = PixelSized("image", [0.25, 0.5])({"image": read(path), "mpp": 1.0})
     assert mpp_of(both["image"]) == (0.25, 0.5)
