@@ -30,8 +30,15 @@ DOUBTED = "pixel size not known (its file has a resolution of screens and printe
 # Nuclei are the teacher: a decoder on a trunk that was never trained learns the stain in seconds.
 QUICK: dict[str, Any] = {
     **{name: value for name, value in SMALL.items() if name != "optimizer#lr"},
-    "fold": "stratified-0", "epochs": 1, "passes": 0, "refine_epochs": 4, "refine_rounds": 1, "refine_lr": 0.01,
-    "refine_batch_size": 2, "decoder_width": 8, "teachers": {"components": 0.0, "stage_one": 0.0, "stain": 1.0},
+    "fold": "stratified-0",
+    "epochs": 1,
+    "passes": 0,
+    "refine_epochs": 4,
+    "refine_rounds": 1,
+    "refine_lr": 0.01,
+    "refine_batch_size": 2,
+    "decoder_width": 8,
+    "teachers": {"components": 0.0, "stage_one": 0.0, "stain": 1.0},
     "bundle_root": str(ROOT / "bundles" / GLAS),
 }
 
