@@ -61,16 +61,16 @@ class Results:
     Attributes:
         done: images with a result.
         evidence: those of them that show something to decide on.
-        pixel_sizes: sentences on unknown pixel sizes, each with how many images it holds for.
         failed: the table of images without a result; None where there are none.
         failures: how many those are.
+        pixel_sizes: sentences on unknown pixel sizes, each with how many images it holds for.
     """
 
     done: int
     evidence: int
-    pixel_sizes: Mapping[str, int]
     failed: Path | None = None
     failures: int = 0
+    pixel_sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 def plan_inference(
@@ -156,8 +156,10 @@ def _source(images: Sequence[str | Path], output: Path, recursive: bool) -> Path
         raise OutputError(f"cannot make the output folder ({error.strerror})", output, "choose another") from error
     claim(output / RECORD)  # a run that is at work here keeps its list
     try:
-        rows = {item["image"]: {"image": item["image"], "mpp": str(item.get("mpp", ""))} for item in reversed(listed)}
-        write_csv(table, [*reversed(rows.values())], columns=("image", "mpp"))
+        sizes = {item["image"]: str(item["mpp"]) for item in listed if "mpp" in item}
+        rows = [{"image": image, "mpp": sizes.get(image, "")} for image in dict.fromkeys(one["image"] for one in listed)]
+        columns = ("image", "mpp") if sizes else ("image",)
+        write_csv(table, [{key: row[key] for key in columns} for row in rows], columns=columns)
     finally:
         release(output / RECORD)
     return table
@@ -179,7 +181,7 @@ def infer(inference: Inference) -> Results:
     failures = _rows(failed) if failed.is_file() else []
     evidence = sum(row.get("class") != "no evidence" for row in done)
     sizes = Counter(row["pixel_size"] for row in done if row.get("pixel_size"))
-    return Results(len(done), evidence, sizes, failed if failures else None, len(failures))
+    return Results(len(done), evidence, failed if failures else None, len(failures), sizes)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
