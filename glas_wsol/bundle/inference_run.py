@@ -157,7 +157,9 @@ def _source(images: Sequence[str | Path], output: Path, recursive: bool) -> Path
     claim(output / RECORD)  # a run that is at work here keeps its list
     try:
         sizes = {item["image"]: str(item["mpp"]) for item in listed if "mpp" in item}
-        rows = [{"image": image, "mpp": sizes.get(image, "")} for image in dict.fromkeys(one["image"] for one in listed)]
+        rows = [
+            {"image": image, "mpp": sizes.get(image, "")} for image in dict.fromkeys(one["image"] for one in listed)
+        ]
         columns = ("image", "mpp") if sizes else ("image",)
         write_csv(table, [{key: row[key] for key in columns} for row in rows], columns=columns)
     finally:

@@ -171,9 +171,8 @@ class LocalizePredictiond(Transform):
             raise NumericalError("the network's output is not a finite number", path, "train again at a lower rate")
         decidable = 1 - prediction[0]
         mpp = mpp_of_metadata(meta)
-        area = (
-            (self.training_mpp**2 / (mpp[0] * mpp[1])) if mpp and self.training_mpp else 1.0
-        )  # px of it in one of theirs
+        # how many pixels of this image are as large as one of the training's
+        area = self.training_mpp**2 / (mpp[0] * mpp[1]) if mpp and self.training_mpp else 1.0
         item = dict(data)
         probabilities: tuple[float, ...] = ()
         if self.names_class:

@@ -13,8 +13,9 @@ from monai.config.type_definitions import NdarrayOrTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor, ensure_tuple_rep
 
-from glas_wsol.errors import ConfigError
+from glas_wsol.errors import ConfigError, ImageFileError
 from glas_wsol.transforms._tensors import to_tensor
+from glas_wsol.transforms.reading.reader import MAX_PIXELS
 from glas_wsol.transforms.reading.spacing import mpp_of
 from glas_wsol.utils.pixel_size import SAME
 
@@ -83,11 +84,20 @@ class Rescale(Transform):
             img: the image or mask.
             mode: instead of the mode set at construction.
             mpp: width and height of a pixel in micrometres. Defaults to None: as the image's metadata say.
+
+        Raises:
+            ImageFileError: if an image of large pixels is enlarged beyond what is read of a file.
         """
         mode = self.mode if mode is None else mode
         _check_mode(mode)
         image = to_tensor(img)
-        size = self.output_size(*image.shape[-2:], mpp or mpp_of(img))
+        mpp = mpp or mpp_of(img)
+        size = self.output_size(*image.shape[-2:], mpp)
+        if mpp and size[0] * size[1] > max(MAX_PIXELS, image.shape[-2] * image.shape[-1]):
+            what = f"with pixels of {mpp[0]:.4g} um it is enlarged to {size[1]} x {size[0]} px, more than {MAX_PIXELS}"
+            raise ImageFileError(
+                what, getattr(img, "meta", {}).get("filename_or_obj", ""), "give the size of its pixels with mpp"
+            )
         if size == tuple(image.shape[-2:]):
             return image
         plain = convert_to_tensor(image, track_meta=False)
