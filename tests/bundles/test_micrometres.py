@@ -17,6 +17,7 @@ from PIL import Image
 
 import glas_wsol
 from glas_wsol.bundle.inference_run import infer, plan_inference
+from glas_wsol.data import load_datalist
 from glas_wsol.data.phantom.tissue import write_tissue_phantom
 from glas_wsol.errors import ConfigError, GlasWsolError
 from glas_wsol.report import write_report
@@ -33,11 +34,13 @@ QUICK: dict[str, Any] = {
     "fold": "stratified-0",
     "epochs": 1,
     "passes": 0,
-    "refine_epochs": 4,
+    "refine_epochs": 20,
     "refine_rounds": 1,
-    "refine_lr": 0.01,
-    "refine_batch_size": 2,
+    "refine_lr": 0.03,
+    "refine_batch_size": 4,
     "decoder_width": 8,
+    "fill_holes": 100,
+    "drop_specks": 20,
     "teachers": {"components": 0.0, "stage_one": 0.0, "stain": 1.0},
     "bundle_root": str(ROOT / "bundles" / GLAS),
 }
@@ -210,16 +213,17 @@ def test_training_brings_images_of_two_sizes_to_one(phantom, tmp_path):
     data.mkdir()
     for source in (*phantom.glob("*.bmp"), phantom / "Grade.csv"):
         (data / source.name).write_bytes(source.read_bytes())
-    for file in data.glob("train_[12].bmp"):
+    first, second = (item["image"] for item in load_datalist(data, fold="stratified-0").select("train")[:2])
+    for file in (first, second):
         image = Image.open(file).copy()
         image.resize((image.width // 2, image.height // 2)).save(file, dpi=(25400 / 1.24,) * 2)
-    card = train(data, tmp_path / "one", mpp=0.62)
-    assert card["mpp"] == 1.24
+    assert train(data, tmp_path / "one", mpp=0.62, refine_epochs=1)["mpp"] == 1.24
     assert train(data, tmp_path / "none", refine_epochs=1)["mpp"] is None, "two sizes, as they are"
-    Image.open(data / "train_1.bmp").copy().save(data / "train_1.bmp", dpi=(72, 72))
+    Image.open(first).copy().save(first, dpi=(72, 72))
     with pytest.raises(Exception, match="mpp") as caught:
         train(data, tmp_path / "refused", mpp=0.62)
-    assert "1 of 8 training images have no known pixel size, such as train_1" in str(GlasWsolError.behind(caught.value))
+    said = f"1 of 8 training images have no known pixel size, such as {Path(first).stem}"
+    assert said in str(GlasWsolError.behind(caught.value))
 
 
 def test_model_without_mpp_reads_at_its_scale_and_says_so(model, tiles, results, tmp_path):
