@@ -52,7 +52,10 @@ def test_the_list_of_names_is_complete():
     assert kinds == set(KINDS)
 
 
-def test_a_failure_in_another_process_keeps_its_message():
-    # Pickling rebuilds an exception from its message: the parts are lost, what is shown is not.
-    error = pickle.loads(pickle.dumps(ConfigError("what", "where", "fix")))  # noqa: S301 - made one line above
-    assert str(error) == "what [where]: fix"
+@pytest.mark.parametrize(
+    "error", [ConfigError("what", "where", "fix"), DatalistError("table", ["row 2", "row 3"], "fix")]
+)
+def test_error_from_another_process_comes_whole(error):
+    found = pickle.loads(pickle.dumps(error))  # noqa: S301 - made one line above
+    assert type(found) is type(error)
+    assert (str(found), vars(found)) == (str(error), vars(error))

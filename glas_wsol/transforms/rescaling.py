@@ -131,15 +131,9 @@ def _nearest(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 class Rescaled(MapTransform):
-    """Dictionary-based version of `Rescale`.
+    """Dictionary-based version of `Rescale`. ``mode``: one mode for all keys, or one for each.
 
-    Args:
-        keys: the items to rescale.
-        factor: see `Rescale`.
-        short_side: see `Rescale`.
-        mode: one mode for all keys, or one for each.
-        allow_missing_keys: whether a missing key is passed over.
-        training_mpp: see `Rescale`. The size of a pixel is that of the first key, for all of them.
+    The size of a pixel is that of the first key, for all of them.
     """
 
     backend = Rescale.backend

@@ -89,12 +89,12 @@ class Run:
         return self.output / "models" / "model.pt"
 
 
-@pytest.fixture(scope="session", params=BUNDLES)
-def trained(request, tmp_path_factory) -> Run:
-    """One trained run per bundle, of a trunk that every process knows; tests read it and write elsewhere."""
+@pytest.fixture(scope="package", params=BUNDLES)
+def trained(request, narrow_trunk, tmp_path_factory) -> Run:
+    """One trained run per bundle, of the narrow trunk, which this process alone knows; tests read it only."""
     bundle = request.param
     output = tmp_path_factory.mktemp("trained") / bundle
-    settings = {**SMALL, **DATA[bundle], "trunk": "resnet18", "bundle_root": str(ROOT / "bundles" / bundle)}
+    settings = {**SMALL, **DATA[bundle], "bundle_root": str(ROOT / "bundles" / bundle)}
     train = workflow("train", paper(bundle), output_dir=str(output), **settings)
     assert train.check_properties() == []
     train.run()

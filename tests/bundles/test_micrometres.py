@@ -177,11 +177,12 @@ def test_given_pixel_size_counts_in_python_and_in_a_table(model, tiles, results,
         localize(pixels, mpp=96)
 
 
-def test_pixels_that_are_not_square_are_brought_there_too(model, results, tiles):
-    native = read_mask(results[0] / "masks" / "0.62.png") > 0
+def test_pixels_that_are_not_square_are_brought_there_too(model, tiles):
+    localize = glas_wsol.load(model, device="cpu", rotations=True)
+    native = localize(tiles / "0.62.png").mask
     tile = Image.open(tiles / "0.62.png")
     wide = np.asarray(tile.resize((tile.width * 2, tile.height), Image.Resampling.BICUBIC))
-    found = glas_wsol.load(model, device="cpu", rotations=True)(wide, mpp=[0.31, 0.62])
+    found = localize(wide, mpp=[0.31, 0.62])
     assert found.mask.shape == wide.shape[:2]
     assert iou(same_grid(found.mask, native.shape), native) >= 0.9
 
@@ -196,7 +197,7 @@ def test_evaluation_brings_every_image_to_the_network(model, phantom, tmp_path):
             image = Image.open(data / file).copy()
             image.resize((image.width * 2, image.height * 2), how).save(data / file, dpi=(25400 / 0.31,) * 2)
     files = [config(GLAS, "train"), config(GLAS, "evaluate")]
-    scores = []
+    scores, entries = [], []
     for where, more in ((phantom, {}), (data, {}), (data, {"mpp": 0.62})):
         output = tmp_path / f"out{len(scores)}"
         more = {**QUICK, **more, "dataset_dir": str(where), "output_dir": str(output), "split": "test"}
@@ -204,8 +205,12 @@ def test_evaluation_brings_every_image_to_the_network(model, phantom, tmp_path):
         report = json.loads((output / "evaluation.json").read_text())
         assert (report["network_mpp"], report["pixel_sizes"]) == (pytest.approx(1.24, rel=1e-5), {})
         scores.append(report["measures"]["f1_foreground"]["value"])
+        entries.append(json.loads((output / "test" / "predictions.json").read_text())[0])
     assert scores[1] == pytest.approx(scores[0], abs=0.02)
-    assert abs(scores[2] - scores[0]) > 0.02, "--mpp of an evaluation is the images' own"
+    assert entries[1]["decidable_fraction"] == pytest.approx(entries[0]["decidable_fraction"], abs=0.02)
+    assert [entry["width"] for entry in entries] == [208, 416, 416], "on the image's own grid"
+    sizes = [entry["mpp"][0] for entry in entries]
+    assert sizes == pytest.approx([0.62, 0.31, 0.62], rel=1e-5), "--mpp of an evaluation is the images' own"
 
 
 def test_training_brings_images_of_two_sizes_to_one(phantom, tmp_path):

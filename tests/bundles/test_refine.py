@@ -159,6 +159,9 @@ def refused(phantom: Path, output: Path, row: str | None = None, **changes: Any)
         ({"decoder_width": 16}, "decoder_width was 8, is 16"),
         ({"refined_network#network#class_from": "classifier"}, "class_from was 'first_stage', is 'classifier'"),
         ({"passes": 1}, "passes was 2, is 1"),
+        ({"augmentation#transforms#7#brightness": 0.4}, "augmentation#transforms#7#brightness was 0.5, is 0.4"),
+        ({"train#dataset#seed": 5}, "train#dataset#seed was 0, is 5"),
+        ({"second_stage#tolerance": -2.0}, "second_stage#tolerance was -1.0, is -2.0"),
     ],
 )
 def test_a_finished_run_with_other_settings_is_refused(phantom, whole, changes, named):
@@ -174,6 +177,9 @@ def test_a_finished_run_with_other_settings_is_refused(phantom, whole, changes, 
         ({"seed_share": 0.8}, "share=0.8"),
         ({"seed_softness": 2.0}, "softness=2.0"),
         ({"decoder_width": 9}, "decoder_width=9"),
+        ({"second_stage#tolerance": "x"}, "tolerance='x' is not valid [second_stage]: give a number"),
+        ({"second_stage#weight_decay": -1}, "weight_decay=-1 is not valid [second_stage]: give a number from 0"),
+        ({"ckpt_dir": __file__}, "a file is in the way of ckpt_dir"),
         ({"multi_label": True}, "several classes"),
     ],
 )
