@@ -14,7 +14,7 @@ from glas_wsol.data import training_data, training_mpp
 from glas_wsol.data.files import log_warnings
 from glas_wsol.data.spelling import split_word
 from glas_wsol.errors import ConfigError
-from glas_wsol.utils.pixel_size import MPP_RANGE
+from glas_wsol.transforms.pixel_size import MPP_RANGE
 
 __all__ = ["SCHEMA", "Setting", "Settings"]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from glas_wsol.data.files import is_file
 from glas_wsol.data.spelling import MISSING, clean, shown, spelling_key
 from glas_wsol.errors import ConfigError, DatalistError
+from glas_wsol.transforms.pixel_size import MPP_RANGE, check_mpp
 from glas_wsol.utils.csv_files import unescape_cell
-from glas_wsol.utils.pixel_size import MPP_RANGE, check_mpp
 
 __all__ = ["COLUMNS", "Row", "image_path", "listed_mpp", "read_rows"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.utils.pixel_size import SAME
+from glas_wsol.transforms.pixel_size import SAME
 
 __all__ = ["EnsembleNetwork", "class_conditional", "common_card"]
 

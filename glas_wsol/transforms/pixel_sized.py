@@ -10,8 +10,8 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from glas_wsol.transforms.pixel_size import check_mpp
 from glas_wsol.transforms.reading.spacing import DOUBT, MPP, mpp_metadata
-from glas_wsol.utils.pixel_size import check_mpp
 
 __all__ = ["PixelSized"]
 

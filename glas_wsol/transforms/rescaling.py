@@ -15,9 +15,9 @@ from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tenso
 
 from glas_wsol.errors import ConfigError, ImageFileError
 from glas_wsol.transforms._tensors import to_tensor
+from glas_wsol.transforms.pixel_size import SAME
 from glas_wsol.transforms.reading.reader import MAX_PIXELS
 from glas_wsol.transforms.reading.spacing import mpp_of
-from glas_wsol.utils.pixel_size import SAME
 
 __all__ = ["Rescale", "Rescaled"]
 

@@ -15,10 +15,10 @@ from PIL.BmpImagePlugin import BmpImageFile
 from tifffile import TiffFile
 
 from glas_wsol.errors import ConfigError
+from glas_wsol.transforms.pixel_size import doubt_of
 from glas_wsol.transforms.reading.dicom import dicom_pixel_size, is_dicom
 from glas_wsol.transforms.reading.raster import MAGICS
 from glas_wsol.transforms.reading.tiff import TIFF_MAGICS
-from glas_wsol.utils.pixel_size import doubt_of
 
 __all__ = ["DOUBT", "MPP", "PixelSize", "mpp_metadata", "mpp_of", "mpp_of_metadata", "pixel_size"]
 
@@ -38,7 +38,7 @@ class PixelSize(NamedTuple):
 
     Attributes:
         mpp: width and height of a pixel in micrometres; None where they are not recorded or not believed.
-        doubt: why they are not believed, see :func:`~glas_wsol.utils.pixel_size.doubt_of`; else empty.
+        doubt: why they are not believed, see :func:`~glas_wsol.transforms.pixel_size.doubt_of`; else empty.
     """
 
     mpp: tuple[float, float] | None
