@@ -76,9 +76,11 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
         page = write_report(given.output, progress=True)
         print(f"open {page}")
     total, blank = found.done + found.failures, found.done - found.evidence
-    print(f"{found.done} of {count(total, 'image')} are done ({blank} show no evidence), in {given.output}")
+    print(
+        f"{found.done} of {count(total, 'image is', 'images are')} done ({blank} show no evidence), in {given.output}"
+    )
     for said, number in found.pixel_sizes.items():
-        print(f"{number} of {found.done} images: {said}")
+        print(f"{number} of {count(found.done, 'image')}: {said}")
     if found.failed is not None:
         what = f"{found.failures} of {count(total, 'image')} failed, the others are done"
         raise IncompleteError(what, found.failed, "mend these images, or leave them out, and run again")

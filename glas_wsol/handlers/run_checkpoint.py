@@ -266,7 +266,9 @@ def _as_made(schedule: Any) -> dict[str, Any]:
     codes = [one.__code__ for one in getattr(schedule, "lr_lambdas", ()) if hasattr(one, "__code__")]
     functions = [hashlib.sha256(f"{code.co_code!r} {code.co_consts!r}".encode()).hexdigest()[:8] for code in codes]
     state = {name.lstrip("_"): value for name, value in schedule.state_dict().items()}
-    return {**state, "lr_lambdas": functions}
+    groups = schedule.optimizer.param_groups  # where a cycle keeps its bounds
+    bounds = {name: [group.get(name) for group in groups] for name in ("max_lr", "min_lr") if name in groups[0]}
+    return {**state, **bounds, "lr_lambdas": functions}
 
 
 def _save(state: Mapping[str, Any], path: Path) -> None:

@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from glas_wsol.errors import ConfigError
+from glas_wsol.errors import ConfigError, count
 
 __all__ = [
     "all_gather",
@@ -175,20 +175,20 @@ def all_reduce_max(number: int) -> int:
 
 def local_share(whole: int, name: str = "batch_size") -> int:
     """One process's share of a mini-batch over all; a ConfigError if it does not divide evenly."""
-    count = world_size()
-    if whole % count or whole < count:
-        fix = f"give a multiple of {count}: it counts the images of all processes together"
-        raise ConfigError(f"{name}={whole} cannot be shared by {count} processes", name, fix)
-    return whole // count
+    processes = world_size()
+    if whole % processes or whole < processes:
+        fix = f"give a multiple of {processes}: it counts the images of all processes together"
+        raise ConfigError(f"{name}={whole} cannot be shared by {processes} processes", name, fix)
+    return whole // processes
 
 
 def rank_slice(dataset: Sized) -> range:
     """Which neighbours are this process's to evaluate, all in turn in order; a ConfigError if a process has none."""
-    number, count = len(dataset), world_size()
-    if count > 1 and number < count:
-        what = f"{number} images cannot be shared by {count} processes"
+    number, processes = len(dataset), world_size()
+    if processes > 1 and number < processes:
+        what = f"{count(number, 'image')} cannot be shared by {count(processes, 'process')}"
         raise ConfigError(what, "distributed", "start fewer processes")
-    return range(rank() * number // count, (rank() + 1) * number // count)
+    return range(rank() * number // processes, (rank() + 1) * number // processes)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

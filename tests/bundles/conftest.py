@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,12 @@ def config(bundle: str, name: str) -> str:
 def paper(bundle: str) -> list[str]:
     """The files of the paper's recipe."""
     return [config(bundle, "train"), config(bundle, "paper")]
+
+
+# A third of the time of a small evaluation; the runs of the bundles' own configs draw it.
+_HANDLERS = json.loads(Path(config(BUNDLES[0], "evaluate")).read_text())["validate#handlers"]
+_DIAGRAM = [handler["_target_"].split(".")[-1] for handler in _HANDLERS].index("ReliabilityDiagram")
+NO_DIAGRAM = {f"validate#handlers#{_DIAGRAM}#_disabled_": True}
 
 
 def workflow(kind: str, files: list[str], **override: Any) -> ConfigWorkflow:

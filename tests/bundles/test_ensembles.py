@@ -19,7 +19,7 @@ from glas_wsol.networks.checkpoint import ensemble_of, load_checkpoint, model_ca
 from glas_wsol.networks.weights import read_state_dict
 from glas_wsol.transforms import read_mask, read_rgb
 from glas_wsol.utils.digests import sha256_of
-from tests.bundles.conftest import SMALL, config, own_error, paper, workflow
+from tests.bundles.conftest import NO_DIAGRAM, SMALL, config, own_error, paper, workflow
 
 VIEWS: dict[str, Any] = {"flips": True, "rotations": True, "scales": [1.0, 1.5]}
 
@@ -38,7 +38,7 @@ def another_seed(model: Path, folder: Path, **changes: Any) -> str:
 def evaluated(trained, output: Path, **settings: Any) -> dict[str, Any]:
     files = [*paper(trained.bundle), config(trained.bundle, "evaluate")]
     settings = {**trained.settings, "dataset_dir": str(trained.output / "phantom"), "split": "test", **settings}
-    workflow("train", files, **settings, output_dir=str(output)).run()
+    workflow("train", files, **settings, **NO_DIAGRAM, output_dir=str(output)).run()
     return json.loads((output / "evaluation.json").read_text())
 
 

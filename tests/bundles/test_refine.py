@@ -24,7 +24,7 @@ from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.pseudo_labels import self_training
 from glas_wsol.pseudo_labels import teachers as refine
 from glas_wsol.transforms import read_mask, read_rgb
-from tests.bundles.conftest import BUNDLES, DATA, ROOT, SMALL, config, own_error, paper, workflow
+from tests.bundles.conftest import BUNDLES, DATA, NO_DIAGRAM, ROOT, SMALL, config, own_error, paper, workflow
 from tests.conftest import same
 
 GLAS = BUNDLES[0]
@@ -234,7 +234,7 @@ def test_other_rows_are_refined_too(row, phantom, tmp_path):
     changes = settings(phantom, tmp_path, refine_epochs=1, refine_rounds=1)
     del changes["passes"]  # the row says
     workflow("train", files, **changes).run()
-    workflow("train", [*files, config(GLAS, "evaluate")], **changes).run()
+    workflow("train", [*files, config(GLAS, "evaluate")], **changes, **NO_DIAGRAM).run()
     report = json.loads((tmp_path / "evaluation.json").read_text())
     assert report["method"] == f"{row}_refined"
     assert report["other_classification_errors"] == {"localizer": None, "whole_image": None}

@@ -16,7 +16,7 @@ from glas_wsol.metrics import MEASURES
 from glas_wsol.networks.weights import read_state_dict
 from glas_wsol.transforms import read_mask, read_rgb
 from glas_wsol.utils.digests import sha256_of
-from tests.bundles.conftest import BUNDLES, PHANTOM, ROOT, SMALL, config, paper, workflow
+from tests.bundles.conftest import BUNDLES, NO_DIAGRAM, PHANTOM, ROOT, SMALL, config, paper, workflow
 
 
 def test_training_writes_best_model_card_and_resume_state(trained):
@@ -139,7 +139,7 @@ def test_inference_and_evaluation_give_the_same_mask(trained, tmp_path):
     phantom = str(trained.output / "phantom")
     files = [*paper(trained.bundle), config(trained.bundle, "evaluate")]
     settings = {**trained.settings, "checkpoint": str(trained.model), "dataset_dir": phantom, "split": "test"}
-    workflow("train", files, **settings, output_dir=str(tmp_path / "evaluated")).run()
+    workflow("train", files, **settings, **NO_DIAGRAM, output_dir=str(tmp_path / "evaluated")).run()
     item = load_datalist(phantom, fold="stratified-0").select("test")[0]
     workflow(
         "inference",

@@ -112,7 +112,7 @@ def test_only_bad_images_leave_no_report(model, tmp_path, capsys):
     (tmp_path / "tiles" / "bad.png").write_text("no image")
     words = ["--model", str(model), "--output", str(tmp_path / "out"), "--report", "--device", "cpu"]
     assert main(["predict", str(tmp_path / "tiles"), *words]) == 3
-    assert "0 of 1 images are done" in capsys.readouterr().out
+    assert "0 of 1 image is done" in capsys.readouterr().out
     assert not (tmp_path / "out" / "report.html").exists()
 
 

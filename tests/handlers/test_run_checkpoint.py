@@ -360,7 +360,7 @@ def scheduled(run: Run, schedule: Callable[[Any], Any]) -> Run:
     ("then", "now", "named"),
     [
         ({"pct_start": 0.3}, {"pct_start": 0.5}, "lr_scheduler#schedule_phases#0#end_step was "),
-        ({"final_div_factor": 1e4}, {"final_div_factor": 1e3}, "lr_scheduler#"),
+        ({"final_div_factor": 1e4}, {"final_div_factor": 1e3}, "lr_scheduler#min_lr was "),
         ({"anneal_strategy": "cos"}, {"anneal_strategy": "linear"}, "lr_scheduler#anneal_func_type was 'cos'"),
     ],
 )
