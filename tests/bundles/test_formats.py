@@ -35,7 +35,7 @@ def tiles(folder: Path) -> np.ndarray:
     blocks = np.random.default_rng(0).integers(0, 60, (9, 13, 1)) + np.array([150, 60, 120])
     pixels = blocks.repeat(8, 0).repeat(8, 1).astype(np.uint8)
     Image.fromarray(pixels).save(folder / "tiles" / "a.png")
-    save(folder / "tiles" / "b.dcm", dicom(pixels, PixelSpacing=[0.0031, 0.0031]))  # as the phantom that was learnt from
+    save(folder / "tiles" / "b.dcm", dicom(pixels, PixelSpacing=[0.0031, 0.0031]))  # as the phantom has
     return pixels
 
 
