@@ -37,7 +37,7 @@ class _View(NamedTuple):
 
     def size(self, mpp: tuple[float, float] | None) -> tuple[float, float] | None:
         """Width and height of a pixel in this view."""
-        return mpp[::-1] if mpp and self.quarters % 2 else mpp
+        return (mpp[1], mpp[0]) if mpp and self.quarters % 2 else mpp
 
 
 def _views(flips: bool | str, rotations: bool) -> tuple[_View, ...]:

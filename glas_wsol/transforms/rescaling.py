@@ -92,12 +92,11 @@ class Rescale(Transform):
         _check_mode(mode)
         image = to_tensor(img)
         mpp = mpp or mpp_of(img)
-        size = self.output_size(*image.shape[-2:], mpp)
+        size = self.output_size(image.shape[-2], image.shape[-1], mpp)
         if mpp and size[0] * size[1] > max(MAX_PIXELS, image.shape[-2] * image.shape[-1]):
             what = f"with pixels of {mpp[0]:.4g} um it is enlarged to {size[1]} x {size[0]} px, more than {MAX_PIXELS}"
-            raise ImageFileError(
-                what, getattr(img, "meta", {}).get("filename_or_obj", ""), "give the size of its pixels with mpp"
-            )
+            path = getattr(img, "meta", {}).get("filename_or_obj", "")
+            raise ImageFileError(what, path, "give the size of its pixels with mpp")
         if size == tuple(image.shape[-2:]):
             return image
         plain = convert_to_tensor(image, track_meta=False)
