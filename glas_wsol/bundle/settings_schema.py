@@ -293,6 +293,7 @@ SCHEMA: dict[str, Setting] = {
     "decoder_width": Setting(
         lambda value: _whole(8)(value) and value % 8 == 0, "a positive multiple of 8", second=True
     ),
+    "decoder_norm": Setting(second=True),
     # of inference alone
     "formats": Setting(lambda value: _text(value) or _texts(value), "a list of them, as ['png','geojson']"),
     "prefetch": Setting(*_SWITCH),

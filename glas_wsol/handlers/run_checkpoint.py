@@ -242,7 +242,8 @@ def write_model(network: torch.nn.Module, directory: str | Path, card: Mapping[s
                 raise OutputError(f"a model trained as {trained!r} is here", folder, "choose another output_dir")
     folder.mkdir(parents=True, exist_ok=True)
     _save(network.state_dict(), folder / "model.pt")
-    card = {**card, "network": settings_of(network), "sha256": sha256_of(folder / "model.pt")}
+    local = bool(getattr(network, "local", False))
+    card = {**card, "local": local, "network": settings_of(network), "sha256": sha256_of(folder / "model.pt")}
     write_json(folder / "model.json", card)
 
 
