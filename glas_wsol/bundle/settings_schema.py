@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 
-from glas_wsol.data import training_data
+from glas_wsol.data import training_data, training_mpp
+from glas_wsol.data.files import log_warnings
 from glas_wsol.data.spelling import split_word
 from glas_wsol.errors import ConfigError
+from glas_wsol.transforms.pixel_size import MPP_RANGE
 
 __all__ = ["SCHEMA", "Setting", "Settings"]
 
@@ -47,6 +49,7 @@ class Settings(dict[str, Any]):
 
     def __init__(self, **values: Any) -> None:
         super().__init__(values)
+        self._mpp: dict[int, float | None] = {}
 
     def check(self) -> None:
         """Refuse values that a component would misread: a ConfigError names each, and what may be given."""
@@ -59,6 +62,22 @@ class Settings(dict[str, Any]):
             if name in self:
                 _check_device(name, self[name])
 
+    def training_mpp(self, datalist: Any) -> float | None:
+        """The micrometres per pixel that the training images are brought to, before the scale; None for none.
+
+        The first time, what to know of the images' own is logged, unless they are photographs.
+
+        Args:
+            datalist: the data it learns from.
+        """
+        mpp = self.get("mpp")
+        if id(datalist) not in self._mpp:
+            found, said = training_mpp(datalist, mpp)
+            self._mpp[id(datalist)] = None if self.get("short_side") and mpp is None else found
+            if mpp or self.get("stain"):
+                log_warnings(datalist.source, said)
+        return self._mpp[id(datalist)]
+
     def card(self, datalist: Any, network: Any, second: bool = False) -> dict[str, Any]:
         """Entries of ``model.json``, of the second stage or not, beside network, recipe and validation."""
         found = {name: value for name, value in self._of(second).items() if _of_schema(name).card}
@@ -70,6 +89,8 @@ class Settings(dict[str, Any]):
         if self["trunk"] == "none":
             found.pop("seed", None)  # nothing is drawn
         found["training_data"] = {} if self["trunk"] == "none" else training_data(datalist)
+        mpp = self.training_mpp(datalist)
+        found["mpp"] = None if mpp is None else mpp / self["scale"]  # that the network works at
         trunk = getattr(network, "trunk", None)
         weights = {} if trunk is None else {"trunk_weights_sha256": trunk.weights_sha256}
         return {**found, "classes": list(datalist.classes), **weights}
@@ -87,7 +108,7 @@ class Settings(dict[str, Any]):
             found["epochs"] = self["epochs"]
         images = {"training_images": datalist.digest("train"), "validation_images": datalist.digest("valid")}
         pixels = {name: getattr(network, name).flatten().tolist() for name in ("pixel_mean", "pixel_std")}
-        weights = {"weights": network.trunk.weights_sha256}
+        weights = {"weights": network.trunk.weights_sha256, "training_mpp": self.training_mpp(datalist)}
         return {**found, **images, **pixels, **weights, "classes": list(datalist.classes)}
 
     def of_model(self, datalist: Any) -> dict[str, Any]:
@@ -237,6 +258,10 @@ SCHEMA: dict[str, Setting] = {
     ),
     "short_side": Setting(
         _or_null(_whole(1, 100_000)), "a whole number of pixels from 1 to 100000, or null", card=True, model=True
+    ),
+    "mpp": Setting(
+        _or_null(lambda value: _number(value) and MPP_RANGE[0] <= value <= MPP_RANGE[1]),
+        f"micrometres per pixel from {MPP_RANGE[0]:g} to {MPP_RANGE[1]:g}, or null",
     ),
     "stain": Setting(card=True),
     "pixel_mean": Setting(_or_null(lambda value: _three(value, _number)), "three numbers, or null"),

@@ -43,7 +43,8 @@ def register(commands: argparse._SubParsersAction) -> None:
     add("--flips", nargs="?", const=True, choices=["horizontal"], help=text)
     add("--rotations", action="store_true", default=None, help="average over quarter turns: 4 forwards an image")
     add("--scales", nargs="+", type=float, metavar="X", help="average over these resolutions")
-    add("--mpp", nargs="+", type=float, metavar="UM", help="micrometres of a pixel, or of its width and its height")
+    text = "micrometres of a pixel, or of its width and its height (default: as table or file says)"
+    add("--mpp", nargs="+", type=float, metavar="UM", help=text)
     add("--recursive", action="store_true", default=None, help="look for images in the folders below too")
     add("--no-overlays", dest="overlays", action="store_false", default=None, help="draw no overlays")
     add("--undecidable", action="store_true", default=None, help="outline the undecidable region in GeoJSON too")
@@ -78,6 +79,8 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
     print(
         f"{found.done} of {count(total, 'image is', 'images are')} done ({blank} show no evidence), in {given.output}"
     )
+    for said, number in found.pixel_sizes.items():
+        print(f"{number} of {count(found.done, 'image')}: {said}")
     if found.failed is not None:
         what = f"{found.failures} of {count(total, 'image')} failed, the others are done"
         raise IncompleteError(what, found.failed, "mend these images, or leave them out, and run again")

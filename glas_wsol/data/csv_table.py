@@ -9,7 +9,7 @@ from pathlib import Path
 
 from glas_wsol.data.files import distinct_names, existing, is_file, natural_key
 from glas_wsol.data.pairs import mask_stem
-from glas_wsol.data.rows import Row, image_path, read_rows
+from glas_wsol.data.rows import Row, image_path, listed_mpp, read_rows
 from glas_wsol.data.spelling import clean, shown, spelling_key, spelt_twice, split_word
 from glas_wsol.data.splits import Datalist, Item, parse_fold, split_by_fold, with_validation
 from glas_wsol.errors import ConfigError, DatalistError
@@ -29,10 +29,11 @@ def table_datalist(
 ) -> Datalist:
     """Read a CSV of images with labels.
 
-    The columns are image and label and, where there are any, mask, group (the patient) and split (train, valid or
-    test); their titles are those of `COLUMNS`, in any order and among others. Paths are absolute or relative to the
-    table's folder, with ``/`` or with backslashes; a mask may be blank. Comma, semicolon, tab or ``|`` delimit cells.
-    Names are `distinct_names` of the image paths. A class or group that is spelt in two ways is a fault.
+    The columns are image and label and, where there are any, mask, group (the patient), split (train, valid or test)
+    and mpp (micrometres per pixel); their titles are those of `COLUMNS`, in any order and among others. Paths are
+    absolute or relative to the table's folder, with ``/`` or with backslashes; a mask may be blank. Comma, semicolon,
+    tab or ``|`` delimit cells. Names are `distinct_names` of the image paths. A class or group that is spelt in two
+    ways is a fault.
 
     With ``multi_label=True`` a label names one class or more, joined by ``;`` (in quotes where that separates
     the cells): ``stroma;tumour``. Otherwise a ``;`` in a label is a fault.
@@ -61,6 +62,7 @@ def table_datalist(
     rows = read_rows(path, ("image", "label"), faults, warnings=warnings)
     images = [image_path(path, row, "image", faults) for row in rows]
     masks = [image_path(path, row, "mask", faults) if row.get("mask") else None for row in rows]
+    sizes = [listed_mpp(row, faults) for row in rows]
     for row in rows:
         row.labels = _named_classes(row, multi_label, faults)
     faults += spelt_twice([(name, row.place) for row in rows for name in row.labels], "labels", "class")
@@ -86,8 +88,10 @@ def table_datalist(
 
     found = [image for image in images if image is not None]  # all of them: a missing one is a fault
     items = [
-        Item(image, _label(row, classes, multi_label), name, mask, clean(row.get("group", "")) or None)
-        for row, image, mask, name in zip(rows, found, masks, distinct_names(found, path.parent), strict=True)
+        Item(image, _label(row, classes, multi_label), name, mask, clean(row.get("group", "")) or None, mpp)
+        for row, image, mask, name, mpp in zip(
+            rows, found, masks, distinct_names(found, path.parent), sizes, strict=True
+        )
     ]
     if has_splits:
         parts: dict[str, list[Item]] = defaultdict(list)

@@ -141,9 +141,9 @@ def _entropy(case: Case, part: str) -> float | None:
 
 def _remark(case: Case) -> str:
     if case.failed or not case.evidence:
-        return case.reason
+        return ", ".join(filter(None, (case.reason, case.pixel_size)))
     missed = "undecidable region as sure" if case.note and not case.unknown_mask else ""
-    return ", ".join(filter(None, ("wrong class" if case.wrong else "", missed)))
+    return ", ".join(filter(None, ("wrong class" if case.wrong else "", missed, case.pixel_size)))
 
 
 def rows(cases: Sequence[Case], titles: Sequence[Column], truth_above: float, limit: int) -> Iterator[CaseRow]:

@@ -53,6 +53,7 @@ class Case:
         evidence: False if the image shows nothing to decide on.
         reason: why not, or why it failed; empty otherwise.
         failed: whether there is no result of it.
+        pixel_size: what to know of the size of its pixels; empty where it is known.
         size: width and height in pixels; None where unknown.
         mask: its mask's file; None where none is there.
         overlay: its overlay's file; None where none is there.
@@ -76,6 +77,7 @@ class Case:
     reason: str = ""
     fix: str = ""
     failed: bool = False
+    pixel_size: str = ""
     size: tuple[int, int] | None = None
     mask: Path | None = None
     overlay: Path | None = None
@@ -145,6 +147,7 @@ def _case(entry: Mapping[str, Any], folder: Path, row: Mapping[str, str]) -> Cas
         regions=len(entry.get("boxes") or ()),
         evidence=evidence,
         reason=str(entry.get("reason") or ""),
+        pixel_size=str(entry.get("pixel_size") or ""),
         size=(int(width), int(height)) if width and height else None,
         mask=_inside(folder, name, "masks", (".png", ".tif")),
         overlay=_inside(folder, name, "overlays", (".png",)),

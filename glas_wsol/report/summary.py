@@ -84,11 +84,19 @@ def facts(contents: Contents) -> list[Fact]:
     classes = _texts(first("classes")) or list(dict(entry.get("probabilities") or {}))
     threshold = number(first("threshold"))
     rule = evaluation.get("threshold_rule")
+    done = [case for case in contents.cases if not case.failed]
+    sizes = Counter(case.pixel_size for case in done if case.pixel_size)
+    network_mpp = number(first("network_mpp")) or number(card.get("mpp"))
     paths = [os.path.dirname(case.image) for case in contents.cases if case.image]  # noqa: PTH120 as written, not here
     found = [
         Fact("Method", _text(first("method")) or _text(network.get("class"))),
         Fact("Learns from", _text(evaluation.get("supervision"))),
         Fact("Training data", contents.trained_on),
+        Fact("Pixels, of the network", f"{network_mpp:.4g} um" if network_mpp else ""),
+        Fact(
+            "Pixels, of the images",
+            "; ".join(f"{count} of {len(done)} images: {said}" for said, count in sizes.items()),
+        ),
         Fact("Trunk", _text(first("trunk"))),
         Fact("Classes", ", ".join(classes)),
         Fact("Weights, SHA-256", ", ".join(digests), code=True),

@@ -81,6 +81,7 @@ def _origin(found: Localization) -> dict[str, str]:
     """What a reader of the outlines must know of the model and of the result; texts, as QuPath's metadata are."""
     alarm = found.provenance.alarm if found.provenance else None
     said = {"Model": found.trained_on, "Training run": "" if alarm is None else str(alarm), "Remark": found.remark}
+    said["Pixel size"] = found.pixel_size_remark
     return {key: text for key, text in said.items() if text}
 
 

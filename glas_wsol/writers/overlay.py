@@ -57,6 +57,8 @@ def _notes(found: Localization) -> list[str]:
     alarm = found.provenance.alarm if found.provenance else None
     if alarm is not None:
         notes.append(str(alarm))
+    if found.pixel_size_remark:
+        notes.append(f"NOTE: {found.pixel_size_remark}")
     if not found.evidence:
         return [f"reason: {found.reason}", *notes] if found.reason else notes
     undecidable = found.class_scores.regions[1]
