@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from glas_wsol.commands import (
+    calibrate,
     choose,
     data,
     doctor,
@@ -34,7 +35,7 @@ __all__ = ["main"]
 
 _GROUPS: dict[str, tuple[ModuleType, ...]] = {
     "before": (doctor, phantom, prepare, data),
-    "a model": (train, evaluate, show, predict, report, choose, export),
+    "a model": (train, evaluate, show, predict, report, choose, calibrate, export),
     "many models": (study, table, figure),
 }
 """Commands in the order of their use."""
@@ -60,9 +61,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
-
-    Args:
-        argv: arguments; defaults to the process's own.
 
     Returns:
         Exit status: 0, or 1 after a failure, printed in one line, 3 where results of some images are missing, 141 where

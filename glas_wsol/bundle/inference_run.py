@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,37 +20,17 @@ from glas_wsol.errors import ConfigError, IncompleteError, OutputError
 from glas_wsol.loading import ModelSource
 from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.utils.configs import plain_path
-from glas_wsol.utils.csv_files import read_cells, write_csv
+from glas_wsol.utils.csv_files import read_table, write_csv
 from glas_wsol.utils.foreign_config import ForeignConfig, agreed_settings
 from glas_wsol.utils.json_files import RECORD
 from glas_wsol.utils.locks import claim, release
 from glas_wsol.utils.shipped import bundle_folder, bundle_folders, bundle_of, is_shipped
 from glas_wsol.version import PACKAGE
 
-__all__ = ["Inference", "Results", "infer", "plan_inference"]
+__all__ = ["Results", "infer", "plan_inference"]
 
 LISTED = "images_given.csv"
 """The list of the images where they were given as several files or folders."""
-
-
-@dataclass(frozen=True)
-class Inference:
-    """A run of inference, ready to be made.
-
-    Attributes:
-        config: the package's own ``inference.json``.
-        output: receives the results.
-        settings: by their ids.
-    """
-
-    config: Path
-    output: Path
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def command(self) -> str:
-        """The same run as one would type it."""
-        return BundleRun([self.config], self.settings).command
 
 
 @dataclass(frozen=True)
@@ -58,16 +38,16 @@ class Results:
     """What a run left in its output folder.
 
     Attributes:
-        done: images with a result.
         evidence: those of them that show something to decide on.
         failed: the table of images without a result; None where there are none.
-        failures: how many those are.
+        pixel_sizes: sentences on unknown pixel sizes, each with how many images it holds for.
     """
 
     done: int
     evidence: int
     failed: Path | None = None
     failures: int = 0
+    pixel_sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 def plan_inference(
@@ -76,7 +56,7 @@ def plan_inference(
     output: str | Path,
     bundle: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
-) -> Inference:
+) -> BundleRun:
     """Find the package's own bundle for a model, with the settings of the bundle around it, and give it the images.
 
     Args:
@@ -116,7 +96,7 @@ def plan_inference(
     recursive = bool(given.get("recursive", said.get("recursive", parser["recursive"])))
     own["dataset_dir"] = plain_path(_source(images, Path(output), recursive))
     own["output_dir"] = plain_path(output)
-    return Inference(config, Path(output), own | said | given)
+    return BundleRun([config], own | said | given)
 
 
 def _given(bundle: str | Path) -> list[ForeignConfig]:
@@ -141,45 +121,43 @@ def _source(images: Sequence[str | Path], output: Path, recursive: bool) -> Path
     if len(images) == 1:
         existing(images[0])
         return Path(images[0]).absolute() if str(images[0]) == "phantom" else Path(images[0])  # not the config's word
-    listed = [Path(item["image"]) for one in images for item in images_datalist(one, recursive, exclude=output)]
+    listed = [item for one in images for item in images_datalist(one, recursive, exclude=output)]
     table = output / LISTED
-    if table.exists():
-        with table.open(encoding="utf-8", errors="replace", newline="") as file:
-            if read_cells(file)[0] != ["image"]:
-                raise OutputError("this file is no list of an earlier run", table, "choose another output folder")
+    if table.exists() and read_table(table, errors="replace")[0] not in (["image"], ["image", "mpp"]):
+        raise OutputError("this file is no list of an earlier run", table, "choose another output folder")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the output folder ({error.strerror})", output, "choose another") from error
     claim(output / RECORD)  # a run that is at work here keeps its list
     try:
-        write_csv(table, [{"image": str(path)} for path in dict.fromkeys(listed)], columns=("image",))
+        sizes = {item["image"]: str(item["mpp"]) for item in listed if "mpp" in item}
+        rows = [
+            {"image": image, "mpp": sizes.get(image, "")} for image in dict.fromkeys(one["image"] for one in listed)
+        ]
+        columns = ("image", "mpp") if sizes else ("image",)
+        write_csv(table, [{key: row[key] for key in columns} for row in rows], columns=columns)
     finally:
         release(output / RECORD)
     return table
 
 
-def infer(inference: Inference) -> Results:
+def infer(run: BundleRun) -> Results:
     """Make the run, in this process.
-
-    Args:
-        inference: as planned.
 
     Raises:
         GlasWsolError: as the bundle raises it, freed from what MONAI wraps around it. Images that failed are none:
             the results name them.
     """
     with contextlib.suppress(IncompleteError):
-        BundleRun([inference.config], inference.settings).make()
-    done, failed = _rows(inference.output / "predictions.csv"), inference.output / "failed.csv"
+        run.make()
+    output = Path(run.settings["output_dir"])
+    done, failed = _rows(output / "predictions.csv"), output / "failed.csv"
     failures = _rows(failed) if failed.is_file() else []
     evidence = sum(row.get("class") != "no evidence" for row in done)
-    return Results(len(done), evidence, failed if failures else None, len(failures))
+    sizes = Counter(row["pixel_size"] for row in done if row.get("pixel_size"))
+    return Results(len(done), evidence, failed if failures else None, len(failures), sizes)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return read_cells(file)[1]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise OutputError("the results cannot be read", path, "run it again") from error
+    return read_table(path, "the results cannot be read", "run it again")[1]

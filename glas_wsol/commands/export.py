@@ -9,11 +9,7 @@ __all__ = ["register"]
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the command.
-
-    Args:
-        commands: of the program's parser.
-    """
+    """Add the command."""
     parser = commands.add_parser("export", help="copy a bundle with the package inside, to run on its own")
     parser.add_argument("bundle", help="glas, cub, or a bundle's folder")
     parser.add_argument("output", help="folder that receives the copy")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from glas_wsol.data.files import distinct_names, existing, is_file, natural_key
 from glas_wsol.data.pairs import mask_stem
-from glas_wsol.data.rows import Row, image_path, read_rows
+from glas_wsol.data.rows import Row, image_path, listed_mpp, read_rows
 from glas_wsol.data.spelling import clean, shown, spelling_key, spelt_twice, split_word
 from glas_wsol.data.splits import Datalist, Item, parse_fold, split_by_fold, with_validation
 from glas_wsol.errors import ConfigError, DatalistError
@@ -29,11 +29,11 @@ def table_datalist(
 ) -> Datalist:
     """Read a CSV of images with labels.
 
-    The columns are image and label and, where there are any, mask, group (the patient), split (train, valid or test)
-    and source (the laboratory); their titles are those of `COLUMNS`, in any order and among others. Paths are absolute
-    or relative to the table's folder, with ``/`` or with backslashes; a mask may be blank. Comma, semicolon, tab or
-    ``|`` delimit cells. Names are `distinct_names` of the image paths. A class, group or source that is spelt in two
-    ways is a fault.
+    The columns are image and label and, where there are any, mask, group (the patient), split (train, valid or test),
+    mpp (micrometres per pixel) and source (the laboratory); their titles are those of `COLUMNS`, in any order and among
+    others. Paths are absolute or relative to the table's folder, with ``/`` or with backslashes; a mask may be blank.
+    Comma, semicolon, tab or ``|`` delimit cells. Names are `distinct_names` of the image paths. A class, group or
+    source that is spelt in two ways is a fault.
 
     With ``multi_label=True`` a label names one class or more, joined by ``;`` (in quotes where that separates
     the cells): ``stroma;tumour``. Otherwise a ``;`` in a label is a fault.
@@ -43,7 +43,6 @@ def table_datalist(
         fold: ignored where the table has images for train and for valid. Otherwise ``"paper"`` is fold 0: by groups
             where the table has a group column (no group is on both sides), stratified by class where it has none;
             ``"patient-0"`` to ``"patient-4"`` and ``"stratified-0"`` to ``"stratified-4"`` name one of five.
-        seed: of the folds.
         label_names: the classes in label order; other labels are faults. Default: the labels that occur, sorted.
         multi_label: False (default) for one class per image, True for several.
 
@@ -63,6 +62,7 @@ def table_datalist(
     rows = read_rows(path, ("image", "label"), faults, warnings=warnings)
     images = [image_path(path, row, "image", faults) for row in rows]
     masks = [image_path(path, row, "mask", faults) if row.get("mask") else None for row in rows]
+    sizes = [listed_mpp(row, faults) for row in rows]
     for row in rows:
         row.labels = _named_classes(row, multi_label, faults)
     faults += spelt_twice([(name, row.place) for row in rows for name in row.labels], "labels", "class")
@@ -89,8 +89,10 @@ def table_datalist(
 
     found = [image for image in images if image is not None]  # all of them: a missing one is a fault
     items = [
-        Item(image, _label(row, classes, multi_label), name, mask, *_optional(row))
-        for row, image, mask, name in zip(rows, found, masks, distinct_names(found, path.parent), strict=True)
+        Item(image, _label(row, classes, multi_label), name, mask, _known(row, "group"), mpp, _known(row, "source"))
+        for row, image, mask, name, mpp in zip(
+            rows, found, masks, distinct_names(found, path.parent), sizes, strict=True
+        )
     ]
     if has_splits:
         parts: dict[str, list[Item]] = defaultdict(list)
@@ -102,9 +104,8 @@ def table_datalist(
     return Datalist(path.name, classes, splits, str(path), tuple(warnings))
 
 
-def _optional(row: Row) -> tuple[str | None, ...]:
-    """Group and source, where known."""
-    return tuple(clean(row.get(key, "")) or None for key in ("group", "source"))
+def _known(row: Row, key: str) -> str | None:
+    return clean(row.get(key, "")) or None
 
 
 def find_table(source: str | Path) -> Path | None:
@@ -118,15 +119,12 @@ def find_table(source: str | Path) -> Path | None:
 
 
 def class_order(label_names: Sequence[str] | None, present: Iterable[str]) -> tuple[str, ...]:
-    """The classes in label order: as given, or else those present, sorted.
-
-    Raises:
-        ConfigError: if ``label_names`` are not two or more different names.
-    """
+    """The classes in label order: as given, two or more (else a ConfigError), or those present, sorted."""
     if label_names is None:
         return tuple(sorted(set(present), key=natural_key))
-    names = tuple(clean(str(name)) for name in label_names)
-    if isinstance(label_names, str) or len(set(names)) != len(names) or len(names) < 2:
+    listed = isinstance(label_names, Sequence) and not isinstance(label_names, str)
+    names = tuple(clean(str(name)) for name in label_names) if listed else ()
+    if len(set(map(spelling_key, names))) != len(names) or len(names) < 2:
         raise ConfigError(f"{label_names!r} are not two or more different names", "label_names", "list the classes")
     return names
 

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +18,7 @@ from monai.networks.utils import eval_mode
 from monai.utils import ensure_tuple
 from monai.utils.enums import CommonKeys as Keys
 
+from glas_wsol.errors import count
 from glas_wsol.handlers.clock import read_clock
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.metrics import MEASURES, NO_WIDTH, interval
@@ -28,6 +29,7 @@ from glas_wsol.utils import distributed
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.csv_files import write_csv
 from glas_wsol.utils.digests import sha256_of
+from glas_wsol.utils.json_files import write_json
 from glas_wsol.utils.labels import SEPARATOR, present_classes
 
 __all__ = ["EvaluationReport", "WholeImageScores", "summary"]
@@ -44,7 +46,6 @@ class WholeImageScores:
     Adds ``localizer_probabilities`` and ``whole_image_probabilities``, ``[B, c]`` each, to the evaluator's output.
 
     Args:
-        network: the network evaluated.
         inferer: prepares the image as for the prediction.
     """
 
@@ -82,7 +83,6 @@ class EvaluationReport:
     one would, and the first writes it.
 
     Args:
-        output_dir: where to write.
         facts: other entries of the report: ``method``, ``trained_as`` (the method the weights were trained as), split,
             seed, selection rule, ..., JSON values only.
         checkpoint: the evaluated weights' file, named with its SHA-256; a ``clock.json`` beside it says how long they
@@ -125,6 +125,7 @@ class EvaluationReport:
                     "probability_of_label": SEPARATOR.join(p),
                     "decidable_fraction": f"{found.decidable_fraction:.6f}",
                     "boxes": len(found.boxes),
+                    "pixel_size": found.pixel_size_remark,
                     "image": found.path,
                     "mask": item.get("truth_path", ""),
                 }
@@ -142,6 +143,7 @@ class EvaluationReport:
             "n": len(self.rows),
             "n_with_masks": sum(bool(row["mask"]) for row in self.rows),
             "n_without_evidence": self.without_evidence,  # their mask is empty; their class still counts
+            "pixel_sizes": dict(Counter(row["pixel_size"] for row in self.rows if row["pixel_size"])),
             **self.facts,
             "threshold": self.threshold,
             "threshold_rule": self._threshold_rule(),
@@ -172,9 +174,11 @@ class EvaluationReport:
             np.savez_compressed(
                 file, names=np.array([row["name"] for row in self.rows], dtype=str), **cast("Any", arrays)
             )
-        with atomic_write(self.output_dir / "evaluation.json", "w") as file:  # last: it marks the others as complete
-            file.write(json.dumps(report, indent=4, allow_nan=False) + "\n")
-        logger.info("evaluated %d images of split %r\n%s", len(self.rows), report.get("split"), summary(report))
+        # last: it marks the others as complete
+        write_json(self.output_dir / "evaluation.json", report, allow_nan=False)
+        logger.info(
+            "evaluated %s of split %r\n%s", count(len(self.rows), "image"), report.get("split"), summary(report)
+        )
 
     def _per_image(self, details: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """What each measure took from each image, ``[N, k]``; an image without a true mask, or no class, gives none."""
@@ -223,12 +227,9 @@ def _one_or_all(values: list[str]) -> str | list[str]:
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """A small table of an evaluation for a terminal: percent, and pixels where a measure is a distance; its notes.
-
-    Args:
-        report: the content of ``evaluation.json``.
-    """
+    """A small table of an evaluation for a terminal: percent, and pixels where a measure is a distance; its notes."""
     notes = [report["trained_on"]] if report.get("trained_on") else []
+    notes += [f"{count} of {report['n']} images: {said}" for said, count in report.get("pixel_sizes", {}).items()]
     lines = [f"{'':34}{'model':>8}  {'95 % interval':<16}{'all-ones floor':>14}"]
     for key, measure in MEASURES.items():
         if measure.oracle or key not in report["measures"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,13 @@ def model_card(checkpoint: str | Sequence[str], **defaults: Any) -> dict[str, An
             logger.warning("%s is not there: trunk, classes and resolution are taken from the config", path)
         return defaults
     try:
-        return {**defaults, **_renamed(dict(read_json(path)))}
+        card = {**defaults, **_renamed(dict(read_json(path)))}
     except (OSError, ValueError, TypeError) as error:
         raise WeightsError("the model's description cannot be read", path, "restore it or delete it") from error
+    mpp = card.get("mpp")
+    if mpp is not None and not (type(mpp) in (int, float) and 0 < mpp < math.inf):
+        raise WeightsError(f"mpp={mpp!r} is not a size of a pixel", path, "give micrometres, or null where unknown")
+    return card
 
 
 def _renamed(value: Any) -> Any:
@@ -138,10 +143,6 @@ def ensemble_of(network: nn.Module, checkpoint: str | Sequence[str], trunk: str)
 
 
 def model_digests(checkpoint: str | Sequence[str]) -> list[str]:
-    """SHA-256 of every model's file, for the record; a file that is not there has none.
-
-    Args:
-        checkpoint: one file or several.
-    """
+    """SHA-256 of one model's file, or of several, for the record; a file that is not there has none."""
     files = [str(one) for one in ensure_tuple(checkpoint)]
     return [sha256_of(file) for file in files if Path(file).is_file()]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from glas_wsol.errors import ConfigError
+from glas_wsol.networks.frozen_norm import FrozenGroupNorm
 from glas_wsol.networks.maps import bilinear
 
 __all__ = ["PyramidDecoder"]
@@ -19,9 +20,6 @@ class PyramidDecoder(nn.Module):
     Args:
         channels: of the trunk's stages at strides 4, 8, 16 and 32.
         width: feature channels throughout, a multiple of 8. Defaults to 64.
-
-    Raises:
-        ConfigError: if the width is not valid.
     """
 
     def __init__(self, channels: Sequence[int], width: int = 64) -> None:
@@ -32,21 +30,14 @@ class PyramidDecoder(nn.Module):
         # Group normalisation: the score of a pixel does not depend on other images of the mini-batch.
         self.fuse = nn.ModuleList(
             [
-                nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width), nn.ReLU())
+                nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), FrozenGroupNorm(8, width), nn.ReLU())
                 for _ in channels[1:]
             ]
         )
         self.score = nn.Conv2d(width, 1, kernel_size=1)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Scores of the mask.
-
-        Args:
-            features: ``[B, n, h, w]`` at strides 4, 8, 16 and 32.
-
-        Returns:
-            ``[B, 1, h, w]`` at stride 4; above 0 is foreground.
-        """
+        """Mask scores ``[B, 1, h, w]`` at stride 4, above 0 foreground, of features at strides 4, 8, 16 and 32."""
         laterals: list[Tensor] = []
         for index, lateral in enumerate(self.lateral):
             laterals.append(lateral(features[index]))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from glas_wsol.errors import ConfigError
+from glas_wsol.transforms.pixel_size import SAME
 
 __all__ = ["EnsembleNetwork", "class_conditional", "common_card"]
 
@@ -50,7 +51,6 @@ class EnsembleNetwork(nn.Module):
     Attributes:
         supervision: the strongest of its members': ``"pixel labels"``, ``"image labels"`` or ``"none"``.
         names_class: whether any member names a class.
-        num_classes: ``c``.
         multi_label: False for one class per image, True for several, as those of its members that name a class.
         smallest_side: least height and width in px that every member takes.
 
@@ -87,28 +87,14 @@ class EnsembleNetwork(nn.Module):
         self.smallest_side = max(int(member.smallest_side) for member in members)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Which pixels decided, and for which class.
-
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1].
-
-        Returns:
-            ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k)``; the channels sum to 1.
-        """
+        """Which pixels decided, and for which class, see :class:`~glas_wsol.networks.base.TileNetwork`."""
         predictions: list[Tensor] = []
         for member in self.members:
             predictions.append(member(image))  # noqa: PERF401 - TorchScript takes no comprehension over modules
         return self.combine(predictions)
 
     def combine(self, predictions: list[Tensor]) -> Tensor:
-        """The combined prediction of the members.
-
-        Args:
-            predictions: of each member, ``[B, 1 + c, H, W]``, in their order.
-
-        Returns:
-            As :meth:`forward`.
-        """
+        """The combined prediction of the members', ``[B, 1 + c, H, W]`` each, in their order; as :meth:`forward`."""
         rest: list[Tensor] = []
         classes: list[Tensor] = []
         for place, prediction in enumerate(predictions):
@@ -120,14 +106,7 @@ class EnsembleNetwork(nn.Module):
 
     @torch.jit.unused
     def presence(self, image: Tensor) -> Tensor:
-        """How probable each class is of images that may have several.
-
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1].
-
-        Returns:
-            ``[B, c]``, the mean over the members that name a class.
-        """
+        """How probable each class is, ``[B, c]``, of images that may have several: the mean over the naming members."""
         naming = [member for member, names in zip(self.members, self.naming, strict=True) if names]
         return torch.stack([member.presence(image) for member in naming]).mean(dim=0)
 
@@ -142,7 +121,6 @@ def common_card(cards: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dic
 
     Args:
         cards: the contents of their ``model.json``.
-        names: their files, for messages.
 
     Returns:
         Entries equal in all cards, also within ``recipe``; ``trunk``, ``method`` and ``trunk_weights_sha256`` joined
@@ -164,6 +142,11 @@ def common_card(cards: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dic
             if card.get(name) != first.get(name):
                 what = f"{name} is {first.get(name)!r} in {names[0]} and {card.get(name)!r} here"
                 raise ConfigError(what, file, fix)
+    sizes = [card.get("mpp") for card in cards]
+    for size, file in zip(sizes, names, strict=True):
+        if (size is None) != (sizes[0] is None) or (size and abs(size / sizes[0] - 1) > SAME):
+            what = f"its network works at mpp={size}, that of {names[0]} at mpp={sizes[0]}"
+            raise ConfigError(what, file, "name models of one training resolution")
     digests = [card.get("sha256", file) for card, file in zip(cards, names, strict=True)]
     for place, digest in enumerate(digests):
         if digest in digests[:place]:
@@ -175,6 +158,8 @@ def common_card(cards: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dic
     for name in ("trunk", "method", "trunk_weights_sha256"):
         if all(name in card for card in cards):
             shared[name] = " + ".join(dict.fromkeys(str(card[name]) for card in cards))
+    if sizes[0] is not None:
+        shared["mpp"] = sizes[0]
     if "seed" in first:
         shared["seed"] = first["seed"]
     members = [{**card.get("network", {}), **({"trunk": card["trunk"]} if "trunk" in card else {})} for card in cards]

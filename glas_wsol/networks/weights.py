@@ -16,7 +16,7 @@ from torch import Tensor
 from glas_wsol.errors import WeightsError
 from glas_wsol.utils.digests import sha256_of
 
-__all__ = ["fetch", "load_strictly", "read_state_dict"]
+__all__ = ["LATER", "fetch", "load_strictly", "read_state_dict"]
 
 _URL = re.compile(r"^(?P<url>https://[^#]+)#sha256=(?P<sha256>[0-9a-f]{64})$")
 
@@ -25,9 +25,6 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Tensors by name from a ``.safetensors`` file, or from a ``.pt``/``.pth`` file with ``weights_only=True``.
 
     There is no fall-back to an unrestricted pickle: a file that needs one is refused.
-
-    Args:
-        path: the file.
 
     Returns:
         Names to CPU tensors; a ``module.`` prefix left by a distributed wrapper is removed.
@@ -64,9 +61,6 @@ def fetch(url: str) -> Path:
     Args:
         url: ``https://...#sha256=<64 hexadecimal digits>``; the digest is not optional.
 
-    Returns:
-        The local file.
-
     Raises:
         WeightsError: if the digest is missing or wrong, or the file cannot be downloaded.
     """
@@ -92,22 +86,12 @@ def fetch(url: str) -> Path:
     return target
 
 
-LATER = ("temperature",)
+LATER = ("temperature", "group_statistics")
 """Buffers that older models lack; their networks fill in a default."""
 
 
 def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], where: object, fix: str) -> None:
-    """Load every tensor into its place, or report in one line which do not fit.
-
-    Args:
-        module: the network that receives the tensors.
-        state: names to tensors.
-        where: the file they came from, for the message.
-        fix: what a user should do when they do not fit.
-
-    Raises:
-        WeightsError: if a name is missing, unexpected or of another shape.
-    """
+    """Load every tensor into its place; a WeightsError if a name is missing, unexpected or of another shape."""
     own = module.state_dict()
     absent = {name for name in own.keys() - state.keys() if name.rpartition(".")[2] not in LATER}
     missing, unexpected = sorted(absent), sorted(state.keys() - own.keys())

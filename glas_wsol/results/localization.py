@@ -43,6 +43,10 @@ class Localization:
             evidence; those that the method has. :attr:`remark` says where they mean little.
         image: ``[H, W, 3]`` uint8 RGB, the image itself; None where it was not kept.
         mpp: width and height of a pixel in micrometres; None where unknown.
+        assumed_mpp: micrometres of a pixel that the network was made to assume, as ``mpp`` is unknown; None where it is
+            known, or the model records none. No area is computed from it.
+        pixel_size_remark: what to know of ``mpp`` and ``assumed_mpp``; empty where the image was brought to the pixel
+            size of the training.
         provenance: what it was made with; None where not given.
     """
 
@@ -59,6 +63,8 @@ class Localization:
     class_scores: ClassScores = field(default_factory=ClassScores)
     image: np.ndarray | None = field(default=None, repr=False)
     mpp: tuple[float, float] | None = None
+    assumed_mpp: float | None = None
+    pixel_size_remark: str = ""
     provenance: Provenance | None = None
 
     def __post_init__(self) -> None:
@@ -145,6 +151,7 @@ class Localization:
             f"{self.name}: {said or 'no class named'}, decidable {100 * self.decidable_fraction:.0f} % of the image",
             self.reason and f"reason: {self.reason}",
             self.remark,
+            self.pixel_size_remark,
             self.trained_on,
             "" if alarm is None else str(alarm),
         ]
@@ -161,11 +168,7 @@ class Localization:
         return int(self.mask.sum())
 
     def square_micrometres(self, pixels: float) -> float | None:
-        """An area in square micrometres; None where the size of a pixel is unknown.
-
-        Args:
-            pixels: the area in pixels.
-        """
+        """An area in square micrometres; None where the size of a pixel is unknown."""
         return None if self.mpp is None else pixels * self.mpp[0] * self.mpp[1]
 
     @cached_property

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from glas_wsol.errors import WeightsError
+from glas_wsol.errors import WeightsError, count
 from glas_wsol.results.verdict import Verdict
 from glas_wsol.version import __version__
 
@@ -52,6 +52,7 @@ class Provenance:
             was judged.
         training_data: what it was trained on, see :func:`~glas_wsol.data.training_data.training_data`; of an ensemble
             every member's, each once; an empty one where nothing is trained. Empty where ``model.json`` has none.
+        network_mpp: micrometres of a pixel that the network works at; None where ``model.json`` has none.
     """
 
     models: tuple[str, ...] = ()
@@ -62,6 +63,7 @@ class Provenance:
     version: str = __version__
     alarm: RunAlarm | None = None
     training_data: tuple[Mapping[str, Any], ...] = ()
+    network_mpp: float | None = None
 
     @property
     def trained_on(self) -> str:
@@ -81,6 +83,7 @@ class Provenance:
             "version": self.version,
             "trained_on": self.trained_on,
             "training_data": [dict(one) for one in self.training_data],
+            "network_mpp": self.network_mpp,
             "alarm": alarm,
         }
 
@@ -110,6 +113,7 @@ def provenance_of(
         recipe=dict(card.get("recipe") or {}),
         views=dict(views or {}),
         alarm=max(alarms, key=lambda one: one.score, default=None),
+        network_mpp=card.get("mpp"),
         training_data=tuple(one for n, one in enumerate(data) if one is not None and one not in data[:n]),
     )
 
@@ -134,7 +138,7 @@ def _data_in_words(data: Mapping[str, Any]) -> str:
     images, patients = data.get("images"), data.get("patients")
     facts = ["phantom"] if data.get("synthetic") else []
     if images:
-        facts.append(f"{images} images" + (f" of {patients} patients" if patients else ""))
+        facts.append(count(images, "image") + (f" of {count(patients, 'patient')}" if patients else ""))
     name = " ".join((f"synthetic {data['synthetic']}" if data.get("synthetic") else data["name"]).split())
     return f"{name} ({', '.join(facts)})" if facts else name
 

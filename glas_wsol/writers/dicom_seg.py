@@ -33,11 +33,7 @@ _EMPTY_IF_ABSENT = (  # type 2: present in every image, empty where nothing is k
 
 
 def require_highdicom() -> None:
-    """Check that DICOM Segmentations can be written at all.
-
-    Raises:
-        ConfigError: if highdicom is not installed.
-    """
+    """Refuse to write DICOM Segmentations, by a ConfigError, if highdicom is not installed."""
     if not optional_import("highdicom")[1]:
         fix = "install it with `pip install highdicom`, or leave out dicom"
         raise ConfigError("the package highdicom is missing, which writes dicom", "formats", fix)
@@ -46,15 +42,15 @@ def require_highdicom() -> None:
 def write_dicom_seg(path: str | PathLike[str], image_path: str | PathLike[str], found: Localization) -> bool:
     """Write the mask as a binary DICOM Segmentation of one segment, the decidable region.
 
-    Made from a DICOM file, it belongs to that file's patient and study, refers to its image and copies what it says
-    of space. Any other image has no DICOM object to refer to: it is written too, as a Secondary Capture image in a
-    new study with nothing in it about a patient. Every call makes new instances, with UIDs and the time of their own.
+    Made from a DICOM file, it belongs to that file's patient and study, refers to its image and copies what it says of
+    space; where it says nothing of space, the size of a pixel is the result's. Any other image has no DICOM object to
+    refer to: it is written too, as a Secondary Capture image in a new study with nothing in it about a patient. Every
+    call makes new instances, with UIDs and the time of their own.
 
     The segment is labelled with the class named; its type is no anatomy but "Selected region", a concept of space:
     that pixels decided is all that is known of them.
 
     Args:
-        path: the segmentation, whose folder exists.
         image_path: the Secondary Capture image, where one is needed.
         found: the result; ``path`` is its image's file. Its ``image`` and ``mpp`` are read where that is no DICOM file.
 
@@ -158,6 +154,10 @@ def _segmentation(found: Localization, source: Dataset) -> Any:
     )
     # not an argument of highdicom's: a Short Text, which viewers show beside the label
     segment.SegmentDescription = _said(found)
+    measures = None
+    if found.mpp is not None and not {"ImageOrientationPatient", "ImageOrientationSlide"} & set(source.dir()):
+        width, height = (side / 1000 for side in found.mpp)  # mm; as in NIfTI, the slice is as thick as a pixel is wide
+        measures = highdicom.PixelMeasuresSequence(pixel_spacing=(height, width), slice_thickness=width)
     made = seg.Segmentation(
         source_images=[source],
         pixel_array=mask[None],
@@ -175,6 +175,7 @@ def _segmentation(found: Localization, source: Dataset) -> Any:
         content_description=f"Pixels that decided, R+ at least {found.threshold:g}",
         series_description=f"Decidable region, {found.trained_on}"[:_LONG_STRING],
         omit_empty_frames=False,
+        pixel_measures=measures,
     )
     if "ImageOrientationPatient" not in source:  # required then, and empty where it is not known
         made.PatientOrientation = source.get("PatientOrientation")
@@ -184,7 +185,7 @@ def _segmentation(found: Localization, source: Dataset) -> Any:
 def _said(found: Localization) -> str:
     """Remarks on the model and the result, within a Short Text."""
     alarm = found.provenance.alarm if found.provenance else None
-    parts = (found.trained_on, "" if alarm is None else str(alarm), found.remark)
+    parts = (found.trained_on, "" if alarm is None else str(alarm), found.remark, found.pixel_size_remark)
     return ". ".join(filter(None, parts))[:1024]
 
 

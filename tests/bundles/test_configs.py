@@ -20,7 +20,7 @@ from tests.bundles.conftest import BUNDLES, ROOT, SMALL, config, paper
 
 OTHERS = {  # ids that no setting is: places, references, lists of what is done
     *("_desc_", "imports", "bundle_root", "output_dir", "ckpt_dir", "checkpoint", "stage_one_dir", "split", "classes"),
-    *("final_network", "spatial_keys", "initialize", "run", "finalize"),
+    *("training_mpp", "final_network", "spatial_keys", "initialize", "run", "finalize"),
 }
 FLAT = {
     *("dataset_dir", "output_dir", "trunk", "weights", "device", "seed", "epochs", "batch_size", "crop_size"),

@@ -59,7 +59,7 @@ def test_an_overflow_in_one_process_skips_the_step_of_both(pair):
     ("what", "words"),
     [
         ("batch size", r"refine_batch_size=3 cannot be shared by 2 processes .*give a multiple of 2"),
-        ("too few images", r"1 images cannot be shared by 2 processes"),
+        ("too few images", r"1 image cannot be shared by 2 processes"),
         ("batch statistics", r"set batch_norm=frozen"),
         ("mask normalisation", r"set network_def#normalisation=sample"),
         ("other seeds", r"begin with different networks"),
@@ -109,6 +109,15 @@ def test_ranks_weights_equal_one_process_up_to_rounding(pair, alone, file):
     assert trained.keys() == expected.keys()
     for name, value in trained.items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-5, msg=name)
+
+
+def test_ranks_frozen_statistics_are_the_same_in_both(pair):
+    first, second = (found["refined"] for found in pair.found)
+    names = [name for name in first if name.endswith("group_statistics")]
+    assert len(names) == 3
+    for name in names:
+        assert first[name][1].min() > 0
+        assert torch.equal(first[name], second[name]), name
 
 
 def test_ranks_resumed_run_equals_that_of_one_process(pair, alone):

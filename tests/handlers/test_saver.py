@@ -112,7 +112,7 @@ def test_the_names_of_the_files_are_the_last_column(tmp_path):
     table = rows(tmp_path / "predictions.csv")
     assert list(table[0]) == [
         *("path", "class", "probability", "decidable_fraction", "decidable_px", "decidable_um2", "boxes"),
-        *("decidable_entropy", "undecidable_probability", "undecidable_entropy", "remark"),
+        *("decidable_entropy", "undecidable_probability", "undecidable_entropy", "remark", "pixel_size"),
         *("trained_on", "training_run_alarm", "reason", "name"),
     ]
     assert table[0]["name"] == "a"
@@ -221,6 +221,8 @@ def test_saver_json_is_complete_and_table_counts_boxes(tmp_path):
                 {"x": 60, "y": 0, "width": 1, "height": 2, "area": 2, "score": 0.625, "area_um2": None},
             ],
             "mpp": None,
+            "assumed_mpp": None,
+            "pixel_size": "",
             "trained_on": "training data not recorded",
             "files": ["masks/ä b.png", "overlays/ä b.png"],
         },
@@ -241,6 +243,8 @@ def test_saver_json_is_complete_and_table_counts_boxes(tmp_path):
             "height": 33,
             "boxes": [],
             "mpp": None,
+            "assumed_mpp": None,
+            "pixel_size": "",
             "trained_on": "training data not recorded",
             "files": ["masks/none.png", "overlays/none.png"],
         },
