@@ -18,6 +18,7 @@ from glas_wsol.data.files import existing
 from glas_wsol.errors import ConfigError, IncompleteError, OutputError
 from glas_wsol.loading import ModelSource
 from glas_wsol.networks.checkpoint import model_card
+from glas_wsol.results.reading import is_strange
 from glas_wsol.utils.configs import plain_path
 from glas_wsol.utils.csv_files import read_table, write_csv
 from glas_wsol.utils.foreign_config import ForeignConfig, agreed_settings
@@ -39,12 +40,14 @@ class Results:
     Attributes:
         evidence: those of them that show something to decide on.
         failed: the table of images without a result; None where there are none.
+        unlike: how many of those done are unlike the training images; None where not known.
     """
 
     done: int
     evidence: int
     failed: Path | None = None
     failures: int = 0
+    unlike: int | None = None
 
 
 def plan_inference(
@@ -147,7 +150,9 @@ def infer(run: BundleRun) -> Results:
     done, failed = _rows(output / "predictions.csv"), output / "failed.csv"
     failures = _rows(failed) if failed.is_file() else []
     evidence = sum(row.get("class") != "no evidence" for row in done)
-    return Results(len(done), evidence, failed if failures else None, len(failures))
+    known = [float(row["familiarity"]) for row in done if row.get("familiarity")]
+    unlike = sum(bool(is_strange(one)) for one in known) if known else None
+    return Results(len(done), evidence, failed if failures else None, len(failures), unlike)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

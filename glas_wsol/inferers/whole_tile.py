@@ -149,6 +149,10 @@ class WholeTileInferer(Inferer):
         image = _plain(inputs)
         return (self._pad(view.of(image), rescale)[0] for rescale in self.rescales for view in self._views)
 
+    def scales(self) -> list[float]:
+        """Of every view, in the order of :meth:`views`: its resolution relative to the training's."""
+        return [scale for scale in self._settings["scales"] for _ in self._views]
+
     def _pad(self, image: Tensor, rescale: Rescale) -> tuple[Tensor, Window]:
         return pad_to_multiple(torch.stack([rescale(one) for one in image]), self.divisor)
 
