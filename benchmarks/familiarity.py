@@ -3,8 +3,8 @@
 
     python benchmarks/familiarity.py MODEL GLAS [--tiles CSV --mpp 1.5] [--birds DIR] [--every 1]
 
-``MODEL`` was trained on the paper's fold of ``GLAS``. Its training images are described anew; the held-out ones, and
-what was done to three of them, and the pictures of scikit-image, are scored. ``CSV`` (``image,mask,label``) is of another
+``MODEL`` was trained on the paper's fold of ``GLAS``. Its training images are described anew; the held-out ones, what
+was done to three of them, and the pictures of scikit-image are scored. ``CSV`` (``image,mask,label``) is of another
 laboratory: its tiles are brought to GlaS's 0.62 um. Masks are read for the last figures alone. Prints Markdown tables;
 says so and ends where the data are not there.
 """
@@ -174,7 +174,9 @@ def main(arguments: list[str] | None = None) -> None:
     values = np.concatenate([np.array(one) for one in found.values()])
     for column, name in ((1, "F1+"), (2, "F1-")):
         rank = spearmanr(values[:, 0], values[:, column])
-        print(f"\nSpearman of familiarity and {name}: {rank.statistic:.2f} (p = {rank.pvalue:.2g}, {len(values)} tiles)")
+        print(
+            f"\nSpearman of familiarity and {name}: {rank.statistic:.2f} (p = {rank.pvalue:.2g}, {len(values)} tiles)"
+        )
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from skimage.measure import label as connected_regions
 from torch import Tensor
 
 from glas_wsol.errors import ConfigError, ImageFileError, NumericalError
-from glas_wsol.results.boxes import MIN_BOX_AREA, check_min_area
 from glas_wsol.networks.familiarity import FAMILIARITY
+from glas_wsol.results.boxes import MIN_BOX_AREA, check_min_area
 from glas_wsol.results.class_scores import DECIDABLE, LOCALIZER, PRESENCE, UNDECIDABLE, ClassProbabilities, ClassScores
 from glas_wsol.results.localization import THRESHOLD, Localization
 from glas_wsol.results.provenance import Provenance

@@ -57,6 +57,6 @@ def reading_guide(regions: bool | None, classes: int, multi_label: bool = False)
         third = "No class scores of the regions: the classifier has not learnt on masks of the second stage."
     return (
         "Decidable: what decided for this model. It is no segmentation and no proof of cause.",
-        f"Probabilities may be far too sure on images {UNLIKE}. Familiarity judges this image; the alarm the training run.",
+        f"Probabilities may be far too sure on images {UNLIKE}. Familiarity judges this image, the alarm the training.",
         third,
     )

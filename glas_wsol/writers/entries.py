@@ -62,8 +62,8 @@ def entry_of(found: Localization) -> dict[str, Any]:
 
     Returns:
         The columns of the table; the probability of every class; all class scores with their entropies (nats, and
-        normalised to [0, 1]), whether those of the two regions are evidence, and a note on them; the familiarity, and whether
-        the image is ``unlike_training`` images, null where not known; every box (see
+        normalised to [0, 1]), whether those of the two regions are evidence, and a note on them; the familiarity, and
+        whether the image is ``unlike_training`` images, null where not known; every box (see
         :class:`~glas_wsol.results.boxes.Box`); ``mpp``, width and height of a pixel in micrometres; and what it was
         made with, if known.
     """

@@ -19,8 +19,9 @@ __all__ = ["draw_overlay", "write_overlay"]
 def draw_overlay(found: Localization) -> np.ndarray:
     """Draw a result onto its image, see :func:`~glas_wsol.writers.drawing.overlay`.
 
-    The header says the class, what the model was trained on, how familiar the image is, the alarm of its training run, what the classifier makes
-    of the undecidable region where that means anything, and the image's name; below the key is how to read it all.
+    The header says the class, what the model was trained on, how familiar the image is, the alarm of its training run,
+    what the classifier makes of the undecidable region where that means anything, and the image's name; below the key
+    is how to read it all.
 
     Raises:
         OutputError: if it has no image.

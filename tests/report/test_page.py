@@ -96,7 +96,12 @@ def test_report_marks_images_unlike_the_training_images(tmp_path):
     for one, value in zip(items, (0.625, 0.0005), strict=True):
         one["localization"] = replace(one["localization"], familiarity=value)
     page = Page(write_report(inference(tmp_path, items)))
-    for said in ("1 unlike the training images", "62.5 %", "Unlike the training images : what", "below 1 % it is unlike"):
+    for said in (
+        "1 unlike the training images",
+        "62.5 %",
+        "Unlike the training images : what",
+        "below 1 % it is unlike",
+    ):
         assert said in page.text, said
     marked = [a["data-strange"] for tag, a in page.elements if tag == "tbody" and "data-strange" in a]
     assert marked == ["no", "yes"]

@@ -24,7 +24,7 @@ def test_guide_has_three_lines_and_the_third_fits(regions, classes, multi_label,
     assert len(guide) == 3
     assert third in guide[2]
     assert "no segmentation" in guide[0]
-    assert "Familiarity judges this image; the alarm the training run." in guide[1]
+    assert "Familiarity judges this image, the alarm the training." in guide[1]
 
 
 @pytest.mark.parametrize(
