@@ -227,7 +227,8 @@ class _Watched(nn.Module):
 
     def __init__(self, stages: nn.Module) -> None:
         super().__init__()
-        self.stages, self.seen, self.pixels = stages, None, 0
+        self.stages, self.pixels = stages, 0
+        self.seen: Pooled | None = None
 
     def forward(self, x: Tensor, every: bool) -> list[Tensor]:
         features = self.stages(x, True)
