@@ -15,10 +15,10 @@ from torch import Tensor
 from glas_wsol.inferers.whole_tile import WholeTileInferer
 from glas_wsol.networks.base import choose
 from glas_wsol.networks.ensemble import EnsembleNetwork
-from glas_wsol.networks.familiarity import FAMILIARITY, watched
+from glas_wsol.networks.familiarity import watched
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 from glas_wsol.networks.refined import RefinedNetwork
-from glas_wsol.results.class_scores import DECIDABLE, LOCALIZER, PRESENCE, UNDECIDABLE
+from glas_wsol.results.class_scores import DECIDABLE, FAMILIAR, LOCALIZER, PRESENCE, UNDECIDABLE
 
 __all__ = ["ClassScoreInferer", "predict_with_scores"]
 
@@ -103,7 +103,7 @@ class ClassScoreInferer(Inferer):
         Returns:
             ``pred``, ``[B, 1 + c, H, W]``; the class scores that the network has, by :data:`LOCALIZER`,
             :data:`DECIDABLE` and :data:`UNDECIDABLE`, ``[B, c]`` each (see :func:`predict_with_scores`);
-            :data:`FAMILIARITY`, ``[B]``, the mean over the views at the training resolution, where there are such and
+            :data:`FAMILIAR`, ``[B]``, the mean over the views at the training resolution, where there are such and
             the network describes its training images; and, where an
             image may have several classes, :data:`PRESENCE`, ``[B, c]``: channels that share one decidable region
             do not hold how probable each class is.
@@ -124,7 +124,7 @@ class ClassScoreInferer(Inferer):
         prediction = self.inferer(inputs, predict, *args, **kwargs)
         found = {key: torch.stack([one[key] for one in seen]).mean(dim=0) for key in (seen[0] if seen else ())}
         if familiar:
-            found[FAMILIARITY] = torch.stack(familiar).mean(dim=0)
+            found[FAMILIAR] = torch.stack(familiar).mean(dim=0)
         if getattr(network, "multi_label", False):
             found[PRESENCE] = (
                 found[LOCALIZER].to(inputs.dtype)

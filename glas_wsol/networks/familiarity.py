@@ -21,7 +21,7 @@ from glas_wsol.errors import ConfigError, WeightsError
 __all__ = ["FAMILIARITY", "LEAST_IMAGES", "Familiarity", "Pooled", "pooled", "watched"]
 
 FAMILIARITY = "familiarity"
-"""Entry of ``model.json``, and key of a predicted item: ``[]``, in [0, 1]."""
+"""Entry of ``model.json``."""
 
 LEAST_IMAGES = 6
 """Fewer training images do not say what is usual."""

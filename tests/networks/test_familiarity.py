@@ -18,7 +18,8 @@ from glas_wsol.failure_detection.training_images import describe_images
 from glas_wsol.inferers import ClassScoreInferer, WholeTileInferer
 from glas_wsol.networks import MinMaxEntropyNetwork
 from glas_wsol.networks.ensemble import EnsembleNetwork
-from glas_wsol.networks.familiarity import FAMILIARITY, Familiarity, _Normal, pooled, watched
+from glas_wsol.networks.familiarity import Familiarity, _Normal, pooled, watched
+from glas_wsol.results.class_scores import FAMILIAR
 from glas_wsol.results.reading import STRANGE
 from tests.conftest import tiny_network
 
@@ -143,13 +144,13 @@ def test_trunk_runs_as_often_as_without_and_masks_stay():
     without = predicted(network, image)
     assert len(runs) == 2 * counted
     assert torch.equal(with_it["pred"], without["pred"])
-    assert FAMILIARITY not in without
+    assert FAMILIAR not in without
 
 
 def test_batch_is_scored_image_by_image():
     network, images = described(), clouds(3, 1)
-    together = predicted(network, images)[FAMILIARITY]
-    alone = torch.cat([predicted(network, image[None])[FAMILIARITY] for image in images])
+    together = predicted(network, images)[FAMILIAR]
+    alone = torch.cat([predicted(network, image[None])[FAMILIAR] for image in images])
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-6)
     x = network.normalise(images[:1])
     with torch.no_grad():
@@ -159,18 +160,18 @@ def test_batch_is_scored_image_by_image():
 
 def test_views_at_training_resolution_alone_count():
     network, image = described(), clouds(1, 1)
-    plain = predicted(network, image)[FAMILIARITY]
-    torch.testing.assert_close(predicted(network, image, scales=[0.5, 1.0])[FAMILIARITY], plain)
-    assert FAMILIARITY not in predicted(network, image, scales=[0.5])
-    assert predicted(network, image, flips=True)[FAMILIARITY].shape == (1,)
+    plain = predicted(network, image)[FAMILIAR]
+    torch.testing.assert_close(predicted(network, image, scales=[0.5, 1.0])[FAMILIAR], plain)
+    assert FAMILIAR not in predicted(network, image, scales=[0.5])
+    assert predicted(network, image, flips=True)[FAMILIAR].shape == (1,)
 
 
 def test_ensemble_is_the_mean_of_its_members():
     members, image = [described(0), described(1)], clouds(1, 1)
-    mean = torch.stack([predicted(member, image)[FAMILIARITY] for member in members]).mean(dim=0)
-    torch.testing.assert_close(predicted(EnsembleNetwork(members), image)[FAMILIARITY], mean)
+    mean = torch.stack([predicted(member, image)[FAMILIAR] for member in members]).mean(dim=0)
+    torch.testing.assert_close(predicted(EnsembleNetwork(members), image)[FAMILIAR], mean)
     members[1].familiarity = None
-    assert FAMILIARITY not in predicted(EnsembleNetwork(members), image)
+    assert FAMILIAR not in predicted(EnsembleNetwork(members), image)
 
 
 def test_trunk_is_itself_again_after_a_failure():
@@ -203,8 +204,6 @@ def test_strange_phantom_images_are_told_from_others():
     strange += [one.mean(dim=0, keepdim=True).expand(3, -1, -1) for one in held[:2]]
     for name in ("astronaut", "coffee", "chelsea", "immunohistochemistry"):
         strange.append(torch.tensor(getattr(pictures, name)()[:260:2, :388:2]).permute(2, 0, 1) / 255)
-    familiar, other = (
-        torch.cat([predicted(network, one[None])[FAMILIARITY] for one in some]) for some in (held, strange)
-    )
+    familiar, other = (torch.cat([predicted(network, one[None])[FAMILIAR] for one in some]) for some in (held, strange))
     assert (familiar > STRANGE).sum() >= 7
     assert other.max() < STRANGE
