@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -128,7 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     network, items = localizer.network, load_datalist(options.glas, fold="paper", log=False)
     card = model_card(str(options.model if options.model.is_file() else options.model / "models" / "model.pt"))
 
-    def read(item: dict) -> dict:
+    def read(item: Mapping[str, Any]) -> Mapping[str, Any]:
         return {"image": torch.from_numpy(read_rgb(item["image"]).copy()).permute(2, 0, 1) / 255}
 
     inferer = WholeTileInferer(card["scale"], card.get("short_side"))

@@ -125,7 +125,7 @@ class _Normal:
     def read(cls, entry: Mapping[str, Any]) -> _Normal:
         arrays = [np.frombuffer(base64.b64decode(entry[name], validate=True), "<f4") for name in _ARRAYS]
         mean, scale, variances, directions = (torch.tensor(one, dtype=torch.float64) for one in arrays)
-        numbers = {name: float(entry[name]) for name in _NUMBERS}
+        numbers: dict[str, Any] = {name: float(entry[name]) for name in _NUMBERS}
         numbers["images"] = int(entry["images"])
         positive = torch.cat([scale, variances, torch.tensor([numbers["rest"], numbers["spread"], numbers["pixels"]])])
         finite = torch.cat([mean, directions, positive, torch.tensor([numbers["usual"], numbers["slope"]])])
