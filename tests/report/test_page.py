@@ -91,6 +91,29 @@ def test_page_references_resolve_and_ids_are_unique(tmp_path):
     assert {"t1", "m1", "k1", "l1", "g1", "hatch"} <= set(used)
 
 
+def test_report_marks_images_unlike_the_training_images(tmp_path):
+    items = [case(tmp_path, name, 0.875) for name in ("known", "strange")]
+    for one, value in zip(items, (0.625, 0.0005), strict=True):
+        one["localization"] = replace(one["localization"], familiarity=value)
+    page = Page(write_report(inference(tmp_path, items)))
+    for said in (
+        "1 unlike the training images",
+        "62.5 %",
+        "Unlike the training images : what",
+        "below 1 % it is unlike",
+    ):
+        assert said in page.text, said
+    marked = [a["data-strange"] for tag, a in page.elements if tag == "tbody" and "data-strange" in a]
+    assert marked == ["no", "yes"]
+    assert [a for _, a in page.elements if a.get("class") == "badge"] != []
+
+
+def test_report_says_that_familiarity_is_not_known(tmp_path):
+    page = Page(write_report(inference(tmp_path, [case(tmp_path, "a")])))
+    assert "not known: the model does not describe its training images" in page.text
+    assert "unlike the training images" not in page.text.replace("on images unlike the training images", "")
+
+
 def test_an_inference_says_what_was_found_of_every_image(tmp_path):
     items = [case(tmp_path, "sure", 0.875, class_scores=True), case(tmp_path, "blank", evidence=False)]
     out = inference(tmp_path, items)

@@ -212,6 +212,15 @@ def test_overlay_says_origin_scope_of_alarm_and_how_to_read(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("familiarity", "said"), [(0.004, "UNLIKE THE TRAINING IMAGES"), (0.5, "familiarity 50 %"), (None, "")]
+)
+def test_overlay_says_how_familiar_the_image_is(familiarity, said, monkeypatch):
+    text = _lines(asymmetric_result(familiarity=familiarity), monkeypatch)
+    assert said in text
+    assert ("familiarity " in text) == (familiarity is not None)
+
+
+@pytest.mark.parametrize(
     ("rest", "knows_mask", "shown", "flagged"),
     [
         ((0.4, 0.6), True, "undecidable region alone: malignant 60 % (chance 50 %)", False),
