@@ -31,7 +31,7 @@ from glas_wsol.failure_detection.training_images import describe_images
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.networks.familiarity import Familiarity
-from glas_wsol.results.reading import STRANGE
+from glas_wsol.results.how_to_read import STRANGE
 from glas_wsol.transforms import read_mask, read_rgb
 
 Picture = np.ndarray  # [H, W, 3] uint8

@@ -19,13 +19,13 @@ from glas_wsol.data.files import existing
 from glas_wsol.errors import ConfigError, IncompleteError, OutputError
 from glas_wsol.loading import ModelSource
 from glas_wsol.networks.checkpoint import model_card
-from glas_wsol.results.reading import is_strange
+from glas_wsol.results.how_to_read import is_strange
 from glas_wsol.utils.configs import plain_path
 from glas_wsol.utils.csv_files import read_table, write_csv
 from glas_wsol.utils.foreign_config import ForeignConfig, agreed_settings
 from glas_wsol.utils.json_files import RECORD
 from glas_wsol.utils.locks import claim, release
-from glas_wsol.utils.shipped import bundle_folder, bundle_folders, bundle_of, is_shipped
+from glas_wsol.utils.shipped_bundles import bundle_folder, bundle_folders, bundle_of, is_shipped
 from glas_wsol.version import PACKAGE
 
 __all__ = ["Results", "infer", "plan_inference"]

@@ -66,7 +66,7 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
     from glas_wsol.bundle.inference_run import infer, plan_inference
     from glas_wsol.errors import IncompleteError, count
     from glas_wsol.report import write_report
-    from glas_wsol.results.reading import UNLIKE
+    from glas_wsol.results.how_to_read import UNLIKE
 
     install_excepthook()
     settings = _settings(given) | {name: DefaultParseValue(text) for name, text in more.items()}

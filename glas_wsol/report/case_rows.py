@@ -13,7 +13,7 @@ from glas_wsol.errors import ImageFileError
 from glas_wsol.report.cases import Case
 from glas_wsol.report.pictures import Pictures, draw_pictures
 from glas_wsol.report.summary import shown
-from glas_wsol.results.reading import UNLIKE
+from glas_wsol.results.how_to_read import UNLIKE
 from glas_wsol.transforms import read_mask, read_rgb
 
 __all__ = ["CaseRow", "Cell", "Column", "columns", "rows", "state_of"]

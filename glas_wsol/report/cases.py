@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from glas_wsol.errors import OutputError
-from glas_wsol.results.reading import is_strange
+from glas_wsol.results.how_to_read import is_strange
 from glas_wsol.utils.csv_files import read_table
 
 __all__ = ["AGAIN", "Case", "ClassProbabilities", "number", "read_cases", "read_failures"]

@@ -22,7 +22,7 @@ from glas_wsol.report.curves import chart
 from glas_wsol.report.pictures import LEAST_BYTES
 from glas_wsol.report.run_folder import Contents, read_folder
 from glas_wsol.report.summary import counts, facts, figures, rounds, shown, training_facts
-from glas_wsol.results.reading import UNLIKE, reading_guide
+from glas_wsol.results.how_to_read import UNLIKE, reading_guide
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.version import __version__
 

@@ -13,7 +13,7 @@ from glas_wsol.errors import count
 from glas_wsol.metrics.measures import MEASURES
 from glas_wsol.report.cases import Case, number
 from glas_wsol.report.run_folder import Contents
-from glas_wsol.results.reading import STRANGE, UNLIKE, familiarity_in_words
+from glas_wsol.results.how_to_read import STRANGE, UNLIKE, familiarity_in_words
 from glas_wsol.version import __version__
 
 __all__ = ["Count", "Fact", "Figure", "counts", "facts", "figures", "rounds", "shown", "training_facts"]

@@ -10,8 +10,8 @@ import numpy as np
 
 from glas_wsol.results.boxes import MIN_BOX_AREA, Box, find_boxes
 from glas_wsol.results.class_scores import ClassScores
+from glas_wsol.results.how_to_read import familiarity_in_words, is_strange
 from glas_wsol.results.provenance import NOT_RECORDED, Provenance
-from glas_wsol.results.reading import familiarity_in_words, is_strange
 from glas_wsol.utils.labels import LEAST_PROBABILITY, SEPARATOR
 
 __all__ = ["THRESHOLD", "Localization"]

@@ -18,8 +18,8 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from glas_wsol.errors import ConfigError, ImageFileError
+from glas_wsol.results.how_to_read import familiarity_in_words
 from glas_wsol.results.localization import Localization
-from glas_wsol.results.reading import familiarity_in_words
 from glas_wsol.transforms.reading.dicom import is_dicom
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.version import __version__

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from glas_wsol.results.how_to_read import familiarity_in_words
 from glas_wsol.results.localization import Localization
 from glas_wsol.results.polygons import MaskPart, mask_parts
-from glas_wsol.results.reading import familiarity_in_words
 from glas_wsol.utils.atomic_files import atomic_write
 
 __all__ = ["CLASS_COLORS", "features", "write_geojson"]

@@ -9,8 +9,8 @@ import numpy as np
 
 from glas_wsol.errors import OutputError
 from glas_wsol.results.class_scores import ClassProbabilities
+from glas_wsol.results.how_to_read import familiarity_in_words, reading_guide
 from glas_wsol.results.localization import Localization
-from glas_wsol.results.reading import familiarity_in_words, reading_guide
 from glas_wsol.writers.drawing import overlay, write_png
 
 __all__ = ["draw_overlay", "write_overlay"]

@@ -20,7 +20,7 @@ from glas_wsol.networks import MinMaxEntropyNetwork
 from glas_wsol.networks.ensemble import EnsembleNetwork
 from glas_wsol.networks.familiarity import Familiarity, _Normal, pooled, watched
 from glas_wsol.results.class_scores import FAMILIAR
-from glas_wsol.results.reading import STRANGE
+from glas_wsol.results.how_to_read import STRANGE
 from tests.conftest import tiny_network
 
 MIXING = np.random.default_rng(5).normal(size=(12, 12)) + 3 * np.eye(12)

@@ -24,7 +24,7 @@ from glas_wsol.report import write_report
 from glas_wsol.report.pictures import draw_pictures
 from glas_wsol.report.run_folder import read_folder
 from glas_wsol.results.class_scores import ClassProbabilities
-from glas_wsol.results.reading import reading_guide
+from glas_wsol.results.how_to_read import reading_guide
 from glas_wsol.results.verdict import Verdict
 from glas_wsol.utils.csv_files import write_csv
 from glas_wsol.writers.drawing import write_png

@@ -18,8 +18,8 @@ from scipy.ndimage import binary_fill_holes
 import glas_wsol
 from glas_wsol.errors import ConfigError, OutputError
 from glas_wsol.results.class_scores import ClassProbabilities, ClassScores
+from glas_wsol.results.how_to_read import reading_guide
 from glas_wsol.results.provenance import Provenance, RunAlarm, provenance_of
-from glas_wsol.results.reading import reading_guide
 from glas_wsol.results.verdict import Verdict
 from glas_wsol.writers import drawing
 from glas_wsol.writers.formats import FORMATS, check_formats, write_localization

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from glas_wsol.results.reading import familiarity_in_words, is_strange, reading_guide
+from glas_wsol.results.how_to_read import familiarity_in_words, is_strange, reading_guide
 
 
 @pytest.mark.parametrize(
