@@ -24,7 +24,7 @@ from glas_wsol.transforms.pixel_size import check_mpp
 from glas_wsol.transforms.reading.spacing import DOUBT, MPP, mpp_metadata
 from glas_wsol.utils.configs import executed_parts, parsed, plain_path, refuse_renamed
 from glas_wsol.utils.foreign_config import OF_POSTPROCESSING, ForeignConfig, agreed_settings, setting_id
-from glas_wsol.utils.shipped import bundle_named, bundle_of
+from glas_wsol.utils.shipped_bundles import bundle_named, bundle_of
 
 __all__ = ["Localizer", "ModelSource", "load_localizer"]
 

@@ -19,12 +19,13 @@ from glas_wsol.data.files import existing
 from glas_wsol.errors import ConfigError, IncompleteError, OutputError
 from glas_wsol.loading import ModelSource
 from glas_wsol.networks.checkpoint import model_card
+from glas_wsol.results.how_to_read import is_strange
 from glas_wsol.utils.configs import plain_path
 from glas_wsol.utils.csv_files import read_table, write_csv
 from glas_wsol.utils.foreign_config import ForeignConfig, agreed_settings
 from glas_wsol.utils.json_files import RECORD
 from glas_wsol.utils.locks import claim, release
-from glas_wsol.utils.shipped import bundle_folder, bundle_folders, bundle_of, is_shipped
+from glas_wsol.utils.shipped_bundles import bundle_folder, bundle_folders, bundle_of, is_shipped
 from glas_wsol.version import PACKAGE
 
 __all__ = ["Results", "infer", "plan_inference"]
@@ -41,6 +42,7 @@ class Results:
         evidence: those of them that show something to decide on.
         failed: the table of images without a result; None where there are none.
         pixel_sizes: sentences on unknown pixel sizes, each with how many images it holds for.
+        unlike: how many of those done are unlike the training images; None where not known.
     """
 
     done: int
@@ -48,6 +50,7 @@ class Results:
     failed: Path | None = None
     failures: int = 0
     pixel_sizes: Mapping[str, int] = field(default_factory=dict)
+    unlike: int | None = None
 
 
 def plan_inference(
@@ -156,7 +159,9 @@ def infer(run: BundleRun) -> Results:
     failures = _rows(failed) if failed.is_file() else []
     evidence = sum(row.get("class") != "no evidence" for row in done)
     sizes = Counter(row["pixel_size"] for row in done if row.get("pixel_size"))
-    return Results(len(done), evidence, failed if failures else None, len(failures), sizes)
+    known = [float(row["familiarity"]) for row in done if row.get("familiarity")]
+    unlike = sum(bool(is_strange(one)) for one in known) if known else None
+    return Results(len(done), evidence, failed if failures else None, len(failures), sizes, unlike)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

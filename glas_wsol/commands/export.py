@@ -19,6 +19,6 @@ def register(commands: argparse._SubParsersAction) -> None:
 
 def _export(arguments: argparse.Namespace) -> None:
     from glas_wsol.bundle.export import export_bundle
-    from glas_wsol.utils.shipped import bundle_folder
+    from glas_wsol.utils.shipped_bundles import bundle_folder
 
     print(f"exported {export_bundle(bundle_folder(arguments.bundle), arguments.output, arguments.model)}")

@@ -66,6 +66,7 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
     from glas_wsol.bundle.inference_run import infer, plan_inference
     from glas_wsol.errors import IncompleteError, count
     from glas_wsol.report import write_report
+    from glas_wsol.results.how_to_read import UNLIKE
 
     install_excepthook()
     settings = _settings(given) | {name: DefaultParseValue(text) for name, text in more.items()}
@@ -76,9 +77,9 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
         page = write_report(given.output, progress=True)
         print(f"open {page}")
     total, blank = found.done + found.failures, found.done - found.evidence
-    print(
-        f"{found.done} of {count(total, 'image is', 'images are')} done ({blank} show no evidence), in {given.output}"
-    )
+    unlike = f"{found.unlike} are {UNLIKE}" if found.unlike is not None else f"whether any are {UNLIKE} is not known"
+    done = f"{found.done} of {count(total, 'image is', 'images are')} done"
+    print(f"{done} ({blank} show no evidence; {unlike}), in {given.output}")
     for said, number in found.pixel_sizes.items():
         print(f"{number} of {count(found.done, 'image')}: {said}")
     if found.failed is not None:

@@ -164,6 +164,10 @@ class WholeTileInferer(Inferer):
             self._pad(view.of(image), rescale, view.size(mpp))[0] for rescale in self.rescales for view in self._views
         )
 
+    def scales(self) -> list[float]:
+        """Of every view, in the order of :meth:`views`: its resolution relative to the training's."""
+        return [scale for scale in self._settings["scales"] for _ in self._views]
+
     def _pad(self, image: Tensor, rescale: Rescale, mpp: tuple[float, float] | None) -> tuple[Tensor, Window]:
         return pad_to_multiple(torch.stack([rescale(one, mpp=mpp) for one in image]), self.divisor)
 

@@ -15,7 +15,9 @@ from monai.utils import ensure_tuple
 from torch import nn
 
 from glas_wsol.errors import ConfigError, WeightsError
+from glas_wsol.networks.base import TileNetwork
 from glas_wsol.networks.ensemble import EnsembleNetwork, common_card
+from glas_wsol.networks.familiarity import FAMILIARITY, Familiarity
 from glas_wsol.networks.registry import build_network
 from glas_wsol.networks.weights import load_strictly, read_state_dict
 from glas_wsol.utils.digests import sha256_of
@@ -73,6 +75,8 @@ def _renamed(value: Any) -> Any:
 def load_checkpoint(network: Any, checkpoint: str | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
     """Load a trained model into a network, strictly, and only with the settings it was trained with.
 
+    What ``model.json`` says of the training images becomes the network's ``familiarity``.
+
     Args:
         network: the network the weights were trained with.
         checkpoint: a plain state dict, ``.pt`` or ``.safetensors``; for an ensemble a list of them, one per member.
@@ -111,6 +115,8 @@ def load_checkpoint(network: Any, checkpoint: str | Sequence[str], settings: Map
         what = "the model is not the one that model.json beside it describes"
         raise WeightsError(what, checkpoint, "resume the training that wrote them, or delete model.json")
     load_strictly(network, state, checkpoint, fix)
+    if isinstance(network, TileNetwork):
+        network.familiarity = Familiarity.read(card.get(FAMILIARITY), Path(checkpoint).with_suffix(".json"))
 
 
 def ensemble_of(network: nn.Module, checkpoint: str | Sequence[str], trunk: str) -> nn.Module:

@@ -13,6 +13,7 @@ from glas_wsol.errors import ImageFileError
 from glas_wsol.report.cases import Case
 from glas_wsol.report.pictures import Pictures, draw_pictures
 from glas_wsol.report.summary import shown
+from glas_wsol.results.how_to_read import UNLIKE
 from glas_wsol.transforms import read_mask, read_rgb
 
 __all__ = ["CaseRow", "Cell", "Column", "columns", "rows", "state_of"]
@@ -22,6 +23,7 @@ STATES = {
     "evidence": "with evidence",
     "none": "no evidence",
     "wrong": "wrong class",
+    "strange": UNLIKE,
     "failed": "failed",
 }
 
@@ -115,6 +117,9 @@ def columns(cases: Sequence[Case]) -> tuple[Column, ...]:
             found.append(
                 _share(f"entropy_{part}", f"entropy, {part}", lambda c, p=part: _entropy(c, p), minor=True, hint=hint)
             )
+    if any(case.familiarity is not None for case in cases):
+        hint = "how many of the training images are less like the others than this image is"
+        found.append(_share("familiarity", "familiarity", lambda c: c.familiarity, minor=True, hint=hint))
     for key, title in (("f1_foreground", "F1+"), ("f1_background", "F1-")):
         if any(key in case.scores for case in cases):
             hint = f"agreement with the true {'outlines' if key == 'f1_foreground' else 'background'}"

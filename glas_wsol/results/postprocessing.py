@@ -18,7 +18,15 @@ from torch import Tensor
 
 from glas_wsol.errors import ConfigError, ImageFileError, NumericalError
 from glas_wsol.results.boxes import MIN_BOX_AREA, check_min_area
-from glas_wsol.results.class_scores import DECIDABLE, LOCALIZER, PRESENCE, UNDECIDABLE, ClassProbabilities, ClassScores
+from glas_wsol.results.class_scores import (
+    DECIDABLE,
+    FAMILIAR,
+    LOCALIZER,
+    PRESENCE,
+    UNDECIDABLE,
+    ClassProbabilities,
+    ClassScores,
+)
 from glas_wsol.results.localization import THRESHOLD, Localization
 from glas_wsol.results.provenance import Provenance
 from glas_wsol.results.tissue_presence import STAINS, missing_evidence
@@ -63,7 +71,7 @@ class LocalizePredictiond(Transform):
 
     Where an image may have several classes, it reads ``presence`` (``[c]``, each in [0, 1]) besides: channels that
     share the decidable region hold no probabilities that need not sum to 1. Where present, it reads the class scores
-    of M and C too, see :mod:`glas_wsol.inferers.class_score_inferer`.
+    of M and C too, and ``familiar`` (``[]``), see :mod:`glas_wsol.inferers.class_score_inferer`.
 
     Args:
         classes: class names in label order.
@@ -189,6 +197,7 @@ class LocalizePredictiond(Transform):
             reason=reason,
             multi_label=self.multi_label,
             class_scores=self._class_scores(data, probabilities),
+            familiarity=float(data[FAMILIAR]) if FAMILIAR in data else None,
             image=_pixels(image),
             mpp=mpp,
             assumed_mpp=None if mpp else self.training_mpp,

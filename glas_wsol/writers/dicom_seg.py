@@ -18,6 +18,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from glas_wsol.errors import ConfigError, ImageFileError
+from glas_wsol.results.how_to_read import familiarity_in_words
 from glas_wsol.results.localization import Localization
 from glas_wsol.transforms.reading.dicom import is_dicom
 from glas_wsol.utils.atomic_files import atomic_write
@@ -185,7 +186,8 @@ def _segmentation(found: Localization, source: Dataset) -> Any:
 def _said(found: Localization) -> str:
     """Remarks on the model and the result, within a Short Text."""
     alarm = found.provenance.alarm if found.provenance else None
-    parts = (found.trained_on, "" if alarm is None else str(alarm), found.remark, found.pixel_size_remark)
+    strange = familiarity_in_words(found.familiarity) if found.unlike_training else ""
+    parts = (found.trained_on, strange, "" if alarm is None else str(alarm), found.remark, found.pixel_size_remark)
     return ". ".join(filter(None, parts))[:1024]
 
 

@@ -29,8 +29,9 @@ def row_of(found: Localization) -> dict[str, Any]:
         of the mask), ``boxes`` (how many), ``decidable_entropy``, ``undecidable_probability`` (of C on the undecidable
         region, for the class named), ``undecidable_entropy`` (normalised, 1 where C is undecided), ``remark`` (what to
         know of these three, which are empty where they mean nothing), ``pixel_size`` (what to know of the size of a
-        pixel; empty where it is known to file and model), ``trained_on`` (the model),
-        ``training_run_alarm`` (estimated failure probability of the run that trained it), ``reason`` (why there is no
+        pixel; empty where it is known to file and model), ``trained_on`` (the model), ``training_run_alarm`` (estimated
+        failure probability of the run that trained it), ``familiarity`` (see
+        :class:`~glas_wsol.results.localization.Localization`; empty where not known), ``reason`` (why there is no
         evidence) and ``name``. Several classes of an image are joined by ``;``.
     """
     area = found.square_micrometres(found.decidable_area)
@@ -52,6 +53,7 @@ def row_of(found: Localization) -> dict[str, Any]:
         "pixel_size": found.pixel_size_remark,
         "trained_on": found.trained_on,
         "training_run_alarm": "" if alarm is None else f"{alarm.score:.6f}",
+        "familiarity": "" if found.familiarity is None else f"{found.familiarity:.4g}",
         "reason": found.reason,
         "name": found.name,
     }
@@ -62,7 +64,8 @@ def entry_of(found: Localization) -> dict[str, Any]:
 
     Returns:
         The columns of the table; the probability of every class; all class scores with their entropies (nats, and
-        normalised to [0, 1]), whether those of the two regions are evidence, and a note on them; every box (see
+        normalised to [0, 1]), whether those of the two regions are evidence, and a note on them; the familiarity, and
+        whether the image is ``unlike_training`` images, null where not known; every box (see
         :class:`~glas_wsol.results.boxes.Box`); ``mpp``, width and height of a pixel in micrometres, ``assumed_mpp``,
         which the network was made to assume where they are null, and ``pixel_size``, what to know of both; and what it
         was made with, if known.
@@ -94,6 +97,8 @@ def entry_of(found: Localization) -> dict[str, Any]:
         "mpp": None if found.mpp is None else list(found.mpp),
         "assumed_mpp": found.assumed_mpp,
         "pixel_size": found.pixel_size_remark,
+        "familiarity": None if found.familiarity is None else float(f"{found.familiarity:.4g}"),
+        "unlike_training": found.unlike_training,
         "trained_on": found.trained_on,
         **(found.provenance.entry() if found.provenance else {}),
     }
