@@ -115,7 +115,9 @@ def measure(values: Path, models: Sequence[tuple[str, Path]], tables: Sequence[t
             writer.writerow(COLUMNS)
         for name, run in models:
             missing = [item for image, item in items.items() if (str(run), image) not in done]
-            localize = glas_wsol.load(run, class_scores="class") if missing else None
+            if not missing:
+                continue
+            localize = glas_wsol.load(run, class_scores="class")
             for item in tqdm(missing, f"{name} {run}"):
                 found, true = localize(item["image"]), read_mask(item["mask"]) > 0
                 scores = f1(found.mask, true), f1(~found.mask, ~true)

@@ -64,7 +64,7 @@ def ranks(
             samples[key].append(one[::_EVERY, ::_EVERY].ravel())
         tables = {key: np.quantile(np.concatenate(values), shares) for key, values in samples.items()}
         found.append([within(one, tables[key]) for key, one in zip(among[one_scope], maps, strict=True)])
-    return [np.mean(values, axis=0, dtype=np.float32) for values in zip(*found, strict=True)]
+    return [np.asarray(np.mean(values, axis=0, dtype=np.float32)) for values in zip(*found, strict=True)]
 
 
 def pick_seeds(
