@@ -198,7 +198,7 @@ class SecondStage:
     def _evaluator(self) -> SupervisedEvaluator:
         """Measures only; the saved model is that of the last round."""
         return SupervisedEvaluator(
-            torch.device(self.device), self.validation_loader, self.network, prepare_batch=ImageLabels(),
+            torch.device(self.device), self.validation_loader, self.network, prepare_batch=ImageLabels(metadata=True),
             inferer=self.validation_inferer, postprocessing=cast("Any", self.postprocessing),
             key_val_metric={"classification_error": ClassificationError()},
             additional_metrics={"cross_entropy": CrossEntropy(), "temperature": Temperature()},
