@@ -88,7 +88,7 @@ def table(path: Path, rows: Sequence[Row]) -> Path:
 
 def measured(output: Path, laboratory: Path) -> dict[str, Any]:
     """A model's measures of a laboratory's held-out images."""
-    run("evaluate", output, "--data", laboratory, "--split", "valid", "--bundle", "glas")
+    run("evaluate", output, "--data", laboratory, "--split", "valid")
     found = read_json(output / "evaluation.json")
     keep = output / laboratory.stem
     keep.mkdir(exist_ok=True)
@@ -161,7 +161,7 @@ def main() -> None:
     figures = {}
     for name in given.candidates:
         training = table(output / f"train_{name}.csv", [row for one in CANDIDATES[name] for row in rows[one]])
-        run("train", training, "--output", output / name)
+        run("train", training, "--output", output / name, "--mpp", GLAS_MPP)
         figures[name] = {one: measured(output / name, file) for one, file in laboratories.items()}
         print(json.dumps({name: figures[name], "score": score(figures[name])}), flush=True)
     if set(figures) == set(CANDIDATES):
