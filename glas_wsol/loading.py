@@ -156,8 +156,7 @@ class ModelSource:
     """Path of a model, and the bundle around it.
 
     Args:
-        path: an exported bundle with its model, the output folder of a training, or the weights' file; else the name of
-            a bundle that came with the package.
+        path: an exported bundle with its model, the output folder of a training, or the weights' file.
 
     Attributes:
         checkpoint: the weights' file.
