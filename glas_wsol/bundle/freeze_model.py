@@ -46,8 +46,8 @@ def freeze_model(model: str | Path, data: str | Path, output: str | Path) -> Pat
     found = load_datalist(data, fold, seed, classes=birds, label_names=classes)
     if card.get("recipe", {}).get("training_images") != found.digest("train"):
         raise ConfigError("these are not the images that the model was trained on", data, "name its training data")
-    images = (item["image"] for item in found.select("train"))
-    statistics = measure_statistics(localize.network, images, localize)
+    tiles = found.select("train")
+    statistics = measure_statistics(localize.network, tiles, lambda item: localize(item["image"], mpp=item.get("mpp")))
     network = build_network(card["network"], trunk=card["trunk"], weights="none", num_classes=len(card["classes"]))
     load_checkpoint(network, checkpoint)
     freeze(network, statistics)

@@ -15,6 +15,7 @@ from glas_wsol.data.files import log_warnings
 from glas_wsol.data.spelling import split_word
 from glas_wsol.errors import ConfigError
 from glas_wsol.transforms.pixel_size import MPP_RANGE
+from glas_wsol.utils.digests import digest_of
 
 __all__ = ["SCHEMA", "Setting", "Settings"]
 
@@ -107,6 +108,9 @@ class Settings(dict[str, Any]):
         if second:
             found["epochs"] = self["epochs"]
         images = {"training_images": datalist.digest("train"), "validation_images": datalist.digest("valid")}
+        sizes = [item.get("mpp") for item in datalist.select("train")]
+        if any(sizes):
+            images["pixel_sizes"] = digest_of(sizes)
         pixels = {name: getattr(network, name).flatten().tolist() for name in ("pixel_mean", "pixel_std")}
         weights = {"weights": network.trunk.weights_sha256, "training_mpp": self.training_mpp(datalist)}
         return {**found, **images, **pixels, **weights, "classes": list(datalist.classes)}

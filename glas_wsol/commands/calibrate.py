@@ -10,7 +10,13 @@ __all__ = ["register"]
 
 def register(commands: argparse._SubParsersAction) -> None:
     """Add the command."""
-    parser = commands.add_parser("calibrate", help="make the masks of an older model of two stages local")
+    parser = commands.add_parser(
+        "calibrate",
+        help="make the masks of an older model of two stages local",
+        description="Make the masks of an older model of two stages local: each pixel then depends on its "
+        "surroundings, not on the whole tile. Measures constants over the training images and writes a new model; "
+        "nothing is trained, and probabilities stay as they are.",
+    )
     parser.add_argument("model", metavar="MODEL", help="model.pt, output folder of a training, or exported bundle")
     parser.add_argument("data", metavar="DATA", help="the data that it was trained on")
     parser.add_argument("--output", required=True, metavar="DIR", help="receives the new model.pt and model.json")

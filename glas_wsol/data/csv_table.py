@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Read a CSV table of labelled images: ``image,label[,mask][,group][,split]``."""
+"""Read a CSV table of labelled images: ``image,label[,mask][,group][,split][,source][,mpp]``."""
 
 from __future__ import annotations
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from glas_wsol.data.splits import Datalist
 from glas_wsol.errors import DatalistError
+from glas_wsol.transforms.pixel_size import ONE_SIZE
 from glas_wsol.transforms.reading.spacing import PixelSize, pixel_size
 
 __all__ = ["training_data", "training_mpp"]
 
-_ONE_SIZE = 0.01  # share by which pixels of one size may differ
 _OF_GLAS = {"source": "University of Warwick: one laboratory, one scanner (Zeiss MIRAX MIDI)"}
 
 
@@ -83,4 +83,4 @@ def _common(sizes: Sequence[tuple[float, float] | None]) -> float | None:
     if len(known) < 2 * len(sizes):
         return None
     middle = median(known)
-    return middle if all(abs(side / middle - 1) <= _ONE_SIZE for side in known) else None
+    return middle if all(abs(side / middle - 1) <= ONE_SIZE for side in known) else None

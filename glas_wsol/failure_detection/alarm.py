@@ -124,8 +124,6 @@ def judge_run(
     """
 
     def record(card: dict[str, Any], name: str, found: dict[str, Any] | None) -> dict[str, Any]:
-        if found is None:
-            return card
         card = {**card, name: found}
         write_json(Path(checkpoint).with_suffix(".json"), card)
         return card

@@ -118,7 +118,7 @@ def columns(cases: Sequence[Case]) -> tuple[Column, ...]:
                 _share(f"entropy_{part}", f"entropy, {part}", lambda c, p=part: _entropy(c, p), minor=True, hint=hint)
             )
     if any(case.familiarity is not None for case in cases):
-        hint = "how many of the training images are less like the others than this image is"
+        hint = "share of images of the training's kind that are less like it; below 1 %: unlike the training images"
         found.append(_share("familiarity", "familiarity", lambda c: c.familiarity, minor=True, hint=hint))
     for key, title in (("f1_foreground", "F1+"), ("f1_background", "F1-")):
         if any(key in case.scores for case in cases):

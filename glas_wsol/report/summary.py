@@ -13,7 +13,7 @@ from glas_wsol.errors import count
 from glas_wsol.metrics.measures import MEASURES
 from glas_wsol.report.cases import Case, number
 from glas_wsol.report.run_folder import Contents
-from glas_wsol.results.how_to_read import STRANGE, UNLIKE, familiarity_in_words
+from glas_wsol.results.how_to_read import NOT_KNOWN, STRANGE, UNLIKE
 from glas_wsol.version import __version__
 
 __all__ = ["Count", "Fact", "Figure", "counts", "facts", "figures", "rounds", "shown", "training_facts"]
@@ -98,7 +98,7 @@ def facts(contents: Contents) -> list[Fact]:
         Fact("Pixels, of the network", f"{network_mpp:.4g} um" if network_mpp else ""),
         Fact(
             "Pixels, of the images",
-            "; ".join(f"{count} of {len(done)} images: {said}" for said, count in sizes.items()),
+            "; ".join(f"{some} of {count(len(done), 'image')}: {said}" for said, some in sizes.items()),
         ),
         Fact("Trunk", _text(first("trunk"))),
         Fact("Classes", ", ".join(classes)),
@@ -143,7 +143,7 @@ def _named(name: str, value: Any) -> str:
 def _familiarity(cases: Sequence[Case]) -> str:
     done = [case for case in cases if not case.failed]
     if all(case.familiarity is None for case in done):
-        return familiarity_in_words(None).partition("familiarity ")[2] if done else ""
+        return NOT_KNOWN if done else ""
     return f"judges each image, as the alarm does not: below {100 * STRANGE:g} % it is {UNLIKE}"
 
 

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
-__all__ = ["STRANGE", "UNLIKE", "familiarity_in_words", "is_strange", "reading_guide"]
+__all__ = ["NOT_KNOWN", "STRANGE", "UNLIKE", "familiarity_in_words", "is_strange", "reading_guide"]
 
 STRANGE = 0.01
 """An image of a lower familiarity is unlike the training images. Fixed beforehand: one in 100 of their kind is, too."""
 
 UNLIKE = "unlike the training images"
 """What is said of such an image, wherever it is shown."""
+
+NOT_KNOWN = "not known: the model does not describe its training images"
+"""What is said of the familiarity of an image where the model has none."""
 
 
 def is_strange(familiarity: float | None) -> bool | None:
@@ -31,7 +34,7 @@ def familiarity_in_words(familiarity: float | None) -> str:
         familiarity: of the image, in [0, 1]; None where not known.
     """
     if familiarity is None:
-        return "familiarity not known: the model does not describe its training images"
+        return f"familiarity {NOT_KNOWN}"
     if familiarity < STRANGE:
         return f"{UNLIKE.upper()} (familiarity below 1 %)"
     return f"familiarity {100 * familiarity:.0f} %"

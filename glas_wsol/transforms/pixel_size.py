@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from glas_wsol.errors import ConfigError
 
-__all__ = ["MPP_RANGE", "SAME", "check_mpp", "doubt_of"]
+__all__ = ["MPP_RANGE", "ONE_SIZE", "SAME", "check_mpp", "doubt_of"]
 
 MPP_RANGE = (0.05, 20.0)
 """Least and largest micrometres of a pixel: from finer than any objective to a slide's overview."""
@@ -18,7 +18,8 @@ SAME = 5e-4
 
 _PRINTED = (72, 75, 90, 96, 100, 110, 120, 144, 150, 180, 200, 220, 240, 254, 300, 350, 360, 400, 600, 720, 1200, 1440)
 _PRINTED += (2400, 2880)
-_SQUARE = 0.01  # share by which the sides may differ
+ONE_SIZE = 0.01
+"""Share by which the sides of a pixel, or the pixels of a data set, may differ and still count as one size."""
 
 
 def check_mpp(mpp: float | Sequence[float] | None) -> tuple[float, float] | None:
@@ -63,4 +64,4 @@ def doubt_of(width: float, height: float) -> str:
         return "a resolution of screens and printers"
     if large > high:
         return f"larger than {high:g} um"
-    return "pixels that are not square" if large / small > 1 + _SQUARE else ""
+    return "pixels that are not square" if large / small > 1 + ONE_SIZE else ""

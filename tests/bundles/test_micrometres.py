@@ -198,7 +198,7 @@ def test_evaluation_brings_every_image_to_the_network(model, phantom, tmp_path):
             image.resize((image.width * 2, image.height * 2), how).save(data / file, dpi=(25400 / 0.31,) * 2)
     files = [config(GLAS, "train"), config(GLAS, "evaluate")]
     scores, entries = [], []
-    for where, more in ((phantom, {}), (data, {}), (data, {"mpp": 0.62})):
+    for where, more in ((phantom, {}), (data, {}), (data, {"images_mpp": 0.62})):
         output = tmp_path / f"out{len(scores)}"
         more = {**QUICK, **more, "dataset_dir": str(where), "output_dir": str(output), "split": "test"}
         workflow("train", files, checkpoint=str(model / "models" / "model.pt"), **more).run()
