@@ -14,6 +14,7 @@ from glas_wsol.bundle.command_line import refuse_unknown_ids
 from glas_wsol.bundle.excepthook import install_excepthook
 from glas_wsol.bundle.settings_schema import Settings
 from glas_wsol.errors import OutputError
+from glas_wsol.utils import distributed
 
 __all__ = ["preflight"]
 
@@ -39,8 +40,8 @@ def preflight(
     Settings(output_dir=output_dir, **(settings or {})).check()
     _make(Path(output_dir))
     further = {name: folder for name in folders if (folder := (settings or {}).get(name))}
-    for name, folder in {"output_dir": output_dir, **further}.items():
-        _require_writable(Path(folder), name)
+    places = {"output_dir": output_dir, **further}
+    distributed.on_main(lambda: [_require_writable(Path(folder), name) for name, folder in places.items()])
 
 
 def _make(folder: Path) -> None:

@@ -132,6 +132,10 @@ def test_ranks_resumed_run_equals_that_of_one_process(pair, alone):
         assert card.keys() == other.keys()
         told, expected = card.pop("validation"), other.pop("validation")
         assert told == {key: pytest.approx(value, abs=1e-4) for key, value in expected.items()}
+        described, expected = card.pop("familiarity", None) or {}, other.pop("familiarity", None) or {}
+        assert {kind: one["usual"] for kind, one in described.items()} == {
+            kind: pytest.approx(one["usual"], abs=1e-4) for kind, one in expected.items()
+        }
         assert {**card, "sha256": "", "recipe": ""} == {**other, "sha256": "", "recipe": ""}
 
 
