@@ -54,7 +54,9 @@ class Settings(dict[str, Any]):
 
     def check(self) -> None:
         """Refuse values that a component would misread: a ConfigError names each, and what may be given."""
-        wrong = [(name, value, _words(name, value)) for name, value in self.items() if _breaks(name, value)]
+        same = {"stage_one_dir"} if self.get("stage_one_dir") == self.get("ckpt_dir") else set()  # of one stage
+        typed = ((name, value) for name, value in self.items() if name not in same)
+        wrong = [(name, value, _words(name, value)) for name, value in typed if _breaks(name, value)]
         if wrong:
             what = ", ".join(f"{name}={value!r}" for name, value, _ in wrong)
             fix = "; ".join(f"give {words}" if len(wrong) == 1 else f"{name}: {words}" for name, _, words in wrong)
