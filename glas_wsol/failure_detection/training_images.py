@@ -15,7 +15,7 @@ from glas_wsol.errors import ConfigError
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.networks.base import TileNetwork
 from glas_wsol.networks.familiarity import Familiarity, pooled
-from glas_wsol.pseudo_labels.feature_components import Transform, read_image
+from glas_wsol.pseudo_labels.feature_components import Transform, prepared, read_image
 
 __all__ = ["describe_images"]
 
@@ -45,7 +45,7 @@ def describe_images(
     images, pixels = [], []
     with eval_mode(network):
         for item in tqdm(data, "describing the training images"):
-            x = network.normalise(inferer.prepare(read_image(item, transform, device))[0])
+            x = prepared(network, read_image(item, transform, device), inferer)
             stages = network.trunk.stages_of(x)
             whole, parts = pooled(x, stages), pooled(x, stages, parts=2)
             images.append({kind: torch.cat([whole[kind], parts[kind]], dim=1) for kind in whole})
