@@ -24,7 +24,7 @@ from glas_wsol.transforms.pixel_size import check_mpp
 from glas_wsol.transforms.reading.spacing import DOUBT, MPP, mpp_metadata
 from glas_wsol.utils.configs import executed_parts, parsed, plain_path, refuse_renamed
 from glas_wsol.utils.foreign_config import OF_POSTPROCESSING, ForeignConfig, agreed_settings, setting_id
-from glas_wsol.utils.shipped_bundles import bundle_of
+from glas_wsol.utils.shipped_bundles import bundle_named, bundle_of
 
 __all__ = ["Localizer", "ModelSource", "load_localizer"]
 
@@ -168,8 +168,12 @@ class ModelSource:
     """
 
     def __init__(self, path: Path) -> None:
+        named = None if path.exists() else bundle_named(path)
+        path = named or path
         places = (path / "models" / "model.pt", path / "model.pt") if path.is_dir() else (path,)
         found = next((file for file in places if file.is_file()), None)
+        if found is None and named is not None:
+            raise WeightsError("no model comes with this bundle", path.name, "train one, and name its output folder")
         if found is None:
             fix = "name an exported bundle with its model, the output folder of a training, or a model.pt"
             raise WeightsError("no trained model", path, fix)

@@ -32,7 +32,7 @@ def register(commands: argparse._SubParsersAction) -> None:
     )
     add("images", nargs="+", metavar="IMAGES", help="images, folders of them, or CSV tables with a column image")
     text = "output folder of a training, model.pt with its model.json, or exported bundle; several are an ensemble"
-    add("--model", nargs="+", required=True, metavar="MODEL", help=text)
+    add("--model", nargs="+", default=["glas"], metavar="MODEL", help=text + " (default: the model in the bundle)")
     add("--output", required=True, metavar="DIR", help="receives the results; run it again to go on where it stopped")
     text = "glas, cub, or the folder of the bundle that the model belongs to (default: found by its classes)"
     add("--bundle", metavar="BUNDLE", help=text)
