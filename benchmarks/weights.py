@@ -25,12 +25,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
+import glas_wsol
 from glas_wsol.data import load_datalist
+from glas_wsol.transforms import read_mask
 from glas_wsol.utils.atomic_files import atomic_write
-from glas_wsol.utils.csv_files import write_csv
+from glas_wsol.utils.csv_files import read_table, write_csv
 from glas_wsol.utils.json_files import format_config, read_json
+from glas_wsol.utils.shipped_bundles import sample_table
+from glas_wsol.visualize.comparison_figure import save_png
+from glas_wsol.writers.drawing import draw_mask
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles" / "glas_minmax_entropy"
@@ -38,8 +45,9 @@ KINDS = {"normal": "benign", "polyp": "benign", "adenocarcinoma": "malignant"}
 """The class of EBHI-Seg's images; neoplasia and serrated adenoma, between the two, are left out."""
 GLAS_MPP, EBHI_MPP = 0.62, 1.5  # micrometres per pixel; EBHI-Seg's is an estimate: docs/other_laboratories.md
 CANDIDATES = {"glas": ("glas",), "ebhi": ("ebhi",), "both": ("glas", "ebhi")}
+NAMES = {"glas": "GlaS", "ebhi": "EBHI-Seg"}
 SAMPLES = 2  # held-out tiles of each kind that come with the bundle
-MEASURES = ("classification_error", "f1_foreground", "f1_background", "pxap")
+MEASURES = ("classification_error", "f1_foreground", "f1_background", "pixel_average_precision")
 Row = dict[str, Any]
 
 
@@ -88,12 +96,13 @@ def table(path: Path, rows: Sequence[Row]) -> Path:
 
 def measured(output: Path, laboratory: Path) -> dict[str, Any]:
     """A model's measures of a laboratory's held-out images."""
-    run("evaluate", output, "--data", laboratory, "--split", "valid")
-    found = read_json(output / "evaluation.json")
     keep = output / laboratory.stem
-    keep.mkdir(exist_ok=True)
-    for name in ("evaluation.json", "evaluation.csv"):
-        shutil.move(output / name, keep / name)
+    if not (keep / "evaluation.json").exists():
+        run("evaluate", output, "--data", laboratory, "--split", "valid")
+        keep.mkdir(exist_ok=True)
+        for name in ("evaluation.csv", "evaluation.json"):
+            shutil.move(output / name, keep / name)
+    found = read_json(keep / "evaluation.json")
     return {"n": found["n"]} | {name: found["measures"][name] for name in MEASURES if name in found["measures"]}
 
 
@@ -104,11 +113,12 @@ def score(figures: dict[str, dict[str, Any]]) -> float:
 
 
 def ship(candidate: Path, chosen: str, figures: dict[str, dict[str, dict[str, Any]]]) -> None:
-    """Copy the model into the bundle, and its figures into metadata.json and beside the model."""
+    """Copy the model into the bundle, and its figures into metadata.json and among the benchmarks' results."""
     models = BUNDLE / "models"
     models.mkdir(exist_ok=True)
-    for name in ("model.pt", "model.json"):
-        shutil.copyfile(candidate / "models" / name, models / name)
+    shutil.copyfile(candidate / "models" / "model.pt", models / "model.pt")
+    card = read_json(candidate / "models" / "model.json")
+    card["training_data"]["name"] = " and ".join(NAMES[one] for one in CANDIDATES[chosen])  # not the table's name
     metadata = read_json(BUNDLE / "configs" / "metadata.json")
     metadata["eval_metrics"] = {
         f"{name}_{laboratory}_held_out": round(one["value"], 4)
@@ -118,7 +128,11 @@ def ship(candidate: Path, chosen: str, figures: dict[str, dict[str, dict[str, An
     }
     for path, content in (
         (BUNDLE / "configs" / "metadata.json", metadata),
-        (models / "figures.json", {"chosen": chosen, "score": {k: score(v) for k, v in figures.items()}} | figures),
+        (models / "model.json", card),
+        (
+            ROOT / "benchmarks" / "results" / "weights.json",
+            {"chosen": chosen, "score": {k: score(v) for k, v in figures.items()}} | figures,
+        ),
     ):
         with atomic_write(path, "w", encoding="utf-8") as file:
             file.write(format_config(content))
@@ -136,13 +150,35 @@ def samples(rows: Sequence[Row]) -> None:
     lines = []
     for number, row in enumerate(chosen):
         name = f"{row['kind']}_{number % SAMPLES + 1}"
-        Image.open(row["image"]).convert("RGB").save(folder / f"{name}.png", optimize=True)
+        size = 25400 / row["mpp"]  # pixels per inch: the file itself says how large its pixels are
+        Image.open(row["image"]).convert("RGB").save(folder / f"{name}.png", optimize=True, dpi=(size, size))
         Image.open(row["mask"]).convert("L").point(lambda v: 255 * (v > 0)).convert("1").save(
             folder / f"{name}_mask.png"
         )
         own = {"image": f"{name}.png", "label": row["label"], "mask": f"{name}_mask.png", "group": row["group"]}
-        lines.append(own | {"source": row["source"], "mpp": row["mpp"], "split": "test"})
+        lines.append(own | {"source": row["source"], "split": "test"})
     write_csv(folder / "samples.csv", lines)
+
+
+def picture() -> None:
+    """The samples, their true glands and what the shipped model finds, side by side."""
+    localize, table = glas_wsol.load(), read_table(sample_table())[1]
+    figure = Figure((2 * len(table), 6.5), 100, layout="constrained")
+    axes = figure.subplots(3, len(table))
+    for (tile, true, found), row in zip(axes.T, table, strict=True):
+        result = localize(sample_table().parent / row["image"])
+        truth = read_mask(sample_table().parent / row["mask"]) > 0
+        tile.imshow(result.image)
+        for axis, mask in ((true, truth), (found, result.mask > 0)):
+            axis.imshow(draw_mask(result.image, np.zeros(mask.shape, np.float32), mask))
+        tile.set_title(f"{row['image'].split('_')[0]}\nlabel: {row['label']}", fontsize=9)
+        found.set_xlabel(f"{result.class_name} {result.probability:.0%}", fontsize=9)
+    for axis, name in zip(axes[:, 0], ("tile", "true glands", "found"), strict=True):
+        axis.set_ylabel(name, fontsize=9)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    save_png(ROOT / "docs" / "figures" / "tissue.png", figure)
 
 
 def main() -> None:
@@ -161,7 +197,7 @@ def main() -> None:
     figures = {}
     for name in given.candidates:
         training = table(output / f"train_{name}.csv", [row for one in CANDIDATES[name] for row in rows[one]])
-        if not (output / name / "models" / "model.pt").exists():  # a candidate that is there stays
+        if not (output / name / "models" / "model.pt").exists():  # a candidate that is there stays, and its measures
             run("train", training, "--output", output / name, "--mpp", GLAS_MPP)
         figures[name] = {one: measured(output / name, file) for one, file in laboratories.items()}
         print(json.dumps({name: figures[name], "score": score(figures[name])}), flush=True)
@@ -169,6 +205,7 @@ def main() -> None:
         chosen = max(figures, key=lambda name: score(figures[name]))
         ship(output / chosen, chosen, figures)
         samples(rows["ebhi"])
+        picture()
         print(f"chosen: {chosen}")
 
 

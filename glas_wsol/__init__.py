@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from glas_wsol.loading import Localizer
     from glas_wsol.results import Localization
 
-__all__ = ["__version__", "load", "save"]
+__all__ = ["__version__", "load", "samples", "save"]
 
 
 def load(
@@ -30,7 +30,7 @@ def load(
     Example::
 
         localize = glas_wsol.load()
-        found = localize("tile.png")
+        found = localize(glas_wsol.samples()[0])
         glas_wsol.save(found, "results", ["png", "geojson"])
 
     Args:
@@ -55,6 +55,17 @@ def load(
     from glas_wsol.loading import load_localizer  # torch takes seconds to import, and the version is wanted without it
 
     return load_localizer(model, device=device, **settings)
+
+
+def samples() -> list[Path]:
+    """The sample tiles that came with the package: real H&E tissue of the colon, PNG, 224 x 224 px of about 1.5 um.
+
+    They are of EBHI-Seg (CC BY 4.0; ``samples/README.md`` of the tissue bundle), and no model in the package was trained
+    on them. ``samples.csv`` beside them has their diagnoses and masks.
+    """
+    from glas_wsol.utils.shipped_bundles import sample_table
+
+    return sorted(path for path in sample_table().parent.glob("*.png") if not path.stem.endswith("_mask"))
 
 
 def save(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import warnings
 from collections.abc import Sequence
 from os import PathLike
@@ -58,6 +59,7 @@ class Localizer:
         self._inferer, self._postprocessing = parsed(config, "inferer"), parsed(config, "postprocessing")
         with warnings.catch_warnings():  # MONAI looks for a decoder of DICOM on the GPU
             warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+            logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
             self._preprocessing = parsed(config, "preprocessing")
 
     def __call__(
@@ -156,7 +158,8 @@ class ModelSource:
     """Path of a model, and the bundle around it.
 
     Args:
-        path: an exported bundle with its model, the output folder of a training, or the weights' file.
+        path: an exported bundle with its model, the output folder of a training, the weights' file, or the name of a
+            bundle that came with the package.
 
     Attributes:
         checkpoint: the weights' file.
@@ -168,16 +171,18 @@ class ModelSource:
     """
 
     def __init__(self, path: Path) -> None:
-        named = None if path.exists() else bundle_named(path)
-        path = named or path
-        places = (path / "models" / "model.pt", path / "model.pt") if path.is_dir() else (path,)
-        found = next((file for file in places if file.is_file()), None)
-        if found is None and named is not None:
-            raise WeightsError("no model comes with this bundle", path.name, "train one, and name its output folder")
+        found = _weights(path)
+        if found is None and (named := bundle_named(path)):  # a folder of data may have the name of a bundle
+            path, found = named, _weights(named)
         if found is None:
             fix = "name an exported bundle with its model, the output folder of a training, or a model.pt"
             raise WeightsError("no trained model", path, fix)
         self.path, self.checkpoint, self.bundle = path, found, ForeignConfig(path)
+
+
+def _weights(path: Path) -> Path | None:
+    places = (path / "models" / "model.pt", path / "model.pt") if path.is_dir() else (path,)
+    return next((file for file in places if file.is_file()), None)
 
 
 def _checked(image: Tensor) -> Tensor:

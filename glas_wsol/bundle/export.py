@@ -29,7 +29,7 @@ def export_bundle(bundle: str | Path, output: str | Path, model: str | Path | No
     Args:
         bundle: the bundle's folder.
         output: folder that receives ``<bundle name>``; an earlier export of it is replaced when the new one is whole.
-        model: a trained ``model.pt`` (its ``model.json`` goes with it), or None to ship the bundle untrained.
+        model: a trained ``model.pt``; its ``model.json`` goes with it. None takes the bundle's own, if there is one.
 
     Returns:
         The copy.
@@ -49,21 +49,27 @@ def export_bundle(bundle: str | Path, output: str | Path, model: str | Path | No
         raise OutputError("the output folder is the bundle itself", target, "choose another output folder")
     if model is not None and not Path(model).is_file():
         raise WeightsError("no such model", model, "name the model.pt of a training run")
+    own = bundle / "models" / "model.pt"
+    source = Path(model) if model is not None else own if own.is_file() else None
     whole = output / f".{uuid.uuid4().hex}.part"
     try:
         output.mkdir(parents=True, exist_ok=True)
         # By name, not by exclusion: a bundle's folder may hold a user's data and results.
-        for part in ("configs", "docs"):
-            shutil.copytree(bundle / part, whole / part, ignore=_CACHES)
+        for part in ("configs", "docs", "samples"):
+            if (bundle / part).is_dir():
+                shutil.copytree(bundle / part, whole / part, ignore=_CACHES)
         shutil.copytree(PACKAGE, whole / "glas_wsol", ignore=_CACHES)
         shutil.copy2(bundle / "LICENSE", whole)
         for config in (whole / "configs").glob("*.json"):  # the copy's own package goes before an installed one
             text = config.read_text(encoding="utf-8")
             config.write_text(text.replace("sys.path.append(@", "sys.path.insert(0, @"), encoding="utf-8")
+        if source != own:  # the figures in it are those of the bundle's own model
+            metadata = json.loads((whole / "configs" / "metadata.json").read_text(encoding="utf-8"))
+            _write(whole / "configs" / "metadata.json", metadata | {"eval_metrics": {}})
         (whole / "models").mkdir()
-        if model is not None:
-            shutil.copy2(model, whole / "models" / "model.pt")
-            card = Path(model).with_suffix(".json")
+        if source is not None:
+            shutil.copy2(source, whole / "models" / "model.pt")
+            card = source.with_suffix(".json")
             if card.is_file():
                 shutil.copy2(card, whole / "models" / "model.json")
                 _describe(whole / "configs", model_card(str(model)), card)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from glas_wsol.commands import add_with_settings
@@ -30,7 +31,8 @@ def register(commands: argparse._SubParsersAction) -> None:
             "config_file": "use --bundle",
         },
     )
-    add("images", nargs="+", metavar="IMAGES", help="images, folders of them, or CSV tables with a column image")
+    text = "images, folders of them, CSV tables with a column image, or 'samples': the tiles that come with the package"
+    add("images", nargs="+", metavar="IMAGES", help=text)
     text = "output folder of a training, model.pt with its model.json, or exported bundle; several are an ensemble"
     add("--model", nargs="+", default=["glas"], metavar="MODEL", help=text + " (default: the model in the bundle)")
     add("--output", required=True, metavar="DIR", help="receives the results; run it again to go on where it stopped")
@@ -67,10 +69,12 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
     from glas_wsol.errors import IncompleteError, count
     from glas_wsol.report import write_report
     from glas_wsol.results.how_to_read import UNLIKE
+    from glas_wsol.utils.shipped_bundles import sample_table
 
     install_excepthook()
     settings = _settings(given) | {name: DefaultParseValue(text) for name, text in more.items()}
-    run = plan_inference(given.images, given.model, given.output, given.bundle, settings)
+    images = [str(sample_table()) if one == "samples" and not Path(one).exists() else one for one in given.images]
+    run = plan_inference(images, given.model, given.output, given.bundle, settings)
     print(f"this is: {run.command}", flush=True)
     found = infer(run)
     if given.report and found.done:

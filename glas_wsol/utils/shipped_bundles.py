@@ -10,7 +10,7 @@ from glas_wsol.errors import ConfigError
 from glas_wsol.utils.json_files import read_json
 from glas_wsol.version import PACKAGE
 
-__all__ = ["bundle_folder", "bundle_folders", "bundle_named", "bundle_of", "is_shipped", "shipped_root"]
+__all__ = ["bundle_folder", "bundle_folders", "bundle_named", "bundle_of", "is_shipped", "sample_table", "shipped_root"]
 
 _PACKAGE = PACKAGE.resolve()
 _SUFFIX = "_minmax_entropy"
@@ -65,6 +65,11 @@ def bundle_named(name: str | Path) -> Path | None:
         name: such as ``glas`` or ``glas_minmax_entropy``.
     """
     return next((path for path in bundle_folders() if str(name) in (path.name, *_short(path))), None)
+
+
+def sample_table() -> Path:
+    """The table of the sample tiles that came with the package (EBHI-Seg, CC BY 4.0), with masks."""
+    return bundle_folder("glas") / "samples" / "samples.csv"
 
 
 def _short(bundle: Path) -> tuple[str, str]:

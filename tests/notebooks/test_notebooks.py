@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from glas_wsol import samples
+from glas_wsol.utils.shipped_bundles import bundle_folder
 from tests.notebooks.execute import FOLDER, execute, pictures, printed
 
 NAMES = ("01_train_and_watch", "02_read_one_result", "03_compare_methods")
@@ -61,20 +63,14 @@ def test_train_and_watch_begins_anew_with_another_number(tmp_path, capsys):
     assert len(set(runs)) == 3
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> tuple[Path, nbformat.NotebookNode]:
-    work = tmp_path_factory.mktemp("notebooks")
-    small = {"tiles": 20, "size": (104, 152), "crop_size": 96, "epochs": 1, "refine_epochs": 1}
-    return work, execute(NAMES[0], work=str(work), **small)
-
-
 @pytest.mark.slow
-def test_train_and_watch(trained):
-    work, notebook = trained
+def test_train_and_watch(tmp_path):
+    small = {"tiles": 20, "size": (104, 152), "crop_size": 96, "epochs": 1, "refine_epochs": 1}
+    notebook = execute(NAMES[0], work=str(tmp_path), **small)
     said = printed(notebook)
     assert "phantom (synthetic tissue), 2 classes" in said
     assert "the probability that the run failed is 0." in said
-    assert (work / "train_20_104x152" / "run_96_1_1" / "models" / "model.pt").is_file()
+    assert (tmp_path / "train_20_104x152" / "run_96_1_1" / "models" / "model.pt").is_file()
     tiles, curves, masks = drawn(notebook)
     assert is_a_picture(tiles)
     assert is_a_picture(masks)
@@ -82,18 +78,17 @@ def test_train_and_watch(trained):
 
 
 @pytest.mark.slow
-def test_read_one_result(trained):
-    work, _ = trained
-    notebook = execute(NAMES[1], work=str(work))
+def test_read_one_result(tmp_path):
+    notebook = execute(NAMES[1], work=str(tmp_path))
     said = printed(notebook)
     assert "the PNG is the mask: True" in said
     assert "no evidence: blank; 0 pixels in the mask, probability None" in said
     assert "square micrometres" in said
     assert len(drawn(notebook)) == 3
     assert all(is_a_picture(one) for one in drawn(notebook)[:2])
-    model = json.loads((work / "train_20_104x152" / "run_96_1_1" / "models" / "model.json").read_text())
+    model = json.loads((bundle_folder("glas") / "models" / "model.json").read_text())
     assert f"alarm: {model['alarm']['verdict']} ({model['alarm']['score']:.2f})" in said
-    outlines = json.loads((work / "one_result" / "geojson" / "testA_1.geojson").read_text())
+    outlines = json.loads((tmp_path / "one_result" / "geojson" / f"{samples()[-1].stem}.geojson").read_text())
     assert f"{len(outlines['features'])} annotations" in said
 
 
