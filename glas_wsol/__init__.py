@@ -60,8 +60,8 @@ def load(
 def samples() -> list[Path]:
     """The sample tiles that came with the package: real H&E tissue of the colon, PNG, 224 x 224 px of about 1.5 um.
 
-    They are of EBHI-Seg (CC BY 4.0; ``samples/README.md`` of the tissue bundle), and no model in the package was trained
-    on them. ``samples.csv`` beside them has their diagnoses and masks.
+    They are of EBHI-Seg (CC BY 4.0; ``samples/README.md`` of the tissue bundle). No model in the package was trained on
+    them. ``samples.csv`` beside them has their diagnoses and masks.
     """
     from glas_wsol.utils.shipped_bundles import sample_table
 

@@ -60,9 +60,10 @@ def test_export_after_a_run_holds_bundle_and_package_only(bundle, tmp_path):
         "configs/inference.json",
         "docs/README.md",
         "LICENSE",
+        "models/model.pt",
     }
     assert {name for name in files(copy) if name.startswith("glas_wsol/")} >= sources
-    assert not [name for name in files(copy) if "__pycache__" in name or name.endswith((".pyc", ".pt", ".ts", ".onnx"))]
+    assert not [name for name in files(copy) if "__pycache__" in name or name.endswith((".pyc", ".ts", ".onnx"))]
     assert (copy / "models").is_dir()
     assert (copy / "glas_wsol" / "errors.py").read_bytes() == (PACKAGE / "errors.py").read_bytes()
     assert [path.name for path in (tmp_path / "out" / "dist").iterdir()] == ["birds"], "nothing temporary is left"
@@ -106,7 +107,8 @@ def test_an_earlier_export_is_replaced_as_a_whole(bundle, model, tmp_path):
     assert second == first
     assert (second / "docs" / "README.md").read_text() == "newer"
     assert not (second / "stale.txt").exists()
-    assert files(second / "models") == set()
+    assert (second / "models" / "model.pt").read_text() == "old weights"
+    assert files(second / "models") == {"model.pt"}
 
 
 @pytest.mark.parametrize("at", ["docs", "metrics"])  # of the bundle, of the package
