@@ -274,7 +274,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
                 counts = torch.ones_like(state.alive) if step == 0 or self.counted == "all" else state.sound
             loss = self.loss_function.localizer_term(losses, _part(counts, index), count)
             # Copied before the backward pass is queued and read after it: the device does not wait.
-            asked = AsyncHostCopy(judged.samples)
+            asked = AsyncHostCopy(judged.samples) if step + 1 < forwards else None
             total = total + self._backward(loss)
             mask = localized.mask
             if self.memory > 0:
@@ -283,7 +283,7 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
                 state, localized.logits, losses, mask, label, index, self.sigma, self.permanent_loss_test
             )
             self.fire_event(IterationEvents.INNER_ITERATION_COMPLETED)
-            if step + 1 == forwards:
+            if asked is None:
                 break
             survivors = asked.get().nonzero().squeeze(1).to(label.device, non_blocking=True)
             if not self._goes_on(survivors.shape[0] > 0):

@@ -72,6 +72,7 @@ class RunRecord:
     ) -> None:
         self.output_dir, self.images, self.resume = Path(output_dir), images, resume
         self.made_with = describe({**(made_with or {}), "glas_wsol": __version__, "torch": torch.__version__})
+        self._mpp = {item["name"]: item.get("mpp") for item in images}
         self.entries: dict[str, Entry] = {}
         self.finished: set[str] = set()
         """Names of the images that need not be done; filled by :meth:`begin`."""
@@ -131,8 +132,7 @@ class RunRecord:
             files: everything that was written of it.
         """
         written = {path.relative_to(self.output_dir).as_posix(): sha256_of(path) for path in files}
-        mpp = next((one.get("mpp") for one in self.images if one["name"] == name), None)
-        entry = Entry(name, item["path"], item["sha256"], dict(row), dict(details), written, mpp)
+        entry = Entry(name, item["path"], item["sha256"], dict(row), dict(details), written, self._mpp.get(name))
         self.entries[name] = entry
         try:
             with self.file.open("a", encoding="utf-8", newline="\n") as file:

@@ -12,6 +12,7 @@ from glas_wsol.results.boxes import MIN_BOX_AREA, Box, find_boxes
 from glas_wsol.results.class_scores import ClassScores
 from glas_wsol.results.how_to_read import familiarity_in_words, is_strange
 from glas_wsol.results.provenance import NOT_RECORDED, Provenance
+from glas_wsol.transforms.clean_regions import clean_regions
 from glas_wsol.utils.labels import LEAST_PROBABILITY, SEPARATOR
 
 __all__ = ["THRESHOLD", "Localization"]
@@ -33,9 +34,13 @@ class Localization:
         probabilities: of the class that is named, one per class, sum 1 unless ``multi_label``: ``p(class | X+)`` of the
             classifier on the decidable region where the network uses it (the paper's does), else computed from the
             whole image; empty where the method names no class (a U-Net, a stain's threshold).
-        decidable: ``[H, W]`` float32, soft decidable region ``R+`` in [0, 1], at the image's own size.
+        decidable: ``[H, W]`` float32, soft decidable region ``R+`` in [0, 1], at the image's own size, as the network
+            gives it.
         evidence: False if the image shows nothing to decide on: its mask is empty and its class means nothing.
         threshold: of ``decidable``, for the mask.
+        hole_area: px; smaller holes of the mask are filled, see
+            :func:`~glas_wsol.transforms.clean_regions.clean_regions`.
+        speck_area: px; smaller parts of the mask are then removed.
         min_box_area: a part of the mask below this share of the image's area gets no box.
         reason: why there is no evidence (see
             :func:`~glas_wsol.results.tissue_presence.missing_evidence`); empty if there is.
@@ -60,6 +65,8 @@ class Localization:
     decidable: np.ndarray = field(repr=False)
     evidence: bool
     threshold: float = THRESHOLD
+    hole_area: float = 0
+    speck_area: float = 0
     min_box_area: float = MIN_BOX_AREA
     reason: str = ""
     multi_label: bool = False
@@ -75,9 +82,7 @@ class Localization:
         for name in ("decidable", "image"):
             array = getattr(self, name)
             if array is not None:
-                view = np.asarray(array).view()
-                view.flags.writeable = False
-                object.__setattr__(self, name, view)
+                object.__setattr__(self, name, _read_only(np.asarray(array)))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -85,10 +90,12 @@ class Localization:
         height, width = self.decidable.shape
         return height, width
 
-    @property
+    @cached_property
     def mask(self) -> np.ndarray:
-        """``[H, W]`` bool: the decidable region; empty without evidence."""
-        return (self.decidable >= self.threshold) & self.evidence
+        """``[H, W]`` bool: the decidable region, without small holes and specks; empty without evidence."""
+        if not self.evidence:
+            return _read_only(np.zeros(self.size, bool))
+        return _read_only(clean_regions(self.decidable, self.threshold, self.hole_area, self.speck_area))
 
     @property
     def undecidable(self) -> np.ndarray:
@@ -185,3 +192,9 @@ class Localization:
     def boxes(self) -> tuple[Box, ...]:
         """Boxes around the mask's connected parts, the largest first."""
         return find_boxes(self.decidable, self.mask, self.min_box_area)
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.flags.writeable = False
+    return view

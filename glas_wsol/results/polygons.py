@@ -45,18 +45,19 @@ class MaskPart:
 
 
 def mask_parts(mask: np.ndarray) -> Iterator[MaskPart]:
-    """Outline a mask part by part, in the order of their first pixels; no more than one is kept in memory.
+    """Outline a mask part by part, in the order of their first pixels.
 
     Args:
         mask: ``[H, W]`` bool.
     """
-    labels, _ = connected_parts(_checked(mask), _ANY_CONTACT)
+    labels, count = connected_parts(_checked(mask), _ANY_CONTACT)
+    traced: list[list[Polygon]] = [[] for _ in range(count)]
+    for polygon, (row, column) in _traced(mask):
+        traced[labels[row, column] - 1].append(polygon)
     for number, region in enumerate(find_objects(labels), start=1):
-        top, left = region[0].start, region[1].start
         pixels = labels[region] == number
-        traced = [_rectangle(*pixels.shape)] if pixels.all() else trace_polygons(pixels)
-        polygons = [[[(x + left, y + top) for x, y in ring] for ring in polygon] for polygon in traced]
-        yield MaskPart(polygons, int(pixels.sum()), top, left + int(pixels[0].argmax()), region, pixels)
+        column = region[1].start + int(pixels[0].argmax())
+        yield MaskPart(traced[number - 1], int(pixels.sum()), region[0].start, column, region, pixels)
 
 
 def trace_polygons(mask: np.ndarray) -> list[Polygon]:
@@ -75,25 +76,34 @@ def trace_polygons(mask: np.ndarray) -> list[Polygon]:
     Returns:
         Polygons in the order of their first pixels.
     """
-    starts, directions, following = _segments(_checked(mask))
+    return [polygon for polygon, _ in _traced(_checked(mask))]
+
+
+def _traced(mask: np.ndarray) -> list[tuple[Polygon, tuple[int, int]]]:
+    """The polygons of :func:`trace_polygons`, each with row and column of one of its pixels."""
+    starts, following, met, firsts = _segments(mask)
     labels, count = connected_parts(mask)
     polygons: list[Polygon] = [[] for _ in range(count)]
+    places: list[tuple[int, int]] = [(0, 0)] * count
     visited = bytearray(len(following))
-    for first in range(len(following)):
+    for first in range(firsts):
         if visited[first]:
             continue
-        walk = []
-        segment = first
+        walk, segment, simple = [], first, True
         while not visited[segment]:
             visited[segment] = 1
             walk.append(starts[segment])
+            simple = simple and not met[segment]
             segment = following[segment]
-        # the pixel that the first segment runs around: one walk belongs to one part
-        (x, y), direction = starts[first], directions[first]
-        polygon = polygons[labels[y - (direction in (2, 3)), x - (direction in (1, 2))] - 1]
+        column, row = walk[0]  # below the first piece, and one walk belongs to one part
+        number = labels[row, column] - 1
+        polygon, places[number] = polygons[number], (row, column)
+        if simple:  # the uppermost piece of a part is of its outer ring: the first walk is that, the others are holes
+            polygon.append([*walk, walk[0]])
+            continue
         for ring in _simple_rings(walk):
             polygon.insert(0 if _twice_area(ring) > 0 else len(polygon), ring)
-    return polygons
+    return list(zip(polygons, places, strict=True))
 
 
 def _checked(mask: np.ndarray) -> np.ndarray:
@@ -102,18 +112,17 @@ def _checked(mask: np.ndarray) -> np.ndarray:
     return mask
 
 
-def _rectangle(height: int, width: int) -> Polygon:
-    """The same outline as tracing gives, found faster: for most specks of a noisy mask."""
-    return [[(0, 0), (width, 0), (width, height), (0, height), (0, 0)]]
-
-
-def _segments(mask: np.ndarray) -> tuple[list[tuple[int, int]], list[int], list[int]]:
-    """The straight pieces of all outlines: where each starts, its direction and the piece after it.
+def _segments(mask: np.ndarray) -> tuple[list[tuple[int, int]], list[int], list[bool], int]:
+    """The straight pieces of all outlines.
 
     Directions are 0 to 3 for +x, +y, -x, -y: a pixel's upper, right, lower and left edge, in this order around it.
+
+    Returns:
+        Where each starts, in the order of their directions and then of lines; the piece after each; whether another
+        starts at the same corner; how many have the direction 0, of which every closed walk has one.
     """
     padded = np.pad(mask, 1)
-    rows, columns = padded[:, 1:-1], padded[1:-1].T
+    rows, columns = padded[:, 1:-1], np.ascontiguousarray(padded[1:-1].T)
     edges = (  # [lines, places along the line]: the pixel is below, left of, above, right of the line
         rows[1:] & ~rows[:-1],
         columns[:-1] & ~columns[1:],
@@ -122,8 +131,9 @@ def _segments(mask: np.ndarray) -> tuple[list[tuple[int, int]], list[int], list[
     )
     starts, ends, directions = [], [], []
     for direction, lines in enumerate(edges):
-        change = np.diff(np.pad(lines, ((0, 0), (1, 1))).astype(np.int8), axis=1)
-        (line, low), (_, high) = np.nonzero(change == 1), np.nonzero(change == -1)
+        places = np.pad(lines, ((0, 0), (1, 1)))
+        before, after = places[:, :-1], places[:, 1:]
+        (line, low), (_, high) = np.nonzero(after & ~before), np.nonzero(before & ~after)
         near, far = (low, high) if direction < 2 else (high, low)
         upright = direction % 2
         starts.append(np.stack((line, near) if upright else (near, line), axis=1))
@@ -138,7 +148,11 @@ def _segments(mask: np.ndarray) -> tuple[list[tuple[int, int]], list[int], list[
     place = np.searchsorted(keys, same, sorter=order).clip(max=max(0, len(keys) - 1))
     found = keys[order][place] == same if len(keys) else np.zeros(0, bool)
     following = order[np.where(found, place, np.searchsorted(keys, other, sorter=order))] if len(keys) else order
-    return [(x, y) for x, y in start.tolist()], turned.tolist(), following.tolist()
+    corners = keys[order] // 4
+    met = np.zeros(len(keys), bool)
+    again = np.flatnonzero(corners[1:] == corners[:-1])
+    met[order[again]] = met[order[again + 1]] = True
+    return list(zip(*start.T.tolist(), strict=True)), following.tolist(), met.tolist(), len(starts[0])
 
 
 def _simple_rings(walk: Ring) -> Iterator[Ring]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ from glas_wsol.utils.labels import check_multi_label
 __all__ = ["LocalizePredictiond", "separate_objects"]
 
 logger = logging.getLogger(__name__)
+
+_MASS = "mass"  # the sums of the classes' channels
 
 
 def separate_objects(mask: Tensor | np.ndarray, threshold: float = 0) -> np.ndarray:
@@ -118,7 +121,7 @@ class LocalizePredictiond(Transform):
         if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
             raise ConfigError(f"threshold={threshold!r}", "LocalizePredictiond", "give a number from 0 to 1")
         check_min_area(min_box_area)
-        clean_regions(np.zeros((3, 3), np.float32), hole_area, speck_area)  # refuses what it cannot do
+        clean_regions(np.zeros((3, 3)), threshold, hole_area, speck_area)  # refuses what it cannot do
         stain = None if stain == "null" else stain  # as the command line writes it
         if stain and stain not in STAINS:
             raise ConfigError(f"stain={stain!r}", "LocalizePredictiond", f"choose {' or '.join(STAINS)}, or null")
@@ -173,31 +176,35 @@ class LocalizePredictiond(Transform):
         )
         meta = data[Keys.IMAGE].meta if isinstance(data[Keys.IMAGE], MetaTensor) else {}
         path = str(meta.get("filename_or_obj", ""))
-        if not prediction.isfinite().all():
+        scores = self._scores(data, prediction)
+        decidable, image = (1 - prediction[0]).float().cpu(), image.cpu()
+        # of a sum that is finite every value is
+        if not (decidable.sum(dtype=torch.float64).isfinite() and np.isfinite(scores[_MASS]).all()):
             raise NumericalError("the network's output is not a finite number", path, "train again at a lower rate")
-        decidable = 1 - prediction[0]
         mpp = mpp_of_metadata(meta)
         # how many pixels of this image are as large as one of the training's
         area = self.training_mpp**2 / (mpp[0] * mpp[1]) if mpp and self.training_mpp else 1.0
         item = dict(data)
         probabilities: tuple[float, ...] = ()
         if self.names_class:
-            shares = self._presence(data) if self.multi_label else _shares(prediction)
-            item["probabilities"], probabilities = shares.float(), tuple(shares.tolist())
+            probabilities = self._presence(scores) if self.multi_label else _shares(scores[_MASS])
+            item["probabilities"] = torch.tensor(probabilities)
         reason = missing_evidence(image, decidable, self.stain) if self.judge_evidence else ""
         item["localization"] = Localization(
             name=str(data.get("name", Path(path).stem)),
             path=path,
             classes=self.classes,
             probabilities=probabilities,
-            decidable=clean_regions(decidable.float().cpu().numpy(), self.hole_area * area, self.speck_area * area),
+            decidable=decidable.numpy(),
             evidence=not reason,
             threshold=self.threshold,
+            hole_area=self.hole_area * area,
+            speck_area=self.speck_area * area,
             min_box_area=self.min_box_area,
             reason=reason,
             multi_label=self.multi_label,
-            class_scores=self._class_scores(data, probabilities),
-            familiarity=float(data[FAMILIAR]) if FAMILIAR in data else None,
+            class_scores=self._class_scores(scores, probabilities),
+            familiarity=scores[FAMILIAR][0] if FAMILIAR in scores else None,
             image=_pixels(image),
             mpp=mpp,
             assumed_mpp=None if mpp else self.training_mpp,
@@ -227,18 +234,32 @@ class LocalizePredictiond(Transform):
         return remark
 
     @staticmethod
-    def _presence(data: Mapping[Hashable, Any]) -> Tensor:
-        if PRESENCE not in data:
+    def _scores(data: Mapping[Hashable, Any], prediction: Tensor) -> dict[str, tuple[float, ...]]:
+        """All numbers that the item has beside its maps, by their keys: a device is waited for once."""
+        keys = (LOCALIZER, DECIDABLE, UNDECIDABLE, PRESENCE, FAMILIAR)
+        parts = {_MASS: prediction[1:].sum(dim=(1, 2), dtype=torch.float64)}
+        parts |= {
+            key: torch.as_tensor(data[key]).to(prediction.device, torch.float64).ravel() for key in keys if key in data
+        }
+        values = iter(torch.cat(list(parts.values())).tolist())
+        return {key: tuple(islice(values, part.numel())) for key, part in parts.items()}
+
+    @staticmethod
+    def _presence(scores: Mapping[str, tuple[float, ...]]) -> tuple[float, ...]:
+        if PRESENCE not in scores:
             fix = "predict with glas_wsol.inferers.ClassScoreInferer"
             raise ConfigError("nothing says how probable each of several classes is", "LocalizePredictiond", fix)
-        return torch.as_tensor(data[PRESENCE]).double()
+        return scores[PRESENCE]
 
-    def _class_scores(self, data: Mapping[Hashable, Any], probabilities: tuple[float, ...]) -> ClassScores:
+    def _class_scores(self, scores: Mapping[str, tuple[float, ...]], probabilities: tuple[float, ...]) -> ClassScores:
         if not probabilities:
             return ClassScores()
-        said = {k: tuple(torch.as_tensor(data[k]).tolist()) for k in (LOCALIZER, DECIDABLE, UNDECIDABLE) if k in data}
         # the class named is C's on the decidable region: these scores are the prediction's own
-        found = {key: ClassProbabilities(shares or probabilities, self.multi_label) for key, shares in said.items()}
+        found = {
+            key: ClassProbabilities(scores[key] or probabilities, self.multi_label)
+            for key in (LOCALIZER, DECIDABLE, UNDECIDABLE)
+            if key in scores
+        }
         regions = found.get(DECIDABLE), found.get(UNDECIDABLE)
         return ClassScores(found.get(LOCALIZER), *regions, self.classifier_knows_mask)
 
@@ -257,11 +278,11 @@ class LocalizePredictiond(Transform):
 
 def _pixels(image: Tensor) -> np.ndarray:
     """``[H, W, 3]`` uint8 of a tensor ``[3, H, W]`` in [0, 1]."""
-    values = (np.asarray(image.float().cpu()) * 255).round().clip(0, 255)
-    return np.ascontiguousarray(values.astype(np.uint8).transpose(1, 2, 0))
+    values = (image.float() * 255).round_().clamp_(0, 255)
+    return values.to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
 
-def _shares(prediction: Tensor) -> Tensor:
+def _shares(mass: tuple[float, ...]) -> tuple[float, ...]:
     """``[c]`` probabilities: channel k is ``R+ p(k)``, so the sums have their ratio wherever ``R+`` is not 0."""
-    mass = prediction[1:].double().sum(dim=(1, 2))
-    return mass / mass.sum() if mass.sum() > 0 else torch.full_like(mass, 1 / len(mass))
+    total = sum(mass)
+    return tuple(one / total if total > 0 else 1 / len(mass) for one in mass)

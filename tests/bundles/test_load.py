@@ -153,7 +153,9 @@ def test_what_the_card_and_the_bundle_say_is_done(trained, tiles, tmp_path):
         assert given.evidence == (told is None)
     plain = glas_wsol.load(bundle, device="cpu", fill_holes=0, drop_specks=0, threshold=0.5)(run[0].path)
     assert plain.threshold == 0.5
-    assert not np.array_equal(plain.decidable, run[0].decidable), "something was cleaned away"
+    assert np.array_equal(plain.decidable, run[0].decidable), "the map is the network's"
+    assert (plain.hole_area, plain.speck_area) == (0, 0)
+    assert run[0].speck_area == 3 * run[0].hole_area > 0
 
 
 def test_load_older_model_without_stain_has_the_bundle_stain(trained, tiles, tmp_path):

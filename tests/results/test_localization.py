@@ -52,6 +52,23 @@ def result(**changes) -> Localization:
     return Localization(**{**values, **changes})
 
 
+def test_the_mask_is_cleaned_and_the_map_is_the_networks():
+    soft = np.full((9, 14), 0.875, np.float32)
+    soft[:, 8:], soft[3:5, 2:4], soft[6, 11:13] = 0.125, 0.25, 0.75
+    found = result(decidable=soft, hole_area=5, speck_area=3)
+    expected = np.zeros((9, 14), bool)
+    expected[:, :8] = True
+    np.testing.assert_array_equal(found.mask, expected)
+    np.testing.assert_array_equal(found.decidable, soft)
+    assert found.boxes[0].score == pytest.approx((68 * 0.875 + 4 * 0.25) / 72)
+    np.testing.assert_array_equal(replace(found, hole_area=4).mask[3:5, 2:4], np.zeros((2, 2), bool))
+    assert replace(found, speck_area=2).decidable_area == 74
+    assert not replace(found, threshold=0.9).mask.any()
+    assert found.mask is found.mask
+    with pytest.raises(ValueError, match="read-only"):
+        found.mask[0, 0] = False
+
+
 def test_the_mask_is_what_reaches_the_threshold():
     assert result().mask.tolist() == [[False, True, True], [False, False, True]]
     assert result(threshold=0.55).mask.tolist() == [[False, False, True], [False, False, True]]
@@ -180,7 +197,7 @@ def test_areas_of_cleaning_hold_at_the_training_pixel_size():
     for own, kept in ((0.62, False), (0.31, False), (1.24, True)):  # specks below 50, 200 and 12.5 px of the image
         image = MetaTensor(torch.rand(shape), meta={"filename_or_obj": "a.png", "mpp": (own, own)})
         found = localize(image, decidable, training_mpp=0.62, speck_area=50)["localization"]
-        assert (found.decidable.max() >= 0.5) == kept, own
+        assert replace(found, evidence=True).mask.any() == kept, own
 
 
 @pytest.mark.parametrize("size", [SIZE, (5, 3), (1, 1)])

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from monai.transforms import LoadImaged
 from PIL import Image
+from scipy.ndimage import distance_transform_edt
 
 from glas_wsol.errors import OutputError
 from glas_wsol.transforms import read_mask, read_rgb
 from glas_wsol.utils.atomic_files import atomic_write
-from glas_wsol.writers.drawing import overlay, write_png
+from glas_wsol.writers.drawing import _squared_distance, overlay, text_font, write_png
 
 H, W = 60, 97
 
@@ -227,7 +228,18 @@ def test_text_is_wrapped_whatever_it_is():
 
 def test_pillows_own_font_serves_without_matplotlib(monkeypatch):
     monkeypatch.setattr("glas_wsol.writers.drawing.importlib.util.find_spec", lambda name: None)
+    text_font.cache_clear()
     assert overlay(tile(), region() * 1.0, region(), "malignant 0.97").shape[1] >= W
+    text_font.cache_clear()
+
+
+@pytest.mark.parametrize(("height", "width", "limit"), [(1, 1, 5), (2, 9, 7), (41, 67, 5), (67, 41, 130)])
+def test_squared_distance_equals_scipy_up_to_its_limit(height, width, limit):
+    for share in (0.003, 0.05, 0.6):
+        mask = np.random.default_rng(width).random((height, width)) < share
+        mask[height // 2, width // 3] = True
+        expected = np.minimum(np.rint(distance_transform_edt(~mask) ** 2), limit**2)
+        np.testing.assert_array_equal(_squared_distance(mask, limit), expected)
 
 
 @pytest.mark.parametrize(

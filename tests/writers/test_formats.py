@@ -193,6 +193,7 @@ def test_formats_are_checked_each_once():
 def _lines(found, monkeypatch) -> str:
     """What the overlay of a result says, line by line."""
     drawn = []
+    drawing._guide.cache_clear()
     write = drawing._write_lines
     monkeypatch.setattr(drawing, "_write_lines", lambda lines, *a: drawn.extend(lines) or write(lines, *a))
     draw_overlay(found)
