@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
+
+from PIL import ExifTags, Image
 
 from glas_wsol.data.distributed_files import Bring, Distributed
 from glas_wsol.data.files import existing, is_file
 from glas_wsol.data.phantom.folder import MANIFEST
 from glas_wsol.data.spelling import spelling_key, spelt_twice
 from glas_wsol.data.splits import Datalist, Item, folds_said, parse_fold, split_by_fold
-from glas_wsol.errors import ConfigError, DatalistError, SplitError
+from glas_wsol.errors import ConfigError, DatalistError, SplitError, count
 
 __all__ = ["CUB5_CLASSES", "CUB5_VALID", "CUB_DISTRIBUTED", "cub_datalist", "find_cub"]
 
@@ -41,7 +44,9 @@ CUB5_VALID = {
         strict=True,
     )
 }
+_BOXES = "bounding_boxes.txt"
 _ALL_IMAGES = 11_788  # of CUB-200-2011; its published figures hold for no other set
+Box = tuple[float, float, float, float]
 _TABLES = ("classes.txt", "images.txt", "image_class_labels.txt", "train_test_split.txt")
 
 
@@ -58,6 +63,8 @@ def cub_datalist(
     dataset_dir: str | Path, classes: str | Sequence[str] = "cub5", fold: str = "paper", seed: int = 0
 ) -> Datalist:
     """Read CUB-200-2011 as it is distributed. Masks are in ``segmentations/``, in this folder or beside it.
+
+    Official boxes are in ``bounding_boxes.txt``; without this file there are none.
 
     Args:
         dataset_dir: the folder ``CUB_200_2011``, or the one that holds it.
@@ -90,12 +97,14 @@ def cub_datalist(
         f"image_class_labels.txt: no class {n!r} in classes.txt" for n in sorted({*labels.values()} - {*titles, ""})
     ]
     faults += spelt_twice([(name, f"classes.txt class {n}") for n, name in titles.items()], "classes", "class")
+    boxes = _boxes(root / _BOXES, files, faults) if is_file(root / _BOXES) else None
     if faults:
         raise DatalistError(root, faults, "unpack the data set again")
 
     chosen = _chosen(classes, titles, root)
     homes = [place for place in (root / "segmentations", root.parent / "segmentations") if place.is_dir()]
     parts: dict[str, list[Item]] = {"0": [], "1": []}
+    turned: list[str] = []
     for number, file in files.items():
         if labels[number] not in chosen:
             continue
@@ -105,13 +114,17 @@ def cub_datalist(
             continue
         mask = next((place / Path(file).with_suffix(".png") for place in homes), None)
         label = chosen.index(labels[number])
-        parts[uses[number]].append(Item(image, label, image.stem, mask if mask and is_file(mask) else None))
+        box = None if boxes is None else _within(image, number, boxes[number], faults, turned)
+        parts[uses[number]].append(Item(image, label, image.stem, mask if mask and is_file(mask) else None, box=box))
     repeated = Counter(item.name for part in parts.values() for item in part)
     faults += [f"{count} images are named {name}" for name, count in repeated.items() if count > 1]
     if faults:
         raise DatalistError(root, faults, "unpack the data set again")
     names = tuple(titles[number] for number in chosen)
     official, warnings = parts["1"], []
+    if turned:
+        which = f"{count(len(turned), 'image is', 'images are')} shown turned by an EXIF orientation"
+        warnings.append(f"{which}, such as image {turned[0]}: {_BOXES} is not used there")
     # Five other birds are not CUB5: its published figures do not hold for them.
     title = {CUB5_CLASSES: "CUB5"}.get(names, "CUB200" if len(names) == 200 else f"CUB ({len(names)} classes)")
     if len(files) != _ALL_IMAGES:
@@ -148,6 +161,44 @@ def _numbered(path: Path, faults: list[str]) -> dict[str, str]:
             faults.append(f"{path.name} line {line}: {number if rest else text!r} {fault}")
         found.setdefault(number, rest.strip())
     return found
+
+
+def _boxes(path: Path, files: Mapping[str, str], faults: list[str]) -> dict[str, Box]:
+    """Lines of ``<number> <left> <top> <width> <height>``, px: each image's edges, left, top, right and bottom."""
+    found: dict[str, Box] = {}
+    lines = _numbered(path, faults)
+    faults += [f"{path.name}: there is no image {number} in images.txt" for number in lines if number not in files]
+    for number in files:
+        text = lines.get(number)
+        if text is None:
+            faults.append(f"{path.name}: image {number} has no box")
+            continue
+        try:
+            left, top, width, height = map(float, text.split())
+        except ValueError:
+            faults.append(f"{path.name}: image {number}: {text!r} are not four numbers (left, top, width, height)")
+            continue
+        if not (min(left, top) >= 0 and min(width, height) > 0 and max(left, top, width, height) < math.inf):
+            faults.append(f"{path.name}: image {number}: {text!r} is no box: left or top negative, or without an area")
+        found[number] = left, top, left + width, top + height
+    return found
+
+
+def _within(image: Path, number: str, box: Box, faults: list[str], turned: list[str]) -> Box | None:
+    """The box, cut to its image, or None; a box that reaches over an edge by more than a pixel is a fault."""
+    try:
+        with Image.open(image) as opened:
+            width, height = opened.size
+            is_turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return box  # reading it says what is wrong
+    if is_turned:
+        turned.append(number)
+        return None
+    if box[2] > width + 1 or box[3] > height + 1:
+        edges = f"reaches to column {box[2]:g} and row {box[3]:g}"
+        faults.append(f"{_BOXES}: image {number}: the box {edges}, its image has {width} x {height} px")
+    return box[0], box[1], min(box[2], width), min(box[3], height)
 
 
 def _chosen(classes: str | Sequence[str], titles: dict[str, str], root: Path) -> list[str]:

@@ -35,10 +35,11 @@ _COLUMNS_SHOWN = 8  # summary() counts class by class up to this many classes
 
 @dataclass(frozen=True)
 class Item:
-    """One image with its label; ``mask``, ``group`` (a patient), ``mpp`` and ``source`` (a laboratory) where known.
+    """One image with its label; ``mask``, ``box``, ``group`` (a patient), ``mpp``, ``source`` (laboratory) where known.
 
     The label is a class index; where an image may have several classes, the tuple of their indices, rising. ``mpp`` are
-    micrometres per pixel, which count before those that the image's file records.
+    micrometres per pixel, which count before those that the image's file records. ``box`` is the official one around
+    the object: left, top, right and bottom edge, px.
     """
 
     image: Path
@@ -48,6 +49,7 @@ class Item:
     group: str | None = None
     mpp: float | None = None
     source: str | None = None
+    box: tuple[float, float, float, float] | None = None
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -96,19 +98,21 @@ class Datalist:
 
         Args:
             split: ``"train"``, ``"valid"`` or ``"test"`` (or ``"val"``, ``"training"`` and the like).
-            masks: whether to hand out masks. Off, no item has a ``"mask"`` key, so training cannot use a pixel
-                label. On, an item has the key where its image has a mask.
+            masks: whether to hand out masks and boxes. Off, no item has a ``"mask"`` or ``"box"`` key, so training
+                cannot use a pixel label. On, an item has the keys that its image has.
 
         Returns:
-            ``{"image": str, "label": int, "name": str}`` and, where known, ``"mask": str``, ``"mpp": float``,
-            ``"group": str`` and ``"source": str`` (the last two in all items of the split or in none). Where an image
-            may have several classes, the label is a multi-hot array ``[c]``, float32.
+            ``{"image": str, "label": int, "name": str}`` and, where known, ``"mask": str``, ``"box": [4]`` float64
+            (left, top, right, bottom), ``"mpp": float``, ``"group": str`` and ``"source": str`` (the last two in all
+            items of the split or in none). Where an image may have several classes, the label is a multi-hot array
+            ``[c]``, float32.
         """
         items = self._items(split)
         known = [key for key in ("group", "source") if all(getattr(item, key) is not None for item in items)]
         return [
             {"image": str(item.image), "label": self._label(item), "name": item.name}
             | ({"mask": str(item.mask)} if masks and item.mask else {})
+            | ({"box": np.array(item.box)} if masks and item.box else {})
             | {key: getattr(item, key) for key in known}
             | ({"mpp": item.mpp} if item.mpp else {})
             for item in items
@@ -122,14 +126,17 @@ class Datalist:
         """Titles, then a row per split: its name, images, images of each class, groups and masks."""
         every_class = len(self.classes) <= _COLUMNS_SHOWN
         rows = [["split", "n", *(self.classes if every_class else ["per class"]), "groups", "masks"]]
+        boxed = any(item.box for items in self.splits.values() for item in items)
+        rows[0] += ["boxes"] * boxed
         for split, items in self.splits.items():
             labels = Counter(label for item in items for label in item.labels)
             counts = [labels[label] for label in range(len(self.classes))]
             groups = len({item.group for item in items} - {None})
-            masks = sum(item.mask is not None for item in items)
+            truths = [sum(item.mask is not None for item in items)]
+            truths += [sum(item.box is not None for item in items)] * boxed
             cells = map(str, counts) if every_class else [f"{min(counts)}-{max(counts)}"]
-            kept = {0: "no", len(items): "yes"}.get(masks, f"{masks} of {len(items)}")
-            rows.append([split, str(len(items)), *cells, str(groups or "-"), kept])
+            kept = [{0: "no", len(items): "yes"}.get(some, f"{some} of {len(items)}") for some in truths]
+            rows.append([split, str(len(items)), *cells, str(groups or "-"), *kept])
         return rows
 
     def summary(self) -> str:

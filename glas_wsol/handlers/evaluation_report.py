@@ -21,7 +21,7 @@ from monai.utils.enums import CommonKeys as Keys
 from glas_wsol.errors import count
 from glas_wsol.handlers.clock import read_clock
 from glas_wsol.inferers import WholeTileInferer
-from glas_wsol.metrics import MEASURES, NO_WIDTH, interval
+from glas_wsol.metrics import MEASURES, NO_WIDTH, class_errors, confusions, interval
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 from glas_wsol.networks.refined import RefinedNetwork
 from glas_wsol.results.localization import THRESHOLD, Localization
@@ -35,6 +35,9 @@ from glas_wsol.utils.labels import SEPARATOR, present_classes
 __all__ = ["EvaluationReport", "WholeImageScores", "summary"]
 
 logger = logging.getLogger(__name__)
+
+_CLASSES, _CONFUSIONS = "evaluation_classes.csv", "evaluation_confusions.csv"
+_WORST = 5  # classes named in a summary
 
 
 class WholeImageScores:
@@ -75,6 +78,9 @@ class WholeImageScores:
 class EvaluationReport:
     """Writes ``evaluation.json``, one row per image in ``evaluation.csv`` and ``evaluation.npz``; logs a summary.
 
+    ``evaluation_classes.csv`` has the error of every class, ``evaluation_confusions.csv`` what images of each class are
+    named as; the second not where an image may have several classes, both not where a method names none.
+
     Reports every measure of :data:`~glas_wsol.metrics.MEASURES` whose metric the evaluator has under the measure's key,
     each with its interval; the floors ``floor_f1_foreground`` and ``floor_f1_background``; and, where they are,
     ``classification_error_localizer`` (of M) and ``classification_error_whole_image`` (of C on the unmasked image).
@@ -95,6 +101,9 @@ class EvaluationReport:
         self.output_dir, self.facts = Path(output_dir), dict(facts)
         self.checkpoints = [Path(one) for one in ensure_tuple(checkpoint)]
         self.rows: list[dict[str, Any]] = []
+        self.named: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+        self.classes: tuple[str, ...] = ()
+        self.multi_label = False
         self.threshold, self.without_evidence = 0.0, 0
 
     def attach(self, engine: Engine) -> None:
@@ -105,16 +114,26 @@ class EvaluationReport:
 
     def _start(self, _: Engine) -> None:
         self.rows.clear()
+        self.named.clear()
         self.without_evidence = 0
         if distributed.not_main():
             return
-        for name in ("evaluation.json", "evaluation.csv", "evaluation.npz"):  # older ones are not this one's
+        for name in (
+            "evaluation.json",
+            "evaluation.csv",
+            "evaluation.npz",
+            _CLASSES,
+            _CONFUSIONS,
+        ):  # older ones are not this one's
             (self.output_dir / name).unlink(missing_ok=True)
 
     def _collect(self, engine: Any) -> None:
         for item in engine.state.output:
             found: Localization = item["localization"]
             labels = present_classes(item[Keys.LABEL])
+            self.classes, self.multi_label = found.classes, found.multi_label
+            if found.probabilities:
+                self.named.append((tuple(labels), found.labels))
             p = [f"{found.probabilities[label]:.6f}" for label in labels] if found.probabilities else []
             self.rows.append(
                 {
@@ -128,6 +147,7 @@ class EvaluationReport:
                     "pixel_size": found.pixel_size_remark,
                     "image": found.path,
                     "mask": item.get("truth_path", ""),
+                    "official_box": " ".join(f"{edge:g}" for edge in item["box"]) if "box" in item else "",
                 }
             )
             self.threshold = found.threshold
@@ -135,6 +155,7 @@ class EvaluationReport:
 
     def _write(self, engine: Engine) -> None:
         self.rows = distributed.all_gather(self.rows)
+        self.named = distributed.all_gather(self.named)
         self.without_evidence = sum(distributed.all_gather([self.without_evidence]))
         if distributed.not_main():
             return
@@ -142,6 +163,7 @@ class EvaluationReport:
         report = {
             "n": len(self.rows),
             "n_with_masks": sum(bool(row["mask"]) for row in self.rows),
+            "n_with_official_boxes": sum(bool(row["official_box"]) for row in self.rows),
             "n_without_evidence": self.without_evidence,  # their mask is empty; their class still counts
             "pixel_sizes": dict(Counter(row["pixel_size"] for row in self.rows if row["pixel_size"])),
             **self.facts,
@@ -154,9 +176,12 @@ class EvaluationReport:
             "floor": {
                 "name": "all-ones",
                 **{
-                    key: _number(engine.state.metrics.get(f"floor_{key}")) for key in ("f1_foreground", "f1_background")
+                    key: _number(engine.state.metrics.get(f"floor_{key}"))
+                    for key in MEASURES
+                    if key in ("f1_foreground", "f1_background") or (MEASURES[key].needs == "box" and key in arrays)
                 },
             },
+            "class_errors": class_errors(self.classes, self.named) if self.named else [],
             "other_classification_errors": {
                 who: _number(engine.state.metrics.get(f"classification_error_{who}"))
                 for who in ("localizer", "whole_image")
@@ -170,6 +195,10 @@ class EvaluationReport:
                 row[key] = "" if math.isnan(value) else f"{value:.6f}"
         self.output_dir.mkdir(parents=True, exist_ok=True)
         write_csv(self.output_dir / "evaluation.csv", self.rows)
+        if self.named:
+            write_csv(self.output_dir / _CLASSES, report["class_errors"])
+        if self.named and not self.multi_label:
+            write_csv(self.output_dir / _CONFUSIONS, confusions(self.classes, self.named))
         with atomic_write(self.output_dir / "evaluation.npz") as file:
             np.savez_compressed(
                 file, names=np.array([row["name"] for row in self.rows], dtype=str), **cast("Any", arrays)
@@ -188,7 +217,8 @@ class EvaluationReport:
                 continue
             rows = np.asarray(details[key], dtype=float)
             rows = rows.reshape(len(rows), -1)
-            measured = [bool(row["mask"]) if measure.needs == "mask" else bool(row["predicted"]) for row in self.rows]
+            known = {"class": "predicted", "mask": "mask", "box": "official_box"}[measure.needs]
+            measured = [bool(row[known]) for row in self.rows]
             if sum(measured) != len(rows):
                 raise ValueError(f"{key} measured {len(rows)} images, not {sum(measured)}")
             if len(rows):
@@ -242,7 +272,17 @@ def summary(report: Mapping[str, Any]) -> str:
             between += " *"
             notes.append(f"* {NO_WIDTH}")
         lines.append(f"{f'{measure.title} ({measure.unit})':<34}{value:>8}  {between:<16}{floor:>14}")
-    return "\n".join((*lines, *dict.fromkeys(notes)))
+    return "\n".join((*lines, *dict.fromkeys(notes), *_worst_classes(report.get("class_errors", []))))
+
+
+def _worst_classes(errors: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line on the classes with errors, the worst first, where there are more than two classes."""
+    wrong = sorted((one for one in errors if one["errors"]), key=lambda one: -one["error"])
+    if len(errors) < 3 or not wrong:
+        return []
+    said = [f"{one['class']} {100 * one['error']:.1f} % of {one['images']}" for one in wrong[:_WORST]]
+    more = f" and {count(len(wrong) - _WORST, 'other')}" if len(wrong) > _WORST else ""
+    return [f"error by class: {', '.join(said)}{more} (all: {_CLASSES}, {_CONFUSIONS})"]
 
 
 def _shown(value: float | None, unit: str) -> str:

@@ -13,10 +13,12 @@ from glas_wsol.metrics.calibration import (
     class_reliability,
     mask_reliability,
 )
+from glas_wsol.metrics.class_errors import class_errors, confusions
 from glas_wsol.metrics.classification import BalancedError, ClassificationError, CrossEntropy, RocAuc, SelectionScore
 from glas_wsol.metrics.measures import MEASURES, Measure
 from glas_wsol.metrics.metric_base import MeasureMetric, RowMetric
 from glas_wsol.metrics.objects import ObjectDice, ObjectF1, ObjectHausdorff
+from glas_wsol.metrics.official_boxes import OfficialBox
 from glas_wsol.metrics.region_scores import OracleRegionF1, PixelAveragePrecision, RegionF1
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "ObjectDice",
     "ObjectF1",
     "ObjectHausdorff",
+    "OfficialBox",
     "OracleRegionF1",
     "PixelAveragePrecision",
     "RegionF1",
@@ -43,7 +46,9 @@ __all__ = [
     "SelectionScore",
     "Temperature",
     "bootstrap",
+    "class_errors",
     "class_reliability",
+    "confusions",
     "interval",
     "mask_reliability",
     "redraw",

@@ -12,10 +12,20 @@ from scipy import ndimage
 from glas_wsol.metrics.items import components, score_levels, soft_map, true_objects
 from glas_wsol.metrics.metric_base import MeasureMetric
 
-__all__ = ["BoxAccuracy", "MaxBoxAccuracy", "best_overlap", "object_boxes"]
+__all__ = [
+    "OVERLAPS",
+    "BoxAccuracy",
+    "MaxBoxAccuracy",
+    "best_overlap",
+    "hits_at_thresholds",
+    "object_boxes",
+    "written_boxes",
+]
 
 _Hits = Callable[[Mapping[str, Any], np.ndarray], np.ndarray]
-_OVERLAPS = np.array([0.3, 0.5, 0.7])
+OVERLAPS = np.array([0.3, 0.5, 0.7])
+"""The IoUs of BoxAccV2."""
+
 _STEPS = 100  # thresholds 0, .01 .. 1
 _MANY = 100  # parts of a mask: from here on it pays to leave out the specks first
 
@@ -24,6 +34,12 @@ def object_boxes(objects: np.ndarray) -> np.ndarray:
     """Boxes ``[n, 4]`` around the numbers of ``[H, W]`` but 0: first row and column, and one past the last, in px."""
     slices = [s for s in ndimage.find_objects(objects) if s is not None]
     return np.array([(y.start, x.start, y.stop, x.stop) for y, x in slices], dtype=np.int64).reshape(-1, 4)
+
+
+def written_boxes(item: Mapping[str, Any]) -> np.ndarray:
+    """Boxes ``[n, 4]`` of a localization, around the largest part of its mask first."""
+    found = [(box.y, box.x, box.y + box.height, box.x + box.width) for box in item["localization"].boxes]
+    return np.array(found).reshape(-1, 4)
 
 
 def best_overlap(boxes: np.ndarray, others: np.ndarray) -> float:
@@ -42,11 +58,11 @@ def _hits_of_mask(mask: np.ndarray, true_boxes: np.ndarray) -> np.ndarray:
     if parts.max() > _MANY:
         # A box that reaches an overlap has at least that share of a true box's height and width, and an 8-connected
         # part has a pixel in each row and column of its box: specks are left out before their boxes are made.
-        least = _OVERLAPS[0] * (true_boxes[:, 2:] - true_boxes[:, :2]).max(axis=1).min()
+        least = OVERLAPS[0] * (true_boxes[:, 2:] - true_boxes[:, :2]).max(axis=1).min()
         large = np.bincount(parts.ravel()) >= least
         large[0] = False  # the background
         parts = (np.cumsum(large) * large)[parts]
-    return best_overlap(object_boxes(parts), true_boxes) >= _OVERLAPS
+    return best_overlap(object_boxes(parts), true_boxes) >= OVERLAPS
 
 
 def _against_truth(item: Mapping[str, Any], hits: _Hits, width: int) -> np.ndarray | None:
@@ -57,6 +73,20 @@ def _against_truth(item: Mapping[str, Any], hits: _Hits, width: int) -> np.ndarr
     if not objects.any():
         return np.full(width, np.nan)  # it has a truth: there is a row for every image with one
     return hits(item, object_boxes(objects))
+
+
+def hits_at_thresholds(item: Mapping[str, Any], true_boxes: np.ndarray) -> np.ndarray:
+    """Whether boxes around the parts of the soft map reach each overlap with any true box, ``[101 * 3]``.
+
+    Thresholds are 0, .01 .. 1.
+    """
+    levels = score_levels(soft_map(item), _STEPS)
+    present = np.bincount(levels.ravel(), minlength=_STEPS + 1)
+    hits = np.zeros((_STEPS + 1, len(OVERLAPS)))
+    for step in range(_STEPS + 1):
+        # Without a pixel at the level before, the mask is that of the step before.
+        hits[step] = hits[step - 1] if step and not present[step - 1] else _hits_of_mask(levels >= step, true_boxes)
+    return hits.ravel()
 
 
 class BoxAccuracy(MeasureMetric):
@@ -75,12 +105,11 @@ class BoxAccuracy(MeasureMetric):
 
     @staticmethod
     def _row(item: Mapping[str, Any]) -> np.ndarray | None:
-        return _against_truth(item, BoxAccuracy._hits, len(_OVERLAPS))
+        return _against_truth(item, BoxAccuracy._hits, len(OVERLAPS))
 
     @staticmethod
     def _hits(item: Mapping[str, Any], true_boxes: np.ndarray) -> np.ndarray:
-        found = [(box.y, box.x, box.y + box.height, box.x + box.width) for box in item["localization"].boxes]
-        return best_overlap(np.array(found).reshape(-1, 4), true_boxes) >= _OVERLAPS
+        return best_overlap(written_boxes(item), true_boxes) >= OVERLAPS
 
 
 class MaxBoxAccuracy(MeasureMetric):
@@ -97,14 +126,4 @@ class MaxBoxAccuracy(MeasureMetric):
 
     @staticmethod
     def _row(item: Mapping[str, Any]) -> np.ndarray | None:
-        return _against_truth(item, MaxBoxAccuracy._hits, (_STEPS + 1) * len(_OVERLAPS))
-
-    @staticmethod
-    def _hits(item: Mapping[str, Any], true_boxes: np.ndarray) -> np.ndarray:
-        levels = score_levels(soft_map(item), _STEPS)
-        present = np.bincount(levels.ravel(), minlength=_STEPS + 1)
-        hits = np.zeros((_STEPS + 1, len(_OVERLAPS)))
-        for step in range(_STEPS + 1):
-            # Without a pixel at the level before, the mask is that of the step before.
-            hits[step] = hits[step - 1] if step and not present[step - 1] else _hits_of_mask(levels >= step, true_boxes)
-        return hits.ravel()
+        return _against_truth(item, hits_at_thresholds, (_STEPS + 1) * len(OVERLAPS))

@@ -8,15 +8,19 @@ from glas_wsol.metrics.calibration import CalibrationError, MaskCalibrationError
 from glas_wsol.metrics.classification import BalancedError, ClassificationError, RocAuc
 from glas_wsol.metrics.metric_base import RowMetric
 from glas_wsol.metrics.objects import ObjectDice, ObjectF1, ObjectHausdorff
+from glas_wsol.metrics.official_boxes import OfficialBox
 from glas_wsol.metrics.region_scores import OracleRegionF1, PixelAveragePrecision, RegionF1
 
 __all__ = ["evaluation_metrics"]
 
 
+_WITH_FLOOR = ("official_box_accuracy", "largest_box_accuracy", "inside_box", "box_covered")
+
+
 def evaluation_metrics() -> dict[str, RowMetric]:
     """The metric of every measure by its key, but for the classification error, an evaluator's key metric.
 
-    Besides those the F1 of a mask of ones, and the errors of M and C on the whole image.
+    Besides those the figures of a mask of ones, and the errors of M and C on the whole image.
     """
     return {
         "balanced_error": BalancedError(),
@@ -29,12 +33,15 @@ def evaluation_metrics() -> dict[str, RowMetric]:
         "object_dice": ObjectDice(),
         "object_hausdorff": ObjectHausdorff(),
         "box_accuracy": BoxAccuracy(),
+        **{key: OfficialBox(key) for key in _WITH_FLOOR},
         "mask_calibration_error": MaskCalibrationError(),
         "max_box_accuracy": MaxBoxAccuracy(),
+        "max_official_box_accuracy": OfficialBox("max_official_box_accuracy"),
         "oracle_f1_foreground": OracleRegionF1("foreground"),
         "oracle_f1_background": OracleRegionF1("background"),
         "floor_f1_foreground": RegionF1("foreground", floor="all_ones"),
         "floor_f1_background": RegionF1("background", floor="all_ones"),
+        **{f"floor_{key}": OfficialBox(key, floor="all_ones") for key in _WITH_FLOOR},
         "classification_error_localizer": ClassificationError("localizer_probabilities"),
         "classification_error_whole_image": ClassificationError("whole_image_probabilities"),
     }

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-__all__ = ["components", "score_levels", "soft_map", "true_mask", "true_objects"]
+__all__ = ["components", "score_levels", "soft_map", "true_box", "true_mask", "true_objects"]
 
 _NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
@@ -23,6 +23,13 @@ def components(mask: np.ndarray) -> np.ndarray:
 def true_mask(item: Mapping[str, Any]) -> np.ndarray | None:
     """The true foreground, ``[H, W]`` bool; None where the item has no truth."""
     return torch.as_tensor(item["truth"]).cpu().numpy()[0].astype(bool) if "truth" in item else None
+
+
+def true_box(item: Mapping[str, Any]) -> np.ndarray | None:
+    """The official box, ``[1, 4]`` float64: top, left, bottom, right edge, px; None where the item has none."""
+    if "box" not in item:
+        return None
+    return torch.as_tensor(item["box"]).cpu().double().numpy()[None, [1, 0, 3, 2]]
 
 
 def true_objects(item: Mapping[str, Any]) -> np.ndarray | None:

@@ -29,7 +29,7 @@ class Measure:
         title: its name in tables.
         unit: ``"%"`` (values in [0, 1], shown times 100) or ``"px"``.
         higher_is_better: False for errors and distances.
-        needs: ``"class"`` (class probabilities) or ``"mask"`` (a truth mask).
+        needs: ``"class"`` (class probabilities), ``"mask"`` (a truth mask) or ``"box"`` (an official box).
         oracle: True if a threshold is chosen on the evaluated images themselves: only shown in a table of its own.
         aggregate: of rows ``[N, k]`` and weights ``[R, N]``, at least 0 (how often each image counts), the values
             ``[R]``. A row with any entry that is not a number is left out; where nothing is left, or what is left
@@ -238,13 +238,19 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             _measure("object_dice", "object Dice", "mask", _of_both_sides(1.0)),
             _measure("object_hausdorff", "object Hausdorff", "mask", _of_both_sides(0.0), unit="px", lower=True),
             _measure("box_accuracy", "BoxAccV2", "mask", _mean),
+            _measure("official_box_accuracy", "BoxAccV2, official boxes", "box", _mean),
+            _measure("largest_box_accuracy", "box at IoU 0.5, official boxes", "box", _mean),
+            _measure("inside_box", "mask inside the official box", "box", _mean),
+            _measure("box_covered", "official box covered", "box", _mean),
             _measure("mask_calibration_error", "mask calibration error", "mask", _mask_calibration_error, lower=True),
             _measure("max_box_accuracy", "MaxBoxAccV2", "mask", _max_box_accuracy),
+            _measure("max_official_box_accuracy", "MaxBoxAccV2, official boxes", "box", _max_box_accuracy),
             _measure("oracle_f1_foreground", "oracle F1+", "mask", _oracle_region(0)),
             _measure("oracle_f1_background", "oracle F1-", "mask", _oracle_region(1)),
         )
     )
 )
 """Every measure by its key, as printed. Rows, besides those described at the functions above:
-classification_error ``[wrong]``, f1_foreground and f1_background ``[Dice]``, box_accuracy ``[hit at IoU .3, .5, .7]``.
+classification_error ``[wrong]``, f1_foreground and f1_background ``[Dice]``, box_accuracy and official_box_accuracy
+``[hit at IoU .3, .5, .7]``, largest_box_accuracy ``[hit]``, inside_box and box_covered ``[share]``.
 """

@@ -24,6 +24,7 @@ from glas_wsol.metrics import (
     BoxAccuracy,
     ClassificationError,
     MaxBoxAccuracy,
+    OfficialBox,
     RegionF1,
     share_interval,
 )
@@ -58,7 +59,14 @@ def value(report: dict[str, Any], key: str) -> Any:
 
 def test_report_failed_second_run_leaves_no_earlier_report(tmp_path):
     report_of(tmp_path, [[item("a", 0.75, 1)]])
-    assert left(tmp_path) == {"model.pt", "evaluation.json", "evaluation.csv", "evaluation.npz"}
+    ended = {
+        "evaluation.json",
+        "evaluation.csv",
+        "evaluation.npz",
+        "evaluation_classes.csv",
+        "evaluation_confusions.csv",
+    }
+    assert left(tmp_path) == {"model.pt", *ended}
     broken_off(tmp_path, EvaluationReport(tmp_path, {}, tmp_path / "model.pt"))
     assert left(tmp_path) == {"model.pt"}
 
@@ -156,6 +164,42 @@ def test_report_image_without_object_has_no_box_accuracy(tmp_path):
         np.testing.assert_array_equal(kept["box_accuracy"], [[1, 1, 0], [np.nan] * 3, [1, 1, 1]])
         assert np.isnan(kept["max_box_accuracy"]).all(axis=1).tolist() == [False, True, False]
         assert kept["f1_background"][1] > 0
+
+
+def test_report_official_boxes_beside_floor_and_classes(tmp_path):
+    items = [item("a", 0.75, 1), item("b", 0.75, 0), item("c", 0.25, 0)]
+    items[0]["box"] = torch.tensor([0, 0, 35, 30])  # the mask is 35 x 20 px: IoU 2/3
+    items[1]["box"] = torch.tensor([0, 0, 70, 10])
+    keys = ("official_box_accuracy", "largest_box_accuracy", "inside_box", "max_official_box_accuracy")
+    official: dict[str, Any] = {key: OfficialBox(key) for key in keys}
+    official |= {f"floor_{key}": OfficialBox(key, "all_ones") for key in keys[:3]}
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    evaluate({**metrics(), **official}, [items], [EvaluationReport(tmp_path, {}, tmp_path / "model.pt")])
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    assert (report["n"], report["n_with_official_boxes"], report["measures"]["inside_box"]["n"]) == (3, 2, 2)
+    assert value(report, "official_box_accuracy") == pytest.approx((2 / 3 + 1 / 3) / 2)  # of "b" 350 of 1050 px
+    assert value(report, "largest_box_accuracy") == 0.5
+    assert value(report, "inside_box") == pytest.approx((1 + 0.5) / 2)
+    assert report["floor"]["inside_box"] == pytest.approx((35 * 30 + 700) / 2 / 2800)
+    assert report["measures"]["max_official_box_accuracy"]["oracle"]
+    assert "MaxBoxAccV2" not in summary(report)
+    assert [row["official_box"] for row in rows(tmp_path / "evaluation.csv")] == ["0 0 35 30", "0 0 70 10", ""]
+    assert [(one["class"], one["images"], one["errors"]) for one in report["class_errors"]] == [
+        ("benign", 2, 1),
+        ("malignant", 1, 0),
+    ]
+    assert [list(row.values()) for row in rows(tmp_path / "evaluation_confusions.csv")] == [
+        ["benign", "benign", "1"],
+        ["benign", "malignant", "1"],
+        ["malignant", "malignant", "1"],
+    ]
+
+
+def test_summary_names_the_worst_classes_first():
+    errors = [{"class": f"bird {k}", "images": 10, "errors": k, "error": k / 10} for k in range(8)]
+    last = summary({"measures": {}, "floor": {}, "class_errors": errors}).splitlines()[-1]
+    assert last.startswith("error by class: bird 7 70.0 % of 10, bird 6 60.0 % of 10")
+    assert "bird 3 30.0 % of 10 and 2 others" in last
 
 
 def test_report_other_threshold_drops_the_method_note(tmp_path):

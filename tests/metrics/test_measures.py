@@ -40,8 +40,13 @@ ROWS = {
     "object_dice": both_sides,
     "object_hausdorff": both_sides,
     "box_accuracy": lambda r, n: r.integers(0, 2, (n, 3)),
+    "official_box_accuracy": lambda r, n: r.integers(0, 2, (n, 3)),
+    "largest_box_accuracy": lambda r, n: r.integers(0, 2, (n, 1)),
+    "inside_box": lambda r, n: r.random((n, 1)),
+    "box_covered": lambda r, n: r.random((n, 1)),
     "mask_calibration_error": mask_bins,
     "max_box_accuracy": lambda r, n: r.integers(0, 2, (n, 3 * 7)),
+    "max_official_box_accuracy": lambda r, n: r.integers(0, 2, (n, 3 * 7)),
     "oracle_f1_foreground": lambda r, n: r.random((n, 2 * 7)),
     "oracle_f1_background": lambda r, n: r.integers(0, 3, (n, 2 * 7)) / 2,  # with equal means
 }
@@ -54,7 +59,7 @@ def plain(key: str, rows: np.ndarray) -> float:
 def test_the_measures_are_these_in_this_order():
     assert list(MEASURES) == list(ROWS)
     assert all(measure.key == key for key, measure in MEASURES.items())
-    assert [k for k, m in MEASURES.items() if m.oracle] == list(ROWS)[-3:]
+    assert [k for k, m in MEASURES.items() if m.oracle] == list(ROWS)[-4:]
     assert [k for k, m in MEASURES.items() if m.needs == "class"] == list(ROWS)[:4]
     lower = [
         "classification_error",

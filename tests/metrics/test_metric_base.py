@@ -37,6 +37,8 @@ def items(count: int = 7) -> list[dict]:
         known = {} if i in (2, 5) else {"truth": truth > 0, "objects": truth}
         probabilities = None if i == 3 else random.dirichlet([1, 1, 1]).tolist()
         made.append(item(soft, **known, probabilities=probabilities, label=i % 3))
+        if known:
+            made[-1]["box"] = np.array([1, 2, 9, 8.5])
     return made
 
 

@@ -42,8 +42,12 @@ class TableContext:
     comparison: Comparison
 
     def shown(self, oracle: bool = False) -> list[Measure]:
-        """The measures that were not, or were, computed with a threshold chosen on pixel labels."""
-        return [measure for measure in self.measures.values() if measure.oracle == oracle]
+        """The measures that were not, or were, computed with a threshold chosen on pixel labels.
+
+        Those of official boxes only where the data set has them.
+        """
+        known = {key for method in self.group.methods for run in method.runs.values() for key in run.rows}
+        return [m for m in self.measures.values() if m.oracle == oracle and (m.needs != "box" or m.key in known)]
 
     def estimate(self, method: MethodRuns, measure: Measure) -> Estimate | None:
         """The value with its interval; None where there is none, or the method names no class."""
