@@ -25,6 +25,7 @@ from glas_wsol.commands import (
     report,
     show,
     study,
+    suggest,
     table,
     train,
 )
@@ -35,7 +36,7 @@ __all__ = ["main"]
 
 _GROUPS: dict[str, tuple[ModuleType, ...]] = {
     "before": (doctor, phantom, prepare, data),
-    "a model": (train, evaluate, show, predict, report, choose, calibrate, export),
+    "a model": (train, evaluate, show, predict, report, suggest, choose, calibrate, export),
     "many models": (study, table, figure),
 }
 """Commands in the order of their use."""

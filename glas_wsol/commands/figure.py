@@ -143,7 +143,7 @@ def _line(row: Mapping[str, str], runs: Sequence[EvaluatedRun]) -> Line:
     from glas_wsol.visualize.comparison_figure import Line
 
     def region(path: Path, above: float = 0) -> np.ndarray:
-        found = read_mask(path) > above
+        found = read_mask(path, size=image.shape[:2]) > above
         if found.shape != image.shape[:2]:
             what = f"this mask's size is {found.shape}, that of its image {image.shape[:2]}"
             raise ImageFileError(what, path, _AGAIN)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from glas_wsol.data.csv_table import class_order
 from glas_wsol.data.files import IMAGE_SUFFIXES, distinct_names, existing, is_file, natural_key
-from glas_wsol.data.pairs import Files, files_of, is_mask_folder, mask_stem, others_said, such_as
+from glas_wsol.data.pairs import Files, files_of, is_mask_folder, mask_stems, others_said, such_as
 from glas_wsol.data.spelling import clean, shown, spelt_twice, split_word
 from glas_wsol.data.splits import Datalist, Item, parse_fold, split_by_fold, with_validation
 from glas_wsol.errors import DatalistError
@@ -37,7 +37,8 @@ def folder_datalist(
     The class folders may also lie in ``images/``, and in folders for train, valid and test (spelt as in `SPLIT_WORDS`),
     which then are the splits. The mask of ``benign/a.png`` is ``a_mask.png`` beside it (or ``a_anno.png`` and the like,
     see `mask_stem`), or lies in a folder of masks: ``masks/benign/a.png``, ``train/masks/benign/a.png`` or
-    ``benign/masks/a.png``, of any image suffix. Masks may be missing. Hidden folders and files are left out; whatever
+    ``benign/masks/a.png``, of any image suffix or outlines as ``.geojson``, which may have the image's very name beside
+    it too (``benign/a.geojson``). Masks may be missing. Hidden folders and files are left out; whatever
     else is left out is in the warnings.
 
     Args:
@@ -142,7 +143,7 @@ def _masks(
             below = files_of(folder, recursive=True)
             for path in (*below.images, *below.strays, *(mask for paths in below.masks.values() for mask in paths)):
                 above = beside / path.relative_to(folder).parent
-                for stem in {path.stem, (mask_stem(path.stem) or ("",))[0]} - {""}:
+                for stem in mask_stems(path):
                     kept[above / stem].append(path)
     used = set()
     for _, folder, _ in homes:

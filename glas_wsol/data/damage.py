@@ -28,11 +28,11 @@ def damaged(
     faults: list[str] = []
     for image, mask in tqdm(pairs, desc="reading", unit="image", disable=not progress, leave=False):
         try:
-            size = read_rgb(image).shape[:2]
-            found = size if mask is None else read_mask(mask).shape
+            height, width = read_rgb(image).shape[:2]
+            found = (height, width) if mask is None else read_mask(mask, size=(height, width)).shape
         except ImageFileError as error:
             faults.append(f"{error.where}: {error.what}")
             continue
-        if found != size:
-            faults.append(f"{mask}: {found[1]} x {found[0]} px, and its image {size[1]} x {size[0]} px")
+        if found != (height, width):
+            faults.append(f"{mask}: {found[1]} x {found[0]} px, and its image {width} x {height} px")
     return faults

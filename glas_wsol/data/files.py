@@ -14,11 +14,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from glas_wsol.errors import DatalistError, readable
-from glas_wsol.transforms.reading import IMAGE_SUFFIXES
+from glas_wsol.transforms.reading import IMAGE_SUFFIXES, MASK_SUFFIXES, OUTLINE_SUFFIX
 from glas_wsol.utils import distributed
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "MASK_SUFFIXES",
+    "OUTLINE_SUFFIX",
     "distinct_names",
     "existing",
     "folded",

@@ -6,14 +6,14 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from glas_wsol.data.files import IMAGE_SUFFIXES, natural_key
+from glas_wsol.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, OUTLINE_SUFFIX, natural_key
 from glas_wsol.errors import DatalistError, count
 
-__all__ = ["Files", "files_of", "is_mask_folder", "mask_stem", "others_said", "such_as"]
+__all__ = ["Files", "files_of", "is_mask_folder", "mask_stem", "mask_stems", "others_said", "such_as"]
 
 # The first words never name an image; the others may, where there is no image that they would be the mask of.
 _SURE = r"masks?|anno|annotations?"
@@ -31,7 +31,7 @@ class Files:
 
     Attributes:
         images: in natural order.
-        masks: the masks beside each image.
+        masks: the masks beside each image; outlines may have its very name (``x.geojson`` of ``x.png``).
         strays: files named like masks, without an image.
         doubtful: images that are named like masks, but lie beside no image that they would belong to.
         others: files that are no images.
@@ -114,6 +114,18 @@ def mask_stem(stem: str) -> tuple[str, bool] | None:
     return (found["base"], found["sure"] is not None) if found else None
 
 
+def mask_stems(path: Path) -> set[str]:
+    """The names without suffix that the image of a mask may have.
+
+    Args:
+        path: of a mask. QuPath's outlines may be named after the image's whole name: ``x.png.geojson``.
+    """
+    stem = path.stem
+    if not path.name.lower().endswith(IMAGE_SUFFIXES) and stem.lower().endswith(IMAGE_SUFFIXES):
+        stem = Path(stem).stem
+    return {stem, (mask_stem(stem) or ("",))[0]} - {""}
+
+
 def is_mask_folder(name: str) -> bool:
     """Whether a folder of this name holds masks: ``masks``, ``annotations``, ``segmentation``, ``gt`` and the like.
 
@@ -147,7 +159,7 @@ def files_of(folder: Path, recursive: bool = False, leave_out: Path | None = Non
         if leave_out is not None:
             folders[:] = [name for name in folders if Path(above, name).resolve() != leave_out]
         if above != str(folder) and any(is_mask_folder(part) for part in Path(above).relative_to(folder).parts):
-            found.strays += [path for path in here if path.name.lower().endswith(IMAGE_SUFFIXES)]
+            found.strays += [path for path in here if path.name.lower().endswith(MASK_SUFFIXES)]
             continue
         _sort_into(found, here)
     for paths in (found.images, found.strays, found.doubtful, found.others):
@@ -155,13 +167,18 @@ def files_of(folder: Path, recursive: bool = False, leave_out: Path | None = Non
     return found
 
 
-def _sort_into(found: Files, paths: Iterable[Path]) -> None:
+def _sort_into(found: Files, paths: Sequence[Path]) -> None:
     images = [path for path in paths if path.name.lower().endswith(IMAGE_SUFFIXES)]
-    found.others += [path for path in paths if not path.name.lower().endswith(IMAGE_SUFFIXES)]
+    found.others += [path for path in paths if not path.name.lower().endswith(MASK_SUFFIXES)]
     named: dict[str, list[Path]] = defaultdict(list)
     for path in images:
         for stem in {path.stem.casefold(), _IMAGE_WORD.sub("", path.stem.casefold())}:
             named[stem].append(path)
+    for path in (path for path in paths if path.name.lower().endswith(OUTLINE_SUFFIX)):
+        owners = dict.fromkeys(owner for stem in mask_stems(path) for owner in named.get(stem.casefold(), []))
+        for owner in owners:
+            found.masks.setdefault(owner, []).append(path)
+        found.strays += [] if owners else [path]
     for path in images:
         base, sure = mask_stem(path.stem) or ("", False)
         owners = named.get(base.casefold(), []) if base else []

@@ -24,10 +24,14 @@ from glas_wsol.utils.background import Background
 from glas_wsol.utils.csv_files import read_table, write_csv
 from glas_wsol.writers.entries import BOX_COLUMNS, box_rows, entry_of, row_of
 from glas_wsol.writers.formats import FORMATS, OVERLAY, check_formats, write_localization
+from glas_wsol.writers.gland_table import GLAND_COLUMNS, gland_rows
 
 __all__ = ["LocalizationSaver"]
 
 logger = logging.getLogger(__name__)
+
+GLANDS = "glands"
+"""The format whose rows one table has of all images."""
 
 _LAST: WeakValueDictionary[Path, Background] = WeakValueDictionary()
 """Of the last run of this process into a folder: after a second Ctrl-C, which ends the wait for it, it still writes."""
@@ -38,7 +42,8 @@ class LocalizationSaver:
 
     The CSV has a line for each image, see :func:`~glas_wsol.writers.entries.row_of`. The JSON beside it is a list with,
     for each image, the entry of :func:`~glas_wsol.writers.entries.entry_of`, and ``files``, the paths written. A
-    third table, ``predictions_boxes.csv`` beside ``predictions.csv``, has a line for each box. An earlier run's results
+    third table, ``predictions_boxes.csv`` beside ``predictions.csv``, has a line for each box; with the format
+    ``glands``, ``glands.csv`` has one for each gland. An earlier run's results
     in the same folder are replaced, except those of images finished according to a record; any other file is never
     overwritten. Of several processes each writes the files of its images, and the first the tables of all.
 
@@ -111,6 +116,10 @@ class LocalizationSaver:
         return (self.output_dir / self.table).with_name(f"{Path(self.table).stem}_boxes.csv")
 
     @property
+    def _glands_file(self) -> Path:
+        return self._details_file.with_name("glands.csv")
+
+    @property
     def _journal(self) -> Path:
         """Names of an unfinished run's files: a hidden file beside the table that is not there yet."""
         number = f".{distributed.rank()}" if distributed.not_main() else ""
@@ -130,7 +139,7 @@ class LocalizationSaver:
                 raise OutputError("this file is not one of earlier results", table, "choose another output_dir")
             names |= {row["name"] for row in found if row.get("name")}
             ours = True
-        for file in (self._details_file, self._boxes_file):
+        for file in (self._details_file, self._boxes_file, self._glands_file):
             if file.exists() and not ours:
                 raise OutputError("this file is not one of earlier results", file, "choose another output_dir")
         for journal in self._journals:
@@ -145,6 +154,7 @@ class LocalizationSaver:
             logger.warning("replacing %d earlier results in %s", len(names), self.output_dir)
         self._details_file.unlink(missing_ok=True)
         self._boxes_file.unlink(missing_ok=True)
+        self._glands_file.unlink(missing_ok=True)
         table.unlink(missing_ok=True)
         for journal in self._journals:
             journal.unlink()
@@ -184,7 +194,8 @@ class LocalizationSaver:
             return failure
         written = [file.relative_to(self.output_dir).as_posix() for file in files]
         self.rows.append(row_of(found))
-        self.details.append({**entry_of(found), "files": written})
+        glands = {GLANDS: gland_rows(found)} if GLANDS in self.formats else {}
+        self.details.append({**entry_of(found), **glands, "files": written})
         if self.record:
             self.record.add(found.name, item, self.rows[-1], self.details[-1], files)
         return None
@@ -215,6 +226,8 @@ class LocalizationSaver:
         with atomic_write(self._details_file, "w") as file:
             json.dump(self.details, file, indent=1, ensure_ascii=False, allow_nan=False)
             file.write("\n")
+        if GLANDS in self.formats:
+            write_csv(self._glands_file, [row for one in self.details for row in one.get(GLANDS, ())], GLAND_COLUMNS)
         boxes = [row for one in self.details for row in box_rows(one)]
         write_csv(self._boxes_file, boxes, BOX_COLUMNS)
         write_csv(self.output_dir / self.table, self.rows)

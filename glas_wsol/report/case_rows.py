@@ -171,7 +171,7 @@ def _drawn(case: Case, truth_above: float, limit: int) -> tuple[Pictures | None,
     except (ImageFileError, ValueError) as error:  # a name that no file can have
         overlay = _overlay(case, limit)
         return overlay, f"The image cannot be shown: {getattr(error, 'what', error)}.", overlay is not None
-    shape = tile.shape[:2]
+    shape = (tile.shape[0], tile.shape[1])
     mask, no_mask = _region(case.mask, 0, shape, "mask is")
     truth, no_truth = _region(case.outlines, truth_above, shape, "true outlines are")
     if case.mask is None:
@@ -179,12 +179,12 @@ def _drawn(case: Case, truth_above: float, limit: int) -> tuple[Pictures | None,
     return draw_pictures(tile, mask, truth, limit), " ".join(filter(None, (no_mask, no_truth))), False
 
 
-def _region(file: Path | None, above: float, shape: tuple[int, ...], what: str) -> tuple[np.ndarray | None, str]:
+def _region(file: Path | None, above: float, shape: tuple[int, int], what: str) -> tuple[np.ndarray | None, str]:
     """A mask, ``[H, W]`` bool, or why there is none to be drawn."""
     if file is None:
         return None, ""
     try:
-        region = read_mask(file) > above
+        region = read_mask(file, size=shape) > above
     except (ImageFileError, ValueError) as error:
         return None, f"No {what} drawn: {getattr(error, 'what', error)}."
     return (region, "") if region.shape == shape else (None, f"No {what} drawn: they are of another size.")

@@ -102,6 +102,12 @@ class Localization:
         """``[H, W]`` float32, ``R- = 1 - R+``: how little each pixel decided, in [0, 1]."""
         return 1 - self.decidable
 
+    @cached_property
+    def uncertainty(self) -> np.ndarray:
+        """``[H, W]`` float32, the entropy of ``R+`` at each pixel, in bits: 0 where it is 0 or 1, 1 where it is 0.5."""
+        p = np.stack([self.decidable, self.undecidable]).clip(0, 1)
+        return -(p * np.log2(p, where=p > 0, out=np.zeros_like(p))).sum(axis=0)
+
     @property
     def undecidable_mask(self) -> np.ndarray:
         """``[H, W]`` bool: the undecidable region, all that is not in the mask; the whole image without evidence."""

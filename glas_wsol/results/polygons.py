@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Trace outlines of a mask along its pixels' edges: filled in again they give the same mask, pixel for pixel."""
+"""Trace outlines of a mask along its pixels' edges, which give the mask again, and simplify them for a hand."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import shapely
 from scipy.ndimage import find_objects
 from scipy.ndimage import label as connected_parts
 
-__all__ = ["MaskPart", "Polygon", "Ring", "mask_parts", "trace_polygons"]
+__all__ = ["MaskPart", "Polygon", "Ring", "mask_parts", "simplified", "trace_polygons"]
 
 Ring = list[tuple[int, int]]
 """Corners ``(x, y)`` in pixels, the first repeated as the last. (0, 0) is the image's upper left corner, so the first
@@ -104,6 +105,30 @@ def _traced(mask: np.ndarray) -> list[tuple[Polygon, tuple[int, int]]]:
         for ring in _simple_rings(walk):
             polygon.insert(0 if _twice_area(ring) > 0 else len(polygon), ring)
     return list(zip(polygons, places, strict=True))
+
+
+def simplified(polygons: list[Polygon], tolerance: float) -> list[Polygon]:
+    """Leave out corners of a part's outlines, so that a hand can move those that stay.
+
+    Polygons stay valid, and every one and every hole stays; rings turn as before.
+
+    Args:
+        polygons: of one part, as :attr:`MaskPart.polygons`.
+        tolerance: the farthest that an outline may move, in px.
+
+    Returns:
+        The polygons; those given where no simpler ones are valid.
+    """
+    shapes = shapely.MultiPolygon([(polygon[0], polygon[1:]) for polygon in polygons])
+    simple = shapely.simplify(shapes, tolerance, preserve_topology=True)
+    parts = shapely.get_parts(simple)
+    if not simple.is_valid or [len(part.interiors) + 1 for part in parts] != list(map(len, polygons)):
+        return polygons
+    found = []
+    for polygon in parts:
+        rings = [polygon.exterior, *polygon.interiors]
+        found.append([[(round(x), round(y)) for x, y in ring.coords] for ring in rings])
+    return found
 
 
 def _checked(mask: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["BLANK", "BLURRED", "FLAT_MAP", "NO_TISSUE", "STAINS", "edge_width", "missing_evidence"]
+__all__ = ["BLANK", "BLURRED", "FLAT_MAP", "NO_TISSUE", "STAINS", "edge_width", "is_pale", "missing_evidence"]
 
 BLANK, BLURRED, NO_TISSUE, FLAT_MAP = "blank", "blurred", "no H&E tissue", "flat map"
 STAINS = ("H&E",)
@@ -94,6 +94,19 @@ def edge_width(channel: Tensor | np.ndarray) -> float:
     if ratio <= 1:
         return float("inf")
     return _SCALE * float(np.sqrt(max(4 - ratio, 0) / (ratio - 1)))
+
+
+def is_pale(image: np.ndarray) -> np.ndarray:
+    """Which pixels are as pale as glass: lumen, fat and gaps of tissue, not mucin.
+
+    Args:
+        image: ``[H, W, 3]`` uint8 RGB.
+
+    Returns:
+        ``[H, W]`` bool.
+    """
+    table = -np.log10(np.maximum(np.arange(256), 1) / 255).astype(np.float32)
+    return table[image].sum(axis=2) <= _LEAST_DENSITY
 
 
 def _block_means(image: Tensor) -> Tensor:

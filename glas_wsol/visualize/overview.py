@@ -41,13 +41,14 @@ def draw_overview(run: str | Path, report: Mapping[str, Any]) -> Overview | None
     chosen = {"best": rows[0], "median": rows[len(rows) // 2], "worst": rows[-1]}
     lines = []
     for place, row in chosen.items():
-        truth = read_mask(row["mask"]) > report.get("mask_threshold", 0)
+        tile = read_rgb(row["image"])
+        truth = read_mask(row["mask"], size=tile.shape[:2]) > report.get("mask_threshold", 0)
         found = read_mask(run / split / "masks" / f"{row['name']}.png") > 0
         wrong = "" if row["label"] == row["predicted"] else " (wrong)"
         said = f"said {row['class']}{wrong}, " if row["predicted"] else ""  # not every method names a class
         values = f"F1+ {float(row['f1_foreground']):.2f}, F1- {float(row['f1_background']):.2f}"
         name = f"{row['name']}, {row['label']}, {said}{values}"
-        lines.append(Line(f"{place}, mean F1 {_mean_f1(row):.2f}", name, read_rgb(row["image"]), truth, (found,)))
+        lines.append(Line(f"{place}, mean F1 {_mean_f1(row):.2f}", name, tile, truth, (found,)))
     caption = "Yellow: border of the region; faded: outside it. Tiles are ordered by the mean of F1+ and F1-."
     draw_figure(run / "overview.png", lines, [Column("found", "", "")], [caption])
     return Overview(run / "overview.png", chosen["median"]["name"])

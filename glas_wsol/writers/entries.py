@@ -9,6 +9,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from glas_wsol.results.class_scores import ClassProbabilities
 from glas_wsol.results.localization import Localization
 from glas_wsol.utils.atomic_files import atomic_write
@@ -26,13 +28,13 @@ def row_of(found: Localization) -> dict[str, Any]:
 
     Returns:
         Columns ``path``, ``class``, ``probability``, ``decidable_fraction``, ``decidable_px``, ``decidable_um2`` (areas
-        of the mask), ``boxes`` (how many), ``decidable_entropy``, ``undecidable_probability`` (of C on the undecidable
-        region, for the class named), ``undecidable_entropy`` (normalised, 1 where C is undecided), ``remark`` (what to
-        know of these three, which are empty where they mean nothing), ``pixel_size`` (what to know of the size of a
-        pixel; empty where it is known to file and model), ``trained_on`` (the model), ``training_run_alarm`` (estimated
-        failure probability of the run that trained it), ``familiarity`` (see
-        :class:`~glas_wsol.results.localization.Localization`; empty where not known), ``reason`` (why there is no
-        evidence) and ``name``. Several classes of an image are joined by ``;``.
+        of the mask), ``uncertainty`` (mean over the image of the entropy of ``R+``, in [0, 1]), ``boxes`` (how many),
+        ``decidable_entropy``, ``undecidable_probability`` (of C on the undecidable region, for the class named),
+        ``undecidable_entropy`` (normalised, 1 where C is undecided), ``remark`` (what to know of these three, which are
+        empty where they mean nothing), ``pixel_size`` (what to know of the size of a pixel; empty where it is known to
+        file and model), ``trained_on`` (the model), ``training_run_alarm`` (estimated failure probability of the run
+        that trained it), ``familiarity`` (see :class:`~glas_wsol.results.localization.Localization`; empty where not
+        known), ``reason`` (why there is no evidence) and ``name``. Several classes of an image are joined by ``;``.
     """
     area = found.square_micrometres(found.decidable_area)
     decidable, undecidable = found.class_scores.regions if found.evidence else (None, None)
@@ -45,6 +47,7 @@ def row_of(found: Localization) -> dict[str, Any]:
         "decidable_fraction": f"{found.decidable_fraction:.6f}",
         "decidable_px": found.decidable_area,
         "decidable_um2": "" if area is None else f"{area:.6g}",
+        "uncertainty": f"{found.uncertainty.mean(dtype=np.float64):.6f}",
         "boxes": len(found.boxes),
         "decidable_entropy": "" if decidable is None else f"{decidable.normalised_entropy:.6f}",
         "undecidable_probability": SEPARATOR.join(f"{p:.6f}" for p in others),
@@ -87,6 +90,7 @@ def entry_of(found: Localization) -> dict[str, Any]:
         "decidable_fraction": round(found.decidable_fraction, 6),
         "decidable_px": found.decidable_area,
         "decidable_um2": None if area is None else round(area, 6),
+        "uncertainty": round(float(found.uncertainty.mean(dtype=np.float64)), 6),
         "evidence": found.evidence,
         "reason": found.reason,
         "threshold": found.threshold,

@@ -16,7 +16,8 @@ from glas_wsol.results.localization import Localization
 from glas_wsol.writers.dicom_seg import require_highdicom, write_dicom_seg
 from glas_wsol.writers.drawing import write_png
 from glas_wsol.writers.entries import write_boxes, write_entry
-from glas_wsol.writers.geojson import write_geojson
+from glas_wsol.writers.geojson import EDITABLE, write_geojson
+from glas_wsol.writers.gland_table import write_glands
 from glas_wsol.writers.nifti import write_nifti
 from glas_wsol.writers.overlay import write_overlay
 from glas_wsol.writers.tiff_mask import write_tiff
@@ -42,16 +43,22 @@ class Format:
     write: Callable[[Sequence[Path], Localization, bool], Any]
 
 
-def _write_map(path: Path, found: Localization) -> None:
-    write_png(path, np.rint(found.decidable.astype(np.float64).clip(0, 1) * 65535).astype(np.uint16), found.mpp)
+def _write_map(path: Path, values: np.ndarray, mpp: tuple[float, float] | None) -> None:
+    write_png(path, np.rint(values.astype(np.float64).clip(0, 1) * 65535).astype(np.uint16), mpp)
 
 
 FORMATS: Mapping[str, Format] = {
     "png": Format(("masks/{}.png",), lambda paths, found, undecidable: write_png(paths[0], found.mask, found.mpp)),
-    "png_map": Format(("maps/{}.png",), lambda paths, found, undecidable: _write_map(paths[0], found)),
+    "png_map": Format(
+        ("maps/{}.png",), lambda paths, found, undecidable: _write_map(paths[0], found.decidable, found.mpp)
+    ),
     "geojson": Format(
         ("geojson/{}.geojson",),
         lambda paths, found, undecidable: write_geojson(paths[0], found, undecidable=undecidable),
+    ),
+    "geojson_editable": Format(
+        ("editable/{}.geojson",),
+        lambda paths, found, undecidable: write_geojson(paths[0], found, undecidable=undecidable, tolerance=EDITABLE),
     ),
     "nifti": Format(
         ("masks/{}.nii.gz", "maps/{}.nii.gz"), lambda paths, found, undecidable: write_nifti(paths[0], paths[1], found)
@@ -64,6 +71,10 @@ FORMATS: Mapping[str, Format] = {
         lambda paths, found, undecidable: write_dicom_seg(paths[0], paths[1], found),
     ),
     "json": Format(("json/{}.json",), lambda paths, found, undecidable: write_entry(paths[0], found)),
+    "uncertainty": Format(
+        ("uncertainty/{}.png",), lambda paths, found, undecidable: _write_map(paths[0], found.uncertainty, found.mpp)
+    ),
+    "glands": Format(("glands/{}.csv",), lambda paths, found, undecidable: write_glands(paths[0], found)),
     "csv": Format(("boxes/{}.csv",), lambda paths, found, undecidable: write_boxes(paths[0], found)),
 }
 """By the names that settings use. A new writer is an entry here."""

@@ -13,21 +13,26 @@ import numpy as np
 
 from glas_wsol.results.how_to_read import familiarity_in_words
 from glas_wsol.results.localization import Localization
-from glas_wsol.results.polygons import MaskPart, mask_parts
+from glas_wsol.results.polygons import MaskPart, mask_parts, simplified
 from glas_wsol.utils.atomic_files import atomic_write
 
-__all__ = ["CLASS_COLORS", "features", "write_geojson"]
+__all__ = ["CLASS_COLORS", "EDITABLE", "features", "write_geojson"]
 
 CLASS_COLORS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
 """Of the classes in label order, from the start again after the last: red, green, blue; told apart by colour-blind
 readers too (Okabe and Ito, Color Universal Design, 2008; without its yellow and black, hard to see on tissue)."""
+
+EDITABLE = 1.5
+"""Tolerance of outlines that a hand is to correct, in px."""
 
 _REST_COLOR = (150, 150, 150)
 # ids are digests of an image's name and a place in it, under this project's own namespace
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "glas_wsol/writers/geojson")
 
 
-def write_geojson(path: str | PathLike[str], found: Localization, *, undecidable: bool = False) -> None:
+def write_geojson(
+    path: str | PathLike[str], found: Localization, *, undecidable: bool = False, tolerance: float = 0
+) -> None:
     """Write the mask's outlines, feature by feature, as a file that QuPath opens by dragging it onto the image.
 
     A FeatureCollection of RFC 7946 with a member ``metadata`` (texts) besides, except that positions are pixels and not
@@ -36,18 +41,20 @@ def write_geojson(path: str | PathLike[str], found: Localization, *, undecidable
 
     Args:
         undecidable: whether to outline the undecidable rest of the image too. Defaults to False.
+        tolerance: how far outlines may run beside the pixels' edges, in px. 0 (default): exact; :data:`EDITABLE`: with
+            about a tenth of the corners, to be corrected by hand.
     """
     with atomic_write(path, "w", newline="\n") as file:
         origin = json.dumps(_origin(found), ensure_ascii=False)
         file.write(f'{{"type": "FeatureCollection", "metadata": {origin}, "features": [')
         separator = "\n"
-        for feature in features(found, undecidable=undecidable):
+        for feature in features(found, undecidable=undecidable, tolerance=tolerance):
             file.write(separator + json.dumps(feature, ensure_ascii=False, allow_nan=False))
             separator = ",\n"
         file.write("\n]}\n")
 
 
-def features(found: Localization, *, undecidable: bool = False) -> Iterator[dict[str, Any]]:
+def features(found: Localization, *, undecidable: bool = False, tolerance: float = 0) -> Iterator[dict[str, Any]]:
     """The parts of the mask as GeoJSON features, those of the decidable region first.
 
     Outlines run along the edges of the pixels, so that a polygon's area is its number of pixels and filling it in
@@ -58,6 +65,7 @@ def features(found: Localization, *, undecidable: bool = False) -> Iterator[dict
 
     Args:
         undecidable: whether the undecidable region is outlined too.
+        tolerance: of simplified outlines in px; measurements are of the exact ones. 0 (default): exact.
 
     Yields:
         Features with QuPath's ``objectType``, ``classification`` (class and colour; ``Decidable`` where no class is
@@ -72,10 +80,11 @@ def features(found: Localization, *, undecidable: bool = False) -> Iterator[dict
     colour = CLASS_COLORS[found.labels[0] % len(CLASS_COLORS)] if found.labels else CLASS_COLORS[0]
     decidable = {"name": found.predicted if found.named else "Decidable", "color": list(colour)}
     for part in mask_parts(found.mask):
-        yield _feature(found, part, "decidable", decidable, chances)
+        yield _feature(found, part, "decidable", decidable, chances, tolerance)
+    rest = {"name": "Undecidable", "color": list(_REST_COLOR)}
     if undecidable and found.evidence:
         for part in mask_parts(found.undecidable_mask):
-            yield _feature(found, part, "undecidable", {"name": "Undecidable", "color": list(_REST_COLOR)}, others)
+            yield _feature(found, part, "undecidable", rest, others, tolerance)
 
 
 def _origin(found: Localization) -> dict[str, str]:
@@ -94,9 +103,15 @@ def _chances(found: Localization, what: str, probabilities: tuple[float, ...]) -
 
 
 def _feature(
-    found: Localization, part: MaskPart, kind: str, classification: dict[str, Any], more: dict[str, float]
+    found: Localization,
+    part: MaskPart,
+    kind: str,
+    classification: dict[str, Any],
+    more: dict[str, float],
+    tolerance: float,
 ) -> dict[str, Any]:
-    single = len(part.polygons) == 1
+    polygons = simplified(part.polygons, tolerance) if tolerance else part.polygons
+    single = len(polygons) == 1
     mean = float(found.decidable[part.region][part.pixels].mean(dtype=np.float64))
     measurements: dict[str, float] = {"Area px": part.area}
     area = found.square_micrometres(part.area)
@@ -107,7 +122,7 @@ def _feature(
         "id": str(uuid.uuid5(_NAMESPACE, f"{kind} {part.row} {part.column} {found.name}")),
         "geometry": {
             "type": "Polygon" if single else "MultiPolygon",
-            "coordinates": part.polygons[0] if single else part.polygons,
+            "coordinates": polygons[0] if single else polygons,
         },
         "properties": {
             "objectType": "annotation",

@@ -39,6 +39,17 @@ def test_a_mask_beside_its_image_is_its_mask(tmp_path, mask, suffix):
     assert warnings == [f"1 mask, {mask}{suffix}, passed over"]
 
 
+@pytest.mark.parametrize("mask", ["x.geojson", "x.jpg.geojson", "x_mask.geojson", "masks/x.geojson"])
+def test_outlines_of_an_images_name_are_its_mask(tmp_path, mask):
+    touch(tmp_path, *(f"{name}/{n}.jpg" for name in "ab" for n in range(8)), "a/x.jpg", f"a/{mask}", "a/y.geojson")
+    found = folder_datalist(tmp_path)
+    assert {image: one for image, one in masks(found, tmp_path).items() if one} == {"a/x.jpg": f"a/{mask}"}
+    assert found.warnings == ("1 mask, a/y.geojson, without an image of that name passed over",)
+    touch(tmp_path, "a/x_mask.png")
+    with pytest.raises(DatalistError, match=r"a/x\.jpg has 2 masks"):
+        folder_datalist(tmp_path)
+
+
 @pytest.mark.parametrize("word", ["seg", "segmentation", "gt", "ground_truth", "GroundTruth", "annotation", "mask_2"])
 def test_more_words_for_a_mask(tmp_path, word):
     touch(tmp_path, *(f"{name}/{n}.png" for name in "ab" for n in range(8)), f"a/3_{word}.png")

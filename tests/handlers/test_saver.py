@@ -111,9 +111,9 @@ def test_the_names_of_the_files_are_the_last_column(tmp_path):
     evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path, overlays=False)])
     table = rows(tmp_path / "predictions.csv")
     assert list(table[0]) == [
-        *("path", "class", "probability", "decidable_fraction", "decidable_px", "decidable_um2", "boxes"),
-        *("decidable_entropy", "undecidable_probability", "undecidable_entropy", "remark", "pixel_size"),
-        *("trained_on", "training_run_alarm", "familiarity", "reason", "name"),
+        *("path", "class", "probability", "decidable_fraction", "decidable_px", "decidable_um2"),
+        *("uncertainty", "boxes", "decidable_entropy", "undecidable_probability", "undecidable_entropy", "remark"),
+        *("pixel_size", "trained_on", "training_run_alarm", "familiarity", "reason", "name"),
     ]
     assert table[0]["name"] == "a"
 
@@ -210,6 +210,7 @@ def test_saver_json_is_complete_and_table_counts_boxes(tmp_path):
             "decidable_fraction": 0.015,  # 42 of 2800 px
             "decidable_px": 42,
             "decidable_um2": None,
+            "uncertainty": 0.547682,
             "evidence": True,
             "reason": "",
             "threshold": 0.5,
@@ -237,6 +238,7 @@ def test_saver_json_is_complete_and_table_counts_boxes(tmp_path):
             "decidable_fraction": 0.0,
             "decidable_px": 0,
             "decidable_um2": None,
+            "uncertainty": 0.543564,
             "evidence": False,
             "reason": "blurred",
             "threshold": 0.5,
@@ -253,6 +255,19 @@ def test_saver_json_is_complete_and_table_counts_boxes(tmp_path):
             "files": ["masks/none.png", "overlays/none.png"],
         },
     ]
+
+
+def test_saver_gland_table_is_of_all_images_and_replaced(tmp_path):
+    saver = LocalizationSaver(tmp_path, formats=["glands"])
+    evaluate({"e": ClassificationError()}, [[two_parts("a")], [two_parts("b")]], [saver])
+    table = rows(tmp_path / "glands.csv")
+    assert [(row["name"], row["gland"], row["area_px"]) for row in table] == [
+        *(("a", "1", "40"), ("a", "2", "2"), ("b", "1", "40"), ("b", "2", "2")),
+    ]
+    assert rows(tmp_path / "glands" / "b.csv") == table[2:]
+    evaluate({"e": ClassificationError()}, [[item("c", 0.75, 1)]], [LocalizationSaver(tmp_path)])
+    assert not (tmp_path / "glands.csv").exists()
+    assert not (tmp_path / "glands" / "b.csv").exists()
 
 
 def test_saver_every_box_encloses_a_part_of_the_mask(tmp_path):
@@ -338,11 +353,12 @@ def test_the_formats_wanted_are_written_and_listed(tmp_path):
     (entry,) = details(tmp_path / "predictions.json")
     assert entry["mpp"] == [0.5, 0.25]
     assert entry["files"] == [
-        *("masks/ä.1.png", "maps/ä.1.png", "geojson/ä.1.geojson", "masks/ä.1.nii.gz", "maps/ä.1.nii.gz"),
-        *("masks/ä.1.tif", "maps/ä.1.tif", "dicom/ä.1_seg.dcm", "dicom/ä.1_image.dcm"),
-        *("json/ä.1.json", "boxes/ä.1.csv", "overlays/ä.1.png"),
+        *("masks/ä.1.png", "maps/ä.1.png", "geojson/ä.1.geojson", "editable/ä.1.geojson"),
+        *("masks/ä.1.nii.gz", "maps/ä.1.nii.gz", "masks/ä.1.tif", "maps/ä.1.tif"),
+        *("dicom/ä.1_seg.dcm", "dicom/ä.1_image.dcm", "json/ä.1.json", "uncertainty/ä.1.png"),
+        *("glands/ä.1.csv", "boxes/ä.1.csv", "overlays/ä.1.png"),
     ]
-    assert left(tmp_path) == {*TABLES, *entry["files"]}
+    assert left(tmp_path) == {*TABLES, "glands.csv", *entry["files"]}
     # the next run replaces them all, whatever it writes itself
     evaluate({"e": ClassificationError()}, [[item("b", 0.75, 1)]], [LocalizationSaver(tmp_path, formats="geojson")])
     assert left(tmp_path) == {*TABLES, "geojson/b.geojson", "overlays/b.png"}
@@ -427,7 +443,7 @@ def test_the_rest_is_outlined_where_wanted(tmp_path):
     ("options", "message"),
     [
         ({"formats": ["png", "geojsn"]}, "no format 'geojsn'.*did you mean 'geojson'"),
-        ({"formats": ["xyzzy"]}, "no format 'xyzzy'.*choose of png, png_map, geojson, nifti, tiff, dicom, json, csv"),
+        ({"formats": ["xyzzy"]}, "no format 'xyzzy'.*choose of png, png_map, geojson, geojson_editable, nifti"),
     ],
 )
 def test_unknown_formats_are_refused_before_anything_is_written(tmp_path, options, message):

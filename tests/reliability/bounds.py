@@ -22,11 +22,11 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from glas_wsol.bundle.overrides import load
 from glas_wsol.data import images_datalist, table_datalist
 from glas_wsol.data.archives import extract
-from glas_wsol.data.outlines import read_outlines
 from glas_wsol.errors import GlasWsolError
 from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.networks.weights import read_state_dict
 from glas_wsol.transforms import read_mask, read_rgb
+from glas_wsol.transforms.reading.outlines import read_outlines
 from tests.dicoms import dicom, rgb, save
 from tests.reliability.files import chunk, encoded, picture, png
 

@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from glas_wsol.data import images_datalist, table_datalist
-from glas_wsol.data.outlines import read_outlines
 from glas_wsol.errors import GlasWsolError
 from glas_wsol.networks.weights import load_strictly, read_state_dict
 from glas_wsol.transforms import read_mask, read_rgb
+from glas_wsol.transforms.reading.outlines import read_outlines
 from glas_wsol.writers.geojson import write_geojson
 from tests.dicoms import dicom, save
 from tests.reliability.files import encoded, picture

@@ -10,12 +10,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
+from scipy.ndimage import gaussian_filter
 
 from glas_wsol.errors import OutputError
 from glas_wsol.results.class_scores import ClassProbabilities, ClassScores
 from glas_wsol.results.localization import Localization
 from glas_wsol.results.provenance import provenance_of
-from glas_wsol.writers.geojson import CLASS_COLORS, features, write_geojson
+from glas_wsol.transforms.reading.outlines import read_outlines
+from glas_wsol.writers.geojson import CLASS_COLORS, EDITABLE, features, write_geojson
 from tests.results.test_polygons import CASES, filled, random_masks
 
 # RFC 7946, 3.1.6, 3.1.7, 3.2 and 3.3, as far as areas need it, and what QuPath 0.4 and later reads of a feature.
@@ -108,6 +110,23 @@ def test_random_masks_are_valid_to_others_and_come_back(tmp_path):
         shapes = [shape(feature["geometry"]) for feature in collection["features"]]
         assert all(one.is_valid for one in shapes)
         assert sum(one.area for one in shapes) == mask.sum()
+
+
+def test_editable_outlines_are_valid_and_nearly_the_mask(tmp_path):
+    shape = pytest.importorskip("shapely.geometry").shape
+    for seed in range(4):
+        noise = gaussian_filter(np.random.default_rng(seed).normal(size=(160, 240)), 10 + seed)
+        mask = noise > np.quantile(noise, 0.6)
+        mask[::40, ::30] ^= True  # specks and holes of one pixel stay
+        write_geojson(tmp_path / "exact.geojson", result(mask))
+        exact = polygons(json.loads((tmp_path / "exact.geojson").read_text(encoding="utf-8")))
+        found = written(tmp_path / "a", result(mask), tolerance=EDITABLE)
+        assert all(shape(one["geometry"]).is_valid for one in found["features"])
+        assert list(map(len, polygons(found))) == list(map(len, exact)), "parts and holes"
+        corners = [sum(len(ring) for polygon in one for ring in polygon) for one in (exact, polygons(found))]
+        assert corners[1] < 0.4 * corners[0]
+        filled_in = read_outlines(tmp_path / "a", *mask.shape) > 0
+        assert (filled_in & mask).sum() / (filled_in | mask).sum() > 0.96
 
 
 def test_every_ring_is_closed_and_turns_as_the_rfc_says(tmp_path):

@@ -3,7 +3,7 @@
 
 MONAI's ``PILReader`` swaps rows and columns by default, hands out palette indices as if they were grey levels, and
 leaves the number of channels to the file. Here a file becomes what a viewer shows (`read_rgb`) or the labels it stores
-(`read_mask`); `TileReader` gives both to MONAI's ``LoadImage(d)``.
+(`read_mask`, of outlines in GeoJSON too); `TileReader` gives both to MONAI's ``LoadImage(d)``.
 """
 
 from __future__ import annotations
@@ -22,18 +22,31 @@ from monai.utils import MetaKeys, ensure_tuple
 from glas_wsol.errors import FIX_FILES, ConfigError, GlasWsolError, ImageFileError
 from glas_wsol.transforms.reading.dicom import is_dicom, read_dicom_labels, read_dicom_rgb
 from glas_wsol.transforms.reading.masks import to_labels
+from glas_wsol.transforms.reading.outlines import OUTLINE_SUFFIX, read_outlines
 from glas_wsol.transforms.reading.raster import MAGICS, read_raster
-from glas_wsol.transforms.reading.samples import Samples, to_rgb
+from glas_wsol.transforms.reading.samples import Samples, check_size, to_rgb
 from glas_wsol.transforms.reading.spacing import DOUBT, MPP, PixelSize, mpp_metadata, pixel_size
 from glas_wsol.transforms.reading.tiff import TIFF_MAGICS, read_tiff
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "Picture", "TileReader", "read_image", "read_mask", "read_rgb"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MASK_SUFFIXES",
+    "MAX_PIXELS",
+    "Picture",
+    "TileReader",
+    "read_image",
+    "read_mask",
+    "read_rgb",
+]
 
 #: The largest image decoded unless a caller sets another limit, in pixels (where Pillow itself raises an error).
 MAX_PIXELS = 178_956_970
 
 #: The endings of the files that are taken for images in a folder; what they are is decided by their content.
 IMAGE_SUFFIXES = (".bmp", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm")
+
+#: The endings of the files that are taken for masks in a folder.
+MASK_SUFFIXES = (*IMAGE_SUFFIXES, OUTLINE_SUFFIX)
 
 # EXIF orientation -> the array as it is to be shown.
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -93,16 +106,19 @@ def read_rgb(path: str | PathLike[str], max_pixels: int = MAX_PIXELS) -> np.ndar
     return read_image(path, max_pixels).pixels
 
 
-def read_mask(path: str | PathLike[str], max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_mask(
+    path: str | PathLike[str], max_pixels: int = MAX_PIXELS, size: tuple[int, int] | None = None
+) -> np.ndarray:
     """Read a file as the labels it stores.
 
     A palette image gives its indices, a grey one its stored values (1 to 32 bits; 1-bit gives 0 and 1), also where a
     viewer shows 0 as white; an RGB one its common value where all channels agree. Transparency is ignored and the EXIF
-    orientation applied.
+    orientation applied. Outlines are filled in, see :func:`~glas_wsol.transforms.reading.outlines.read_outlines`.
 
     Args:
-        path: a PNG, JPEG, TIFF, BMP or DICOM file, recognised by its content.
+        path: a PNG, JPEG, TIFF, BMP, DICOM or GeoJSON file, recognised by its content.
         max_pixels: the largest width * height that is decoded, checked on the header.
+        size: height and width of its image, which GeoJSON does not say; masks of pixels need none. Defaults to None.
 
     Returns:
         ``[H, W]`` int32, not negative.
@@ -111,7 +127,7 @@ def read_mask(path: str | PathLike[str], max_pixels: int = MAX_PIXELS) -> np.nda
         ImageFileError: as `read_rgb`, and where the labels are ambiguous (the colour channels differ), fractional or
             negative.
     """
-    return _decode(path, max_pixels, "mask").pixels
+    return _decode(path, max_pixels, "mask", size).pixels
 
 
 class TileReader(ImageReader):
@@ -122,6 +138,9 @@ class TileReader(ImageReader):
 
         LoadImaged(keys="image", reader="glas_wsol.transforms.TileReader", mode="rgb", dtype=np.uint8)
         LoadImaged(keys="mask", reader="glas_wsol.transforms.TileReader", mode="mask", dtype=np.int32)
+
+    Of a mask that may be outlines, the image's size must be known: read it with
+    :class:`~glas_wsol.transforms.load_mask.LoadMaskd`.
 
     Args:
         mode: ``"rgb"`` for an image ``[3, H, W]`` uint8, ``"mask"`` for labels ``[1, H, W]`` int32.
@@ -177,7 +196,7 @@ class TileReader(ImageReader):
         return array, meta
 
 
-def _decode(path: str | PathLike[str], max_pixels: int, mode: str) -> Picture:
+def _decode(path: str | PathLike[str], max_pixels: int, mode: str, size: tuple[int, int] | None = None) -> Picture:
     """Open, check the header, decode, convert and turn upright."""
     path, orientation = Path(path), 1
     try:
@@ -186,17 +205,19 @@ def _decode(path: str | PathLike[str], max_pixels: int, mode: str) -> Picture:
         if not path.is_file():
             raise ImageFileError("not a file", path, "name an image file, not a folder or device")
         with path.open("rb") as file:
-            if is_dicom(path):
+            if mode == "mask" and _is_json(file):
+                pixels = _outlines(path, max_pixels, size)
+            elif is_dicom(path):
                 pixels = (read_dicom_rgb if mode == "rgb" else read_dicom_labels)(path, max_pixels)
             else:
                 samples = _samples(file, path, max_pixels)
                 pixels = (to_rgb if mode == "rgb" else to_labels)(samples, path)
                 orientation = samples.orientation
                 pixels = np.ascontiguousarray(_UPRIGHT.get(orientation, lambda a: a)(pixels))
-        size = pixel_size(path) if mode == "rgb" else PixelSize(None)
-        if size.mpp and orientation in range(5, 9):  # its sides change places
-            size = PixelSize((size.mpp[1], size.mpp[0]))
-        return Picture(pixels, size)
+        pixel = pixel_size(path) if mode == "rgb" else PixelSize(None)
+        if pixel.mpp and orientation in range(5, 9):  # its sides change places
+            pixel = PixelSize((pixel.mpp[1], pixel.mpp[0]))
+        return Picture(pixels, pixel)
     except ImageFileError:
         raise
     except PermissionError as error:
@@ -207,6 +228,19 @@ def _decode(path: str | PathLike[str], max_pixels: int, mode: str) -> Picture:
         raise ImageFileError(f"cannot be decoded ({error})", path, "export or copy the file again") from error
     except Exception as error:  # a damaged file can raise nearly anything inside a decoder
         raise ImageFileError(f"cannot be decoded ({error})", path, "export or copy the file again") from error
+
+
+def _is_json(file: BinaryIO) -> bool:
+    head = file.read(16)
+    file.seek(0)
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
+
+
+def _outlines(path: Path, max_pixels: int, size: tuple[int, int] | None) -> np.ndarray:
+    if size is None:
+        raise ImageFileError("outlines do not say the size of their image", path, "give it with read_mask(path, size=)")
+    check_size(size[1], size[0], max_pixels, path)
+    return read_outlines(path, *size)
 
 
 def _samples(file: BinaryIO, path: Path, max_pixels: int) -> Samples:
