@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from glas_wsol.commands import add_with_settings
+
+if TYPE_CHECKING:
+    from glas_wsol.bundle.inference_run import Results
 
 __all__ = ["register"]
 
@@ -17,7 +21,7 @@ def register(commands: argparse._SubParsersAction) -> None:
         commands,
         _predict,
         "predict",
-        "localize your own images with a trained model",
+        "localize your own images and slides with a trained model",
         usage="IMAGES... --output DIR [--model MODEL]",
         config="inference.json (docs/settings.md)",
         example="--stain null --seed 1",
@@ -30,7 +34,9 @@ def register(commands: argparse._SubParsersAction) -> None:
             "config_file": "use --bundle",
         },
     )
-    add("images", nargs="+", metavar="IMAGES", help="images, folders of them, or CSV tables with a column image")
+    add(
+        "images", nargs="+", metavar="IMAGES", help="images, slides, folders of them, or CSV tables with a column image"
+    )
     text = "output folder of a training, model.pt with its model.json, or exported bundle; several are an ensemble"
     add("--model", nargs="+", required=True, metavar="MODEL", help=text)
     add("--output", required=True, metavar="DIR", help="receives the results; run it again to go on where it stopped")
@@ -63,25 +69,49 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
     from fire.parser import DefaultParseValue
 
     from glas_wsol.bundle import install_excepthook
-    from glas_wsol.bundle.inference_run import infer, plan_inference
+    from glas_wsol.bundle.inference_run import Results, infer, plan_inference
+    from glas_wsol.cohorts.slide_run import plan_slides, run_slides, start_failures, summary
+    from glas_wsol.data.slide_files import split_slides
     from glas_wsol.errors import IncompleteError, count
     from glas_wsol.report import write_report
-    from glas_wsol.results.how_to_read import UNLIKE
 
     install_excepthook()
     settings = _settings(given) | {name: DefaultParseValue(text) for name, text in more.items()}
-    run = plan_inference(given.images, given.model, given.output, given.bundle, settings)
-    print(f"this is: {run.command}", flush=True)
-    found = infer(run)
-    if given.report and found.done:
+    slides, tiles = split_slides(given.images, bool(settings.get("recursive", False)), given.output)
+    only = {name: settings.pop(name) for name in ("cell", "halo") if name in settings and slides}
+    plan = plan_slides(slides, given.model, given.output, settings | only) if slides else None
+    found, results = Results(0, 0), []
+    model = plan.loaded() if plan else None  # refused before the tiles are begun
+    if tiles or not slides:
+        run = plan_inference(given.images, given.model, given.output, given.bundle, settings, tiles or None)
+        print(f"this is: {run.command}", flush=True)
+        found = infer(run)
+    elif (table := Path(given.output, "failed.csv")).is_file():
+        start_failures(table)
+    if plan:
+        results = run_slides(plan, model)
+    if given.report and (found.done or any(one.failure is None for one in results)):
         page = write_report(given.output, progress=True)
         print(f"open {page}")
+    if tiles or not slides:
+        _say_tiles(found, given.output)
+    if slides:
+        print(summary(results, Path(given.output)))
+    total = found.done + found.failures + len(results)
+    failures = found.failures + sum(one.failure is not None for one in results)
+    if failures:
+        what = f"{failures} of {count(total, 'image')} failed, the others are done"
+        fix = "mend these images, or leave them out, and run again"
+        raise IncompleteError(what, found.failed or Path(given.output, "failed.csv"), fix)
+
+
+def _say_tiles(found: Results, output: str) -> None:
+    from glas_wsol.errors import count
+    from glas_wsol.results.how_to_read import UNLIKE
+
     total, blank = found.done + found.failures, found.done - found.evidence
     unlike = f"{found.unlike} are {UNLIKE}" if found.unlike is not None else f"whether any are {UNLIKE} is not known"
     done = f"{found.done} of {count(total, 'image is', 'images are')} done"
-    print(f"{done} ({blank} show no evidence; {unlike}), in {given.output}")
+    print(f"{done} ({blank} show no evidence; {unlike}), in {output}")
     for said, number in found.pixel_sizes.items():
         print(f"{number} of {count(found.done, 'image')}: {said}")
-    if found.failed is not None:
-        what = f"{found.failures} of {count(total, 'image')} failed, the others are done"
-        raise IncompleteError(what, found.failed, "mend these images, or leave them out, and run again")
