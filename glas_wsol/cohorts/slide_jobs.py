@@ -8,7 +8,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ def run_slide(
     *,
     core: int = CORE,
     halo: int = HALO,
+    overlay: bool = True,
     resume: bool = True,
     progress: bool = False,
 ) -> SlideResult:
@@ -83,6 +84,7 @@ def run_slide(
         formats: of :data:`~glas_wsol.writers.slide_files.SLIDE_FORMATS`.
         core: side of a cell, px of the model.
         halo: px beyond it.
+        overlay: whether to draw the overlay.
         resume: False to do again what is finished.
         progress: whether to show a bar of cells.
 
@@ -97,7 +99,7 @@ def run_slide(
         folder.parent.mkdir(parents=True, exist_ok=True)
         claim(folder)
         try:
-            return _claimed(job, model, folder, work, tuple(formats), (core, halo), resume, progress)
+            return _claimed(job, model, (folder, work), tuple(formats), overlay, (core, halo), resume, progress)
         finally:
             release(folder)
     except OSError as error:
@@ -110,14 +112,15 @@ def run_slide(
 def _claimed(
     job: SlideJob,
     model: SlideModel,
-    folder: Path,
-    work: Path,
+    folders: tuple[Path, Path],
     formats: tuple[str, ...],
+    overlay: bool,
     cell: tuple[int, int],
     resume: bool,
     progress: bool,
 ) -> SlideResult:
-    started = time.monotonic()
+    started, (folder, work) = time.monotonic(), folders
+    written = {"formats": list(formats), "overlay": overlay}
     made_with = {
         **json.loads(json.dumps(model.made_with)),
         "slide": slide_digest(Path(job.path)),
@@ -126,31 +129,33 @@ def _claimed(
         "glas_wsol": __version__,
         "torch": torch.__version__,
     }
-    done = _finished(folder, {**made_with, "formats": list(formats)}) if resume else None
+    done = _finished(folder, made_with | written) if resume else None
     if done is not None:
         return SlideResult(done["row"], done["entry"], float(done["seconds"]), earlier=True)
     try:
-        settings = SlideModel(**{**vars(model), "made_with": made_with})
+        settings = replace(model, made_with=made_with)
         if not resume:
             shutil.rmtree(work, ignore_errors=True)
         found = localize_slide(
             settings, job.path, work, name=job.name, mpp=job.mpp, core=cell[0], halo=cell[1], progress=progress
         )
     except Exception as error:
-        shutil.rmtree(work, ignore_errors=True)
         failure = failure_of(error, {"image": job.path, "name": job.name}, "localize")
         if failure is None:
             raise
+        shutil.rmtree(work, ignore_errors=True)
+        if "memory" in failure.what:
+            failure = replace(failure, what="not enough memory for a cell", fix=f"give --cell {max(256, cell[0] // 2)}")
         return SlideResult(failure=failure)
     result = work / "result"
     shutil.rmtree(result, ignore_errors=True)
     result.mkdir()
-    write_slide(result, found, formats)
+    write_slide(result, found, formats, overlay)
     row, entry, seconds = slide_row(found), slide_entry(found), time.monotonic() - started
     files = {path.name: path.stat().st_size for path in sorted(result.iterdir())}
     with atomic_write(result / _DONE, "w", newline="\n") as file:
         whole = {
-            "made_with": {**made_with, "formats": list(formats)},
+            "made_with": made_with | written,
             "row": row,
             "entry": entry,
             "files": files,

@@ -1,19 +1,25 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Runs a model on slides one after the other, and writes the tables of the run: results and failures."""
+"""Runs a model on slides, in one process or several, and writes the tables of the run: results and failures."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from tqdm import tqdm
+
 from glas_wsol.cohorts.slide_jobs import FOLDER, SlideJob, SlideResult, run_slide
+from glas_wsol.cohorts.workers import DIED, in_processes
+from glas_wsol.engines.fault_tolerant_evaluator import Failure
 from glas_wsol.errors import ConfigError, OutputError, count, readable
 from glas_wsol.loading import load_localizer
 from glas_wsol.slides.localize_slide import CORE, HALO, SlideModel
+from glas_wsol.transforms.pixel_size import check_mpp
 from glas_wsol.transforms.reading.slide_formats import require_openslide
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.csv_files import read_table, write_csv
@@ -24,7 +30,7 @@ __all__ = ["SlideRun", "plan_slides", "run_slides", "start_failures", "summary"]
 logger = logging.getLogger(__name__)
 
 _OF_MODEL = ("stain", "fill_holes", "drop_specks", "threshold")
-_OF_RUN = ("device", "mpp", "formats", "resume", "recursive", "cell", "halo")
+_OF_RUN = ("device", "mpp", "formats", "overlays", "resume", "recursive", "cell", "halo")
 _FAILED = ("image", "stage", "what", "fix")
 
 
@@ -33,20 +39,31 @@ class SlideRun:
     """Slides, and how they are done.
 
     Attributes:
+        slides: in their order.
         model: weights' file, output folder of a training, or exported bundle.
         load: what :func:`glas_wsol.load` takes besides.
-        mpp: micrometres per pixel of all slides, or of its width and height; None as table or slide says.
         cell: side of a cell, px of the model.
+        halo: px beyond it.
+        jobs: how many processes.
+        shard: which part of all slides these are, and of how many; None where they are all.
     """
 
-    jobs: tuple[SlideJob, ...]
+    slides: tuple[SlideJob, ...]
     model: str
     output: Path
     load: Mapping[str, Any] = field(default_factory=dict)
     formats: tuple[str, ...] = ()
+    overlays: bool = True
     resume: bool = True
     cell: int = CORE
     halo: int = HALO
+    jobs: int = 1
+    shard: tuple[int, int] | None = None
+
+    def one(self, job: SlideJob, model: SlideModel, progress: bool = False) -> SlideResult:
+        """Do one slide, see :func:`~glas_wsol.cohorts.slide_jobs.run_slide`."""
+        options = {"core": self.cell, "halo": self.halo, "resume": self.resume, "progress": progress}
+        return run_slide(job, model, self.output, self.formats, overlay=self.overlays, **options)
 
     def loaded(self) -> SlideModel:
         """The model, which is loaded once a process."""
@@ -54,7 +71,12 @@ class SlideRun:
 
 
 def plan_slides(
-    slides: Sequence[Mapping[str, Any]], model: Sequence[str | Path], output: str | Path, settings: Mapping[str, Any]
+    slides: Sequence[Mapping[str, Any]],
+    model: Sequence[str | Path],
+    output: str | Path,
+    settings: Mapping[str, Any],
+    jobs: int = 1,
+    shard: tuple[int, int] | None = None,
 ) -> SlideRun:
     """Check what is wanted of slides before the first is opened.
 
@@ -63,6 +85,8 @@ def plan_slides(
         model: one model.
         output: receives the results.
         settings: ids of ``inference.json`` with their values, and ``cell``: those that make sense on a slide.
+        jobs: how many processes.
+        shard: which part of the slides is done here, from 1, and of how many. Defaults to None: all.
 
     Raises:
         ConfigError: on any other setting, several models, or where OpenSlide is not installed.
@@ -81,9 +105,13 @@ def plan_slides(
     if settings.get("device") is not None:
         load["device"] = settings["device"]
     given = settings.get("mpp")
-    jobs = tuple(SlideJob(one["image"], one["name"], given or one.get("mpp")) for one in slides)
+    check_mpp(given)
+    wanted = slides if shard is None else slides[shard[0] - 1 :: shard[1]]
+    items = tuple(SlideJob(one["image"], one["name"], given or one.get("mpp")) for one in wanted)
     formats = check_slide_formats(settings.get("formats"))
-    return SlideRun(jobs, str(model[0]), Path(output), load, formats, bool(settings.get("resume", True)), **cells)
+    switches = {name: bool(settings.get(name, True)) for name in ("overlays", "resume")}
+    parts = {"jobs": min(jobs, len(items) or 1), "shard": shard}
+    return SlideRun(items, str(model[0]), Path(output), load, formats, **switches, **cells, **parts)
 
 
 def run_slides(run: SlideRun, model: SlideModel | None = None, progress: bool = True) -> list[SlideResult]:
@@ -95,37 +123,59 @@ def run_slides(run: SlideRun, model: SlideModel | None = None, progress: bool = 
         model: loaded already; None (default) to load it.
         progress: whether to show bars.
     """
-    model = run.loaded() if model is None else model
-    results = []
-    for job in run.jobs:
-        result = run_slide(
-            job,
-            model,
-            run.output,
-            run.formats,
-            core=run.cell,
-            halo=run.halo,
-            resume=run.resume,
-            progress=progress,
-        )
-        if result.failure is not None:
+    found: dict[int, SlideResult] = {}
+    with tqdm(total=len(run.slides), unit="slide", disable=not progress or len(run.slides) == 1) as bar:
+        for number, result in _done(run, model, progress and len(run.slides) == 1):
             failure = result.failure
-            logger.warning("no result of %s", readable(f"{failure.image}: {failure.what}: {failure.fix}"))
-        results.append(result)
-    _write_tables(run.output, results)
+            if failure is not None:
+                logger.warning("no result of %s", readable(f"{failure.image}: {failure.what}: {failure.fix}"))
+            found[number] = result
+            bar.update()
+    results = [found[number] for number in sorted(found)]
+    _write_tables(run.output, results, run.shard)
     return results
 
 
-def _write_tables(output: Path, results: Sequence[SlideResult]) -> None:
-    """The tables of a run: of slides with a result, and of those without.
+def _done(run: SlideRun, model: SlideModel | None, progress: bool) -> Iterator[tuple[int, SlideResult]]:
+    """The results as they come, each with the number of its slide."""
+    if run.jobs == 1 or len(run.slides) < 2:
+        model = run.loaded() if model is None else model
+        for number, job in enumerate(run.slides):
+            yield number, run.one(job, model, progress)
+        return
+    for number, result in in_processes(_work, run.slides, run.jobs, _start, [(run, n) for n in range(run.jobs)]):
+        job = run.slides[number]
+        died = Failure(job.path, job.name, "localize", DIED, f"give --cell {max(256, run.cell // 2)}, or fewer --jobs")
+        yield number, SlideResult(failure=died) if result is None else result
+
+
+_worker: dict[str, Any] = {}
+
+
+def _start(run: SlideRun, number: int) -> None:
+    """In a process of several: load the model once, on a device of its own where there are several."""
+    torch.set_num_threads(max(1, torch.get_num_threads() // run.jobs))
+    device = str(run.load.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device == "cuda" and torch.cuda.device_count() > 1:
+        run = replace(run, load={**run.load, "device": f"cuda:{number % torch.cuda.device_count()}"})
+    _worker.update(run=run, model=run.loaded())
+
+
+def _work(job: SlideJob) -> SlideResult:
+    return _worker["run"].one(job, _worker["model"])
+
+
+def _write_tables(output: Path, results: Sequence[SlideResult], shard: tuple[int, int] | None) -> None:
+    """The tables of a run: of slides with a result, and of those without; a part of a cohort has names of its own.
 
     Raises:
         OutputError: if a file of such a name is no earlier result, or cannot be written.
     """
     done = [result for result in results if result.failure is None]
     rows = [{**result.row, "seconds": f"{result.seconds:.1f}"} for result in done]
-    write_csv(output / "slides.csv", rows)
-    with atomic_write(output / "slides.json", "w", newline="\n") as file:
+    part = f"_{shard[0]}_of_{shard[1]}" if shard else ""
+    write_csv(output / f"slides{part}.csv", rows)
+    with atomic_write(output / f"slides{part}.json", "w", newline="\n") as file:
         entries = [{**result.entry, "folder": f"{FOLDER}/{result.entry['name']}"} for result in done]
         json.dump(entries, file, indent=1, ensure_ascii=False, allow_nan=False)
         file.write("\n")
@@ -133,7 +183,7 @@ def _write_tables(output: Path, results: Sequence[SlideResult]) -> None:
         {key: str(getattr(result.failure, key)) for key in _FAILED} for result in results if result.failure is not None
     ]
     if failures:  # behind those of the tiles, if there were any
-        table = output / "failed.csv"
+        table = output / f"failed{part}.csv"
         write_csv(table, [*(_read_failures(table) if table.exists() else ()), *failures])
 
 

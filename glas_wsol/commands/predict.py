@@ -52,13 +52,21 @@ def register(commands: argparse._SubParsersAction) -> None:
     text = "micrometres of a pixel, or of its width and its height (default: as table or file says)"
     add("--mpp", nargs="+", type=float, metavar="UM", help=text)
     add("--recursive", action="store_true", default=None, help="look for images in the folders below too")
+    text = "processes, each at a slide or at a part of the tiles (default: 1)"
+    add("--jobs", type=int, default=1, metavar="N", help=text)
+    add(
+        "--shard",
+        metavar="I/N",
+        help="only the Ith of N parts, for array jobs; the same command without it ends the run",
+    )
+    add("--cell", type=int, metavar="PX", help="side of a slide's cells (default: 2048; less needs less memory)")
     add("--no-overlays", dest="overlays", action="store_false", default=None, help="draw no overlays")
     add("--undecidable", action="store_true", default=None, help="outline the undecidable region in GeoJSON too")
     add("--anew", dest="resume", action="store_false", default=None, help="process finished images again")
 
 
 def _settings(given: argparse.Namespace) -> dict[str, Any]:
-    no_settings = ("images", "model", "output", "bundle", "report")
+    no_settings = ("images", "model", "output", "bundle", "report", "jobs", "shard")
     found = {name: value for name, value in vars(given).items() if name not in no_settings and value is not None}
     if len(found.get("mpp", ())) == 1:
         (found["mpp"],) = found["mpp"]
@@ -71,26 +79,43 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
     from glas_wsol.bundle import install_excepthook
     from glas_wsol.bundle.inference_run import Results, infer, plan_inference
     from glas_wsol.cohorts.slide_run import plan_slides, run_slides, start_failures, summary
+    from glas_wsol.cohorts.tile_batches import TileRun, run_tiles, take_in
+    from glas_wsol.data import images_datalist
     from glas_wsol.data.slide_files import split_slides
-    from glas_wsol.errors import IncompleteError, count
+    from glas_wsol.errors import ConfigError, IncompleteError, count
     from glas_wsol.report import write_report
 
     install_excepthook()
     settings = _settings(given) | {name: DefaultParseValue(text) for name, text in more.items()}
-    slides, tiles = split_slides(given.images, bool(settings.get("recursive", False)), given.output)
+    recursive, output, shard = bool(settings.get("recursive", False)), Path(given.output), _shard(given.shard)
+    if given.jobs < 1:
+        raise ConfigError(f"{given.jobs} jobs", "--jobs", "give 1 or more")
+    slides, tiles = split_slides(given.images, recursive, given.output)
     only = {name: settings.pop(name) for name in ("cell", "halo") if name in settings and slides}
-    plan = plan_slides(slides, given.model, given.output, settings | only) if slides else None
+    plan = plan_slides(slides, given.model, output, settings | only, given.jobs, shard) if slides else None
     found, results = Results(0, 0), []
-    model = plan.loaded() if plan else None  # refused before the tiles are begun
+    model = plan.loaded() if plan and plan.jobs == 1 else None  # refused before the tiles are begun
     if tiles or not slides:
-        run = plan_inference(given.images, given.model, given.output, given.bundle, settings, tiles or None)
-        print(f"this is: {run.command}", flush=True)
-        found = infer(run)
-    elif (table := Path(given.output, "failed.csv")).is_file():
+        place = output if shard is None else TileRun.folder(output, *shard)
+        run = plan_inference(given.images, given.model, place, given.bundle, settings, tiles or None)
+        if shard or given.jobs > 1:
+            items = images_datalist(run.settings["dataset_dir"], recursive, output)
+            batches = TileRun(tuple(items), tuple(given.model), output, given.bundle, settings)
+        if shard:
+            found = batches.make(place, batches.part(*shard))
+        else:
+            print(f"this is: {run.command}", flush=True)
+            if given.jobs > 1:
+                run_tiles(batches, given.jobs)
+            take_in(output)
+            found = infer(run)
+    elif (table := output / "failed.csv").is_file() and not shard:
         start_failures(table)
     if plan:
         results = run_slides(plan, model)
-    if given.report and (found.done or any(one.failure is None for one in results)):
+    if shard:
+        print(f"part {shard[0]} of {shard[1]} is done; the same command without --shard ends the run")
+    if given.report and not shard and (found.done or any(one.failure is None for one in results)):
         page = write_report(given.output, progress=True)
         print(f"open {page}")
     if tiles or not slides:
@@ -102,7 +127,18 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
     if failures:
         what = f"{failures} of {count(total, 'image')} failed, the others are done"
         fix = "mend these images, or leave them out, and run again"
-        raise IncompleteError(what, found.failed or Path(given.output, "failed.csv"), fix)
+        raise IncompleteError(what, found.failed or output, fix)
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    from glas_wsol.errors import ConfigError
+
+    if text is None:
+        return None
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ConfigError(f"{text!r} is no part of a cohort", "--shard", "give which part and of how many, as 3/20")
+    return int(number), int(count)
 
 
 def _say_tiles(found: Results, output: str) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from glas_wsol.data.files import distinct_names, existing, is_file
-from glas_wsol.data.images import images_datalist, listed_images
+from glas_wsol.data.files import distinct_names, existing, is_file, log_warnings
+from glas_wsol.data.images import images_datalist, list_images, listed_images
 from glas_wsol.data.pairs import files_of
 from glas_wsol.errors import DatalistError
 from glas_wsol.transforms.reading.slide_formats import is_slide, series_of
@@ -78,7 +78,8 @@ def _tiles(
     if not root.is_dir():
         return [{"image": str(path), "name": path.stem, **({"mpp": mpp} if mpp else {})} for path, mpp in rest.items()]
     try:
-        items = images_datalist(source, recursive, exclude)
+        items, warnings = list_images(source, recursive, exclude)
     except DatalistError:  # no tile beside the slides
         return []
+    log_warnings(source, (one for one in warnings if " other file" not in one))  # slides are among them
     return [item for item in items if Path(item["image"]) in rest]

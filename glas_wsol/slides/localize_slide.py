@@ -129,7 +129,8 @@ def _localize(
         _run(network, CellSplitter(grid, left, view.read), store, slide.path, bar.update)
     mask_file, decidable_file = work / "mask.npy", work / "decidable.npy"
     class_map = network.class_map(store.finished, len(model.classes)) if side else None
-    parts, areas = _finish(model, store if cells else None, grid, (mask_file, decidable_file), class_map, side)
+    where = tissue.near if model.stain else None
+    parts, areas = _finish(model, store if cells else None, grid, (mask_file, decidable_file), where, class_map, side)
     return SlideLocalization(
         name=name,
         path=str(slide.path),
@@ -181,10 +182,14 @@ def _finish(
     store: CellStore | None,
     grid: Grid,
     files: tuple[Path, Path],
+    where: np.ndarray | None,
     class_map: np.ndarray | None,
     side: int,
 ) -> tuple[list[SlidePart], tuple[int, ...]]:
-    """Write mask and soft map from the scores; the mask's parts, and its area by class."""
+    """Write mask and soft map from the scores; the mask's parts, and its area by class.
+
+    No glass is in the mask: the network, which was trained on tissue, takes it for a gland's lumen.
+    """
     height, width = grid.size
     for file, kind in zip(files, (bool, np.uint8), strict=True):
         np.lib.format.open_memmap(file, mode="w+", dtype=kind, shape=grid.size).flush()
@@ -193,7 +198,14 @@ def _finish(
         return [], tuple(areas.tolist())
     for rows in strips_of(height, width):
         soft = draw_mask_rows(np.load(store.scores_file, mmap_mode="r"), rows, grid.padded, width)
-        for file, values in zip(files, (soft >= model.threshold, np.rint(soft * 255).astype(np.uint8)), strict=True):
+        hard = soft >= model.threshold
+        if where is not None:
+            down, across = (
+                ((np.arange(*ends) + 0.5) * n / side).astype(np.int64)
+                for ends, n, side in zip(((rows.start, rows.stop), (width,)), where.shape, grid.size, strict=True)
+            )
+            hard &= where[down][:, across]
+        for file, values in zip(files, (hard, np.rint(soft * 255).astype(np.uint8)), strict=True):
             np.load(file, mmap_mode="r+")[rows] = values
     clean_mask(files[0], model.hole_area, model.speck_area)
     if class_map is not None:

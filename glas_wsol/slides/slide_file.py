@@ -31,7 +31,7 @@ class SlideFile:
     Attributes:
         size: width and height at level 0, px.
         mpp: width and height of a pixel at level 0, micrometres.
-        mpp_from: whence that is known: ``"slide"`` or ``"--mpp"``.
+        mpp_from: whence that is known: ``"slide"`` or ``"given"``.
         corner: ``(x, y)`` of the bounds' upper left pixel at level 0. All other positions are relative to it, as
             QuPath's are.
 
@@ -58,12 +58,13 @@ class SlideFile:
         )
         self.corner = (min(max(left, 0), width - 1), min(max(top, 0), height - 1))
         self.size = (min(across, width - self.corner[0]), min(down, height - self.corner[1]))
-        self.mpp, self.mpp_from = (given, "--mpp") if given else (self._recorded(properties), "slide")
+        self.mpp, self.mpp_from = (given, "given") if given else (self._recorded(properties), "slide")
         colour = str(properties.get("openslide.background-color", "FFFFFF"))
         self.background = np.array([int(colour[at : at + 2], 16) for at in (0, 2, 4)], np.float32)
+        #: Of each level how many px of level 0 a pixel spans, across and down, OpenSlide's ratio, and its size.
         self.levels = [
-            (size, tuple(_downsample(whole, part) for whole, part in zip((width, height), size, strict=True)))
-            for size in self._slide.level_dimensions
+            ((_downsample(width, size[0]), _downsample(height, size[1])), float(ratio), size)
+            for size, ratio in zip(self._slide.level_dimensions, self._slide.level_downsamples, strict=True)
         ]
 
     def _recorded(self, properties: Any) -> tuple[float, float]:
@@ -147,7 +148,8 @@ class SlideView:
     def __init__(self, slide: SlideFile, width: int, height: int) -> None:
         self.slide, self.size = slide, (width, height)
         self.step = slide.size[0] / width, slide.size[1] / height
-        fits = [n for n, (_, spans) in enumerate(slide.levels) if max(spans) <= min(self.step) * (1 + 1e-6)]
+        # a size that was rounded to whole pixels is the same size
+        fits = [n for n, (spans, *_) in enumerate(slide.levels) if max(spans) <= max(self.step) * 1.001]
         self.level = fits[-1] if fits else 0
 
     @property
@@ -179,20 +181,21 @@ class SlideView:
         return out / 255
 
     def _read_inside(self, out: np.ndarray, top: int, left: int, right: int) -> None:
-        (full_width, full_height), spans = self.slide.levels[self.level]
-        whole = self.slide.levels[0][0]
+        spans, openslides, sizes = self.slide.levels[self.level]
         across, down = (
-            AxisResampling(max(1, int(np.ceil(n / span))), step / span)
-            for n, span, step in zip(self.slide.size, spans, self.step, strict=True)
+            AxisResampling(max(1, min(int(np.ceil(n / span)), size - int(corner / span))), step / span)
+            for n, span, step, size, corner in zip(
+                self.slide.size, spans, self.step, sizes, self.slide.corner, strict=True
+            )
         )
         low, high = across.needed(left, right)
-        x, x_start = _place(low, self.slide.corner[0], spans[0], whole[0] / full_width)
+        x, x_start = _place(low, self.slide.corner[0], spans[0], openslides)
         columns = across.matrix(left, right, x_start, high - low + 1)
         most = max(1, int(_STRIP_PIXELS / max(high - low, 1) / max(down.step, 1)))
         for start in range(0, len(out), most):
             stop = min(start + most, len(out))
             first, last = down.needed(top + start, top + stop)
-            y, y_start = _place(first, self.slide.corner[1], spans[1], whole[1] / full_height)
+            y, y_start = _place(first, self.slide.corner[1], spans[1], openslides)
             # one row and column more: what is read may begin between two
             pixels = self.slide.read(self.level, x, y, high - low + 1, last - first + 1)
             matrix = down.matrix(top + start, top + stop, y_start, last - first + 1)
@@ -202,8 +205,7 @@ class SlideView:
 def _place(sample: int, corner: int, span: float, openslides: float) -> tuple[int, float]:
     """Where to read from: a whole position of level 0, and at which sample of the level that is.
 
-    OpenSlide divides by its own ratio, which is not whole where a level was cut. The ratio of the two is at most a
-    pixel of the level over the slide.
+    OpenSlide divides by its own ratio, the mean of both axes, which is not whole where a level was cut.
     """
     position = round((sample + corner / span) * openslides)
     return position, position / openslides - corner / span

@@ -26,7 +26,7 @@ def strips_of(height: int, width: int, pixels: int = _STRIP_PIXELS) -> Iterator[
 
 
 def draw_mask_rows(scores: np.ndarray, rows: slice, padded: tuple[int, int], width: int) -> np.ndarray:
-    """``R+`` of some rows: scores enlarged as the network enlarges those of a whole image (corners coincide).
+    """``R+`` of some rows: scores enlarged as the network enlarges those of a whole image.
 
     Args:
         scores: ``[h, w]`` of the padded slide.
@@ -46,8 +46,8 @@ def draw_mask_rows(scores: np.ndarray, rows: slice, padded: tuple[int, int], wid
 
 
 def _between(places: np.ndarray, source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
-    at = places * ((source - 1) / max(target - 1, 1))
-    low = np.minimum(at.astype(np.int64), source - 1)
+    at = np.maximum((places + 0.5) * (source / target) - 0.5, 0)
+    low = at.astype(np.int64)
     return (at - low).astype(np.float32), low
 
 

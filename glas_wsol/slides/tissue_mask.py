@@ -15,6 +15,8 @@ from glas_wsol.slides.slide_file import SlideFile
 __all__ = ["Tissue", "find_tissue"]
 
 _MPP = 8.0
+_NEAR = 4  # px, 32 um
+_LIGHT, _LEAST_LIGHT = 0.99, 0.3  # glass, lumens and stroma are light in every channel
 _LEAST_AREA = 0.05  # mm^2; and no more than this share of the slide, which may be a small one
 
 
@@ -33,6 +35,11 @@ class Tissue:
     mask: np.ndarray
     area: float
     mpp: tuple[float, float]
+
+    @property
+    def near(self) -> np.ndarray:
+        """The tissue and 32 um around it, ``[h, w]`` bool."""
+        return ndimage.binary_dilation(self.mask, iterations=_NEAR)
 
     def touches(self, rows: tuple[float, float], columns: tuple[float, float]) -> bool:
         """Whether a part of the slide has any; the part's sides as shares of the slide's, in [0, 1]."""
@@ -57,6 +64,8 @@ def find_tissue(slide: SlideFile, stain: str | None) -> Tissue:
     pixel = view.mpp[0] * view.mpp[1] / 1e6
     if stain:
         mask = stained(torch.from_numpy(image.transpose(2, 0, 1).copy())).numpy()
+        if np.quantile(image.min(axis=2), _LIGHT) < _LEAST_LIGHT:  # fluorescence, whose colours may be any
+            mask[:] = False
         mask = ndimage.binary_fill_holes(mask)
         labels, _ = ndimage.label(mask)
         areas = np.bincount(labels.ravel()) * pixel

@@ -15,7 +15,8 @@ from glas_wsol.results.how_to_read import reading_guide
 from glas_wsol.results.slide_localization import SlideLocalization
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.csv_files import write_csv
-from glas_wsol.writers.drawing import overlay, write_png
+from glas_wsol.writers.drawing import overlay as draw
+from glas_wsol.writers.drawing import write_png
 from glas_wsol.writers.slide_geojson import write_slide_geojson
 from glas_wsol.writers.slide_tiff import write_pyramid
 
@@ -57,12 +58,13 @@ def check_slide_formats(names: str | Sequence[str] | None) -> tuple[str, ...]:
     return chosen
 
 
-def write_slide(folder: Path, found: SlideLocalization, formats: Sequence[str]) -> None:
+def write_slide(folder: Path, found: SlideLocalization, formats: Sequence[str], overlay: bool = True) -> None:
     """Write formats, overlay, the small pictures that a report shows, and ``slide.json``.
 
     Args:
         folder: of this slide alone.
         formats: of :data:`SLIDE_FORMATS`.
+        overlay: whether to draw the overlay.
     """
     for name in formats:
         SLIDE_FORMATS[name](folder, found)
@@ -70,7 +72,8 @@ def write_slide(folder: Path, found: SlideLocalization, formats: Sequence[str]) 
     per_pixel = found.mpp[0] * found.size[1] / width, found.mpp[1] * found.size[0] / height
     write_png(folder / "thumbnail.png", found.thumbnail, per_pixel)
     write_png(folder / "thumbnail_mask.png", small, per_pixel)
-    write_png(folder / "overlay.png", _overlay(found, small), per_pixel)
+    if overlay:
+        write_png(folder / "overlay.png", _overlay(found, small), per_pixel)
     with atomic_write(folder / "slide.json", "w", newline="\n") as file:
         json.dump(slide_entry(found), file, indent=1, ensure_ascii=False, allow_nan=False)
         file.write("\n")
@@ -82,7 +85,7 @@ def _overlay(found: SlideLocalization, small: np.ndarray) -> np.ndarray:
     area = found.square_micrometres(found.decidable_area) / 1e6
     notes = [found.trained_on, f"{found.tissue:.3g} mm2 of tissue, {area:.3g} mm2 decidable"]
     notes += [str(alarm)] if alarm is not None else []
-    return overlay(
+    return draw(
         found.thumbnail,
         small.astype(np.float32),
         small,
@@ -100,7 +103,7 @@ def slide_row(found: SlideLocalization) -> dict[str, Any]:
 
     Returns:
         Columns ``path``, ``class`` (of most of the decidable area), ``tissue_mm2``, ``decidable_mm2``, ``share: CLASS``
-        of the decidable area, ``parts``, ``cells`` (read) and ``all_cells``, ``level`` (that was read), ``mpp`` of it at
+        of the decidable area, ``parts``, ``cells`` (read) and ``all_cells``, ``level`` (that was read), ``mpp`` at
         level 0 with ``mpp_from``, ``network_mpp``, ``trained_on``, ``reason`` (why there is no evidence) and ``name``.
     """
     shares = found.class_shares

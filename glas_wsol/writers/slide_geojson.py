@@ -20,7 +20,7 @@ from glas_wsol.writers.geojson import CLASS_COLORS
 __all__ = ["slide_features", "write_slide_geojson"]
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "glas_wsol/writers/slide_geojson")
-_TOLERANCE = 0.5  # px of the mask
+_TOLERANCE = 0.3  # px of the mask; from half a pixel on, corners are lost on the inner side
 _MOST_CORNERS = 20_000  # of a part: beyond, it is smoothed more
 
 
@@ -32,7 +32,7 @@ def write_slide_geojson(path: str | PathLike[str], found: SlideLocalization, *, 
 
     Args:
         exact: whether outlines run along the edges of the mask's pixels, so that filling them in gives the mask again.
-            Defaults to False: they are smoothed by half a pixel of the mask, with a tenth of the corners.
+            Defaults to False: they are smoothed by less than half a pixel, with fewer corners.
     """
     with atomic_write(path, "w", newline="\n") as file:
         said = {"Model": found.trained_on}
