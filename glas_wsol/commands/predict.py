@@ -94,7 +94,7 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
     only = {name: settings.pop(name) for name in ("cell", "halo") if name in settings and slides}
     plan = plan_slides(slides, given.model, output, settings | only, given.jobs, shard) if slides else None
     found, results = Results(0, 0), []
-    model = plan.loaded() if plan and plan.jobs == 1 else None  # refused before the tiles are begun
+    model = plan.loaded() if plan else None  # refused before the tiles, and other processes, are begun
     if tiles or not slides:
         place = output if shard is None else TileRun.folder(output, *shard)
         run = plan_inference(given.images, given.model, place, given.bundle, settings, tiles or None)

@@ -15,7 +15,7 @@ from glas_wsol.slides.slide_file import SlideFile
 __all__ = ["Tissue", "find_tissue"]
 
 _MPP = 8.0
-_NEAR = 4  # px, 32 um
+_NEAR = 1  # px, 8 um
 _LIGHT, _LEAST_LIGHT = 0.99, 0.3  # glass, lumens and stroma are light in every channel
 _LEAST_AREA = 0.05  # mm^2; and no more than this share of the slide, which may be a small one
 
@@ -38,7 +38,7 @@ class Tissue:
 
     @property
     def near(self) -> np.ndarray:
-        """The tissue and 32 um around it, ``[h, w]`` bool."""
+        """The tissue and 8 um around it, ``[h, w]`` bool."""
         return ndimage.binary_dilation(self.mask, iterations=_NEAR)
 
     def touches(self, rows: tuple[float, float], columns: tuple[float, float]) -> bool:

@@ -95,6 +95,7 @@ def _overlay(found: SlideLocalization, small: np.ndarray) -> np.ndarray:
         threshold=found.threshold,
         notes=notes if found.evidence else [f"reason: {found.reason}", *notes],
         guide=reading_guide(None, len(found.classes), multi_label=False) if found.evidence else (),
+        whole="slide",
     )
 
 
