@@ -81,7 +81,7 @@ def plan_slides(
     """Check what is wanted of slides before the first is opened.
 
     Args:
-        slides: of :func:`~glas_wsol.data.slide_files.split_slides`.
+        slides: of :func:`~glas_wsol.data.slide_list.split_slides`.
         model: one model.
         output: receives the results.
         settings: ids of ``inference.json`` with their values, and ``cell``: those that make sense on a slide.

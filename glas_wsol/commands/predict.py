@@ -81,7 +81,7 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
     from glas_wsol.cohorts.slide_run import plan_slides, run_slides, start_failures, summary
     from glas_wsol.cohorts.tile_batches import TileRun, run_tiles, take_in
     from glas_wsol.data import images_datalist
-    from glas_wsol.data.slide_files import split_slides
+    from glas_wsol.data.slide_list import split_slides
     from glas_wsol.errors import ConfigError, IncompleteError, count
     from glas_wsol.report import write_report
 
