@@ -25,7 +25,7 @@ from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.csv_files import read_table, write_csv
 from glas_wsol.writers.slide_files import check_slide_formats
 
-__all__ = ["SlideRun", "plan_slides", "run_slides", "start_failures", "summary"]
+__all__ = ["SlideRun", "failed_table", "plan_slides", "run_slides", "start_failures", "summary"]
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ def _write_tables(output: Path, results: Sequence[SlideResult], shard: tuple[int
     """
     done = [result for result in results if result.failure is None]
     rows = [{**result.row, "seconds": f"{result.seconds:.1f}"} for result in done]
-    part = f"_{shard[0]}_of_{shard[1]}" if shard else ""
+    part = _part(shard)
     write_csv(output / f"slides{part}.csv", rows)
     with atomic_write(output / f"slides{part}.json", "w", newline="\n") as file:
         entries = [{**result.entry, "folder": f"{FOLDER}/{result.entry['name']}"} for result in done]
@@ -183,18 +183,28 @@ def _write_tables(output: Path, results: Sequence[SlideResult], shard: tuple[int
         {key: str(getattr(result.failure, key)) for key in _FAILED} for result in results if result.failure is not None
     ]
     if failures:  # behind those of the tiles, if there were any
-        table = output / f"failed{part}.csv"
+        table = failed_table(output, shard)
         write_csv(table, [*(_read_failures(table) if table.exists() else ()), *failures])
 
 
+def failed_table(output: Path, shard: tuple[int, int] | None) -> Path:
+    """Where the failures of a run, or of a part of a cohort, are listed."""
+    return output / f"failed{_part(shard)}.csv"
+
+
+def _part(shard: tuple[int, int] | None) -> str:
+    return f"_{shard[0]}_of_{shard[1]}" if shard else ""
+
+
 def start_failures(table: Path) -> None:
-    """Remove the failures of an earlier run, where no run on tiles does.
+    """Remove the failures of an earlier run, if there were any, where no run on tiles does.
 
     Raises:
         OutputError: if the file is none.
     """
-    _read_failures(table)
-    table.unlink()
+    if table.exists():
+        _read_failures(table)
+        table.unlink()
 
 
 def _read_failures(table: Path) -> list[dict[str, str]]:

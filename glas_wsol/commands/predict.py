@@ -78,7 +78,7 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
 
     from glas_wsol.bundle import install_excepthook
     from glas_wsol.bundle.inference_run import Results, infer, plan_inference
-    from glas_wsol.cohorts.slide_run import plan_slides, run_slides, start_failures, summary
+    from glas_wsol.cohorts.slide_run import failed_table, plan_slides, run_slides, start_failures, summary
     from glas_wsol.cohorts.tile_batches import TileRun, run_tiles, take_in
     from glas_wsol.data import images_datalist
     from glas_wsol.data.slide_list import split_slides
@@ -92,6 +92,7 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
         raise ConfigError(f"{given.jobs} jobs", "--jobs", "give 1 or more")
     slides, tiles = split_slides(given.images, recursive, given.output)
     only = {name: settings.pop(name) for name in ("cell", "halo") if name in settings and slides}
+    only |= {"bundle": given.bundle} if given.bundle else {}
     plan = plan_slides(slides, given.model, output, settings | only, given.jobs, shard) if slides else None
     found, results = Results(0, 0), []
     model = plan.loaded() if plan else None  # refused before the tiles, and other processes, are begun
@@ -109,8 +110,8 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
                 run_tiles(batches, given.jobs)
             take_in(output)
             found = infer(run)
-    elif (table := output / "failed.csv").is_file() and not shard:
-        start_failures(table)
+    else:
+        start_failures(failed_table(output, shard))
     if plan:
         results = run_slides(plan, model)
     if shard:
@@ -127,7 +128,7 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
     if failures:
         what = f"{failures} of {count(total, 'image')} failed, the others are done"
         fix = "mend these images, or leave them out, and run again"
-        raise IncompleteError(what, found.failed or output, fix)
+        raise IncompleteError(what, found.failed or failed_table(output, shard), fix)
 
 
 def _shard(text: str | None) -> tuple[int, int] | None:

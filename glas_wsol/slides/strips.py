@@ -15,7 +15,7 @@ from glas_wsol.results.slide_localization import SlidePart
 
 __all__ = ["clean_mask", "draw_mask_rows", "find_parts", "strips_of"]
 
-_STRIP_PIXELS = 8_000_000
+_STRIP_PIXELS = 4_000_000
 _EDGES, _CONTACTS = ndimage.generate_binary_structure(2, 1), np.ones((3, 3), bool)
 
 

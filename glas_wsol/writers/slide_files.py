@@ -35,11 +35,12 @@ def _write_tables(folder: Path, found: SlideLocalization) -> None:
 
 SLIDE_FORMATS: Mapping[str, Callable[[Path, SlideLocalization], None]] = {
     "tiff": _write_tiff,
+    "ome_tiff": lambda folder, found: write_pyramid(folder / "mask.ome.tif", found.mask, found.mpp, ome=True),
     "geojson": lambda folder, found: write_slide_geojson(folder / "outlines.geojson", found),
     "geojson_exact": lambda folder, found: write_slide_geojson(folder / "outlines_exact.geojson", found, exact=True),
     "csv": _write_tables,
 }
-"""What a slide is written as; by default the first two and the tables."""
+"""What a slide is written as."""
 
 _USUAL = ("tiff", "geojson", "csv")
 _PART_COLUMNS = ("part", "class", "x", "y", "box_x", "box_y", "box_width", "box_height", "area_um2", "score")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+import uuid
 from collections.abc import Iterator
 from os import PathLike
 
@@ -16,17 +18,22 @@ __all__ = ["write_pyramid"]
 _TILE = 512
 
 
-def write_pyramid(path: str | PathLike[str], array: np.ndarray, mpp: tuple[float, float]) -> None:
+def write_pyramid(path: str | PathLike[str], array: np.ndarray, mpp: tuple[float, float], *, ome: bool = False) -> None:
     """Write an image as a pyramidal BigTIFF, tile by tile: Deflate, levels of half the size each, px per centimetre.
 
     Args:
         array: ``[H, W]`` bool, written as 0 and 255, or uint8; may be mapped from the disk.
         mpp: width and height of a pixel, micrometres.
+        ome: whether to write OME-TIFF, whose smaller levels OpenSlide does not see. Defaults to False.
     """
-    with atomic_write(path) as file, tifffile.TiffWriter(file, bigtiff=True) as tiff:
-        every = 1
-        while True:
+    count = 1 + max(0, math.ceil(math.log2(max(array.shape) / _TILE)))
+    about = {"axes": "YX", "UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, f"glas_wsol {array.shape}"))}
+    about |= {f"PhysicalSize{axis}": side for axis, side in zip("XY", mpp, strict=True)}
+    about |= {f"PhysicalSize{axis}Unit": "µm" for axis in "XY"}
+    with atomic_write(path) as file, tifffile.TiffWriter(file, bigtiff=True, ome=ome) as tiff:
+        for every in (2**n for n in range(count)):
             level = array[::every, ::every]
+            whole = {"metadata": about, "subifds": count - 1} if ome and every == 1 else {"metadata": None}
             tiff.write(
                 _tiles(level),
                 shape=level.shape,
@@ -34,15 +41,12 @@ def write_pyramid(path: str | PathLike[str], array: np.ndarray, mpp: tuple[float
                 tile=(_TILE, _TILE),
                 photometric="minisblack",
                 compression="zlib",
-                metadata=None,
                 software="glas_wsol",
                 subfiletype=0 if every == 1 else 1,
                 resolution=tuple(1e4 / (side * every) for side in mpp),
                 resolutionunit="CENTIMETER",
+                **whole,
             )
-            if max(level.shape) <= _TILE:
-                return
-            every *= 2
 
 
 def _tiles(level: np.ndarray) -> Iterator[np.ndarray]:

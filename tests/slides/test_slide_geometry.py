@@ -19,7 +19,7 @@ from glas_wsol.slides import slide_file
 from glas_wsol.slides.slide_file import SlideFile
 from glas_wsol.slides.strips import find_parts
 from glas_wsol.transforms.reading.slide_formats import is_slide
-from glas_wsol.writers.slide_files import write_slide
+from glas_wsol.writers.slide_files import SLIDE_FORMATS, write_slide
 from tests.slides.slide_images import tissue_image, write_slide_file
 
 HEIGHT, WIDTH, SQUARE = 355, 4443, 50
@@ -78,7 +78,7 @@ def test_files_of_a_result_are_not_shifted(board, tmp_path):
         (0.5, 0.5),
         "slide",
     )
-    write_slide(tmp_path, found, ("tiff", "geojson", "geojson_exact", "csv"))
+    write_slide(tmp_path, found, tuple(SLIDE_FORMATS))
     middles = [(x, y) for y in range(25, HEIGHT, 50) for x in range(25, WIDTH, 50)]
     dark = np.array([(x // 50 + y // 50) % 2 == 0 for x, y in middles])
     with openslide.OpenSlide(tmp_path / "mask.tif") as slide:
@@ -91,6 +91,13 @@ def test_files_of_a_result_are_not_shifted(board, tmp_path):
     assert (half == mask[::2, ::2]).all()
     assert (tifffile.imread(tmp_path / "mask.tif") == mask * 255).all()
     assert (tifffile.imread(tmp_path / "map.tif") == np.where(mask, 200, 30)).all()
+    with tifffile.TiffFile(tmp_path / "mask.ome.tif") as ome:
+        assert [level.shape for level in ome.series[0].levels] == [mask[:: 2**n, :: 2**n].shape for n in range(3)]
+        assert (ome.series[0].asarray() == mask * 255).all()
+        assert f'PhysicalSizeX="{view.mpp[0]}"' in (ome.ome_metadata or "")
+    before = (tmp_path / "mask.ome.tif").read_bytes()
+    write_slide(tmp_path, found, ("ome_tiff",))
+    assert (tmp_path / "mask.ome.tif").read_bytes() == before
     at = np.array([shown[int(y / view.step[1]), int(x / view.step[0])] for x, y in middles])
     assert (at == dark).all()
     for name in ("outlines", "outlines_exact"):
