@@ -21,10 +21,12 @@ from torch import Tensor
 from glas_wsol.errors import ConfigError, GlasWsolError, ImageFileError, WeightsError
 from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.results.localization import Localization
+from glas_wsol.slides.localize_slide import SlideModel
 from glas_wsol.transforms.pixel_size import check_mpp
 from glas_wsol.transforms.reading.spacing import DOUBT, MPP, mpp_metadata
 from glas_wsol.utils.configs import executed_parts, parsed, plain_path, refuse_renamed
 from glas_wsol.utils.foreign_config import OF_POSTPROCESSING, ForeignConfig, agreed_settings, setting_id
+from glas_wsol.utils.settings import settings_of
 from glas_wsol.utils.shipped_bundles import bundle_named, bundle_of
 
 __all__ = ["Localizer", "ModelSource", "load_localizer"]
@@ -91,6 +93,38 @@ class Localizer:
             item = {key: found[0] for key, found in self._inferer(batch, self.network).items()}
         item |= {"image": values, "name": name or Path(values.meta["filename_or_obj"]).stem or "image"}
         return self._postprocessing(item)["localization"]
+
+    def for_slides(self) -> SlideModel:
+        """The same model, as :func:`~glas_wsol.slides.localize_slide.localize_slide` takes it.
+
+        Raises:
+            ConfigError: if its mask depends on the whole image, its pixel size is not known, or it was loaded with a
+                setting that makes no sense on a slide.
+        """
+        inferer, last = self._inferer.inferer.settings(), self._postprocessing
+        for name, usual in (("flips", False), ("rotations", False), ("scales", [1.0]), ("short_side", None)):
+            if inferer[name] != usual:
+                raise ConfigError(f"{name}={inferer[name]!r} makes no sense on a slide", name, "leave it out")
+        areas = [area * inferer["factor"] ** 2 for area in (last.hole_area, last.speck_area)]
+        provenance = last.provenance
+        made_with = {
+            "models": list(provenance.models),
+            "network": settings_of(self.network),
+            "stain": last.stain,
+            "cleaning": areas,
+            "threshold": last.threshold,
+            "device": self.device.type,
+        }
+        return SlideModel(
+            self.network,
+            self.classes,
+            provenance.network_mpp,
+            last.stain,
+            *areas,
+            last.threshold,
+            made_with,
+            provenance,
+        )
 
     def _read(self, image: Any) -> MetaTensor:
         """``[3, H, W]`` float32 in [0, 1]; its metadata name the file, if any, and the size of a pixel."""

@@ -59,6 +59,7 @@ def plan_inference(
     output: str | Path,
     bundle: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
+    listed: Sequence[Mapping[str, Any]] | None = None,
 ) -> BundleRun:
     """Find the package's own bundle for a model, with the settings of the bundle around it, and give it the images.
 
@@ -70,6 +71,7 @@ def plan_inference(
             package's own bundle, the one with the model's classes or else the one for tissue; of any other only the
             flat settings are taken, as data.
         settings: ids of ``inference.json`` with their values.
+        listed: those of the images that are run on, where some are left out. Defaults to None: all.
 
     Raises:
         ConfigError: if there is no such bundle, it has no such setting, or sets one by an expression.
@@ -97,7 +99,7 @@ def plan_inference(
         said |= {f"card#{k}": v for k, v in assumed.items() if v != parser["card"].get(k)}
     said = {k: "$None" if v is None else v for k, v in said.items() if k not in given}  # MONAI leaves out a None
     recursive = bool(given.get("recursive", said.get("recursive", parser["recursive"])))
-    own["dataset_dir"] = plain_path(_source(images, Path(output), recursive))
+    own["dataset_dir"] = plain_path(_source(images, Path(output), recursive, listed))
     own["output_dir"] = plain_path(output)
     return BundleRun([config], own | said | given)
 
@@ -120,11 +122,14 @@ def _shipped(bundle: str | Path | None, classes: Any) -> Path:
     return found
 
 
-def _source(images: Sequence[str | Path], output: Path, recursive: bool) -> Path:
-    if len(images) == 1:
+def _source(
+    images: Sequence[str | Path], output: Path, recursive: bool, listed: Sequence[Mapping[str, Any]] | None
+) -> Path:
+    if len(images) == 1 and listed is None:
         existing(images[0])
         return Path(images[0]).absolute() if str(images[0]) == "phantom" else Path(images[0])  # not the config's word
-    listed = [item for one in images for item in images_datalist(one, recursive, exclude=output)]
+    if listed is None:
+        listed = [item for one in images for item in images_datalist(one, recursive, exclude=output)]
     table = output / LISTED
     if table.exists() and read_table(table, errors="replace")[0] not in (["image"], ["image", "mpp"]):
         raise OutputError("this file is no list of an earlier run", table, "choose another output folder")

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glas_wsol.commands import add_with_settings
+
+if TYPE_CHECKING:
+    from glas_wsol.bundle.inference_run import Results
 
 __all__ = ["register"]
 
@@ -18,7 +21,7 @@ def register(commands: argparse._SubParsersAction) -> None:
         commands,
         _predict,
         "predict",
-        "localize your own images with a trained model",
+        "localize your own images and slides with a trained model",
         usage="IMAGES... --output DIR [--model MODEL]",
         config="inference.json (docs/settings.md)",
         example="--stain null --seed 1",
@@ -31,7 +34,7 @@ def register(commands: argparse._SubParsersAction) -> None:
             "config_file": "use --bundle",
         },
     )
-    text = "images, folders of them, CSV tables with a column image, or 'samples': the tiles that come with the package"
+    text = "images, slides, folders of them, CSV tables with a column image, or 'samples': tiles that come with the package"
     add("images", nargs="+", metavar="IMAGES", help=text)
     text = "output folder of a training, model.pt with its model.json, or exported bundle; several are an ensemble"
     add("--model", nargs="+", default=["glas"], metavar="MODEL", help=text + " (default: the model in the bundle)")
@@ -48,13 +51,21 @@ def register(commands: argparse._SubParsersAction) -> None:
     text = "micrometres of a pixel, or of its width and its height (default: as table or file says)"
     add("--mpp", nargs="+", type=float, metavar="UM", help=text)
     add("--recursive", action="store_true", default=None, help="look for images in the folders below too")
+    text = "processes, each at a slide or at a part of the tiles (default: 1)"
+    add("--jobs", type=int, default=1, metavar="N", help=text)
+    add(
+        "--shard",
+        metavar="I/N",
+        help="only the Ith of N parts, for array jobs; the same command without it ends the run",
+    )
+    add("--cell", type=int, metavar="PX", help="side of a slide's cells (default: 2048; less needs less memory)")
     add("--no-overlays", dest="overlays", action="store_false", default=None, help="draw no overlays")
     add("--undecidable", action="store_true", default=None, help="outline the undecidable region in GeoJSON too")
     add("--anew", dest="resume", action="store_false", default=None, help="process finished images again")
 
 
 def _settings(given: argparse.Namespace) -> dict[str, Any]:
-    no_settings = ("images", "model", "output", "bundle", "report")
+    no_settings = ("images", "model", "output", "bundle", "report", "jobs", "shard")
     found = {name: value for name, value in vars(given).items() if name not in no_settings and value is not None}
     if len(found.get("mpp", ())) == 1:
         (found["mpp"],) = found["mpp"]
@@ -65,27 +76,80 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
     from fire.parser import DefaultParseValue
 
     from glas_wsol.bundle import install_excepthook
-    from glas_wsol.bundle.inference_run import infer, plan_inference
-    from glas_wsol.errors import IncompleteError, count
+    from glas_wsol.bundle.inference_run import Results, infer, plan_inference
+    from glas_wsol.cohorts.slide_run import failed_table, plan_slides, run_slides, start_failures, summary
+    from glas_wsol.cohorts.tile_batches import TileRun, run_tiles, take_in
+    from glas_wsol.data import images_datalist
+    from glas_wsol.data.slide_list import split_slides
+    from glas_wsol.errors import ConfigError, IncompleteError, count
     from glas_wsol.report import write_report
-    from glas_wsol.results.how_to_read import UNLIKE
     from glas_wsol.utils.shipped_bundles import sample_table
 
     install_excepthook()
     settings = _settings(given) | {name: DefaultParseValue(text) for name, text in more.items()}
+    recursive, output, shard = bool(settings.get("recursive", False)), Path(given.output), _shard(given.shard)
+    if given.jobs < 1:
+        raise ConfigError(f"{given.jobs} jobs", "--jobs", "give 1 or more")
     images = [str(sample_table()) if one == "samples" and not Path(one).exists() else one for one in given.images]
-    run = plan_inference(images, given.model, given.output, given.bundle, settings)
-    print(f"this is: {run.command}", flush=True)
-    found = infer(run)
-    if given.report and found.done:
+    slides, tiles = split_slides(images, recursive, given.output)
+    only = {name: settings.pop(name) for name in ("cell", "halo") if name in settings and slides}
+    only |= {"bundle": given.bundle} if given.bundle else {}
+    plan = plan_slides(slides, given.model, output, settings | only, given.jobs, shard) if slides else None
+    found, results = Results(0, 0), []
+    model = plan.loaded() if plan else None  # refused before the tiles, and other processes, are begun
+    if tiles or not slides:
+        place = output if shard is None else TileRun.folder(output, *shard)
+        run = plan_inference(images, given.model, place, given.bundle, settings, tiles or None)
+        if shard or given.jobs > 1:
+            items = images_datalist(run.settings["dataset_dir"], recursive, output)
+            batches = TileRun(tuple(items), tuple(given.model), output, given.bundle, settings)
+        if shard:
+            found = batches.make(place, batches.part(*shard))
+        else:
+            print(f"this is: {run.command}", flush=True)
+            if given.jobs > 1:
+                run_tiles(batches, given.jobs)
+            take_in(output)
+            found = infer(run)
+    else:
+        start_failures(failed_table(output, shard))
+    if plan:
+        results = run_slides(plan, model)
+    if shard:
+        print(f"part {shard[0]} of {shard[1]} is done; the same command without --shard ends the run")
+    if given.report and not shard and (found.done or any(one.failure is None for one in results)):
         page = write_report(given.output, progress=True)
         print(f"open {page}")
+    if tiles or not slides:
+        _say_tiles(found, given.output)
+    if slides:
+        print(summary(results, Path(given.output)))
+    total = found.done + found.failures + len(results)
+    failures = found.failures + sum(one.failure is not None for one in results)
+    if failures:
+        what = f"{failures} of {count(total, 'image')} failed, the others are done"
+        fix = "mend these images, or leave them out, and run again"
+        raise IncompleteError(what, found.failed or failed_table(output, shard), fix)
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    from glas_wsol.errors import ConfigError
+
+    if text is None:
+        return None
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ConfigError(f"{text!r} is no part of a cohort", "--shard", "give which part and of how many, as 3/20")
+    return int(number), int(count)
+
+
+def _say_tiles(found: Results, output: str) -> None:
+    from glas_wsol.errors import count
+    from glas_wsol.results.how_to_read import UNLIKE
+
     total, blank = found.done + found.failures, found.done - found.evidence
     unlike = f"{found.unlike} are {UNLIKE}" if found.unlike is not None else f"whether any are {UNLIKE} is not known"
     done = f"{found.done} of {count(total, 'image is', 'images are')} done"
-    print(f"{done} ({blank} show no evidence; {unlike}), in {given.output}")
+    print(f"{done} ({blank} show no evidence; {unlike}), in {output}")
     for said, number in found.pixel_sizes.items():
         print(f"{number} of {count(found.done, 'image')}: {said}")
-    if found.failed is not None:
-        what = f"{found.failures} of {count(total, 'image')} failed, the others are done"
-        raise IncompleteError(what, found.failed, "mend these images, or leave them out, and run again")

@@ -11,7 +11,7 @@ from glas_wsol.data.pairs import files_of, mask_stem, others_said, such_as
 from glas_wsol.data.rows import image_path, listed_mpp, read_rows
 from glas_wsol.errors import ConfigError, DatalistError, ImageFileError
 
-__all__ = ["images_datalist", "list_images"]
+__all__ = ["images_datalist", "list_images", "listed_images"]
 
 
 def images_datalist(source: str | Path, recursive: bool = False, exclude: str | Path | None = None) -> list[dict]:
@@ -67,7 +67,7 @@ def list_images(
         if below:
             warnings.append(f"{such_as(below, 'folder', root)} not looked into: give --recursive to do so")
     elif root.suffix.lower() == ".csv":
-        sizes, home = _listed(root, warnings), root.parent
+        sizes, home = listed_images(root, warnings), root.parent
         images = list(sizes)
     elif root.suffix.lower() in IMAGE_SUFFIXES:
         images, home = [root], root.parent
@@ -79,7 +79,8 @@ def list_images(
     return [item | ({"mpp": mpp} if mpp else {}) for item, mpp in zip(items, given, strict=True)], warnings
 
 
-def _listed(table: Path, warnings: list[str]) -> dict[Path, float | None]:
+def listed_images(table: Path, warnings: list[str]) -> dict[Path, float | None]:
+    """The images of a table, each with its micrometres per pixel, None without; a DatalistError with all its faults."""
     faults: list[str] = []
     first: dict[Path, int] = {}
     images: dict[Path, float | None] = {}

@@ -83,9 +83,12 @@ class FeatureComponentNetwork(TileNetwork):
 
     def scores(self, x: Tensor) -> Tensor:
         """Which side every pixel is on, and how far: ``[B, 1, H, W]``, in standard deviations over training images."""
+        return resize_exactly(self.coarse_scores(x), x.shape[2], x.shape[3])
+
+    def coarse_scores(self, x: Tensor) -> Tensor:
+        """:meth:`scores` at the features' own stride, ``[B, 1, h, w]``."""
         unit = F.normalize(self.stride_16(x), dim=1) - self.centre.view(1, -1, 1, 1)
-        z = (unit * self.direction.view(1, -1, 1, 1)).sum(dim=1, keepdim=True)
-        return resize_exactly(z, x.shape[2], x.shape[3])
+        return (unit * self.direction.view(1, -1, 1, 1)).sum(dim=1, keepdim=True)
 
     def mask(self, x: Tensor) -> Tensor:
         """The decidable region: ``[B, 1, H, W]`` ``R+``, in (0, 1). ``x``: ``[B, 3, H, W]``, normalised."""

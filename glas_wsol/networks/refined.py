@@ -206,13 +206,23 @@ class RefinedNetwork(TileNetwork):
             stages = self.base.trunk.stages_of(x)
         mask = torch.sigmoid(self._drawn(stages, x.shape[2], x.shape[3])).clamp(min=self.least_kept)
         features = self.base.features_of(stages)
-        if self.asks_classifier:
-            logits = self.base.classify(x * mask)
-        elif self.asks_localizer:
-            logits = self.base.logits_of(features)
-        else:
-            logits = self.base.classify(x * self.base.localize_from(features, x.shape[2], x.shape[3]).mask)
+        logits = self.class_logits(x, features, mask)
         return distribution(mask, self.probabilities(logits)), features
+
+    def class_logits(self, x: Tensor, features: list[Tensor], mask: Tensor) -> Tensor:
+        """Class scores ``[B, c]`` of an image, by whom ``class_from`` says.
+
+        Args:
+            x: ``[B, 3, H, W]``, normalised.
+            features: of :meth:`~glas_wsol.networks.base.TileNetwork.features_of`.
+            mask: ``[B, 1, H, W]``, the decoder's.
+        """
+        if self.asks_classifier:
+            return self.base.classify(x * mask)
+        elif self.asks_localizer:
+            return self.base.logits_of(features)
+        else:
+            return self.base.classify(x * self.base.localize_from(features, x.shape[2], x.shape[3]).mask)
 
     @torch.jit.unused
     def parameter_groups(self, trunk_lr: float, head_lr: float) -> list[dict[str, Any]]:

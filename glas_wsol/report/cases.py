@@ -13,7 +13,7 @@ from glas_wsol.errors import OutputError
 from glas_wsol.results.how_to_read import is_strange
 from glas_wsol.utils.csv_files import read_table
 
-__all__ = ["AGAIN", "Case", "ClassProbabilities", "number", "read_cases", "read_failures"]
+__all__ = ["AGAIN", "Case", "ClassProbabilities", "number", "read_cases", "read_failures", "read_slides"]
 
 AGAIN = "run the command that wrote it again"
 
@@ -164,6 +164,40 @@ def _case(entry: Mapping[str, Any], folder: Path, row: Mapping[str, str]) -> Cas
         predicted=row.get("predicted", ""),
         outlines=Path(row["mask"]) if row.get("mask") else None,
         scores={key: value for key, value in scores.items() if value is not None},
+    )
+
+
+def read_slides(entries: Sequence[Any], folder: Path) -> tuple[Case, ...]:
+    """The slides of ``slides.json``, each shown by its thumbnail.
+
+    Raises:
+        OutputError: if an entry is not one that a run writes.
+    """
+    try:
+        return tuple(_slide(entry, folder / "slides") for entry in entries)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise OutputError("an entry is not one that a run writes", folder / "slides.json", AGAIN) from error
+
+
+def _slide(entry: Mapping[str, Any], folder: Path) -> Case:
+    name = str(entry["name"])
+    shown = name if name == Path(name).name else ""
+    files = {kind: _inside(folder, kind, shown, (".png",)) for kind in ("thumbnail", "thumbnail_mask", "overlay")}
+    # of the decidable area; a slide has no probability, as none was calibrated
+    shares = ", ".join(f"{one} {100 * float(share):.0f} %" for one, share in dict(entry["class_shares"]).items())
+    area = f"{float(entry['tissue_mm2']):.3g} mm2 of tissue, {float(entry['decidable_mm2']):.3g} mm2 decidable"
+    return Case(
+        name=name,
+        image=str(files["thumbnail"] or entry["path"]),
+        said=str(entry["class"]),
+        decidable=number(entry["decidable_fraction"]),
+        regions=int(entry["parts"]),
+        evidence=bool(entry["evidence"]),
+        reason=str(entry["reason"]),
+        pixel_size=f"slide: {area}" + (f" ({shares})" if shares else ""),
+        size=(int(entry["width"]), int(entry["height"])),
+        mask=files["thumbnail_mask"],
+        overlay=files["overlay"],
     )
 
 

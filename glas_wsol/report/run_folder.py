@@ -13,7 +13,7 @@ from typing import Any
 
 from glas_wsol.errors import OutputError
 from glas_wsol.handlers.clock import read_clock
-from glas_wsol.report.cases import AGAIN, Case, number, read_cases, read_failures
+from glas_wsol.report.cases import AGAIN, Case, number, read_cases, read_failures, read_slides
 from glas_wsol.results.provenance import provenance_of
 from glas_wsol.results.verdict import Verdict
 from glas_wsol.utils.csv_files import read_table
@@ -121,7 +121,8 @@ def read_folder(folder: str | Path) -> Contents:
         predictions = root / "predictions.json"
     history = _history(root / "tensorboard")
     trained = bool(card or history)
-    if predictions is None and not trained:
+    slides = _list(root / "slides.json") if (root / "slides.json").is_file() else []
+    if predictions is None and not trained and not slides:
         if (root / RECORD).is_file():
             raise OutputError("this run has not ended", root, f"{AGAIN}; it goes on where it stopped")
         fix = "name the output folder of a training, an evaluation or an inference"
@@ -129,9 +130,12 @@ def read_folder(folder: str | Path) -> Contents:
     entries = _list(predictions) if predictions else []
     rows = read_table(root / "evaluation.csv", fix=AGAIN)[1] if evaluation else []
     place = predictions.parent if predictions else root
-    cases = read_cases(entries, place, rows) + read_failures(place / "failed.csv")
-    names = (("training" if trained else ""), ("evaluation" if evaluation else "inference" if predictions else ""))
-    marks = [root / "evaluation.json", predictions, root / "models" / "model.json", root / "tensorboard"]
+    cases = read_cases(entries, place, rows) + read_slides(slides, root) + read_failures(place / "failed.csv")
+    names = "training" if trained else "", "evaluation" if evaluation else "inference" if predictions or slides else ""
+    marks = [
+        predictions,
+        *(root / one for one in ("evaluation.json", "slides.json", "models/model.json", "tensorboard")),
+    ]
     newest = max(mark.stat().st_mtime for mark in marks if mark is not None and mark.exists())
     diagram = root / "reliability.png"
     return Contents(
@@ -140,7 +144,7 @@ def read_folder(folder: str | Path) -> Contents:
         card=card,
         evaluation=evaluation,
         made_with=_made_with(place / RECORD),
-        entry=entries[0] if entries else {},
+        entry=next(iter([*entries, *slides]), {}),
         cases=cases,
         history=history,
         rounds=_rounds(root / "models" / "seeds"),

@@ -9,7 +9,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["BLANK", "BLURRED", "FLAT_MAP", "NO_TISSUE", "STAINS", "edge_width", "is_pale", "missing_evidence"]
+__all__ = ["BLANK", "BLURRED", "FLAT_MAP", "NO_TISSUE", "STAINS", "edge_width", "is_pale", "missing_evidence", "stained"]
 
 BLANK, BLURRED, NO_TISSUE, FLAT_MAP = "blank", "blurred", "no H&E tissue", "flat map"
 STAINS = ("H&E",)
@@ -59,7 +59,7 @@ def missing_evidence(image: Tensor, decidable: Tensor, stain: str | None = None)
     contrast = means.flatten(1).std(dim=1, unbiased=False)
     if float(contrast.max()) < _LEAST_CONTRAST:
         return BLANK
-    if stain and _share_stained(means) < _LEAST_TISSUE:
+    if stain and stained(means).float().mean() < _LEAST_TISSUE:
         return NO_TISSUE
     channel = image[int(contrast.argmax())].float()
     if not stain:
@@ -115,9 +115,13 @@ def _block_means(image: Tensor) -> Tensor:
     return F.avg_pool2d(image.float(), kernel_size=side, stride=side, ceil_mode=True)
 
 
-def _share_stained(means: Tensor) -> float:
+def stained(means: Tensor) -> Tensor:
+    """Which pixels have the colours of H&E: ``[h, w]`` bool.
+
+    Args:
+        means: ``[3, h, w]`` RGB, in [0, 1], of a few micrometres each at least: noise has colours too.
+    """
     density = -means.clamp(1 / 255, 1).log10()
     total = density.sum(dim=0)
     red, green, blue = density / total.clamp(min=1e-6)
-    stained = (total > _LEAST_DENSITY) & (green - blue > _GREEN_OVER_BLUE) & (green - red > _GREEN_OVER_RED)
-    return float(stained.float().mean())
+    return (total > _LEAST_DENSITY) & (green - blue > _GREEN_OVER_BLUE) & (green - red > _GREEN_OVER_RED)

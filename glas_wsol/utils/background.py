@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from monai.data import DataLoader
 from torch.utils.data import Dataset
 
-__all__ = ["AheadDataLoader", "Background"]
+__all__ = ["AheadDataLoader", "Background", "read_ahead"]
 
 _T = TypeVar("_T")
 
@@ -40,10 +40,16 @@ class AheadDataLoader(DataLoader):
     def __iter__(self) -> Iterator[Any]:
         """The mini-batches of an epoch."""
         batches = super().__iter__()
-        return batches if self.num_workers > 0 or self.ahead == 0 else _read_ahead(batches, self.ahead)
+        return batches if self.num_workers > 0 or self.ahead == 0 else read_ahead(batches, self.ahead)
 
 
-def _read_ahead(items: Iterator[_T], count: int) -> Iterator[_T]:
+def read_ahead(items: Iterator[_T], count: int) -> Iterator[_T]:
+    """The same items, read in a thread before they are needed; a failure to read one is raised where it would come.
+
+    Args:
+        items: what is read.
+        count: how many are read ahead, and wait at most.
+    """
     end: Any = object()
     reader = ThreadPoolExecutor(1, thread_name_prefix="reading")
     try:

@@ -57,6 +57,7 @@ def overlay(
     threshold: float = 0.5,
     notes: Sequence[str] = (),
     guide: Sequence[str] = (),
+    whole: str = "tile",
 ) -> np.ndarray:
     """Draw what decided onto the tile, between a header and a colour key.
 
@@ -74,6 +75,7 @@ def overlay(
         threshold: of the map, for the mask; marked on the colour bar. Defaults to 0.5.
         notes: lines between title and caption, each wrapped.
         guide: lines below the key, each wrapped: how to read it.
+        whole: what the image is called. Defaults to ``"tile"``.
 
     Returns:
         ``[h, w, 3]`` uint8 with ``h > H`` and ``w >= W``.
@@ -93,7 +95,7 @@ def overlay(
     tile[:, left : left + width] = draw_mask(image, decidable, mask) if evidence else image
     parts = [_header(title, notes, caption, evidence, size, sheet_width), tile]
     if evidence:
-        parts += [_key(100 * float(mask.mean()), size, sheet_width), _colour_bar(threshold, size, sheet_width)]
+        parts += [_key(100 * float(mask.mean()), whole, size, sheet_width), _colour_bar(threshold, size, sheet_width)]
     else:
         parts.append(_write_lines([], size, sheet_width))
     return np.concatenate([*parts, _guide(tuple(guide), size, sheet_width)] if guide else parts)
@@ -184,10 +186,10 @@ def _write_lines(
     return np.asarray(sheet)
 
 
-def _key(percent: float, size: int, width: int) -> np.ndarray:
+def _key(percent: float, whole: str, size: int, width: int) -> np.ndarray:
     """Draw the colour key below the tile: what the line and the fading mean, and how much of the tile decided."""
     font = text_font(size)
-    entries = ((True, f"decidable: {percent:.0f} % of the tile"), (False, "undecidable"))
+    entries = ((True, f"decidable: {percent:.0f} % of the {whole}"), (False, "undecidable"))
     widths = [2 * size + int(font.getlength(text)) + size for _, text in entries]
     rows = [0, 0] if sum(widths) + size <= width else [0, 1]
     step = round(1.6 * size)

@@ -18,9 +18,9 @@ from glas_wsol.results.tissue_presence import (
     FLAT_MAP,
     NO_TISSUE,
     _block_means,
-    _share_stained,
     edge_width,
     missing_evidence,
+    stained,
 )
 
 SIZE = (66, 97)
@@ -216,5 +216,5 @@ def test_the_share_of_tissue_is_that_of_the_stained_blocks():
     eosin = 10 ** (-0.5 * torch.tensor([0.06, 0.84, 0.09]))
     image[:, :8, :24], image[:, 8:16, :16] = haematoxylin.view(3, 1, 1), eosin.view(3, 1, 1)  # 3 and 2 of 24 blocks
     image[:, 24:, :] = 0.4  # grey
-    assert _share_stained(_block_means(image)) == pytest.approx(5 / 24)
-    assert _share_stained(_block_means(torch.ones(3, 32, 48))) == 0
+    assert float(stained(_block_means(image)).float().mean()) == pytest.approx(5 / 24)
+    assert not stained(_block_means(torch.ones(3, 32, 48))).any()

@@ -1,0 +1,87 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Work in several processes, of which one that dies takes no other's work along."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import Any, TypeVar
+
+__all__ = ["DIED", "in_processes"]
+
+_T = TypeVar("_T")
+
+DIED = "the process died, most likely for lack of memory"
+"""What is said of work whose process ended without a word."""
+
+
+def in_processes(
+    work: Callable[[Any], _T], items: Sequence[Any], jobs: int, start: Callable[..., Any], arguments: Sequence[tuple]
+) -> Iterator[tuple[int, _T | None]]:
+    """Do work in several processes, one piece at a time in each.
+
+    A pool of its own for each process: the death of one breaks its own pool alone, and only the piece that it was at is
+    to blame. That is tried once more, in a new process.
+
+    Args:
+        work: of one piece; can be pickled, as the pieces can.
+        items: the pieces.
+        jobs: how many processes.
+        start: called once in every process, before its first piece.
+        arguments: what it is given, by the number of the process.
+
+    Yields:
+        The number of a piece and its result, as they are done; None where its process died twice.
+    """
+    pools: dict[int, ProcessPoolExecutor] = {}
+    numbers = threading.local()
+    free = iter(range(jobs))
+    lock = threading.Lock()
+    stopped = threading.Event()
+
+    def new_pool(number: int) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")  # a fork of a process with threads may never end
+        return ProcessPoolExecutor(1, context, _begin, (start, arguments[number % len(arguments)]))
+
+    def one(item: Any) -> _T | None:
+        if not hasattr(numbers, "own"):
+            with lock:
+                numbers.own = next(free)
+        for _ in range(2):
+            if stopped.is_set():
+                return None
+            try:
+                if numbers.own not in pools:
+                    pools[numbers.own] = new_pool(numbers.own)
+                return pools[numbers.own].submit(work, item).result()
+            except BrokenProcessPool:
+                pools.pop(numbers.own).shutdown(wait=False)
+        return None
+
+    with ThreadPoolExecutor(jobs) as threads:
+        waiting = {threads.submit(one, item): number for number, item in enumerate(items)}
+        try:
+            for done in as_completed(waiting):
+                yield waiting[done], done.result()
+        finally:
+            stopped.set()
+            for pool in list(pools.values()):
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin(start: Callable[..., Any], arguments: tuple) -> None:
+    """In a new process: end with the one that started it, however that ends."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def follow() -> None:
+            wait([parent.sentinel])
+            os._exit(1)
+
+        threading.Thread(target=follow, daemon=True).start()
+    start(*arguments)
