@@ -51,6 +51,9 @@ class Localizer:
 
     Attributes:
         network: in evaluation mode.
+        inferer: predicts whole tiles with it.
+        postprocessing: makes results of predictions.
+        card: what the model says of itself.
         classes: class names in label order.
         device: where it computes.
     """
@@ -60,7 +63,8 @@ class Localizer:
         self.device = torch.device(parsed(config, "device"))
         self.network = parsed(config, "network")
         parsed(config, "load_model")
-        self._inferer, self._postprocessing = parsed(config, "inferer"), parsed(config, "postprocessing")
+        self.inferer, self.postprocessing = parsed(config, "inferer"), parsed(config, "postprocessing")
+        self.card: dict[str, Any] = dict(parsed(config, "card"))
         with warnings.catch_warnings():  # MONAI looks for a decoder of DICOM on the GPU
             warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
             self._preprocessing = parsed(config, "preprocessing")
@@ -89,9 +93,9 @@ class Localizer:
         values = self._read(image)
         batch = values.as_tensor()[None].to(self.device)
         with torch.no_grad():
-            item = {key: found[0] for key, found in self._inferer(batch, self.network).items()}
+            item = {key: found[0] for key, found in self.inferer(batch, self.network).items()}
         item |= {"image": values, "name": name or Path(values.meta["filename_or_obj"]).stem or "image"}
-        found: Localization = self._postprocessing(item)["localization"]
+        found: Localization = self.postprocessing(item)["localization"]
         return found if size is None else replace(found, mpp=size)
 
     def _read(self, image: Any) -> MetaTensor:

@@ -15,6 +15,7 @@ from glas_wsol.networks.head import Head
 from glas_wsol.networks.maps import activation_map, bilinear, distribution, normalise, pseudo_threshold, resize
 from glas_wsol.networks.trunks import Trunk
 from glas_wsol.utils.labels import LEAST_PROBABILITY, check_multi_label
+from glas_wsol.utils.sizes import larger, rounded, smaller
 
 __all__ = ["Localized", "MinMaxEntropyNetwork"]
 
@@ -220,9 +221,9 @@ class MinMaxEntropyNetwork(TileNetwork):
         Returns:
             ``[B, c]`` class scores.
         """
-        height = max(int(round(self.classifier_scale * x.shape[2])), min(self.smallest_side, x.shape[2]))  # noqa: RUF046 - TorchScript's round gives a float
-        width = max(int(round(self.classifier_scale * x.shape[3])), min(self.smallest_side, x.shape[3]))  # noqa: RUF046 - TorchScript's round gives a float
-        if height != x.shape[2] or width != x.shape[3]:
+        if self.classifier_scale < 1.0:
+            height = smaller(larger(rounded(self.classifier_scale * x.shape[2]), self.smallest_side), x.shape[2])
+            width = smaller(larger(rounded(self.classifier_scale * x.shape[3]), self.smallest_side), x.shape[3])
             x = bilinear(x, height, width, self.classifier_align_corners)
         return self.classifier([self.trunk(x)])
 
@@ -273,7 +274,6 @@ class MinMaxEntropyNetwork(TileNetwork):
         shares = weights.masked_fill(~self._named(localized), -torch.inf).softmax(dim=1)
         return torch.cat([1 - mask, mask * shares], dim=1)
 
-    @torch.jit.unused
     def presence(self, image: Tensor) -> Tensor:
         """How probable each class is of an image: :meth:`forward` does not hold it where there may be several.
 

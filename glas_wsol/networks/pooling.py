@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glas_wsol.errors import ConfigError
+from glas_wsol.utils.sizes import larger, rounded, smaller
 
 __all__ = [
     "AveragePooling",
@@ -89,7 +89,8 @@ class LogSumExpPooling(Pooling):
 
     def forward(self, maps: Tensor, dropout: Tensor | None = None) -> Tensor:  # noqa: D102 - documented in Pooling
         flat = maps.flatten(2)
-        return (torch.logsumexp(self.sharpness * flat, dim=2) - math.log(flat.shape[2])) / self.sharpness
+        positions = torch.ones_like(flat[0, 0]).sum()  # a number would be a constant in torch.export
+        return (torch.logsumexp(self.sharpness * flat, dim=2) - positions.log()) / self.sharpness
 
 
 class WildcatPooling(Pooling):
@@ -150,7 +151,7 @@ class WildcatPooling(Pooling):
             k: fraction (below 1) or count (1 or more).
             positions: ``h * w``.
         """
-        return min(max(int(round(k * positions if k < 1.0 else k)), 1), positions)  # noqa: RUF046 - TorchScript's round gives a float
+        return smaller(larger(rounded(k * positions if k < 1.0 else k), 1), positions)
 
 
 _POOLINGS: dict[str, type[Pooling]] = {
