@@ -118,7 +118,7 @@ def _sample(bundle: Path) -> np.ndarray:
 
 
 def _weights(model: ExportedModel, pixels: np.ndarray) -> tuple[bytes, dict[str, np.ndarray]]:
-    """TorchScript of bytes to the prediction, and the test tensors: the sample, and the model's own prediction of it."""
+    """TorchScript of bytes to the prediction, and the test tensors: the sample and the model's own prediction of it."""
     own = model.tiles
     tiles = WholeTileNetwork(own.network, model.factor, model.short_side, own.divisor, white=255).eval()
     content = exported_bytes(tiles, model, "torchscript")
@@ -212,41 +212,36 @@ def _channels(classes: tuple[str, ...]) -> list[str]:
 def _documentation(model: ExportedModel, metadata: Mapping[str, Any]) -> str:
     said, found = model.description, model.localizer.postprocessing
     classes = "\n".join(f"{number}. {name}" for number, name in enumerate(said["classes"], start=1))
-    size = (
-        f"{model.mpp:g} micrometres per pixel"
-        if model.mpp
-        else "that of the images that it was trained on; the model does not record it in micrometres"
-    )
-    clean = (
-        f"Afterwards holes of the mask below {found.hole_area:g} px and specks below {found.speck_area:g} px are removed"
-        " by this project's own inference, and not here.\n"
-        if found.hole_area or found.speck_area
-        else ""
-    )
-    alarm = found.provenance.alarm
+    size = "not recorded: that of the images that it was trained on"
+    if model.mpp is not None:
+        size = f"{model.mpp:g} micrometres per pixel"
+    alarm = "not judged" if found.provenance.alarm is None else str(found.provenance.alarm)
     return f"""# {metadata["name"]}
 
 {metadata["task"]}. It was {found.provenance.trained_on}. **{said["intended_use"]}**
 
-Input: RGB images of bytes, of any height and width from {_LEAST} px; normalisation and resizing are in the model. Pixel size: {size}.
+Input: RGB images of bytes, of any height and width from {_LEAST} px; normalisation and resizing are in the model.
+Pixel size: {size}.
 
-Output: `[batch, channel, y, x]`, which sums to 1 at every pixel. Channel 0 is undecidable: no evidence for a class. The others are
-"decidable, and of this class":
+Output: `[batch, channel, y, x]`, which sums to 1 at every pixel. Channel 0 is undecidable: no evidence for a class.
+The others are "decidable, and of this class":
 
 {classes}
 
 The mask is where channel 0 is below {1 - said["threshold"]:g}. The class is that of the channel with the greatest sum.
-{clean}
-The class, and in models of one stage the mask too, depend on the whole image that the model is given: tiles that a program cuts are each judged
-for themselves.
+Not done here: filling holes of the mask below {found.hole_area:g} px, removing specks below {found.speck_area:g} px,
+and looking whether an image shows anything to decide on.
+
+The class, and in models of one stage the mask too, depend on the whole image that the model is given: tiles that a
+program cuts are each judged for themselves.
 
 ## Validation
 
-`test_output.npy` is what the model itself gives for `test_input.npy`, a synthetic picture. How good the masks are must be measured on
-images with outlines, of the laboratory where the model is to be used.
-Training run: {"not judged" if alarm is None else alarm}.
+`test_output.npy` is what the model itself gives for `test_input.npy`, a synthetic picture. How good the masks are must
+be measured on images with outlines, of the laboratory where the model is to be used. Training run: {alarm}.
 
 ## Licence
 
-Code and architecture: Apache License, Version 2.0 (LICENSE). Weights are bound by the terms of the data that they were trained on as well: data_license.txt.
+Code: Apache License, Version 2.0 (LICENSE). The weights are bound by the terms of the data that they were trained on
+as well: data_license.txt.
 """

@@ -20,7 +20,9 @@ __all__ = ["TARGETS", "export"]
 Sources = Sequence[str | Path]
 
 
-def export(sources: str | Path | Sources, output: str | Path, to: str = "bundle", model: str | Path | None = None) -> Path:
+def export(
+    sources: str | Path | Sources, output: str | Path, to: str = "bundle", model: str | Path | None = None
+) -> Path:
     """Export a model or a bundle.
 
     Args:

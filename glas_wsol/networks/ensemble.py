@@ -130,7 +130,7 @@ class EnsembleNetwork(nn.Module):
         found: list[Tensor] = []
         for place, member in enumerate(self.members):
             if self.naming[place]:
-                found.append(member.presence(image))  # noqa: PERF401 - TorchScript, as above
+                found.append(member.presence(image))
         return torch.stack(found).mean(dim=0)
 
     @torch.jit.unused

@@ -60,7 +60,9 @@ def test_bioimageio_core_of_another_size_equals_the_eager_model(package, tissue)
 
 def test_package_says_what_qupaths_reader_needs(package):
     said = rdf_of(package)
-    assert all(isinstance(said[key], str) for key in ("format_version", "description", "documentation", "license", "name"))
+    assert all(
+        isinstance(said[key], str) for key in ("format_version", "description", "documentation", "license", "name")
+    )
     (image,), (prediction,) = said["inputs"], said["outputs"]
     assert [axis["type"] for axis in image["axes"]] == ["batch", "channel", "space", "space"]
     assert image["axes"][2] == {
