@@ -51,9 +51,7 @@ class Localizer:
 
     Attributes:
         network: in evaluation mode.
-        inferer: predicts whole tiles with it.
-        postprocessing: makes results of predictions.
-        card: what the model says of itself.
+        card: what the model says of itself, as in its ``model.json``.
         classes: class names in label order.
         device: where it computes.
     """
@@ -63,11 +61,21 @@ class Localizer:
         self.device = torch.device(parsed(config, "device"))
         self.network = parsed(config, "network")
         parsed(config, "load_model")
-        self.inferer, self.postprocessing = parsed(config, "inferer"), parsed(config, "postprocessing")
         self.card: dict[str, Any] = dict(parsed(config, "card"))
+        self._inferer, self._postprocessing = parsed(config, "inferer"), parsed(config, "postprocessing")
         with warnings.catch_warnings():  # MONAI looks for a decoder of DICOM on the GPU
             warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
             self._preprocessing = parsed(config, "preprocessing")
+
+    @property
+    def inferer(self) -> Any:
+        """Predicts whole tiles: a :class:`~glas_wsol.inferers.ClassScoreInferer`."""
+        return self._inferer
+
+    @property
+    def postprocessing(self) -> Any:
+        """Makes results of predictions: a :class:`~glas_wsol.results.LocalizePredictiond`."""
+        return self._postprocessing
 
     def __call__(
         self,
@@ -93,9 +101,9 @@ class Localizer:
         values = self._read(image)
         batch = values.as_tensor()[None].to(self.device)
         with torch.no_grad():
-            item = {key: found[0] for key, found in self.inferer(batch, self.network).items()}
+            item = {key: found[0] for key, found in self._inferer(batch, self.network).items()}
         item |= {"image": values, "name": name or Path(values.meta["filename_or_obj"]).stem or "image"}
-        found: Localization = self.postprocessing(item)["localization"]
+        found: Localization = self._postprocessing(item)["localization"]
         return found if size is None else replace(found, mpp=size)
 
     def _read(self, image: Any) -> MetaTensor:

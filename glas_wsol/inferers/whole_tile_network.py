@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glas_wsol.transforms.geometry import reflected_positions
-from glas_wsol.transforms.rescaling import scaled_size
-from glas_wsol.utils.sizes import smaller
+from glas_wsol.utils.sizes import larger, smaller, truncated
 
 __all__ = ["MaskAndClassNetwork", "WholeTileNetwork"]
 
@@ -50,7 +49,7 @@ class WholeTileNetwork(nn.Module):
         Returns:
             ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k)``; the channels sum to 1.
         """
-        height, width = scaled_size(image.shape[2], image.shape[3], self.factor, self.short_side)
+        height, width = _scaled_size(image.shape[2], image.shape[3], self.factor, self.short_side)
         padded = self.prepare(image)
         top, left = (padded.shape[2] - height) // 2, (padded.shape[3] - width) // 2
         prediction = self.network(padded)[:, :, top : top + height, left : left + width]
@@ -68,7 +67,7 @@ class WholeTileNetwork(nn.Module):
         Returns:
             ``[B, 3, H', W']``, both sides multiples of the divisor.
         """
-        height, width = scaled_size(image.shape[2], image.shape[3], self.factor, self.short_side)
+        height, width = _scaled_size(image.shape[2], image.shape[3], self.factor, self.short_side)
         image = image.to(torch.float32) / self.white
         if self.rescales:
             rows = _antialiased(image.shape[2], height, image)
@@ -110,6 +109,13 @@ class MaskAndClassNetwork(nn.Module):
             return 1 - prediction[:, :1], self.tiles.network.presence(self.tiles.prepare(image))
         mass = prediction[:, 1:].mean(dim=[2, 3]) + 1e-30  # all alike where nothing is decidable
         return 1 - prediction[:, :1], mass / mass.sum(dim=1, keepdim=True)
+
+
+def _scaled_size(height: int, width: int, factor: float, short_side: int) -> tuple[int, int]:
+    """As :meth:`~glas_wsol.transforms.Rescale.output_size`."""
+    if short_side > 0:
+        factor = short_side / smaller(height, width)
+    return larger(1, truncated(height * factor + 0.5)), larger(1, truncated(width * factor + 0.5))
 
 
 def _antialiased(source: int, target: int, like: Tensor) -> Tensor:

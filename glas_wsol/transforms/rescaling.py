@@ -15,23 +15,8 @@ from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tenso
 
 from glas_wsol.errors import ConfigError
 from glas_wsol.transforms._tensors import to_tensor
-from glas_wsol.utils.sizes import larger, smaller, truncated
 
-__all__ = ["Rescale", "Rescaled", "scaled_size"]
-
-
-def scaled_size(height: int, width: int, factor: float, short_side: int = 0) -> tuple[int, int]:
-    """Height and width after rescaling in proportion, each rounded (half up) and at least 1.
-
-    Args:
-        height: in px.
-        width: in px.
-        factor: of both sides.
-        short_side: length of the shorter side afterwards, px, instead of ``factor``; 0 (default) for none.
-    """
-    if short_side > 0:
-        factor = short_side / smaller(height, width)
-    return larger(1, truncated(height * factor + 0.5)), larger(1, truncated(width * factor + 0.5))
+__all__ = ["Rescale", "Rescaled"]
 
 
 class Rescale(Transform):
@@ -63,7 +48,8 @@ class Rescale(Transform):
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width after rescaling, each rounded (half up) and at least 1."""
-        return scaled_size(height, width, self.factor, self.short_side or 0)
+        factor = self.factor if self.short_side is None else self.short_side / min(height, width)
+        return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
     def __call__(self, img: NdarrayOrTensor, mode: str | None = None) -> torch.Tensor:
         """Rescale ``[C, H, W]``; the type stays, and an image whose size does not change is returned itself.
