@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glas_wsol.transforms.geometry import reflected_positions
-from glas_wsol.utils.sizes import larger, smaller, truncated
+from glas_wsol.utils.sizes import fraction_of, larger, smaller
 
 __all__ = ["MaskAndClassNetwork", "WholeTileNetwork"]
 
@@ -36,7 +35,7 @@ class WholeTileNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
-        self.factor, self.short_side, self.divisor = float(factor), short_side or 0, divisor
+        self.fraction, self.short_side, self.divisor = fraction_of(factor), short_side or 0, divisor
         self.white = float(white)
         self.rescales = factor != 1.0 or short_side is not None
 
@@ -49,7 +48,7 @@ class WholeTileNetwork(nn.Module):
         Returns:
             ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k)``; the channels sum to 1.
         """
-        height, width = _scaled_size(image.shape[2], image.shape[3], self.factor, self.short_side)
+        height, width = self._size(image.shape[2], image.shape[3])
         padded = self.prepare(image)
         top, left = (padded.shape[2] - height) // 2, (padded.shape[3] - width) // 2
         prediction = self.network(padded)[:, :, top : top + height, left : left + width]
@@ -67,7 +66,7 @@ class WholeTileNetwork(nn.Module):
         Returns:
             ``[B, 3, H', W']``, both sides multiples of the divisor.
         """
-        height, width = _scaled_size(image.shape[2], image.shape[3], self.factor, self.short_side)
+        height, width = self._size(image.shape[2], image.shape[3])
         image = image.to(torch.float32) / self.white
         if self.rescales:
             rows = _antialiased(image.shape[2], height, image)
@@ -77,8 +76,15 @@ class WholeTileNetwork(nn.Module):
 
     def _pad(self, image: Tensor, dim: int, length: int) -> Tensor:
         missing = (length + self.divisor - 1) // self.divisor * self.divisor - length
-        source = reflected_positions(length, missing // 2, missing - missing // 2, image.device)
-        return image.index_select(dim, source)
+        return image.index_select(dim, _reflected(length, missing // 2, length + missing, image))
+
+    def _size(self, height: int, width: int) -> tuple[int, int]:
+        """At the training resolution: rounded (half up), at least 1, as by :class:`~glas_wsol.transforms.Rescale`."""
+        numerator, denominator = self.fraction
+        if self.short_side > 0:
+            numerator, denominator = self.short_side, smaller(height, width)
+        rows = (2 * height * numerator + denominator) // (2 * denominator)
+        return larger(rows, 1), larger((2 * width * numerator + denominator) // (2 * denominator), 1)
 
 
 class MaskAndClassNetwork(nn.Module):
@@ -111,11 +117,12 @@ class MaskAndClassNetwork(nn.Module):
         return 1 - prediction[:, :1], mass / mass.sum(dim=1, keepdim=True)
 
 
-def _scaled_size(height: int, width: int, factor: float, short_side: int) -> tuple[int, int]:
-    """As :meth:`~glas_wsol.transforms.Rescale.output_size`."""
-    if short_side > 0:
-        factor = short_side / smaller(height, width)
-    return larger(1, truncated(height * factor + 0.5)), larger(1, truncated(width * factor + 0.5))
+def _reflected(length: int, before: int, total: int, like: Tensor) -> Tensor:
+    """As :func:`~glas_wsol.transforms.reflect_pad`: ``[total]``, a triangle wave of period ``2 * (length - 1)``."""
+    position = torch.arange(total, device=like.device).to(torch.float32) - before
+    period = larger(2 * (length - 1), 1)  # an axis of one sample repeats it
+    position = position - (position / period).floor() * period
+    return torch.minimum(position, period - position).to(torch.int64)
 
 
 def _antialiased(source: int, target: int, like: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from glas_wsol.networks.head import Head
 from glas_wsol.networks.maps import activation_map, bilinear, distribution, normalise, pseudo_threshold, resize
 from glas_wsol.networks.trunks import Trunk
 from glas_wsol.utils.labels import LEAST_PROBABILITY, check_multi_label
-from glas_wsol.utils.sizes import larger, rounded, smaller
+from glas_wsol.utils.sizes import fraction_of, larger, scaled, smaller
 
 __all__ = ["Localized", "MinMaxEntropyNetwork"]
 
@@ -110,6 +110,7 @@ class MinMaxEntropyNetwork(TileNetwork):
             self.localizer = Head(self.feature_channels(), *head)
             self.classifier = Head(self.trunk.channels, *head)
         self.classifier_scale = classifier_scale
+        self.classifier_fraction = fraction_of(classifier_scale)
         self.classifier_align_corners = classifier_align_corners
         self.normalisation = normalisation
         if not all(isinstance(value, (int, float)) for value in (omega, sigma)):
@@ -222,8 +223,9 @@ class MinMaxEntropyNetwork(TileNetwork):
             ``[B, c]`` class scores.
         """
         if self.classifier_scale < 1.0:
-            height = smaller(larger(rounded(self.classifier_scale * x.shape[2]), self.smallest_side), x.shape[2])
-            width = smaller(larger(rounded(self.classifier_scale * x.shape[3]), self.smallest_side), x.shape[3])
+            numerator, denominator = self.classifier_fraction
+            height = smaller(larger(scaled(x.shape[2], numerator, denominator), self.smallest_side), x.shape[2])
+            width = smaller(larger(scaled(x.shape[3], numerator, denominator), self.smallest_side), x.shape[3])
             x = bilinear(x, height, width, self.classifier_align_corners)
         return self.classifier([self.trunk(x)])
 

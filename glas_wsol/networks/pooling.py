@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.utils.sizes import larger, rounded, smaller
+from glas_wsol.utils.sizes import fraction_of, larger, scaled, smaller
 
 __all__ = [
     "AveragePooling",
@@ -116,6 +116,7 @@ class WildcatPooling(Pooling):
         if not 0 <= dropout < 1:
             raise ConfigError(f"dropout={dropout}", "WILDCAT pooling", "give a probability in [0, 1)")
         self.kmax, self.kmin, self.alpha, self.dropout = float(kmax), float(kmin), float(alpha), float(dropout)
+        self.fractions = {k: fraction_of(k) for k in (self.kmax, self.kmin)}
 
     def draw_dropout(self, maps: Tensor) -> Tensor | None:
         """Factors for the sorted activations: 0 where dropped, ``1 / (1 - dropout)`` elsewhere.
@@ -151,7 +152,10 @@ class WildcatPooling(Pooling):
             k: fraction (below 1) or count (1 or more).
             positions: ``h * w``.
         """
-        return smaller(larger(rounded(k * positions if k < 1.0 else k), 1), positions)
+        if k >= 1.0:
+            return smaller(int(round(k)), positions)  # noqa: RUF046 - TorchScript's round gives a float
+        numerator, denominator = self.fractions[k]
+        return smaller(larger(scaled(positions, numerator, denominator), 1), positions)
 
 
 _POOLINGS: dict[str, type[Pooling]] = {

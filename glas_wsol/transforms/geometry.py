@@ -17,7 +17,6 @@ from monai.utils import TransformBackends, ensure_tuple_rep
 
 from glas_wsol.errors import ConfigError
 from glas_wsol.transforms._tensors import to_tensor
-from glas_wsol.utils.sizes import larger
 
 __all__ = [
     "ReflectPad",
@@ -26,7 +25,6 @@ __all__ = [
     "crop_back",
     "pad_to_multiple",
     "reflect_pad",
-    "reflected_positions",
 ]
 
 
@@ -63,24 +61,17 @@ def reflect_pad(image: torch.Tensor, top: int, bottom: int, left: int, right: in
         raise ValueError(f"an image [..., H, W] with pixels is needed, got shape {tuple(image.shape)}")
     for dim, before, after in ((-2, top, bottom), (-1, left, right)):
         if before or after:
-            image = image.index_select(dim, reflected_positions(image.shape[dim], before, after, image.device))
+            image = image.index_select(dim, _reflected(image.shape[dim], before, after, image.device))
     return image
 
 
-def reflected_positions(length: int, before: int, after: int, device: torch.device) -> torch.Tensor:
-    """Where each sample of a reflect-padded axis comes from: a triangle wave of period ``2 * (length - 1)``.
-
-    Args:
-        length: of the axis, px.
-        before: samples to add before it.
-        after: samples to add after it.
-        device: of the result.
-
-    Returns:
-        ``[before + length + after]`` int64, in [0, ``length``).
-    """
-    period = larger(2 * (length - 1), 1)  # an axis of one sample repeats it
-    position = torch.arange(-before, length + after, device=device) % period
+def _reflected(length: int, before: int, after: int, device: torch.device) -> torch.Tensor:
+    """Source indices of a padded axis: a triangle wave of period ``2 * (length - 1)``."""
+    position = torch.arange(-before, length + after, device=device)
+    if length == 1:
+        return torch.zeros_like(position)
+    period = 2 * (length - 1)
+    position = position % period
     return torch.minimum(position, period - position)
 
 
