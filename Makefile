@@ -5,10 +5,10 @@ PY := $(VENV)/bin/python
 RUN := $(PY) -m monai.bundle run
 BUNDLE := bundles/glas_minmax_entropy/configs
 TRAIN := '$(BUNDLE)/train.json','configs/data/demo.json'
-# Two processes, each of one thread; a file's tests stay together, so that they share what they train.
+# Two processes, each of one thread; a file's tests stay together, so that they share what they train; slow files first.
 JOBS ?= 2
 DEVICE ?= cpu
-PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 # Threads that spin while waiting take the other core from those that work.
 export OMP_WAIT_POLICY = PASSIVE
 # Tensors above 32 MiB are otherwise given back to the system, and zeroed by it, again and again (glibc; all three or none).
@@ -16,7 +16,7 @@ demo table benchmark: export MALLOC_MMAP_THRESHOLD_ = 1000000000
 demo table benchmark: export MALLOC_TRIM_THRESHOLD_ = 1000000000
 demo table benchmark: export MALLOC_TOP_PAD_ = 268435456
 
-.PHONY: help demo test table benchmark reliability check format docs bundle clean
+.PHONY: help demo test table weights benchmark reliability check format docs bundle clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -48,6 +48,9 @@ table: $(VENV)/installed ## run every method of the tables on synthetic tissue, 
 	    --overlays configs/data/light.json configs/data/demo.json configs/data/table.json configs/trunks/efficientnet_lite0.json
 	$(PY) -m glas_wsol table comparison --output comparison/tables --oracle
 	$(PY) -m glas_wsol figure comparison --output comparison/figure.png
+
+weights: $(VENV)/installed ## make the tissue bundle's own model again (DATA=folder with glas/ and ebhi_seg/)
+	$(PY) benchmarks/weights.py "$(DATA)"
 
 benchmark: $(VENV)/installed ## time and memory of a step, of a prediction and of loading, beside plain classification, and with how many threads (DEVICE=cuda on a GPU)
 	$(PY) benchmarks/memory.py

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from glas_wsol.experiments.tables.comparison import Comparison, Difference
 from glas_wsol.experiments.tables.groups import MethodRuns
-from glas_wsol.experiments.tables.runs import Run, find_runs, read_run
+from glas_wsol.experiments.tables.runs import EvaluatedRun, find_runs, read_run
 from glas_wsol.metrics.measures import MEASURES
 
 TRAIN, PAPER, LITE0 = (
@@ -146,13 +146,13 @@ def run(output: Path, tables: dict[str, Path], phantoms: int, seeds: Sequence[in
 
 def gathered(output: Path, names: Sequence[str]) -> dict[str, MethodRuns]:
     """The runs of each part as one method: a set is a fold, so that the images of all sets are drawn together."""
-    runs: dict[str, dict[tuple[int, str], Run]] = defaultdict(dict)
+    runs: dict[str, dict[tuple[int, str], EvaluatedRun]] = defaultdict(dict)
     for folder in find_runs([output / "runs"]):
         dataset, seed, part = folder.relative_to(output / "runs").parts[-3:]
         if not names or dataset in names:
             found = read_run(folder, MEASURES)
             images = np.array([f"{dataset}/{name}" for name in found.names])
-            runs[part][int(seed.removeprefix("seed_")), dataset] = Run(folder, found.facts, images, found.rows)
+            runs[part][int(seed.removeprefix("seed_")), dataset] = EvaluatedRun(folder, found.facts, images, found.rows)
     return {part: MethodRuns(part, None, "", True, of_part) for part, of_part in runs.items()}
 
 

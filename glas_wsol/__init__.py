@@ -20,7 +20,7 @@ __all__ = ["__version__", "load", "save"]
 
 
 def load(
-    model: str | PathLike[str] | Sequence[str | PathLike[str]],
+    model: str | PathLike[str] | Sequence[str | PathLike[str]] = "glas",
     *,
     device: str | torch.device | None = None,
     **settings: Any,
@@ -29,13 +29,14 @@ def load(
 
     Example::
 
-        localize = glas_wsol.load("dist/glas_minmax_entropy")
+        localize = glas_wsol.load()
         found = localize("tile.png")
         glas_wsol.save(found, "results", ["png", "geojson"])
 
     Args:
         model: an exported bundle's folder with its model, the output folder of a training, or a ``model.pt`` or
-            ``.safetensors`` file with its ``model.json`` beside it; a list of them is their ensemble.
+            ``.safetensors`` file with its ``model.json`` beside it; a list of them is their ensemble. Defaults to the
+            model that came with the package.
         device: where to compute. Defaults to CUDA where there is one, else the CPU.
         settings: as in ``inference.json``: ``stain``, ``flips``, ``rotations``, ``scales``, ``class_scores``,
             ``threshold``, ``min_box_area``, ``fill_holes``, ``drop_specks``, ``mpp``, ``max_pixels``. Those not given
@@ -67,14 +68,10 @@ def save(
     """Write a result, as a run of inference does; a file of the same name is replaced.
 
     Args:
-        found: the result.
         folder: made if absent; files are named after the result.
         formats: of :data:`~glas_wsol.writers.formats.FORMATS`. Defaults to the mask as PNG.
         overlay: whether to draw the overlay too. Defaults to True.
         undecidable: whether GeoJSON outlines the undecidable region too. Defaults to False.
-
-    Returns:
-        The files written.
 
     Raises:
         ConfigError: on an unknown format, or one that needs a missing package.

@@ -61,9 +61,6 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    Args:
-        argv: arguments; defaults to the process's own.
-
     Returns:
         Exit status: 0, or 1 after a failure, printed in one line, 3 where results of some images are missing, 141 where
         the reader of the output has closed it.

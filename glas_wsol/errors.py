@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import errno
 import re
 import unicodedata
@@ -22,6 +23,7 @@ __all__ = [
     "SplitError",
     "WeightsError",
     "as_typed",
+    "count",
     "exception_chain",
     "readable",
     "set_typed",
@@ -35,11 +37,7 @@ FIX_FILES = "raise the limit (ulimit -n), or use fewer workers"
 
 
 def exception_chain(error: BaseException) -> list[BaseException]:
-    """An exception and what it was raised from or in the handling of, the outermost first.
-
-    Args:
-        error: as caught.
-    """
+    """An exception and what it was raised from or in the handling of, the outermost first."""
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None:
@@ -55,38 +53,44 @@ def readable(text: str) -> str:
     r"""A text of a stranger as it may be shown in a terminal.
 
     What would move the cursor, colour the screen, or turn the order of letters round is spelt out: ``\x1b``.
-
-    Args:
-        text: a file's name, say.
     """
     return "".join(repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs") or c in _TURNS else c for c in text)
 
 
-_IDS = re.compile(r"(?<![\w/\\.#\-])(?P<quote>'?)(?P<id>output_dir|dataset_dir)(?P=quote)(?![\w/\\.\-])")
+def count(number: int, one: str, many: str = "") -> str:
+    """A number and what it counts: ``1 image``, ``2 images``, ``2 classes``.
+
+    Args:
+        number: how many.
+        one: what it is, in the singular.
+        many: in the plural; empty (default): with an ``s``, or an ``es`` behind an ``s``.
+    """
+    return f"{number} {one if number == 1 else many or one + ('es' if one.endswith('s') else 's')}"
+
+
+_IDS = re.compile(
+    r"(?<![\w/\\.#@\-])(?P<quote>'?)(?P<id>output_dir|dataset_dir|ckpt_dir|stage_one_dir)(?P=quote)(?![\w/\\.\-])"
+)
 _TYPED: dict[str, str] = {}
 
 
 def set_typed(names: Mapping[str, str]) -> None:
-    """Say how settings are typed on this command line; those that are not named are typed as ``--setting``.
-
-    Args:
-        names: by the setting's id, such as ``{"output_dir": "--output"}``.
-    """
+    """Say how settings are typed here, such as ``{"output_dir": "--output"}``; others are typed as ``--setting``."""
     _TYPED.clear()
     _TYPED.update(names)
 
 
 def as_typed(text: str) -> str:
-    """A message about settings in the words of the command line.
-
-    Args:
-        text: with ids of settings, quoted or not. What looks like a part of a path is left alone.
-    """
+    """A message about settings in the words of the command line; what looks like a part of a path is left alone."""
     return _IDS.sub(lambda found: _TYPED.get(found["id"], f"--{found['id']}"), text)
 
 
 _REFUSALS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS), FIX_ROOM),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "change its permissions, or choose another place"),
+    **dict.fromkeys(
+        (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG), "see what lies there, or choose another place"
+    ),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), FIX_FILES),
     **dict.fromkeys((errno.EIO, errno.ESTALE), "see that the disk is there and works"),
 }
@@ -111,13 +115,12 @@ class GlasWsolError(Exception):
         remedy = f": {fix}" if fix else ""
         super().__init__(readable(f"{what}{place}{remedy}".replace("\n", " ")))
 
+    def __reduce__(self) -> tuple:  # whatever arguments a subclass takes: it comes whole out of another process
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)
+
     @staticmethod
     def behind(error: BaseException) -> GlasWsolError | None:
-        """The `GlasWsolError` that MONAI wrapped, once per level; None where there is none.
-
-        Args:
-            error: as caught.
-        """
+        """The `GlasWsolError` that MONAI wrapped, once per level; None where there is none."""
         return next((cause for cause in exception_chain(error) if isinstance(cause, GlasWsolError)), None)
 
     @staticmethod
@@ -179,6 +182,5 @@ class DatalistError(GlasWsolError):
 
     def __init__(self, where: object, faults: Sequence[str], fix: str = "correct these entries") -> None:
         self.faults = tuple(faults)
-        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
         told = [*self.faults[:_TOLD], *([f"and {len(self.faults) - _TOLD} more"] if len(self.faults) > _TOLD else [])]
-        super().__init__(f"{count} in the data: " + "; ".join(told), where, fix)
+        super().__init__(f"{count(len(self.faults), 'fault')} in the data: " + "; ".join(told), where, fix)

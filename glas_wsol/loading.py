@@ -25,7 +25,7 @@ from glas_wsol.transforms.reading.spacing import MPP, mpp_metadata
 from glas_wsol.utils.configs import executed_parts, parsed, plain_path, refuse_renamed
 from glas_wsol.utils.foreign_config import OF_POSTPROCESSING, ForeignConfig, agreed_settings, setting_id
 from glas_wsol.utils.pixel_size import check_mpp
-from glas_wsol.utils.shipped import bundle_of
+from glas_wsol.utils.shipped import bundle_named, bundle_of
 
 __all__ = ["Localizer", "ModelSource", "load_localizer"]
 
@@ -46,14 +46,10 @@ class Localizer:
     It is made of the components of the package's own ``inference.json``. Made by :func:`glas_wsol.load`. One call at a
     time.
 
-    Args:
-        config: ``inference.json`` with the model and the settings.
-
     Attributes:
         network: in evaluation mode.
         card: what the model says of itself, as in its ``model.json``.
         classes: class names in label order.
-        device: where it computes.
     """
 
     def __init__(self, config: ConfigParser) -> None:
@@ -172,7 +168,8 @@ class ModelSource:
     """Path of a model, and the bundle around it.
 
     Args:
-        path: an exported bundle with its model, the output folder of a training, or the weights' file.
+        path: an exported bundle with its model, the output folder of a training, or the weights' file; else the name of
+            a bundle that came with the package.
 
     Attributes:
         checkpoint: the weights' file.
@@ -184,8 +181,12 @@ class ModelSource:
     """
 
     def __init__(self, path: Path) -> None:
+        named = None if path.exists() else bundle_named(path)
+        path = named or path
         places = (path / "models" / "model.pt", path / "model.pt") if path.is_dir() else (path,)
         found = next((file for file in places if file.is_file()), None)
+        if found is None and named is not None:
+            raise WeightsError("no model comes with this bundle", path.name, "train one, and name its output folder")
         if found is None:
             fix = "name an exported bundle with its model, the output folder of a training, or a model.pt"
             raise WeightsError("no trained model", path, fix)

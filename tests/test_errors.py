@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from glas_wsol import errors
-from glas_wsol.errors import ConfigError, DatalistError, GlasWsolError
+from glas_wsol.errors import ConfigError, DatalistError, GlasWsolError, count
 
 
 def test_what_where_and_how_to_fix_it():
@@ -52,7 +52,25 @@ def test_the_list_of_names_is_complete():
     assert kinds == set(KINDS)
 
 
-def test_a_failure_in_another_process_keeps_its_message():
-    # Pickling rebuilds an exception from its message: the parts are lost, what is shown is not.
-    error = pickle.loads(pickle.dumps(ConfigError("what", "where", "fix")))  # noqa: S301 - made one line above
-    assert str(error) == "what [where]: fix"
+@pytest.mark.parametrize(
+    "error", [ConfigError("what", "where", "fix"), DatalistError("table", ["row 2", "row 3"], "fix")]
+)
+def test_error_from_another_process_comes_whole(error):
+    found = pickle.loads(pickle.dumps(error))  # noqa: S301 - made one line above
+    assert type(found) is type(error)
+    assert (str(found), vars(found)) == (str(error), vars(error))
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "said"),
+    [
+        (0, ("image",), "0 images"),
+        (1, ("image",), "1 image"),
+        (2, ("image",), "2 images"),
+        (3, ("class",), "3 classes"),
+        (1, ("run was", "runs were"), "1 run was"),
+        (2, ("run was", "runs were"), "2 runs were"),
+    ],
+)
+def test_count_is_in_the_number_it_has(number, words, said):
+    assert count(number, *words) == said

@@ -160,7 +160,7 @@ def test_loading_cards_without_entries_are_read_as_the_bundle(run, classes, shor
     glas_wsol.load(run)
     planned = plan_inference([run / "tile.png"], [run], run / "out")
     seen.append(ConfigParser())
-    seen[1].read_config(str(planned.config))
+    seen[1].read_config(str(planned.files[0]))
     seen[1].update(dict(planned.settings))
     for config in seen:
         found = [parsed(config, name) for name in ("scale", "short_side", "stain")]

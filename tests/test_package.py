@@ -27,7 +27,7 @@ def installed(tmp_path_factory) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "models"))
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(folder / "site")]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", *options, str(folder)]
-    done = subprocess.run(pip, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(pip, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder / "site"
 
@@ -53,7 +53,7 @@ def test_an_installation_trains_and_evaluates_in_any_folder(installed, tmp_path)
         path = os.pathsep.join(map(str, (installed, *filter(None, [os.environ.get("PYTHONPATH")]))))
         command = [sys.executable, str(installed / "bin" / "glas-wsol"), *words]
         env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=env, check=False)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1200, env=env, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 

@@ -36,7 +36,6 @@ class BundleRun:
 
     Attributes:
         files: config files, merged from left to right.
-        settings: by their ids.
     """
 
     files: Sequence[Path]
@@ -54,11 +53,7 @@ class BundleRun:
         return " ".join(map(_quoted, ["python", "-m", "monai.bundle", *self._words]))
 
     def make(self) -> None:
-        """Make the run, in this process.
-
-        Raises:
-            GlasWsolError: as the bundle raises it, freed from what MONAI wraps around it.
-        """
+        """Make the run, in this process; its GlasWsolErrors come without what MONAI wraps around them."""
         before = sys.argv
         sys.argv = [str(Path("monai", "bundle", "__main__.py")), *self._words]
         try:
@@ -98,7 +93,6 @@ def plan_training(
 
     Args:
         dataset_dir: the data, or the word ``phantom``.
-        output: folder of the run.
         bundle: name or folder.
         method: of the tables; None is the recipe's own.
         recipe: ``"recommended"`` or ``"paper"``.
@@ -143,7 +137,6 @@ def plan_evaluation(
 
     Args:
         output: folder of the training, which receives the results.
-        split: what is evaluated.
         dataset_dir: the data; None: those of the training.
         bundle: name or folder; None: that of the training.
         settings: further ids with their values, as typed.

@@ -59,11 +59,7 @@ def refuse_unknown_ids(argv: Sequence[str]) -> None:
 
 
 def typed_run(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """The config files and the settings of a command line; none of any but ``python -m monai.bundle run ...``.
-
-    Args:
-        argv: as in ``sys.argv``.
-    """
+    """The config files and the settings of a command line; none of any but ``python -m monai.bundle run ...``."""
     if len(argv) < 2 or Path(argv[0]).parent.name != "bundle" or argv[1] not in ("run", "run_workflow"):
         return [], {}
     options: dict[str, Any] = dict(_options(argv[2:]))
@@ -77,16 +73,7 @@ def typed_run(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
 
 def refuse_unknown(parser: ConfigParser, ids: Iterable[str], where: object) -> None:
-    """Refuse settings that a config does not have.
-
-    Args:
-        parser: holds the config.
-        ids: as typed.
-        where: they were typed, or the config.
-
-    Raises:
-        ConfigError: naming the nearest id that exists.
-    """
+    """Refuse settings that a config does not have: a ConfigError names the nearest id that exists."""
     for identifier in unknown_ids(parser, list(ids)):
         refuse_renamed(identifier.removeprefix("+").replace("::", "#"), where)
         known = sorted(_ids(parser.get()))
@@ -102,12 +89,7 @@ def _tracking_files(options: Mapping[str, Any]) -> list[str]:
 
 
 def unknown_ids(parser: ConfigParser, ids: Sequence[str]) -> list[str]:
-    """Which ids neither exist in a config nor name a further argument of a component in it.
-
-    Args:
-        parser: holds the config.
-        ids: as given on a command line, ``a#b`` or ``a::b``.
-    """
+    """Which ids, ``a#b`` or ``a::b``, neither exist in a config nor name a further argument of a component in it."""
     unknown = []
     for given in ids:
         identifier = given.removeprefix("+").replace("::", "#")

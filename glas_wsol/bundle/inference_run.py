@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +19,17 @@ from glas_wsol.errors import ConfigError, IncompleteError, OutputError
 from glas_wsol.loading import ModelSource
 from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.utils.configs import plain_path
-from glas_wsol.utils.csv_files import read_cells, write_csv
+from glas_wsol.utils.csv_files import read_table, write_csv
 from glas_wsol.utils.foreign_config import ForeignConfig, agreed_settings
 from glas_wsol.utils.json_files import RECORD
 from glas_wsol.utils.locks import claim, release
 from glas_wsol.utils.shipped import bundle_folder, bundle_folders, bundle_of, is_shipped
 from glas_wsol.version import PACKAGE
 
-__all__ = ["Inference", "Results", "infer", "plan_inference"]
+__all__ = ["Results", "infer", "plan_inference"]
 
 LISTED = "images_given.csv"
 """The list of the images where they were given as several files or folders."""
-
-
-@dataclass(frozen=True)
-class Inference:
-    """A run of inference, ready to be made.
-
-    Attributes:
-        config: the package's own ``inference.json``.
-        output: receives the results.
-        settings: by their ids.
-    """
-
-    config: Path
-    output: Path
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def command(self) -> str:
-        """The same run as one would type it."""
-        return BundleRun([self.config], self.settings).command
 
 
 @dataclass(frozen=True)
@@ -58,10 +37,8 @@ class Results:
     """What a run left in its output folder.
 
     Attributes:
-        done: images with a result.
         evidence: those of them that show something to decide on.
         failed: the table of images without a result; None where there are none.
-        failures: how many those are.
     """
 
     done: int
@@ -76,7 +53,7 @@ def plan_inference(
     output: str | Path,
     bundle: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
-) -> Inference:
+) -> BundleRun:
     """Find the package's own bundle for a model, with the settings of the bundle around it, and give it the images.
 
     Args:
@@ -116,7 +93,7 @@ def plan_inference(
     recursive = bool(given.get("recursive", said.get("recursive", parser["recursive"])))
     own["dataset_dir"] = plain_path(_source(images, Path(output), recursive))
     own["output_dir"] = plain_path(output)
-    return Inference(config, Path(output), own | said | given)
+    return BundleRun([config], own | said | given)
 
 
 def _given(bundle: str | Path) -> list[ForeignConfig]:
@@ -143,10 +120,8 @@ def _source(images: Sequence[str | Path], output: Path, recursive: bool) -> Path
         return Path(images[0]).absolute() if str(images[0]) == "phantom" else Path(images[0])  # not the config's word
     listed = [Path(item["image"]) for one in images for item in images_datalist(one, recursive, exclude=output)]
     table = output / LISTED
-    if table.exists():
-        with table.open(encoding="utf-8", errors="replace", newline="") as file:
-            if read_cells(file)[0] != ["image"]:
-                raise OutputError("this file is no list of an earlier run", table, "choose another output folder")
+    if table.exists() and read_table(table, errors="replace")[0] != ["image"]:
+        raise OutputError("this file is no list of an earlier run", table, "choose another output folder")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -159,27 +134,21 @@ def _source(images: Sequence[str | Path], output: Path, recursive: bool) -> Path
     return table
 
 
-def infer(inference: Inference) -> Results:
+def infer(run: BundleRun) -> Results:
     """Make the run, in this process.
-
-    Args:
-        inference: as planned.
 
     Raises:
         GlasWsolError: as the bundle raises it, freed from what MONAI wraps around it. Images that failed are none:
             the results name them.
     """
     with contextlib.suppress(IncompleteError):
-        BundleRun([inference.config], inference.settings).make()
-    done, failed = _rows(inference.output / "predictions.csv"), inference.output / "failed.csv"
+        run.make()
+    output = Path(run.settings["output_dir"])
+    done, failed = _rows(output / "predictions.csv"), output / "failed.csv"
     failures = _rows(failed) if failed.is_file() else []
     evidence = sum(row.get("class") != "no evidence" for row in done)
     return Results(len(done), evidence, failed if failures else None, len(failures))
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return read_cells(file)[1]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise OutputError("the results cannot be read", path, "run it again") from error
+    return read_table(path, "the results cannot be read", "run it again")[1]

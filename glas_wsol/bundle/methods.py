@@ -45,8 +45,6 @@ class Method:
 
     Attributes:
         key: as in ``evaluation.json``: ``method`` and ``stage`` of its overlay.
-        title: as printed.
-        network: class of its network.
         weights_of: key of the method whose trained network it explains; None where it has its own, or none.
     """
 
@@ -86,23 +84,13 @@ _REPOSITORY = shipped_root()
 
 
 def title_of(method: str, passes: int | None = None) -> str:
-    """Title of a method; the key itself where it is not one of `METHODS`.
-
-    Args:
-        method: key of the method.
-        passes: of the erasing, named where there are any.
-    """
+    """Title of a method with its passes, if any; the key itself where it is not one of `METHODS`."""
     title = METHODS[method].title if method in METHODS else method
     return title if passes is None else f"{title}, passes {passes}"
 
 
 def order_of(method: str, passes: int | None = None) -> tuple[int, str, int]:
-    """Sorts methods as the tables do: in the order of `METHODS`, unknown methods last by key, then by passes.
-
-    Args:
-        method: key of the method.
-        passes: of the erasing.
-    """
+    """Sorts methods as the tables do: in the order of `METHODS`, unknown methods last by key, then by passes."""
     known = list(METHODS).index(method) if method in METHODS else len(METHODS)
     return known, method, -1 if passes is None else passes
 
@@ -113,7 +101,6 @@ class MethodOverlay:
 
     Attributes:
         name: of the file without its ending, and of the folder of its runs.
-        overlay: the config file that makes the bundle this method.
         explains: name of the method whose trained network it explains; None where it has its own, or none.
     """
 
@@ -126,11 +113,7 @@ def find(path: str | Path, bundle: Path | None = None) -> Path:
     """A file or folder as the user named it: from the working directory, else from what ships with the package.
 
     Args:
-        path: absolute or relative.
         bundle: the bundle's folder, two levels below the folder that holds ``configs/``.
-
-    Returns:
-        An absolute path.
 
     Raises:
         ConfigError: if it is in neither place.

@@ -35,11 +35,7 @@ class LabelMapd(Transform):
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Map the labels of one item.
-
-        Raises:
-            ConfigError: if an image may have several classes: a pixel has one label.
-        """
+        """Map the labels of one item; a ConfigError where an image may have several classes: a pixel has one label."""
         found: Localization = data["localization"]
         if found.multi_label:
             raise ConfigError("an image of several classes has no map of labels", "MONAI Label", "use predict")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -15,8 +14,7 @@ from glas_wsol.bundle.command_line import typed_run
 from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.results.provenance import provenance_of
 from glas_wsol.utils import distributed
-from glas_wsol.utils.atomic_files import atomic_write
-from glas_wsol.utils.json_files import read_json
+from glas_wsol.utils.json_files import read_json, write_json
 
 __all__ = ["conclude", "read_start"]
 
@@ -25,13 +23,7 @@ _PATHS = ("bundle_root", "ckpt_dir", "dataset_dir", "stage_one_dir", "weights")
 
 
 def conclude(checkpoint: str, output_dir: str, dataset_dir: str) -> None:
-    """End of a training: keep how it was started, and print the model, whether to trust it and what to do next.
-
-    Args:
-        checkpoint: ``model.pt``.
-        output_dir: of the run.
-        dataset_dir: its data.
-    """
+    """End of a training: keep how it was started, and print the model, whether to trust it and what to do next."""
     distributed.on_main(lambda: _conclude(checkpoint, output_dir, dataset_dir))
 
 
@@ -42,8 +34,7 @@ def _conclude(checkpoint: str, output_dir: str, dataset_dir: str) -> None:
         paths = {name: Path(str(settings[name])) for name in _PATHS if name in settings}
         settings |= {name: str(path.absolute()) for name, path in paths.items() if path.exists()}
         record = {"config_files": [str(Path(file).absolute()) for file in files], "settings": settings}
-        with atomic_write(Path(output_dir) / _RECORD, "w") as file:
-            file.write(json.dumps(record, indent=4) + "\n")
+        write_json(Path(output_dir) / _RECORD, record)
     alarm = provenance_of(model_card(checkpoint)).alarm
     evaluate = ["evaluate", output_dir, *([] if files else ["--data", dataset_dir])]
     predict = ["predict", "TILES", "--model", checkpoint, "--output", str(Path(output_dir) / "predictions"), "--report"]
@@ -54,11 +45,7 @@ def _conclude(checkpoint: str, output_dir: str, dataset_dir: str) -> None:
 
 
 def read_start(folder: Path) -> dict[str, Any]:
-    """How a training was started: its ``config_files`` and ``settings``; empty where that is not known any more.
-
-    Args:
-        folder: output folder of the training.
-    """
+    """How a training was started: its ``config_files`` and ``settings``; empty where that is not known any more."""
     path = folder / _RECORD
     try:
         record = dict(read_json(path))

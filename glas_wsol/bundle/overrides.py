@@ -18,30 +18,12 @@ from glas_wsol.errors import ConfigError
 
 __all__ = ["behind", "flatten", "load", "merged", "parse_overrides", "split_overrides"]
 
-_INSTEAD = {
-    "output_dir": "give the study's folder",
-    "ckpt_dir": "give the study's folder",
-    "checkpoint": "leave it out: every run evaluates its own model",
-    "dataset_dir": "use --dataset_dir",
-    "seed": "use --seeds",
-    "fold": "use --folds",
-    "split": "use --split",
-    "method": "use --methods",
-    "resume": "leave it out: a study always resumes",
-    "rows": "use --methods",
-    "config_file": "use --bundle, --overlays and --methods",
-}
 _NO_SETTINGS = ("args_file", "final_id", "init_id", "logging_file", "meta_file", "run_id", "tracking", "workflow_type")
 _WORDS = {"true": "True", "false": "False", "null": "$None", "None": "$None"}  # as JSON and the documents spell them
 
 
 def split_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A command's own words, and the settings of the config among them.
-
-    Args:
-        parser: of the command; an option that it does not have is a setting, as is all that follows ``--``.
-        arguments: as typed.
-    """
+    """A command's own words, and the settings among them: what its parser does not know, and all after ``--``."""
     own, rest = list(arguments), []
     if "--" in own:
         cut = own.index("--")
@@ -58,12 +40,12 @@ def split_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) -
     return own, rest
 
 
-def parse_overrides(arguments: Sequence[str], instead: Mapping[str, str] = _INSTEAD) -> dict[str, str]:
+def parse_overrides(arguments: Sequence[str], instead: Mapping[str, str]) -> dict[str, str]:
     """Settings of the config, as text; ``true``, ``false`` and ``null`` become what MONAI's command line takes.
 
     Args:
         arguments: ``--id value`` or ``--id=value``, any number of times.
-        instead: ids that may not be given so, and what to do instead. Defaults to what a study gives to its runs.
+        instead: ids that may not be given so, and what to do instead.
 
     Raises:
         ConfigError: if they are of another form, or are given otherwise.
@@ -91,14 +73,7 @@ def parse_overrides(arguments: Sequence[str], instead: Mapping[str, str] = _INST
 
 
 def load(file: Path) -> dict[str, Any]:
-    """One config file, unmerged.
-
-    Args:
-        file: JSON or YAML.
-
-    Raises:
-        ConfigError: if it cannot be read.
-    """
+    """One config file, unmerged; a ConfigError if it cannot be read."""
     try:
         config = ConfigParser.load_config_file(str(file))
     except (OSError, ValueError, RecursionError, YAMLError) as error:
@@ -110,11 +85,6 @@ def load(file: Path) -> dict[str, Any]:
 
 def merged(files: Sequence[Path], overrides: Mapping[str, str], **settings: Any) -> ConfigParser:
     """The files from left to right, then the overrides, then what the study sets.
-
-    Args:
-        files: config files.
-        overrides: ids and values as typed.
-        **settings: flat ids and values.
 
     Raises:
         ConfigError: if a file sets something below a setting that is not there.
@@ -132,12 +102,7 @@ def merged(files: Sequence[Path], overrides: Mapping[str, str], **settings: Any)
 
 
 def behind(parser: ConfigParser, identifier: str) -> dict[str, Any]:
-    """All settings that an id depends on, by id. Equal dictionaries make equal components.
-
-    Args:
-        parser: holds the config.
-        identifier: where to start.
-    """
+    """All settings that an id depends on, by id. Equal dictionaries make equal components."""
     found: dict[str, Any] = {}
     queue = [identifier]
     while queue:
@@ -149,12 +114,7 @@ def behind(parser: ConfigParser, identifier: str) -> dict[str, Any]:
 
 
 def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of a config by their ids; lists of plain values are leaves, descriptions (``_desc_``) are left out.
-
-    Args:
-        config: blocks, lists and values.
-        prefix: put before every id.
-    """
+    """Leaves of a config by their ids; lists of plain values are leaves, descriptions (``_desc_``) are left out."""
     parts: Iterator[tuple[Any, Any]] | None = None
     if isinstance(config, Mapping) and config:
         parts = ((key, value) for key, value in config.items() if key != "_desc_")

@@ -33,9 +33,6 @@ def resolve_dataset(
         options: arguments of the phantom's writer.
         below: the phantom's folder of images, where images alone are wanted.
 
-    Returns:
-        A path.
-
     Raises:
         ConfigError: if nothing is at ``dataset_dir``; None is not the phantom.
     """
@@ -61,7 +58,6 @@ def run_datalist(dataset_dir: partial[str], **settings: Any) -> Any:
 
     Args:
         dataset_dir: :func:`~glas_wsol.bundle.resolve_dataset`, not yet called (``"_mode_": "callable"``).
-        settings: further arguments of ``load_datalist``.
 
     Returns:
         A :class:`~glas_wsol.data.Datalist`; of the phantom one that is drawn on first use, and has its ``classes``

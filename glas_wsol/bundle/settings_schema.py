@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from glas_wsol.data import training_data
+from glas_wsol.data.spelling import split_word
 from glas_wsol.errors import ConfigError
 
 __all__ = ["SCHEMA", "Setting", "Settings"]
@@ -22,7 +23,6 @@ class Setting:
 
     Attributes:
         allowed: whether a value is valid; None: its component checks it.
-        words: the same in words.
         free: whether a run may be resumed with another value.
         card: whether ``model.json`` has it beside the whole recipe, for inference and reports.
         model: whether an evaluation must have the value that the model was trained with.
@@ -41,18 +41,15 @@ class Settings(dict[str, Any]):
     """The flat settings of a run by their ids: what is checked before it, and what its model is bound to after it.
 
     Args:
-        values: ids, all of which :data:`SCHEMA` has, with their values.
+        values: ids with their values; one that :data:`SCHEMA` does not have is checked by its component alone, and
+            compared when a run is resumed.
     """
 
     def __init__(self, **values: Any) -> None:
         super().__init__(values)
 
     def check(self) -> None:
-        """Refuse values that a component would misread, or refuse with a less clear message.
-
-        Raises:
-            ConfigError: naming every value that is not valid, and what may be given.
-        """
+        """Refuse values that a component would misread: a ConfigError names each, and what may be given."""
         wrong = [(name, value, _words(name, value)) for name, value in self.items() if _breaks(name, value)]
         if wrong:
             what = ", ".join(f"{name}={value!r}" for name, value, _ in wrong)
@@ -63,14 +60,8 @@ class Settings(dict[str, Any]):
                 _check_device(name, self[name])
 
     def card(self, datalist: Any, network: Any, second: bool = False) -> dict[str, Any]:
-        """Entries of ``model.json`` beside network, recipe and validation.
-
-        Args:
-            datalist: the data it learns from.
-            network: it.
-            second: whether it is that of the second stage.
-        """
-        found = {name: value for name, value in self._of(second).items() if SCHEMA[name].card}
+        """Entries of ``model.json``, of the second stage or not, beside network, recipe and validation."""
+        found = {name: value for name, value in self._of(second).items() if _of_schema(name).card}
         if second:
             rule = f"first stage: {self['selection_rule']}; second stage: the last round; no pixel label"
             found["selection_rule"] = rule
@@ -91,7 +82,7 @@ class Settings(dict[str, Any]):
             network: the trained one, or the first stage's; its weights are known by their digest, not by their place.
             second: whether it is that of the second stage.
         """
-        found = {name: value for name, value in self._of(second).items() if not SCHEMA[name].free}
+        found = {name: value for name, value in self._of(second).items() if not _of_schema(name).free}
         if second:
             found["epochs"] = self["epochs"]
         images = {"training_images": datalist.digest("train"), "validation_images": datalist.digest("valid")}
@@ -100,26 +91,26 @@ class Settings(dict[str, Any]):
         return {**found, **images, **pixels, **weights, "classes": list(datalist.classes)}
 
     def of_model(self, datalist: Any) -> dict[str, Any]:
-        """What an evaluation must have as the model's training had it.
-
-        Args:
-            datalist: the data to evaluate on.
-        """
-        own = {name: value for name, value in self.items() if SCHEMA[name].model}
+        """What an evaluation must have as the model's training had it."""
+        own = {name: value for name, value in self.items() if _of_schema(name).model}
         return {**own, "classes": list(datalist.classes)}
 
     def _of(self, second: bool) -> dict[str, Any]:
-        own = {name: value for name, value in self.items() if second or not SCHEMA[name].second}
+        own = {name: value for name, value in self.items() if second or not _of_schema(name).second}
         return {**own, "method": self["method"] + self["stage"]} if second else own
 
 
+def _of_schema(name: str) -> Setting:
+    return SCHEMA.get(name, Setting())
+
+
 def _breaks(name: str, value: Any) -> bool:
-    rule = SCHEMA[name].allowed
+    rule = _of_schema(name).allowed
     return rule is not None and not rule(value)
 
 
 def _words(name: str, value: Any) -> str:
-    setting = SCHEMA[name]
+    setting = _of_schema(name)
     # MONAI's command line passes null as text, and drops None
     null = value in ("null", "None") and setting.allowed is not None and setting.allowed(None)
     return f"{setting.words}; null is typed '$None'" if null else setting.words
@@ -175,6 +166,21 @@ def _weights(value: Any) -> bool:
     )
 
 
+_PARTS: Mapping[str, Callable[[Any], bool]] = {
+    "seed": lambda value: _whole(0)(value),
+    "train": lambda value: _whole(1)(value),
+    "test": lambda value: _whole(0)(value),
+    "size": lambda value: isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_whole(1), value)),
+    "scale": lambda value: _number(value) and value > 0,
+    "confounded": lambda value: isinstance(value, bool),
+}
+_PHANTOM_WORDS = "seed, train, test, size, scale or confounded its own value, as --phantom#train 40"
+
+
+def _phantom(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(key in _PARTS and _PARTS[key](part) for key, part in value.items())
+
+
 _ANY, _SOME = (_whole(0), "a whole number from 0"), (_whole(1), "a whole number from 1")
 # "false" from a command line is a text, and a text that is not empty counts as true
 _SWITCH = (lambda value: isinstance(value, bool), "True or False, with a capital on the command line")
@@ -183,17 +189,22 @@ _FROM_0 = (lambda value: _number(value) and value >= 0, "a number from 0")
 _ABOVE_0 = (lambda value: _number(value) and value > 0, "a number above 0")
 # a folder called 2024 is a number to the command line
 _PATH = (_text, "a path; before a name that is a number put ./")
-_COMPONENT = (None, "")  # what it is given to refuses it, before anything is computed
+_FILES = (lambda value: _text(value) or (_texts(value) and bool(value)), "a path, or a list of paths")
 
 SCHEMA: dict[str, Setting] = {
-    "method": Setting(*_COMPONENT, card=True),
+    "method": Setting(_text, "the name of one", card=True),
     "stage": Setting(lambda value: value in ("", "_refined"), "_refined for two stages, else an empty text", free=True),
     "dataset_dir": Setting(*_PATH, free=True),  # the images themselves are compared
     "output_dir": Setting(*_PATH, free=True),
+    "ckpt_dir": Setting(*_PATH, free=True),
+    "stage_one_dir": Setting(*_PATH, free=True),
+    "checkpoint": Setting(*_FILES, free=True),
+    "split": Setting(lambda value: _text(value) and split_word(value) is not None, "train, valid or test", free=True),
+    "phantom": Setting(_phantom, _PHANTOM_WORDS, free=True),
     "trunk": Setting(_text, "the name of one, such as efficientnet_lite0", card=True, model=True),
-    "weights": Setting(*_COMPONENT, free=True),  # their digest is compared
-    "device": Setting(*_COMPONENT, free=True),
-    "data_device": Setting(*_COMPONENT, free=True),
+    "weights": Setting(_text, "a file, auto, package, none or an https address", free=True),  # their digest is compared
+    "device": Setting(free=True),
+    "data_device": Setting(free=True),
     "seed": Setting(_whole(0, 2**32 - 1), "a whole number from 0 to 4294967295", card=True),
     "epochs": Setting(*_SOME, free=True),  # but where the schedule has a fixed length, see RunCheckpoint
     "batch_size": Setting(*_SOME),
@@ -202,10 +213,11 @@ SCHEMA: dict[str, Setting] = {
     "passes": Setting(
         _or_null(_whole(0)), "0 for no erasing, or a whole number of forwards of the localizer", card=True
     ),
-    "fold": Setting(*_COMPONENT, card=True, model=True),
-    "fold_seed": Setting(*_COMPONENT, card=True, model=True),
-    "cub_classes": Setting(*_COMPONENT, free=True),  # the classes themselves are compared
-    "multi_label": Setting(*_COMPONENT),
+    "fold": Setting(card=True, model=True),
+    "fold_seed": Setting(card=True, model=True),
+    "cub_classes": Setting(
+        lambda value: _text(value) or _texts(value), "cub5, all or a list of names", free=True
+    ),  # the classes themselves are compared
     "classes": Setting(_texts, "a list of names, as ['benign','malignant']", free=True),
     "num_workers": Setting(*_ANY, free=True),
     "amp": Setting(*_SWITCH),
@@ -219,20 +231,18 @@ SCHEMA: dict[str, Setting] = {
     "patience": Setting(*_ANY, free=True),
     "val_interval": Setting(*_SOME),
     "selection_ties": Setting(*_among("loss", "last")),
-    "selection_rule": Setting(*_COMPONENT, free=True, card=True),
+    "selection_rule": Setting(free=True, card=True),
     "scale": Setting(
         lambda value: _number(value) and 0 < value <= 100, "a number above 0, at most 100", card=True, model=True
     ),
     "short_side": Setting(
         _or_null(_whole(1, 100_000)), "a whole number of pixels from 1 to 100000, or null", card=True, model=True
     ),
-    "stain": Setting(*_COMPONENT, card=True),
+    "stain": Setting(card=True),
     "pixel_mean": Setting(_or_null(lambda value: _three(value, _number)), "three numbers, or null"),
     "pixel_std": Setting(
         _or_null(lambda value: _three(value, lambda one: _number(one) and one > 0)), "three numbers above 0, or null"
     ),
-    "map_stride": Setting(*_COMPONENT),
-    "batch_norm": Setting(*_COMPONENT),
     "dropout": Setting(lambda value: _number(value) and 0 <= value < 1, "a number from 0, below 1"),
     "reflect_fraction": Setting(*_FROM_0),
     "vertical_flip": Setting(*_PROBABILITY),
@@ -243,9 +253,7 @@ SCHEMA: dict[str, Setting] = {
     "mask_threshold": Setting(*_FROM_0),
     "fill_holes": Setting(*_FROM_0, free=True, card=True),  # of the finished mask, which no training sees
     "drop_specks": Setting(*_FROM_0, free=True, card=True),
-    "flips": Setting(*_COMPONENT),
     "rotations": Setting(*_SWITCH),
-    "scales": Setting(*_COMPONENT),
     "lr_per_epoch": Setting(*_SWITCH),
     "teachers": Setting(_weights, "weights from 0, one of them above", second=True),
     "seed_share": Setting(
@@ -267,4 +275,4 @@ SCHEMA: dict[str, Setting] = {
     "recursive": Setting(*_SWITCH),
     "undecidable": Setting(*_SWITCH),
 }
-"""By flat id."""
+"""By flat id: the settings that a component would misread, or that are not only compared when a run is resumed."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 from glas_wsol.bundle.command_line import refuse_unknown_ids
@@ -16,30 +18,48 @@ from glas_wsol.errors import OutputError
 __all__ = ["preflight"]
 
 
-def preflight(output_dir: str, settings: Settings | None = None) -> None:
+def preflight(output_dir: str, settings: Settings | None = None, also: Mapping[str, str] | None = None) -> None:
     """First of what every bundle runs: errors in one line, no unknown override, settings in range, a place to write.
 
     Args:
         output_dir: created if absent.
         settings: the flat settings, which are checked.
+        also: further folders that the run writes into, by their settings; they are not made.
 
     Raises:
         ConfigError: if the command line overrides an id that the config does not have, or a value is not valid.
-        OutputError: if the folder cannot be written.
+        OutputError: if a folder cannot be written.
     """
     install_excepthook()
     # MONAI tries an optional GPU decoder for DICOM whenever pydicom is installed, and warns that it is missing.
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     refuse_unknown_ids(sys.argv)
     Settings(output_dir=output_dir, **(settings or {})).check()
-    folder = Path(output_dir)
+    _make(Path(output_dir))
+    for name, folder in {"output_dir": output_dir, **(also or {})}.items():
+        _require_writable(Path(folder), name)
+
+
+def _make(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise OutputError("the output folder is a file", folder, "choose another output_dir")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"cannot make the output folder ({error.strerror})", folder, "choose another output_dir"
-        ) from error
+        what = f"cannot make the output folder ({error.strerror})"
+        raise OutputError(what, folder, "choose another output_dir") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError("the output folder is read-only", folder, "choose another output_dir")
+
+
+def _require_writable(folder: Path, name: str) -> None:
+    """Refuse a folder that cannot be written, or cannot be made where it is not there yet."""
+    place = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    fix = f"choose another {name}"
+    if not place.is_dir():
+        raise OutputError(f"a file is in the way of {name}", place, fix)
+    try:
+        with tempfile.TemporaryFile(dir=place):  # root is never refused by permissions, but by a disk that is read-only
+            pass
+    except OSError as error:
+        raise OutputError(f"{name} cannot be written ({error.strerror})", folder, fix) from error

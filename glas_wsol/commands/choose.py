@@ -9,11 +9,7 @@ __all__ = ["register"]
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the command.
-
-    Args:
-        commands: of the program's parser.
-    """
+    """Add the command."""
     parser = commands.add_parser("choose", help="of several trained models the best, without any outline")
     parser.add_argument("models", nargs="+", metavar="MODEL", help="model.pt, or a folder that holds such")
     parser.add_argument("--best", action="store_true", help="print nothing but the best one's path")

@@ -10,11 +10,7 @@ __all__ = ["register"]
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the commands.
-
-    Args:
-        commands: of the program's parser.
-    """
+    """Add the commands."""
 
     def reads_data(name: str, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text)
@@ -40,9 +36,10 @@ def _data(arguments: argparse.Namespace) -> None:
 
 def _images(arguments: argparse.Namespace) -> None:
     from glas_wsol.data import load_datalist
+    from glas_wsol.errors import count
     from glas_wsol.utils.csv_files import write_csv
 
     items = load_datalist(arguments.dataset, fold=arguments.fold, seed=arguments.seed).select(arguments.split)
     rows = [{"image": str(Path(item["image"]).resolve())} for item in items]
     write_csv(Path(arguments.output), rows, columns=("image",))
-    print(f"{len(items)} images of split {arguments.split!r} listed in {arguments.output}")
+    print(f"{count(len(items), 'image')} of split {arguments.split!r} listed in {arguments.output}")

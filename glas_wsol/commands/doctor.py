@@ -12,11 +12,7 @@ __all__ = ["register"]
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the command.
-
-    Args:
-        commands: of the program's parser.
-    """
+    """Add the command."""
     text = "check Python, packages, torch and weights; a bundle, data, an output folder; status 1 on a fault"
     parser = commands.add_parser("doctor", help=text)
     add = parser.add_argument

@@ -6,52 +6,36 @@ from __future__ import annotations
 import argparse
 import shlex
 
-__all__ = ["register"]
+from glas_wsol.commands import add_with_settings
 
-_HELP = "measure a trained model on one split of its data"
-_INSTEAD = {
-    "dataset_dir": "use --data",
-    "output_dir": "name the training's folder first: evaluate OUT",
-    "bundle_root": "use --bundle",
-    "config_file": "use --bundle",
-}
+__all__ = ["register"]
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the command.
-
-    Args:
-        commands: of the program's parser.
-    """
-    # a separate parser: settings of the config may be among the arguments
-    evaluate = commands.add_parser("evaluate", help=_HELP, prefix_chars="\0", add_help=False)
-    evaluate.add_argument("arguments", nargs=argparse.REMAINDER)
-    typed = {"dataset_dir": "--data", "output_dir": "OUT"}
-    evaluate.set_defaults(command=lambda arguments: _evaluate(arguments.arguments, evaluate.prog), typed=typed)
-
-
-def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=_HELP.capitalize() + ". The true masks of that split are read here, and only here.",
-        usage="%(prog)s OUT [--split SPLIT] [options] [--id value ...]",
-        epilog="Any other --id value is a setting of the config (docs/settings.md), such as: --device cpu",
+    """Add the command."""
+    add = add_with_settings(
+        commands,
+        _evaluate,
+        "evaluate",
+        "measure a trained model on one split of its data",
+        more=" The true masks of that split are read here, and only here.",
+        usage="OUT [--split SPLIT]",
+        example="--device cpu",
+        typed={"dataset_dir": "--data", "output_dir": "OUT"},
+        instead={
+            "dataset_dir": "use --data",
+            "output_dir": "name the training's folder first: evaluate OUT",
+            "bundle_root": "use --bundle",
+            "config_file": "use --bundle",
+        },
     )
-    add = parser.add_argument
     add("output", metavar="OUT", help="output folder of a training; receives the results")
     add("--split", default="valid", choices=["train", "valid", "test"], help="default: valid")
     add("--data", metavar="DATA", help="the data (default: those of the training)")
     add("--bundle", metavar="BUNDLE", help="glas, cub, or a bundle's folder (default: that of the training)")
-    return parser
 
 
-def _evaluate(arguments: list[str], prog: str) -> None:
-    from glas_wsol.bundle.overrides import parse_overrides, split_overrides
-
-    parser = _parser(prog)
-    own, rest = split_overrides(parser, arguments)
-    given = parser.parse_args(own)
-    settings = parse_overrides(rest, _INSTEAD)
+def _evaluate(given: argparse.Namespace, settings: dict[str, str]) -> None:
     from glas_wsol.bundle import install_excepthook
     from glas_wsol.bundle.bundle_runs import plan_evaluation
 

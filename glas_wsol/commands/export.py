@@ -9,11 +9,7 @@ __all__ = ["register"]
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the command.
-
-    Args:
-        commands: of the program's parser.
-    """
+    """Add the command."""
     parser = commands.add_parser("export", help="copy a bundle to run on its own, or write a model for other programs")
     text = "glas, cub, or a bundle's folder; or a model.pt, or the output folder of a training; several are an ensemble"
     parser.add_argument("sources", nargs="+", metavar="MODEL_OR_BUNDLE", help=text)

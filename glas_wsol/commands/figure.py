@@ -4,20 +4,19 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glas_wsol.errors import ConfigError, ImageFileError, OutputError
-from glas_wsol.utils.csv_files import read_cells
+from glas_wsol.errors import ConfigError, ImageFileError, OutputError, count
+from glas_wsol.utils.csv_files import read_table
 
 if TYPE_CHECKING:
     import numpy as np
 
     from glas_wsol.experiments.tables.groups import Group
-    from glas_wsol.experiments.tables.runs import Run
+    from glas_wsol.experiments.tables.runs import EvaluatedRun
     from glas_wsol.visualize.comparison_figure import Column, Line
 
 __all__ = ["choose_images", "register", "spaced"]
@@ -26,11 +25,7 @@ _AGAIN = "evaluate this run again"
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the command to a parser's commands.
-
-    Args:
-        commands: what ``add_subparsers`` returned.
-    """
+    """Add the command to a parser's commands."""
     parser = commands.add_parser("figure", help="draw the masks of several methods on the same images, side by side")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="evaluated run, or a folder with such below it")
     parser.add_argument("--output", required=True, help="file to write, .png or .pdf")
@@ -66,10 +61,10 @@ def _figure(arguments: argparse.Namespace) -> None:
     lines = [_line(table[name], shown) for name in tqdm(names, "reading masks", unit="image", leave=False)]
     columns = _columns(group)
     draw_figure(arguments.output, lines, columns, [_caption(group, shown), how])
-    print(f"{len(lines)} images and {len(columns)} methods in {arguments.output}")
+    print(f"{count(len(lines), 'image')} and {count(len(columns), 'method')} in {arguments.output}")
 
 
-def _one_group(runs: Sequence[Run], split: str | None, fold: str | None) -> Group:
+def _one_group(runs: Sequence[EvaluatedRun], split: str | None, fold: str | None) -> Group:
     """The runs of one split and fold, of one data set, sorted into methods."""
     from glas_wsol.experiments.tables.groups import group_runs
 
@@ -93,14 +88,11 @@ def _one_group(runs: Sequence[Run], split: str | None, fold: str | None) -> Grou
     return groups[0]
 
 
-def _table(run: Run) -> dict[str, dict[str, str]]:
+def _table(run: EvaluatedRun) -> dict[str, dict[str, str]]:
     """Rows of ``evaluation.csv`` by name."""
     path, columns = run.folder / "evaluation.csv", {"name", "label", "image", "mask"}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = {row.get("name", ""): row for row in read_cells(file)[1]}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise OutputError("the table of this evaluation cannot be read", path, _AGAIN) from error
+    _, found = read_table(path, "the table of this evaluation cannot be read", _AGAIN)
+    rows = {row.get("name", ""): row for row in found}
     if sorted(rows) != run.names.tolist() or not all(columns <= row.keys() for row in rows.values()):
         raise OutputError("this table is not that of evaluation.json beside it", path, _AGAIN)
     return rows
@@ -141,17 +133,12 @@ def choose_images(table: Mapping[str, Mapping[str, str]], classes: Sequence[str]
 
 
 def spaced(values: Sequence[str], count: int) -> list[str]:
-    """Evenly spaced values: the middle of each of ``count`` equal parts; all of them where there are no more.
-
-    Args:
-        values: in their order.
-        count: how many, at least 0.
-    """
+    """Evenly spaced values: the middle of each of ``count`` equal parts; all of them where there are no more."""
     count = min(count, len(values))
     return [values[(2 * part + 1) * len(values) // (2 * count)] for part in range(count)]
 
 
-def _line(row: Mapping[str, str], runs: Sequence[Run]) -> Line:
+def _line(row: Mapping[str, str], runs: Sequence[EvaluatedRun]) -> Line:
     from glas_wsol.transforms import read_mask, read_rgb
     from glas_wsol.visualize.comparison_figure import Line
 
@@ -183,7 +170,7 @@ def _columns(group: Group) -> list[Column]:
     ]
 
 
-def _caption(group: Group, shown: Sequence[Run]) -> str:
+def _caption(group: Group, shown: Sequence[EvaluatedRun]) -> str:
     thresholds: dict[float, list[str]] = {}
     for method, run in zip(group.methods, shown, strict=True):
         thresholds.setdefault(run.facts["threshold"], []).append(group.label(method))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import Any
 
 __all__ = ["register"]
@@ -12,11 +13,7 @@ _TISSUE_ONLY = ("scale", "confounded")
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the command.
-
-    Args:
-        commands: of the program's parser.
-    """
+    """Add the command."""
     parser = commands.add_parser("phantom", help="write synthetic tissue (GlaS layout) or birds (CUB layout)")
     add = parser.add_argument
     add("output", metavar="OUTPUT", help="folder to make; an equal phantom in it is left as it is")
@@ -43,4 +40,7 @@ def _phantom(arguments: argparse.Namespace) -> None:
         for name in _TISSUE_ONLY:
             if name in given:
                 raise ConfigError(f"birds have no {name}", "phantom", f"leave out --{name}")
-    print(f"the phantom is in {write(arguments.output, progress=True, **given)}")
+    folder = write(arguments.output, progress=True, **given)
+    bundle = " --bundle cub" if arguments.kind == "birds" else ""
+    print(f"the phantom is in {folder}")
+    print(f"next: python -m glas_wsol train {shlex.quote(str(folder))} --output OUT{bundle}")

@@ -10,11 +10,7 @@ __all__ = ["register"]
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the command.
-
-    Args:
-        commands: of the program's parser.
-    """
+    """Add the command."""
     parser = commands.add_parser(
         "prepare",
         help="check a downloaded GlaS or CUB-200-2011 and lay it out; nothing is downloaded",

@@ -9,11 +9,7 @@ __all__ = ["register"]
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the command.
-
-    Args:
-        commands: of the program's parser.
-    """
+    """Add the command."""
     parser = commands.add_parser("report", help="one HTML page of a run: inference, evaluation or training")
     parser.add_argument("folder", help="output folder of the run")
     parser.add_argument("--output", metavar="FILE", help="page to write (default: report.html in the folder)")

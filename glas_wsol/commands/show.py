@@ -6,18 +6,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from glas_wsol.errors import GlasWsolError, OutputError
+from glas_wsol.errors import GlasWsolError, OutputError, count
 from glas_wsol.utils.json_files import RESULTS, read_json
 
 __all__ = ["register"]
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the command.
-
-    Args:
-        commands: of the program's parser.
-    """
+    """Add the command."""
     parser = commands.add_parser("show", help="print an evaluation and draw its best, median and worst tile")
     parser.add_argument("run", help="output folder of an evaluation")
     parser.add_argument(
@@ -38,7 +34,7 @@ def _show(arguments: argparse.Namespace) -> None:
         report = read_json(path, RESULTS)
     except ValueError as error:
         raise OutputError("this evaluation is damaged", path, "evaluate again") from error
-    print(f"\n{report['n']} images of split {report['split']!r}\n{summary(report)}")
+    print(f"\n{count(report['n'], 'image')} of split {report['split']!r}\n{summary(report)}")
     sheet = draw_overview(run, report)
     if sheet is not None:
         print(f"\nopen {sheet.path}: the best, the median and the worst tile beside their true outlines")

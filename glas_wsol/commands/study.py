@@ -11,32 +11,38 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-__all__ = ["register"]
+from glas_wsol.commands import add_with_settings
 
-_HELP = "train and evaluate methods of the tables, for several seeds and folds; run it again to go on"
+__all__ = ["INSTEAD", "register"]
+
+INSTEAD = {
+    "output_dir": "give the study's folder",
+    "ckpt_dir": "give the study's folder",
+    "checkpoint": "leave it out: every run evaluates its own model",
+    "dataset_dir": "use --dataset_dir",
+    "seed": "use --seeds",
+    "fold": "use --folds",
+    "split": "use --split",
+    "method": "use --methods",
+    "resume": "leave it out: a study always resumes",
+    "rows": "use --methods",
+    "config_file": "use --bundle, --overlays and --methods",
+}
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the command.
-
-    Args:
-        commands: of the program's parser.
-    """
-    # a separate parser: settings of the config may be among the arguments
-    study = commands.add_parser("study", help=_HELP, prefix_chars="\0", add_help=False)
-    study.add_argument("arguments", nargs=argparse.REMAINDER)
-    typed = {"output_dir": "OUT"}
-    study.set_defaults(command=lambda arguments: _study(arguments.arguments, study.prog), typed=typed)
-
-
-def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=_HELP.capitalize() + ".",
-        usage="%(prog)s OUT [options] [--id value ...]",
-        epilog="Any other --id value is a setting of the bundle, for every run, such as: --epochs 20 --batch_size 4",
+    """Add the command."""
+    add = add_with_settings(
+        commands,
+        _study,
+        "study",
+        "train and evaluate methods of the tables, for several seeds and folds; run it again to go on",
+        usage="OUT",
+        config="the bundle, for every run",
+        example="--epochs 20 --batch_size 4",
+        typed={"output_dir": "OUT"},
+        instead=INSTEAD,
     )
-    add = parser.add_argument
     add("output", metavar="OUT", type=Path, help="the study's folder; a run is in OUT/METHOD/FOLD_seed_SEED")
     add("--bundle", default="glas", metavar="BUNDLE", help="glas (default), cub, or a bundle's folder")
     add("--overlays", nargs="*", default=[], metavar="FILE", help="recipe and trunk; none: the bundle's own")
@@ -51,7 +57,6 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
     add("--replace", action="store_true", help="repeat runs that were made with other settings")
     add("--dry-run", action="store_true", help="print all runs and their commands, and write nothing")
-    return parser
 
 
 def _seed(text: str) -> int:
@@ -61,30 +66,15 @@ def _seed(text: str) -> int:
     return value
 
 
-def _study(arguments: list[str], prog: str) -> None:
-    from glas_wsol.bundle.overrides import parse_overrides, split_overrides
-
-    parser = _parser(prog)
-    own, rest = split_overrides(parser, arguments)
-    overrides = parse_overrides(rest)  # first, so that an option of another name is refused with its own
-    given: Any = parser.parse_args(own)
+def _study(given: Any, overrides: dict[str, str]) -> None:
     from glas_wsol.experiments.study import Request, run_study
     from glas_wsol.utils.shipped import bundle_folder
 
-    request = Request(
-        output=given.output,
-        bundle=bundle_folder(given.bundle),
-        overlays=given.overlays,
-        methods=given.methods,
-        seeds=given.seeds,
-        folds=given.folds,
-        split=given.split,
-        dataset_dir=given.dataset_dir,
-        overrides=overrides,
-    )
+    how = {name: vars(given).pop(name) for name in ("jobs", "replace", "dry_run")}
+    request = Request(**{**vars(given), "bundle": bundle_folder(given.bundle)}, overrides=overrides)
     try:
         with _terminated_as_interrupted():
-            run_study(request, jobs=given.jobs, replace=given.replace, dry_run=given.dry_run)
+            run_study(request, **how)
     except KeyboardInterrupt:
         print("interrupted: run the same command again; trainings go on after their last whole epoch", file=sys.stderr)
         raise SystemExit(130) from None

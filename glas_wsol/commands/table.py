@@ -11,11 +11,7 @@ __all__ = ["register"]
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    """Add the command.
-
-    Args:
-        commands: of the program's parser.
-    """
+    """Add the command."""
     parser = commands.add_parser("table", help="compare evaluated runs: methods, erasing, training time")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="evaluated run, or a folder that holds such")
     parser.add_argument("--output", metavar="DIR", help="also write tables.md, and each table as CSV and LaTeX")

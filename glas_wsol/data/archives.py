@@ -65,14 +65,9 @@ def extract(
     appears when all is there.
 
     Args:
-        archive: the file.
         target: folder to make; one that exists must be empty.
         sha256: digest the archive must have, 64 hexadecimal digits; empty (default) for any.
         limits: what it may be unpacked to; None (default) for :class:`Limits`' own.
-        progress: show a bar with the time left. Defaults to False.
-
-    Returns:
-        The folder.
 
     Raises:
         ArchiveError: if it is no such archive, a damaged or another one, or if a member is refused: a name that leads
@@ -120,7 +115,7 @@ def _typed(archive: Path, target: Path) -> Iterator[None]:
             raise ArchiveError(f"a damaged archive ({error})", archive, fix) from error
         what = f"the archive cannot be unpacked here ({error.strerror or error})"
         raise OutputError(what, target, FIX_ROOM) from error
-    except (ValueError, NotImplementedError, RuntimeError, OverflowError) as error:  # zipfile: unknown method, password
+    except (ValueError, RuntimeError, OverflowError) as error:  # zipfile: unknown method, password
         raise ArchiveError(f"a damaged or unusual archive ({error})", archive, fix) from error
 
 

@@ -60,17 +60,17 @@ def folder_datalist(
     found = [(path, split) for split, folder, _ in homes for path in files[folder].images]
     lost = [path for path, _ in found if not is_file(path)]
     found = [(path, split) for path, split in found if path not in lost]
-    faults = [] if found else [f"no sub-folders with {IMAGE_KINDS} images"]
-    faults += [f"{path.relative_to(root)} is not a file" for path in lost]
+    faults = [f"{path.relative_to(root)} is not a file" for path in lost]
+    layout = [] if found else [f"no sub-folders with {IMAGE_KINDS} images"]
     places = [(folder.name, folder.relative_to(root).as_posix()) for _, folder, _ in homes]
     faults += spelt_twice([(name, f"folder {shown(place)}") for name, place in places], "class folders", "class")
     present = class_order(None, [clean(name) for name, _ in places])
     classes = class_order(label_names, present)
     if len(homes) > 1 and all(split == "" and split_word(folder.name) for split, folder, _ in homes):
-        faults.append(f"the folders {' and '.join(map(repr, present))} are splits and hold no class folders")
+        layout.append(f"the folders {' and '.join(map(repr, present))} are splits and hold no class folders")
     faults += [f"folder {name!r} is none of {', '.join(classes)}" for name in present if name not in classes]
     if len(classes) == 1:
-        faults.append(f"the only class folder is {present[0]!r}: learning needs two classes at least")
+        layout.append(f"the only class folder is {present[0]!r}: learning needs two classes at least")
     first: dict[Path, Path] = {}
     twins = [(first[path.resolve()], path) for path, _ in found if first.setdefault(path.resolve(), path) != path]
     faults += [f"{two.relative_to(root)} is {one.relative_to(root)} once more" for one, two in twins]
@@ -83,8 +83,9 @@ def folder_datalist(
         if len(masks[path]) > 1:
             names = " and ".join(str(mask.relative_to(root)) for mask in masks[path])
             faults.append(f"{path.relative_to(root)} has {len(masks[path])} masks, {names}: keep one")
-    if faults:
-        raise DatalistError(root, faults, "make one sub-folder of images per class")
+    if faults or layout:
+        fix = "make one sub-folder of images per class" if layout else "correct these files and folders"
+        raise DatalistError(root, [*layout, *faults], fix)
 
     base = root / "images" if found[0][0].is_relative_to(root / "images") else root
     names = distinct_names([path for path, _ in found], base)
@@ -166,4 +167,7 @@ def _passed_over(root: Path, files: Sequence[Files], unused: Sequence[Path]) -> 
         said.append(f"{such_as(unused, 'mask', root)} of no image passed over")
     if loose:
         said.append(f"{such_as(loose, 'image', root)} not directly in a class folder passed over")
+    tables = [path for path in everything.others if path.parent == root and path.suffix.lower() == ".csv"]
+    if tables:
+        said.append(f"{such_as(tables, 'table', root)} not read: to use it, give its path in the place of the folder's")
     return said + others_said(everything.others)

@@ -42,7 +42,6 @@ def table_datalist(
         fold: ignored where the table has images for train and for valid. Otherwise ``"paper"`` is fold 0: by groups
             where the table has a group column (no group is on both sides), stratified by class where it has none;
             ``"patient-0"`` to ``"patient-4"`` and ``"stratified-0"`` to ``"stratified-4"`` name one of five.
-        seed: of the folds.
         label_names: the classes in label order; other labels are faults. Default: the labels that occur, sorted.
         multi_label: False (default) for one class per image, True for several.
 
@@ -111,15 +110,12 @@ def find_table(source: str | Path) -> Path | None:
 
 
 def class_order(label_names: Sequence[str] | None, present: Iterable[str]) -> tuple[str, ...]:
-    """The classes in label order: as given, or else those present, sorted.
-
-    Raises:
-        ConfigError: if ``label_names`` are not two or more different names.
-    """
+    """The classes in label order: as given, two or more (else a ConfigError), or those present, sorted."""
     if label_names is None:
         return tuple(sorted(set(present), key=natural_key))
-    names = tuple(clean(str(name)) for name in label_names)
-    if isinstance(label_names, str) or len(set(names)) != len(names) or len(names) < 2:
+    listed = isinstance(label_names, Sequence) and not isinstance(label_names, str)
+    names = tuple(clean(str(name)) for name in label_names) if listed else ()
+    if len(set(map(spelling_key, names))) != len(names) or len(names) < 2:
         raise ConfigError(f"{label_names!r} are not two or more different names", "label_names", "list the classes")
     return names
 

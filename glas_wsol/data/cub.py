@@ -11,6 +11,7 @@ from typing import cast
 
 from glas_wsol.data.distributed_files import Bring, Distributed
 from glas_wsol.data.files import existing, is_file
+from glas_wsol.data.phantom.folder import MANIFEST
 from glas_wsol.data.spelling import spelling_key, spelt_twice
 from glas_wsol.data.splits import Datalist, Item, folds_said, parse_fold, split_by_fold
 from glas_wsol.errors import ConfigError, DatalistError, SplitError
@@ -64,7 +65,6 @@ def cub_datalist(
             or without their number, in label order.
         fold: ``"paper"``: for CUB5 the paper's 120 + 30 images, otherwise ``"stratified-0"``; ``"stratified-0"`` to
             ``"stratified-4"``: a fifth of the official training images is the validation.
-        seed: of the stratified folds.
 
     Returns:
         Splits train, valid and test, the last of which is the official test split (145 images for CUB5). It is named
@@ -111,7 +111,7 @@ def cub_datalist(
     if faults:
         raise DatalistError(root, faults, "unpack the data set again")
     names = tuple(titles[number] for number in chosen)
-    official = parts["1"]
+    official, warnings = parts["1"], []
     # Five other birds are not CUB5: its published figures do not hold for them.
     title = {CUB5_CLASSES: "CUB5"}.get(names, "CUB200" if len(names) == 200 else f"CUB ({len(names)} classes)")
     if len(files) != _ALL_IMAGES:
@@ -123,14 +123,17 @@ def cub_datalist(
             if "_".join(item.name.split("_")[-2:]) in CUB5_VALID[names[cast("int", item.label)]]
         ]
         wanted = sum(map(len, CUB5_VALID.values()))
-        if len(valid) != wanted:
+        drawn = is_file(root / MANIFEST)  # a phantom of any size can be used
+        if drawn and len(valid) < wanted:
+            warnings.append(f"the paper has {wanted} validation images, this phantom {len(valid)} of their names")
+        elif len(valid) != wanted:
             what = f"{len(valid)} of the paper's {wanted} validation images are among the training images"
             raise SplitError(what, root, folds_said(official, names, seed))
         held = set(valid)
         splits = {"train": tuple(item for item in official if item not in held), "valid": tuple(valid)}
     else:
         splits = split_by_fold(official, names, fold, seed, root)
-    return Datalist(title, names, splits | {"test": tuple(parts["0"])}, str(root))
+    return Datalist(title, names, splits | {"test": tuple(parts["0"])}, str(root), tuple(warnings))
 
 
 def _numbered(path: Path, faults: list[str]) -> dict[str, str]:

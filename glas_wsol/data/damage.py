@@ -21,7 +21,6 @@ def damaged(
 
     Args:
         pairs: each image's file and, where there is one, its mask's.
-        progress: show a bar with the time left.
 
     Returns:
         A clause for every file that is damaged, and for every mask of another size than its image; in order.

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from glas_wsol.data.class_folders import IMAGE_KINDS, find_classes, folder_datalist
-from glas_wsol.data.csv_table import TABLE_NAMES, table_datalist
+from glas_wsol.data.csv_table import TABLE_NAMES, class_order, table_datalist
 from glas_wsol.data.cub import CUB_DISTRIBUTED, cub_datalist, find_cub
 from glas_wsol.data.distributed_files import Distributed
-from glas_wsol.data.files import existing, is_file, log_warnings
+from glas_wsol.data.files import existing, is_file, is_image, log_warnings
 from glas_wsol.data.glas import GLAS_DISTRIBUTED, find_glas, glas_datalist
+from glas_wsol.data.leaks import leaks
 from glas_wsol.data.phantom.folder import phantom_kind
 from glas_wsol.data.splits import Datalist, Item
 from glas_wsol.errors import ConfigError, DatalistError
@@ -95,7 +96,6 @@ def load_datalist(
         dataset_dir: GlaS, CUB-200-2011, a table or a folder of class folders.
         fold: ``"paper"``, ``"patient-0"`` to ``"patient-4"`` or ``"stratified-0"`` to ``"stratified-4"``. Ignored where
             the data define which image is in which split.
-        seed: of the folds that are drawn.
         kind: ``"glas"``, ``"cub"``, ``"table"``, ``"folder"``, or ``"auto"``: the first of these that is recognised,
             by Grade.csv, by images.txt and classes.txt, by a .csv (in a folder: datalist.csv or index.csv), by
             sub-folders with images.
@@ -103,7 +103,6 @@ def load_datalist(
         label_names: classes of a table or folder in label order; see `table_datalist`.
         multi_label: whether an image may have several classes; only of a table, see `table_datalist`. Defaults
             to False.
-        log: whether to log the datalist's warnings. Defaults to True.
 
     Raises:
         ConfigError: if a setting has no such value, or several classes per image are set for another kind of data.
@@ -112,7 +111,11 @@ def load_datalist(
     """
     if kind not in ("auto", *DATA_SETS):
         raise ConfigError(f"there is no kind {kind!r}", "kind", f"use one of {', '.join(('auto', *DATA_SETS))}")
+    class_order(label_names, ())
     root = existing(dataset_dir)
+    if is_image(root):
+        fix = "give the folder of the images, with a sub-folder for each class, or a table of them"
+        raise DatalistError(root, ["this is one image, and no data set"], fix)
     if kind == "auto":
         kind = _kind(root)
     data_set = DATA_SETS[kind]
@@ -120,7 +123,7 @@ def load_datalist(
         fix = "set multi_label=false, or give a table"
         raise ConfigError("only a table's labels can name several classes", root, fix)
     found = data_set.read(root, Reading(fold, seed, classes, label_names, multi_label))
-    found = _said_if_drawn(replace(found, warnings=(*found.warnings, *found.shared_groups())))
+    found = _said_if_drawn(replace(found, warnings=(*found.warnings, *leaks(found))))
     if log:
         log_warnings(root, found.warnings)
     return found

@@ -18,8 +18,6 @@ class Distributed:
     """A data set as its authors distribute it.
 
     Attributes:
-        name: of the data set.
-        page: where to get it, in words.
         counts: how many images it has, by part.
         marks: the files by which its folder is recognised.
         faults: what is not as distributed in a folder, given the folder and the counts.

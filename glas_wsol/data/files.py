@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import mimetypes
 import os
 import re
 import unicodedata
@@ -16,7 +17,16 @@ from glas_wsol.errors import DatalistError, readable
 from glas_wsol.transforms.reading import IMAGE_SUFFIXES
 from glas_wsol.utils import distributed
 
-__all__ = ["IMAGE_SUFFIXES", "distinct_names", "existing", "folded", "is_file", "log_warnings", "natural_key"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "distinct_names",
+    "existing",
+    "folded",
+    "is_file",
+    "is_image",
+    "log_warnings",
+    "natural_key",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +35,10 @@ def existing(source: str | Path) -> Path:
     """The file or folder as an absolute path.
 
     Raises:
-        DatalistError: if it does not exist or is not readable.
+        DatalistError: if it is no path, does not exist or is not readable.
     """
+    if not isinstance(source, (str, os.PathLike)):
+        raise DatalistError(repr(source), ["it is no path"], "give the path of a folder, a table or an image")
     path = Path(source).expanduser().absolute()
     try:
         found = source != "" and path.exists()  # "" would quietly be the working directory
@@ -45,6 +57,12 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):
         return False
+
+
+def is_image(path: Path) -> bool:
+    """Whether a path is a file that is named like an image, of a kind that is read or another one."""
+    kind = mimetypes.guess_type(path.name)[0] or ""
+    return is_file(path) and (path.name.lower().endswith(IMAGE_SUFFIXES) or kind.startswith("image/"))
 
 
 def natural_key(text: str) -> tuple:
@@ -94,11 +112,6 @@ def folded(name: str) -> str:
 
 
 def log_warnings(source: object, warnings: Iterable[str]) -> None:
-    """Log warnings about data, in the first of several processes.
-
-    Args:
-        source: where the data were read.
-        warnings: a sentence each.
-    """
+    """Log warnings about data, in the first of several processes."""
     for one in warnings if distributed.is_main() else ():
         logger.warning("%s", readable(f"{source}: {one}"))

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,18 +13,16 @@ from glas_wsol.data.pairs import mask_stem, others_said
 from glas_wsol.data.phantom.folder import MANIFEST
 from glas_wsol.data.rows import Row, read_rows
 from glas_wsol.data.spelling import clean, spelling_key, spelt_twice
-from glas_wsol.data.splits import Datalist, Item, folds_said, parse_fold, split_by_fold
-from glas_wsol.errors import DatalistError, SplitError
+from glas_wsol.data.splits import Datalist, Item, folds_said, parse_fold, possible_folds, split_by_fold
+from glas_wsol.errors import DatalistError, SplitError, count
+from glas_wsol.utils.digests import digest_of
 
 __all__ = ["GLAS_CLASSES", "GLAS_DISTRIBUTED", "GLAS_VALID", "find_glas", "glas_datalist", "glas_files"]
 
 GLAS_CLASSES = ("benign", "malignant")
 _NAME = re.compile(r"(train|testA|testB)_[0-9]+")
 # The validation images of the paper's fold 0, numbers of train_<n>; the other 67 are for training.
-GLAS_VALID = {
-    "malignant": (24, 54, 5, 36, 26, 77, 74, 18, 83, 68),
-    "benign": (38, 72, 65, 51, 12, 63, 2, 52),
-}
+GLAS_VALID = {"malignant": (24, 54, 5, 36, 26, 77, 74, 18, 83, 68), "benign": (38, 72, 65, 51, 12, 63, 2, 52)}
 _PAPER_VALID = frozenset(f"train_{number}" for numbers in GLAS_VALID.values() for number in numbers)
 _GRADES_SHA256 = [  # of names and labels of the other 67, and of these 18
     "3df7a6bdc5dbc4447b4f73ffd6d5477879e4e2847b5c0791e23ba2616498f45a",
@@ -93,38 +89,36 @@ def glas_datalist(dataset_dir: str | Path, fold: str = "paper", seed: int = 0) -
     ]
     train = [item for item in found if item.name.startswith("train")]
     splits: dict[str, tuple[Item, ...]] = {"test": tuple(item for item in found if not item.name.startswith("train"))}
+    said = others_said(others)
+    whole = {item.name for item in train} == _PAPER_NAMES
+    if train and scheme == "paper" and not whole and is_file(root / MANIFEST):  # a phantom of any size can be used
+        fold = next(iter(possible_folds(train, GLAS_CLASSES, seed)), "stratified-0")
+        scheme = ""
+        said.append(f"the paper's fold is of 85 tiles, this phantom has {len(train)}: fold {fold} is taken")
     if train and scheme == "paper":
-        names = {item.name for item in train}
-        if names != _PAPER_NAMES:
-            lacking = sorted(_PAPER_NAMES - names, key=natural_key)
-            which = (
-                f"{len(lacking)} of them are missing, such as {lacking[0]}" if lacking else f"there are {len(names)}"
-            )
+        if not whole:
+            lacking = sorted(_PAPER_NAMES - {item.name for item in train}, key=natural_key)
+            which = f"there are {len(train)}"
+            if lacking:
+                which = f"{count(len(lacking), 'of them is', 'of them are')} missing, such as {lacking[0]}"
             what = f"the paper's fold is made of train_1 to train_85, and {which}"
             raise SplitError(what, root, folds_said(train, GLAS_CLASSES, seed))
         splits["train"] = tuple(item for item in train if item.name not in _PAPER_VALID)
         splits["valid"] = tuple(item for item in train if item.name in _PAPER_VALID)
     elif train:
         splits |= split_by_fold(train, GLAS_CLASSES, fold, seed, root)
-    return Datalist(_name(train, root), GLAS_CLASSES, splits, str(root), tuple(others_said(others)))
+    return Datalist(_name(train, root), GLAS_CLASSES, splits, str(root), tuple(said))
 
 
 def _name(train: Sequence[Item], root: Path) -> str:
     """``GlaS`` where the training images have the names and grades of GlaS: its figures hold for no other set."""
     parts = ([item for item in train if (item.name in _PAPER_VALID) == valid] for valid in (False, True))
-    found = [
-        hashlib.sha256(json.dumps([[item.name, item.label] for item in part]).encode()).hexdigest() for part in parts
-    ]
+    found = [digest_of([[item.name, item.label] for item in part]) for part in parts]
     return "GlaS" if found == _GRADES_SHA256 else f"{root.name} (layout of GlaS)"
 
 
 def glas_files(root: Path, faults: list[str]) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Images and masks by image name, in the order of their numbers.
-
-    Args:
-        root: the folder with ``Grade.csv``.
-        faults: receives a clause for every image that is there twice.
-    """
+    """Images and masks by image name, in the order of their numbers; ``faults`` receives those that are there twice."""
     images: dict[str, Path] = {}
     masks: dict[str, Path] = {}
     for path in sorted(root.iterdir(), key=lambda path: natural_key(path.name)):

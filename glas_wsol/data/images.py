@@ -15,13 +15,7 @@ __all__ = ["images_datalist", "list_images"]
 
 
 def images_datalist(source: str | Path, recursive: bool = False, exclude: str | Path | None = None) -> list[dict]:
-    """As `list_images`, whose warnings are logged.
-
-    Args:
-        source: as there.
-        recursive: as there.
-        exclude: as there.
-    """
+    """As `list_images`, whose warnings are logged."""
     images, warnings = list_images(source, recursive, exclude)
     log_warnings(source, warnings)
     return images

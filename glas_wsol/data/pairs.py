@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from glas_wsol.data.files import IMAGE_SUFFIXES, natural_key
-from glas_wsol.errors import DatalistError
+from glas_wsol.errors import DatalistError, count
 
 __all__ = ["Files", "files_of", "is_mask_folder", "mask_stem", "others_said", "such_as"]
 
@@ -86,7 +86,7 @@ def such_as(paths: Sequence[Path], noun: str, root: Path) -> str:
     """
     path = paths[0]
     name = (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
-    return f"{len(paths)} {noun}s, such as {name}," if len(paths) > 1 else f"1 {noun}, {name},"
+    return f"{count(len(paths), noun)},{' such as' if len(paths) > 1 else ''} {name},"
 
 
 def others_said(others: Sequence[Path]) -> list[str]:
@@ -99,8 +99,7 @@ def others_said(others: Sequence[Path]) -> list[str]:
         return []
     kinds = [suffix for suffix, _ in Counter(path.suffix.lower() or "no suffix" for path in others).most_common()]
     more = ", ..." if len(kinds) > 6 else ""
-    files = "file" if len(others) == 1 else "files"
-    return [f"{len(others)} other {files} passed over ({', '.join(kinds[:6])}{more})"]
+    return [f"{count(len(others), 'other file')} passed over ({', '.join(kinds[:6])}{more})"]
 
 
 def mask_stem(stem: str) -> tuple[str, bool] | None:

@@ -38,7 +38,6 @@ def prepare(
         sources: archives, or folders that somebody unpacked, which are copied. CUB-200-2011 comes in two.
         output: the folder to make; it appears when everything is there and was found correct.
         sha256: digest that the archive must have; only with one.
-        progress: show a bar with the time left.
         distributed: what must be in it. None (default) for what its authors distribute.
 
     Returns:

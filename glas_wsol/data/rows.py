@@ -107,7 +107,8 @@ def read_rows(
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DatalistError(path, ["it is not UTF-8 text"], "save the table as CSV UTF-8") from error
+        fix = "give a folder, or a table that is saved as CSV UTF-8"
+        raise DatalistError(path, ["it is not UTF-8 text"], fix) from error
     except OSError as error:
         raise DatalistError(path, [f"it cannot be read ({error.strerror})"], "check the file") from error
     if not text.strip():

@@ -64,11 +64,7 @@ class SeededCacheDataset(CacheDataset):
         super().__init__(data, transform, **{"num_workers": 1, "progress": False, **kwargs})
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose augmentation is drawn next.
-
-        Args:
-            epoch: from 0.
-        """
+        """Choose the epoch whose augmentation is drawn next. ``epoch``: from 0."""
         self.epoch = epoch
 
     def _transform(self, index: int) -> Any:
@@ -102,11 +98,8 @@ def training_loader(
     """Shuffled mini-batches, of several processes this one's part of each; made ahead where a GPU makes them.
 
     Args:
-        dataset: of the training.
         batch_size: images of a mini-batch, over all processes.
         seed: of the order; ``loader.sampler.set_epoch`` draws another.
-        num_workers: processes that read. Defaults to 0.
-        name: of the setting that gives the batch size, for the message.
 
     Raises:
         ConfigError: if the mini-batches do not divide evenly.

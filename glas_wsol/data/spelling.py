@@ -30,6 +30,7 @@ MISSING = frozenset(("nan", "na", "n/a", "#n/a", "none", "null", "<na>"))
 # Characters without ink that Unicode does not count as format characters: joiners, fillers, variation selectors.
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {*map(chr, range(0xFE00, 0xFE10))}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?")
+_SEPARATOR = re.compile(r"(?<=(?P<left>[^\W_]))[\s_-]+(?=(?P<right>[^\W_]))")
 # Cyrillic and Greek letters that look like Latin ones, small or capital
 _CYRILLIC = "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0456\u0455\u0458"
 _GREEK = "\u03b1\u03b2\u03b5\u03b6\u03b7\u03b9\u03ba\u03bc\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7"
@@ -52,9 +53,11 @@ def clean(text: str) -> str:
 def spelling_key(text: str) -> str:
     """What two spellings of one name have in common.
 
-    Ignored are case, composition and width of characters, invisible characters, kinds of dashes, blanks but for
-    those between two digits, letters of one look (Latin, Cyrillic, Greek), zeros before a number (``P07``, ``P7``), and
-    numbers of one value (``7``, ``7.0``, ``007``).
+    Ignored are case, composition and width of characters, invisible characters, kinds of dashes, blanks, letters of one
+    look (Latin, Cyrillic, Greek), zeros before a number (``P07``, ``P7``), and numbers of one value (``7``, ``7.0``,
+    ``007``). Between letters or digits a blank, ``_`` and ``-`` are one, and none but between two digits: ``class_1``,
+    ``Class-1``, ``class 1`` and ``class1`` are one name; ``1-2`` and ``1_2`` are one, and ``12`` is another; so are
+    ``HER2-`` and ``HER2``.
 
     Args:
         text: a name.
@@ -68,6 +71,7 @@ def spelling_key(text: str) -> str:
     if _NUMBER.fullmatch(number):
         value = Decimal(number).normalize(Context(prec=len(number) + 1))
         return str(abs(value) if value.is_zero() else value)
+    text = _SEPARATOR.sub(lambda found: " " if found["left"].isdigit() and found["right"].isdigit() else "", text)
     return re.sub(r"(?<![\d.,])0+(?=\d)", "", text)
 
 

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,10 +12,21 @@ from types import MappingProxyType
 import numpy as np
 
 from glas_wsol.data.spelling import split_word
-from glas_wsol.errors import ConfigError, SplitError, readable
+from glas_wsol.errors import ConfigError, SplitError, count, readable
+from glas_wsol.utils.digests import digest_of
 from glas_wsol.utils.labels import multi_hot
 
-__all__ = ["FOLDS", "SPLITS", "Datalist", "Item", "folds_said", "parse_fold", "split_by_fold", "with_validation"]
+__all__ = [
+    "FOLDS",
+    "SPLITS",
+    "Datalist",
+    "Item",
+    "folds_said",
+    "parse_fold",
+    "possible_folds",
+    "split_by_fold",
+    "with_validation",
+]
 
 FOLDS = 5
 SPLITS = ("train", "valid", "test")
@@ -91,9 +100,6 @@ class Datalist:
             ``{"image": str, "label": int, "name": str}`` and, where known, ``"mask": str`` and ``"group": str``
             (in all items of the split or in none). Where an image may have several classes, the label is a multi-hot
             array ``[c]``, float32.
-
-        Raises:
-            SplitError: if the split does not exist.
         """
         items = self._items(split)
         grouped = all(item.group is not None for item in items)
@@ -105,13 +111,8 @@ class Datalist:
         ]
 
     def digest(self, split: str) -> str:
-        """SHA-256 of a split's names and labels, in order: the same data in a moved folder has the same.
-
-        Args:
-            split: as in :meth:`select`.
-        """
-        content = json.dumps([[item.name, item.label] for item in self._items(split)])
-        return hashlib.sha256(content.encode()).hexdigest()
+        """SHA-256 of a split's names and labels, in order: the same data in a moved folder has the same."""
+        return digest_of([[item.name, item.label] for item in self._items(split)])
 
     def rows(self) -> list[list[str]]:
         """Titles, then a row per split: its name, images, images of each class, groups and masks."""
@@ -142,25 +143,12 @@ class Datalist:
             raise SplitError(f"{self.name} has no {split!r} split", self.source, fix)
         return items
 
-    def shared_groups(self) -> tuple[str, ...]:
-        """A warning where groups have images in both train and valid."""
-        train, valid = ({item.group for item in self.splits.get(split, ())} - {None} for split in ("train", "valid"))
-        both = len(train & valid)
-        if not both:
-            return ()
-        what = f"{both} {'patient has' if both == 1 else 'patients have'} images in both train and valid"
-        return (f"{what}, so figures are too good: choose the fold patient-0 (to patient-{FOLDS - 1})",)
-
     def _label(self, item: Item) -> int | np.ndarray:
         return multi_hot(item.label, len(self.classes)) if isinstance(item.label, tuple) else item.label
 
 
 def parse_fold(fold: str) -> tuple[str, int]:
-    """Split a fold string: ``"paper"`` -> ``("paper", 0)``, ``"patient-3"`` -> ``("patient", 3)``.
-
-    Raises:
-        ConfigError: if there is no such fold.
-    """
+    """Split a fold string: ``"paper"`` -> ``("paper", 0)``, ``"patient-3"`` -> ``("patient", 3)``."""
     scheme, _, number = str(fold).partition("-")
     if fold == "paper":
         return "paper", 0
@@ -177,13 +165,11 @@ def split_by_fold(
 
     Args:
         items: the images to divide, each name once.
-        classes: class names in label order.
         fold: ``"patient-k"``: no group is on both sides, and classes are balanced as well as the groups allow;
             ``"stratified-k"``: every class is divided evenly, groups disregarded; images of several classes as
             well as that can be;
             ``"paper"``: fold 0 by groups where all images have one, stratified otherwise.
         seed: another seed gives other folds; the order of ``items`` does not.
-        source: named in errors.
 
     Raises:
         ConfigError: if there is no such fold, or the seed is out of range.
@@ -196,8 +182,9 @@ def split_by_fold(
         raise SplitError("there is no training image to divide", source, "add images")
     loose = [item.name for item in items if item.group is None]
     if scheme == "patient" and loose:
-        which = "the images have" if len(loose) == len(items) else f"{len(loose)} images, such as {loose[0]}, have"
-        raise SplitError(f"{which} no group to keep together", source, folds_said(items, classes, seed))
+        which = "the images have" if len(loose) == len(items) else count(len(loose), "image has", "images have")
+        such = "" if len(loose) == len(items) else f", such as {loose[0]}"
+        raise SplitError(f"{which} no group to keep together{such}", source, folds_said(items, classes, seed))
     grouped = scheme == "patient" or (scheme == "paper" and not loose)
     fold_of = (_grouped if grouped else _stratified)(items, len(classes), seed)
     splits = {
@@ -220,13 +207,6 @@ def with_validation(
 ) -> tuple[dict[str, tuple[Item, ...]], tuple[str, ...]]:
     """Splits that the data define; where they define train and not valid, a fold of the training images is valid.
 
-    Args:
-        splits: by their names.
-        classes: class names in label order.
-        fold: as in :func:`split_by_fold`.
-        seed: of the fold.
-        source: named in errors.
-
     Returns:
         The splits, and warnings. Where the fold is not possible there is no validation, and a warning gives the reason.
     """
@@ -243,14 +223,20 @@ def with_validation(
 
 def folds_said(items: Sequence[Item], classes: Sequence[str], seed: int = 0) -> str:
     """What to do when a fold is not possible: the ``patient-k`` and ``stratified-k`` with every class on both sides."""
-    schemes = {"stratified": _stratified}
-    if items and all(item.group is not None for item in items):
-        schemes = {"patient": _grouped} | schemes
-    works = []
     counts = Counter(label for item in items for label in item.labels)
     lone = [repr(name) for label, name in enumerate(classes) if counts[label] == 1]
     if lone:
         return f"add images of {', '.join(lone)}, which has one only: training and validation need one each"
+    works = possible_folds(items, classes, seed)
+    return f"set 'fold' to one of {', '.join(works)}" if works else "add images: no fold has every class on both sides"
+
+
+def possible_folds(items: Sequence[Item], classes: Sequence[str], seed: int = 0) -> list[str]:
+    """The folds with every class on both sides: ``patient-k`` (if every image has a patient), then ``stratified-k``."""
+    schemes = {"stratified": _stratified}
+    if items and all(item.group is not None for item in items):
+        schemes = {"patient": _grouped} | schemes
+    works = []
     for scheme, assign in schemes.items():
         fold_of = assign(items, len(classes), seed)
         has = np.zeros((FOLDS, len(classes)), dtype=int)
@@ -258,7 +244,7 @@ def folds_said(items: Sequence[Item], classes: Sequence[str], seed: int = 0) -> 
             has[fold_of[item.name], list(item.labels)] += 1
         whole = ((has > 0) & (has.sum(axis=0) > has)).all(axis=1)
         works += [f"{scheme}-{index}" for index in np.flatnonzero(whole)]
-    return f"set 'fold' to one of {', '.join(works)}" if works else "add images: no fold has every class on both sides"
+    return works
 
 
 def _absent(items: Sequence[Item], classes: Sequence[str]) -> list[str]:

@@ -16,17 +16,11 @@ _OF_GLAS = {"mpp": [0.62, 0.62], "source": "University of Warwick: one laborator
 def training_data(datalist: Datalist) -> dict[str, Any]:
     """Describe the training images of a data set.
 
-    Args:
-        datalist: has a split ``train``.
-
     Returns:
         ``name`` of the data set; ``synthetic``: ``"tissue"``, ``"birds"`` or ``"images"`` of drawn ones, else empty;
         ``images`` and ``patients``, how many, the latter None where they are not known or drawn; ``mpp``, width and
         height of a pixel in micrometres, None where they are not known or differ; ``source``, where the images are
         from, empty where that is not known. JSON values.
-
-    Raises:
-        SplitError: if there is no such split.
     """
     items = datalist.select("train")
     patients = {item["group"] for item in items if "group" in item}

@@ -40,12 +40,7 @@ class Check:
 
 
 def faults_of(name: str, error: GlasWsolError) -> list[Check]:
-    """A failure as checks; of a datalist every fault is one.
-
-    Args:
-        name: of what was looked at.
-        error: as raised.
-    """
+    """A failure as checks; of a datalist every fault is one."""
     if isinstance(error, DatalistError):
         return [Check(name, FAULT, f"{fault} [{error.where}]", error.fix) for fault in error.faults]
     place = f" [{error.where}]" if error.where else ""

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from glas_wsol.doctor.check import FAULT, OK, WARNING, Check, faults_of
-from glas_wsol.errors import GlasWsolError
+from glas_wsol.errors import GlasWsolError, count
 from glas_wsol.utils.processors import processors
 from glas_wsol.version import __version__
 
@@ -81,11 +81,7 @@ def compare(requirement: Requirement) -> Check | None:
 
 
 def check_torch(device: str | None = None) -> list[Check]:
-    """Torch's build, its threads, and whether it computes on the device.
-
-    Args:
-        device: as in a config; None for the one that a run takes by itself.
-    """
+    """Torch's build, its threads, and whether it computes on the device; None is the one that a run takes by itself."""
     try:
         import torch
     except (ImportError, OSError) as error:  # a library of the system that is missing
@@ -93,10 +89,10 @@ def check_torch(device: str | None = None) -> list[Check]:
         return [Check("torch", FAULT, what, "install it first and exactly, as the README says")]
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU"
     threads, usable = torch.get_num_threads(), processors()
-    said = f"{torch.__version__}, built for {build}; {threads} threads on {usable} processors"
+    said = f"{torch.__version__}, built for {build}; {count(threads, 'thread')} on {count(usable, 'processor')}"
     checks = [Check("torch", OK, said)]
     if threads > usable:
-        what = f"{threads} threads share {usable} processors"
+        what = f"{count(threads, 'thread')} share {usable} processors"
         checks.append(Check("torch", WARNING, what, f"set OMP_NUM_THREADS={usable}"))
     if torch.version.cuda and not torch.cuda.is_available():
         what = "this torch is built for CUDA and finds no device: runs take the CPU"
@@ -126,12 +122,7 @@ def _computes(device: str) -> Check:
 
 
 def check_weights(trunk: str = "efficientnet_lite0", weights: str = "auto") -> list[Check]:
-    """Whether a trunk's first weights are there and fit.
-
-    Args:
-        trunk: as in a config.
-        weights: as in a config. Nothing is downloaded.
-    """
+    """Whether a trunk's first weights are there and fit; nothing is downloaded."""
     from glas_wsol.networks.trunks import build_trunk
 
     if weights.startswith(("http://", "https://")):

@@ -12,7 +12,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from glas_wsol.doctor.check import FAULT, OK, WARNING, Check, faults_of
 from glas_wsol.doctor.installation import compare
-from glas_wsol.errors import GlasWsolError
+from glas_wsol.errors import GlasWsolError, count
 from glas_wsol.utils.json_files import read_json
 from glas_wsol.version import __version__
 
@@ -23,11 +23,7 @@ _LITTLE_ROOM = 2e9  # bytes: the models of a run of ResNet-101 take one
 
 
 def check_bundle(folder: str | Path) -> list[Check]:
-    """A bundle's configs, what it needs, and its model, loaded as :func:`glas_wsol.load` does.
-
-    Args:
-        folder: of the bundle; nothing in its configs is executed.
-    """
+    """A bundle's configs, which are not executed, what it needs, and its model, loaded as by :func:`glas_wsol.load`."""
     folder = Path(folder)
     return [*_configs(folder), *_metadata(folder), *_model(folder)]
 
@@ -38,7 +34,7 @@ def _configs(folder: Path) -> list[Check]:
         what = f"no config is there [{folder / 'configs'}]"
         return [Check("bundle", FAULT, what, "give glas, cub, or a bundle's folder")]
     checks = [fault for file in files for fault in _config_faults(file)]
-    return checks or [Check("bundle", OK, f"its {len(files)} configs can be read; nothing of them was run")]
+    return checks or [Check("bundle", OK, f"its {count(len(files), 'config')} can be read; nothing of them was run")]
 
 
 def _config_faults(file: Path) -> list[Check]:
@@ -104,15 +100,7 @@ def _model(folder: Path) -> list[Check]:
 def check_data(
     source: str | Path, fold: str = "paper", seed: int = 0, pixels: bool = True, progress: bool = False
 ) -> list[Check]:
-    """A labelled data set: every fault of its lists at once, how many images each class has in each split, its files.
-
-    Args:
-        source: as the setting ``dataset_dir``.
-        fold: as the setting of that name.
-        seed: of drawn folds.
-        pixels: whether to read every image and mask.
-        progress: show a bar with the time left.
-    """
+    """A labelled data set: every fault at once, images of each class in each split and, if wanted, every pixel."""
     from glas_wsol.data import load_datalist
     from glas_wsol.data.damage import damaged
 
@@ -136,14 +124,7 @@ def check_data(
 def check_images(
     source: str | Path, recursive: bool = False, pixels: bool = True, progress: bool = False
 ) -> list[Check]:
-    """Images to localize.
-
-    Args:
-        source: as the setting ``dataset_dir`` of inference.
-        recursive: whether to look into the folders below too.
-        pixels: whether to read every image.
-        progress: show a bar with the time left.
-    """
+    """Images to localize."""
     from glas_wsol.data import list_images
     from glas_wsol.data.damage import damaged
 
@@ -153,22 +134,18 @@ def check_images(
         return faults_of("images", error)
     said = [Check("images", WARNING, one) for one in warnings]
     if not pixels:
-        return [Check("images", OK, f"{len(items)} images"), *said]
+        return [Check("images", OK, count(len(items), "image")), *said]
     return [*said, *_read("images", len(items), damaged([(item["image"], None) for item in items], progress))]
 
 
-def _read(name: str, count: int, faults: list[str]) -> list[Check]:
+def _read(name: str, number: int, faults: list[str]) -> list[Check]:
     if not faults:
-        return [Check(name, OK, f"all {count} images can be read")]
+        return [Check(name, OK, f"all {count(number, 'image')} can be read")]
     return [Check(name, FAULT, fault, "mend or replace this file") for fault in faults]
 
 
 def check_output(folder: str | Path) -> list[Check]:
-    """Whether a run can write there: a file is written and removed in it, or in the folder that it would be made in.
-
-    Args:
-        folder: as the setting ``output_dir``; it is not made.
-    """
+    """Whether a run can write there: a file is tried in the folder, or where it would be made; it is not made."""
     folder = Path(folder).expanduser().absolute()
     place = next((one for one in (folder, *folder.parents) if one.exists()), folder)
     elsewhere = "choose another folder"

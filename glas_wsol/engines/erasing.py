@@ -125,16 +125,7 @@ def trust(
 def judged(
     state: ErasingState, logits: Tensor, losses: Tensor, label: Tensor, index: Tensor | None = None, sigma: float = 10.0
 ) -> ErasingState:
-    """The state in which only what this step trusts is alive: known before :func:`advance` and any mask.
-
-    Args:
-        state: as there.
-        logits: as there.
-        losses: as there.
-        label: as there.
-        index: as there.
-        sigma: as there.
-    """
+    """The state in which only what this step trusts is alive: known before :func:`advance` and any mask."""
     return replace(state, alive=_trust_of(state, logits, losses, label, index, sigma) > 0)
 
 

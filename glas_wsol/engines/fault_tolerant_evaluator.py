@@ -49,11 +49,7 @@ class Failure:
     """Why there is no result of an image.
 
     Attributes:
-        image: its file.
-        name: its name in the run.
         stage: ``"read"``, ``"localize"``, or ``"write"``: a format needs what the image's file does not have.
-        what: what is wrong.
-        fix: what to do about it.
     """
 
     image: str
@@ -72,7 +68,6 @@ def failure_of(error: BaseException, item: Mapping[str, Any], stage: str) -> Fai
     Args:
         error: as raised; the causes that MONAI wrapped are looked at.
         item: has ``image`` and ``name``.
-        stage: see :class:`Failure`.
     """
     # The innermost of our own errors is the most specific; MONAI's wrappers repeat its text.
     for cause in reversed(exception_chain(error)):
@@ -139,9 +134,6 @@ def _digest(image: str) -> str:
 def collate_survivors(items: Sequence[Any]) -> dict[str, Any]:
     """Collate what was read; failures are listed apart, what was skipped is left out.
 
-    Args:
-        items: of a :class:`TolerantDataset`.
-
     Returns:
         ``runs``: the items that were read, in their order, in lists of neighbours whose images have one size; and
         ``failures``.
@@ -159,10 +151,8 @@ class TolerantEvaluator(SupervisedEvaluator):
     list if there are none.
 
     Args:
-        args: as in ``SupervisedEvaluator``.
         tolerant: whether an image whose prediction fails is a failure, too; images that failed together are each tried
             alone. Else it is raised. Defaults to True.
-        kwargs: as in ``SupervisedEvaluator``.
     """
 
     def __init__(self, *args: Any, tolerant: bool = True, **kwargs: Any) -> None:

@@ -21,9 +21,6 @@ class PlainTrainer(SupervisedTrainer):
     """MONAI's trainer with the settings of this package: mean losses are logged, and mixed precision is bfloat16.
 
     Args:
-        device: where to run.
-        max_epochs: number of epochs.
-        train_data_loader: see ``SupervisedTrainer``.
         passes: null, as the overlays of these methods set it: nothing is erased.
         amp_kwargs: of ``torch.autocast``.
         kwargs: further arguments of ``SupervisedTrainer``. ``prepare_batch`` defaults to images and image labels.
@@ -52,12 +49,7 @@ class PlainTrainer(SupervisedTrainer):
 
 
 def loss_means(device: str | torch.device, *terms: str) -> dict[str, Average]:
-    """Metrics of a trainer: the means over an epoch of what its output holds.
-
-    Args:
-        device: where they are summed up.
-        terms: keys of the output. Defaults to the loss.
-    """
+    """Metrics of a trainer: the means over an epoch of these keys of its output; without any, of its loss."""
     return {term: Average(itemgetter(term), device) for term in terms or ("loss",)}
 
 

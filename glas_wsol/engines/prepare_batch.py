@@ -27,14 +27,7 @@ class TargetBatch(PrepareBatch):
     """Key of the targets in an item of a data set."""
 
     def check(self, batchdata: Mapping[str, Tensor]) -> None:
-        """Refuse a batch that training must not use, or that lacks the targets.
-
-        Args:
-            batchdata: the mini-batch, as the loader hands it out.
-
-        Raises:
-            ConfigError: if it is refused.
-        """
+        """Refuse, by a ConfigError, a batch that training must not use, or that lacks the targets."""
 
     def __call__(
         self,
@@ -47,12 +40,6 @@ class TargetBatch(PrepareBatch):
 
         Args:
             batchdata: ``image`` ``[B, 3, H, W]`` in [0, 1] and the targets under :attr:`key`.
-            device: where to.
-            non_blocking: see ``Tensor.to``.
-            kwargs: further arguments of ``Tensor.to``.
-
-        Returns:
-            Images and targets.
 
         Raises:
             ConfigError: if the batch is refused, see :meth:`check`.
@@ -71,11 +58,7 @@ class ImageLabels(TargetBatch):
 
 
 class ImageMasks(TargetBatch):
-    """Images and binary true masks ``[B, 1, H, W]``, of zeros and ones in the images' dtype: full supervision.
-
-    Args:
-        mask_threshold: a mask is foreground above this value. Defaults to 0.
-    """
+    """Images, and true masks ``[B, 1, H, W]`` of 0 and 1 (above a threshold) in the images' dtype: full supervision."""
 
     key = MASK
 
@@ -100,7 +83,6 @@ def refuse_masks(batchdata: Mapping[str, Tensor], but: Collection[str] = ()) -> 
     in the batch may have the shape of one.
 
     Args:
-        batchdata: the mini-batch.
         but: keys that may have that shape, because a network predicted them. The true mask's own key is refused even
             then.
 
@@ -117,14 +99,7 @@ def refuse_masks(batchdata: Mapping[str, Tensor], but: Collection[str] = ()) -> 
 
 
 def moved(values: Tensor, device: str | torch.device | None, non_blocking: bool, **kwargs: Any) -> Tensor:
-    """A batch's values on a device, as a plain tensor.
-
-    Args:
-        values: a tensor, MONAI's or not.
-        device: where to.
-        non_blocking: see ``Tensor.to``.
-        kwargs: further arguments of ``Tensor.to``.
-    """
+    """A batch's values on a device, as a plain tensor."""
     # MetaTensor carries __torch_function__ through every operation that follows.
     plain = values.as_tensor() if isinstance(values, MetaTensor) else values
     return plain.to(device=device, non_blocking=non_blocking, **kwargs)

@@ -46,12 +46,8 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
     :mod:`glas_wsol.engines.erasing`: a sample is alive while one of its classes is.
 
     Args:
-        device: where to run.
-        max_epochs: number of epochs.
         train_data_loader: batches of ``{"image": [B, 3, H, W] in [0, 1], "label": [B]}`` (``[B, c]`` where an image may
             have several classes); never masks.
-        network: the network to train.
-        optimizer: its optimiser.
         loss_function: weights of the terms. Defaults to 1, 1, 1 and no constraint on the mask, which would need a
             differentiable one.
         passes: largest number of forwards of M per step; 0 means no erasing: one forward, its mask untrusted. The
@@ -76,7 +72,6 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
             :func:`glas_wsol.engines.erasing.remember`; inference has no memory. Defaults to 0, none.
         memory_radius: how far "beside" reaches, as a fraction of the image's shorter side. Defaults to 0.1.
         amp: mixed precision, bfloat16 unless ``amp_kwargs`` names another ``dtype``.
-        kwargs: further arguments of MONAI's ``SupervisedTrainer``.
 
     Raises:
         ConfigError: if a value is out of range, ``alive_only`` is set where it would change the gradient, or a
@@ -111,6 +106,8 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
     ) -> None:
         _require(max_epochs >= 1, f"epochs={max_epochs}", "give at least 1")
         _require(passes >= 0, f"passes={passes}", "give 0 for no erasing, or a number of forwards of the localizer")
+        whole = isinstance(erase_from_epoch, int) and erase_from_epoch >= 0
+        _require(whole, f"erase_from_epoch={erase_from_epoch!r}", "give a whole number from 0")
         _require(sigma > 0, f"sigma={sigma}", "give a positive number")
         _require(step_reduction in ("sum", "mean"), f"step_reduction={step_reduction!r}", "choose sum or mean")
         _require(counted in ("alive", "all", "trusted"), f"counted={counted!r}", "choose alive, all or trusted")
@@ -201,10 +198,6 @@ class MinMaxEntropyTrainer(SupervisedTrainer):
 
     def _iteration(self, engine: MinMaxEntropyTrainer, batchdata: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One optimiser step.
-
-        Args:
-            engine: this trainer.
-            batchdata: ``image`` and ``label``.
 
         Returns:
             ``image``, ``label``; ``pred``: ``[B, c]`` class probabilities of C on X+; ``loss``: the loss that was

@@ -45,18 +45,7 @@ PUBLISHED_TIME_RATIO: Mapping[str, float] = {"CUB5": 2.16}
 
 
 def published_value(dataset: str, synthetic: bool, method: str, passes: int | None, measure: str) -> float | None:
-    """What the paper published; None where it did not.
-
-    Args:
-        dataset: as in ``evaluation.json``.
-        synthetic: whether the images are drawn ones in that data set's layout; the paper has none of them.
-        method: key of the method.
-        passes: of the erasing; None for methods without.
-        measure: key of the measure.
-
-    Returns:
-        A share in [0, 1].
-    """
+    """What the paper published, a share in [0, 1]; None where it did not, as of drawn images in a data set's layout."""
     figures = PUBLISHED.get((method, passes), {}).get(dataset)
     if synthetic or figures is None or measure not in PUBLISHED_MEASURES:
         return None
@@ -68,9 +57,6 @@ def published_backbone(method: str) -> str | None:
     """The backbone of a method's published values.
 
     The paper gives its own method a larger network than its rivals (section 4); it does not name U-Net's.
-
-    Args:
-        method: key of the method.
     """
     if method == "minmax":
         return "resnet101"

@@ -24,7 +24,7 @@ from glas_wsol.networks.folding import fold_batch_norm
 from glas_wsol.pseudo_labels.feature_components import Transform, fit_components, fit_probe
 from glas_wsol.results.verdict import Verdict
 from glas_wsol.utils import distributed
-from glas_wsol.utils.atomic_files import atomic_write
+from glas_wsol.utils.json_files import write_json
 
 __all__ = ["ALARM", "Alarm", "judge_run", "shipped_alarm"]
 
@@ -44,7 +44,6 @@ class Alarm:
 
     Attributes:
         weights: of each entry of :meth:`signal_vector`.
-        bias: added.
         calibrated_on: in words.
     """
 
@@ -55,9 +54,6 @@ class Alarm:
     @staticmethod
     def signal_vector(signals: MaskSignals) -> tuple[float, ...]:
         """Signals as numbers of similar size, each higher for better masks.
-
-        Args:
-            signals: of a run.
 
         Returns:
             The compactness, in tenths, and the agreement, in quarters. A compactness above 0.15 counts as that: glands
@@ -85,14 +81,7 @@ class Alarm:
         return cls(tuple((weight[1] - weight[0]).tolist()), float(bias[1] - bias[0]), on)
 
     def score(self, signals: MaskSignals) -> float:
-        """How probable it is that the run failed.
-
-        Args:
-            signals: of the run.
-
-        Returns:
-            In (0, 1).
-        """
+        """How probable it is that the run failed, in (0, 1)."""
         value = float(np.dot(self.weights, self.signal_vector(signals))) + self.bias
         return 1 / (1 + math.exp(-max(-30.0, min(30.0, value))))
 
@@ -117,13 +106,11 @@ def judge_run(
     Of several processes the first does so, and the others wait.
 
     Args:
-        network: of the model; its weights are loaded.
         checkpoint: ``model.pt``, its ``model.json`` beside it.
         features: a pretrained trunk.
         data: the training items: images and image labels, no mask.
         transform: reads an item: ``image`` to ``[3, H, W]`` in [0, 1].
         inferer: brings it to the training resolution.
-        device: where to run.
 
     Returns:
         ``score`` (how probable it is that the run failed, in (0, 1)), ``verdict`` (a value of
@@ -147,8 +134,7 @@ def judge_run(
         score = alarm.score(signals)
         verdict = Verdict.of(score)
         found = {"score": score, "verdict": verdict.value, "signals": asdict(signals)}
-        with atomic_write(Path(checkpoint).with_suffix(".json"), "w") as file:
-            file.write(json.dumps({**card, ALARM: found}, indent=4) + "\n")
+        write_json(Path(checkpoint).with_suffix(".json"), {**card, ALARM: found})
         level = logging.INFO if verdict is Verdict.NO_ALARM else logging.WARNING
         said = "this training run: %s (estimated failure probability %.2f), judged on its images without outlines"
         logger.log(level, f"{said}; other images are not judged", verdict.words, score)

@@ -25,11 +25,9 @@ class Candidate:
     """A trained model.
 
     Attributes:
-        path: its ``model.pt``.
         error: share of the validation images that it named wrongly, in [0, 1]; None where it was not validated.
         score: how probable it is that its masks failed, in (0, 1), see
             :func:`~glas_wsol.failure_detection.alarm.judge_run`; None where it was not judged.
-        verdict: on that score.
     """
 
     path: Path
@@ -102,22 +100,13 @@ def _candidate(path: Path, card: Mapping[str, Any]) -> Candidate:
 
 
 def table_of(found: Iterable[Candidate]) -> str:
-    """Lines for a terminal, in the order given.
-
-    Args:
-        found: models.
-    """
+    """Lines for a terminal, in the order given."""
     head = ("validation error", "alarm", "verdict", "model")
     rows: list[tuple[str, ...]] = [head]
     for one in found:
         error = "-" if one.error is None else f"{100 * one.error:.1f} %"
         rows.append(
-            (
-                error,
-                "-" if one.score is None else f"{one.score:.2f}",
-                one.verdict.value,
-                readable(str(one.path)),
-            )
+            (error, "-" if one.score is None else f"{one.score:.2f}", one.verdict.value, readable(str(one.path)))
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(head) - 1)]
     return "\n".join(

@@ -85,7 +85,6 @@ def mask_signals(
             most. No mask.
         transform: reads an item: ``image`` to ``[3, H, W]`` in [0, 1].
         inferer: brings it to the training resolution and the answer back.
-        device: where to run.
 
     Raises:
         ConfigError: if all images are of one group.

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from glas_wsol.utils import distributed
-from glas_wsol.utils.atomic_files import atomic_write
-from glas_wsol.utils.json_files import read_json
+from glas_wsol.utils.json_files import read_json, write_json
 
 __all__ = ["TrainingClock", "read_clock"]
 
@@ -28,7 +26,6 @@ class TrainingClock:
     writes; processor time is then that of all, and the device includes their number.
 
     Args:
-        path: the JSON file.
         after: that of an earlier stage of the same training, whose epochs are counted first; if it has none, one is
             left out in the numbers, so that a part is not taken for the whole.
     """
@@ -69,16 +66,11 @@ class TrainingClock:
             }
         )
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(self.path, "w") as file:
-            file.write(json.dumps(epochs, indent=4) + "\n")
+        write_json(self.path, epochs)
 
 
 def read_clock(path: str | Path) -> list[dict[str, Any]]:
-    """The epochs that a :class:`TrainingClock` wrote; none if there is no such file or it is damaged.
-
-    Args:
-        path: the JSON file.
-    """
+    """The epochs that a :class:`TrainingClock` wrote; none if there is no such file or it is damaged."""
     try:
         epochs = read_json(path)
         return [{key: one[key] for key in _ENTRIES} for one in epochs]

@@ -24,7 +24,6 @@ class ReliabilityDiagram:
     whose report is the last file of all.
 
     Args:
-        output_dir: where to write.
         caption: below the panels, such as method, data set and split. Defaults to none.
     """
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from monai.networks.utils import eval_mode
 from monai.utils import ensure_tuple
 from monai.utils.enums import CommonKeys as Keys
 
+from glas_wsol.errors import count
 from glas_wsol.handlers.clock import read_clock
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.metrics import MEASURES, NO_WIDTH, interval
@@ -28,6 +28,7 @@ from glas_wsol.utils import distributed
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.csv_files import write_csv
 from glas_wsol.utils.digests import sha256_of
+from glas_wsol.utils.json_files import write_json
 from glas_wsol.utils.labels import SEPARATOR, present_classes
 
 __all__ = ["EvaluationReport", "WholeImageScores", "summary"]
@@ -44,7 +45,6 @@ class WholeImageScores:
     Adds ``localizer_probabilities`` and ``whole_image_probabilities``, ``[B, c]`` each, to the evaluator's output.
 
     Args:
-        network: the network evaluated.
         inferer: prepares the image as for the prediction.
     """
 
@@ -82,7 +82,6 @@ class EvaluationReport:
     one would, and the first writes it.
 
     Args:
-        output_dir: where to write.
         facts: other entries of the report: ``method``, ``trained_as`` (the method the weights were trained as), split,
             seed, selection rule, ..., JSON values only.
         checkpoint: the evaluated weights' file, named with its SHA-256; a ``clock.json`` beside it says how long they
@@ -172,9 +171,11 @@ class EvaluationReport:
             np.savez_compressed(
                 file, names=np.array([row["name"] for row in self.rows], dtype=str), **cast("Any", arrays)
             )
-        with atomic_write(self.output_dir / "evaluation.json", "w") as file:  # last: it marks the others as complete
-            file.write(json.dumps(report, indent=4, allow_nan=False) + "\n")
-        logger.info("evaluated %d images of split %r\n%s", len(self.rows), report.get("split"), summary(report))
+        # last: it marks the others as complete
+        write_json(self.output_dir / "evaluation.json", report, allow_nan=False)
+        logger.info(
+            "evaluated %s of split %r\n%s", count(len(self.rows), "image"), report.get("split"), summary(report)
+        )
 
     def _per_image(self, details: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """What each measure took from each image, ``[N, k]``; an image without a true mask, or no class, gives none."""
@@ -223,11 +224,7 @@ def _one_or_all(values: list[str]) -> str | list[str]:
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """A small table of an evaluation for a terminal: percent, and pixels where a measure is a distance; its notes.
-
-    Args:
-        report: the content of ``evaluation.json``.
-    """
+    """A small table of an evaluation for a terminal: percent, and pixels where a measure is a distance; its notes."""
     notes = [report["trained_on"]] if report.get("trained_on") else []
     lines = [f"{'':34}{'model':>8}  {'95 % interval':<16}{'all-ones floor':>14}"]
     for key, measure in MEASURES.items():

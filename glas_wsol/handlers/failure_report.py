@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from glas_wsol.engines.fault_tolerant_evaluator import Failure
-from glas_wsol.errors import IncompleteError, OutputError, readable
-from glas_wsol.utils.csv_files import read_cells, write_csv
+from glas_wsol.errors import IncompleteError, OutputError, count, readable
+from glas_wsol.utils.csv_files import read_table, write_csv
 
 __all__ = ["FailureReport"]
 
@@ -26,9 +25,6 @@ class FailureReport:
 
     The table's column ``image`` makes it a list of images to run on. That of an earlier run is replaced, or removed
     where nothing failed.
-
-    Args:
-        output_dir: receives the table.
     """
 
     def __init__(self, output_dir: str | Path) -> None:
@@ -46,13 +42,9 @@ class FailureReport:
         self.failures.clear()
         self.total = len(engine.state.dataloader.dataset)
         if self.file.exists():
-            try:
-                with self.file.open(encoding="utf-8", newline="") as file:
-                    ours = tuple(read_cells(file)[0]) == _COLUMNS
-            except (OSError, UnicodeDecodeError, csv.Error):
-                ours = False
-            if not ours:
-                raise OutputError("this file is not one of earlier results", self.file, "choose another output_dir")
+            what, fix = "this file is not one of earlier results", "choose another output_dir"
+            if tuple(read_table(self.file, what, fix)[0]) != _COLUMNS:
+                raise OutputError(what, self.file, fix)
             self.file.unlink()
 
     def _collect(self, engine: Any) -> None:
@@ -71,14 +63,9 @@ class FailureReport:
             write_csv(self.file, rows)
 
     def conclude(self) -> None:
-        """Warn after the run that some images have no result.
-
-        Raises:
-            IncompleteError: if there are any.
-        """
+        """After the run raise an IncompleteError if some images have no result."""
         if self.failures:
-            images = "1 image" if self.total == 1 else f"{self.total} images"
-            what = f"{len(self.failures)} of {images} failed, the others are done"
+            what = f"{len(self.failures)} of {count(self.total, 'image')} failed, the others are done"
             raise IncompleteError(what, self.file, "mend these images, or leave them out, and run again")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from glas_wsol.errors import FIX_ROOM, OutputError
+from glas_wsol.errors import FIX_ROOM, OutputError, count
 from glas_wsol.utils.atomic_files import atomic_write, remove_unfinished
 from glas_wsol.utils.digests import sha256_of
 from glas_wsol.utils.json_files import RECORD
@@ -25,17 +25,16 @@ __all__ = ["Entry", "RunRecord"]
 
 logger = logging.getLogger(__name__)
 
+_EARLIER = ("image finished earlier is", "images finished earlier are")
+_CHANGED = ("image or result has changed and is", "images or results have changed and are")
+
 
 @dataclass(frozen=True)
 class Entry:
     """A finished image.
 
     Attributes:
-        name: its name in the run.
-        image: its file.
         sha256: digest of that file's bytes.
-        row: its row of the CSV table.
-        details: its entry of the JSON table.
         files: what was written of it, relative to the folder of results, each with its digest.
     """
 
@@ -56,7 +55,6 @@ class RunRecord:
     in the order of its images, after its tables.
 
     Args:
-        output_dir: the folder of results.
         images: the images of this run, each with ``image`` and ``name``, in the order of the tables.
         made_with: what results depend on besides the images: JSON values, and components, which are described by what
             they were made with. The versions of this package and of torch are added.
@@ -99,10 +97,10 @@ class RunRecord:
         self.finished.clear()
         changed = then.changes(self.made_with) if found else []
         if found and not self.resume:
-            logger.warning("resume=false: %d images finished earlier are done again", len(found))
+            logger.warning("resume=false: %s done again", count(len(found), *_EARLIER))
         elif found and changed:
             what = ", ".join(map(_short, changed))
-            logger.warning("%d images finished earlier are done again: %s", len(found), what)
+            logger.warning("%s done again: %s", count(len(found), *_EARLIER), what)
         else:
             wanted = {item["name"]: str(item["image"]) for item in self.images}
             known = [entry for name, entry in found.items() if wanted.get(name) == entry.image]
@@ -115,7 +113,7 @@ class RunRecord:
                     len(self.images),
                 )
             if len(self.finished) < len(known):
-                logger.warning("%d images or results changed: done again", len(known) - len(self.finished))
+                logger.warning("%s done again", count(len(known) - len(self.finished), *_CHANGED))
         if alone:
             remove_unfinished(self.output_dir)
         self._write(self.entries.values())
@@ -125,14 +123,10 @@ class RunRecord:
         """Record that an image is finished.
 
         Args:
-            name: of the image.
             item: has its ``path`` and its ``sha256``.
             row: its row of the CSV table; JSON values.
             details: its entry of the JSON table.
             files: everything that was written of it.
-
-        Raises:
-            OutputError: if it cannot be written.
         """
         written = {path.relative_to(self.output_dir).as_posix(): sha256_of(path) for path in files}
         entry = Entry(name, item["path"], item["sha256"], dict(row), dict(details), written)

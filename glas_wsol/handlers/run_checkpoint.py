@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-import json
 import logging
 import math
 from collections.abc import Iterator, Mapping
@@ -15,13 +15,13 @@ from typing import Any, Protocol
 import torch
 from ignite.engine import Engine, Events
 
-from glas_wsol.errors import ConfigError, OutputError, WeightsError
+from glas_wsol.errors import ConfigError, OutputError, WeightsError, count
 from glas_wsol.utils import distributed
 from glas_wsol.utils.atomic_files import atomic_write, remove_unfinished
 from glas_wsol.utils.digests import sha256_of
-from glas_wsol.utils.json_files import read_json
+from glas_wsol.utils.json_files import read_json, write_json
 from glas_wsol.utils.locks import claim, release
-from glas_wsol.utils.settings import Fingerprint, settings_of
+from glas_wsol.utils.settings import Fingerprint, described, settings_of
 
 __all__ = ["RunCheckpoint", "write_model"]
 
@@ -50,10 +50,7 @@ class RunCheckpoint:
     whole, and makes a circle of references in a config when the trainer is saved too: hence this one.
 
     Args:
-        directory: where to write.
         network: the plain network, without any wrapper.
-        optimizer: its optimiser.
-        lr_scheduler: its schedule.
         evaluator: the engine that validates; its ``best_metric`` decides. Where it measures a ``temperature``
             (:class:`~glas_wsol.metrics.Temperature`), the model is written with it; training continues without.
         early_stop: attached before this, saved and restored with the run; or None.
@@ -61,6 +58,8 @@ class RunCheckpoint:
         recipe: settings that must be the same when the run is taken up again, JSON values only; what the trainer, the
             network and the optimiser were made with is added.
         resume: take up an interrupted run found in ``directory`` (default); else refuse to touch it.
+        made_with: further components, by their ids, that must be the same when the run is taken up again, such as the
+            augmentation; all they were made with is compared.
     """
 
     def __init__(
@@ -74,6 +73,7 @@ class RunCheckpoint:
         card: Mapping[str, Any] | None = None,
         recipe: Mapping[str, Any] | None = None,
         resume: bool = True,
+        made_with: Mapping[str, Any] | None = None,
     ) -> None:
         self.directory = Path(directory)
         self.stateful = {"network": network, "optimizer": optimizer, "lr_scheduler": lr_scheduler}
@@ -82,6 +82,7 @@ class RunCheckpoint:
         self.network, self.resume = network, resume
         self.evaluator: Any = evaluator  # MONAI adds to Ignite's state
         self.card, self.recipe = dict(card or {}), dict(recipe or {})
+        self.made_with = dict(described({**(made_with or {}), "lr_scheduler": _as_made(lr_scheduler)}))
         self._trained_with: dict[str, Any] = {}
 
     @property
@@ -104,11 +105,7 @@ class RunCheckpoint:
         engine.add_event_handler(Events.COMPLETED, self.require_best)
 
     def require_best(self, _: Engine) -> None:
-        """Refuse to end a training that no validation has chosen a model of; let others write here again.
-
-        Raises:
-            ConfigError: if there is no best model.
-        """
+        """Let others write here again; a ConfigError if no validation has chosen a model."""
         distributed.wait()  # for the one that writes
         release(self.last_file)
         if not self.best_file.is_file():
@@ -132,6 +129,7 @@ class RunCheckpoint:
         best = self.evaluator.state
         state["best"] = {"best_metric": best.best_metric, "best_metric_epoch": best.best_metric_epoch}
         state["recipe"] = dict(self._settings(trainer))  # a file holds plain values
+        state["made_with"] = self.made_with
         self.directory.mkdir(parents=True, exist_ok=True)
         _save(state, self.last_file)
 
@@ -171,7 +169,7 @@ class RunCheckpoint:
             logger.info("%s holds a run that stopped early after epoch %d", self.directory, done)
             trainer.terminate()
         elif done >= wanted:
-            logger.info("%s holds a finished run of %d epochs: nothing left to train", self.directory, done)
+            logger.info("%s holds a finished run of %s: nothing left to train", self.directory, count(done, "epoch"))
         else:
             logger.info("resuming %s after epoch %d of %d", self.directory, done, wanted)
 
@@ -211,10 +209,15 @@ class RunCheckpoint:
             fix = f"the schedule spans them: give --epochs {then['epochs']}, or choose another output_dir"
         elif "epochs" not in self.recipe:  # any other schedule has no fixed end
             then["epochs"] = now["epochs"]
-        changed = then.changes(now)
+        changed = then.changes(now) or self._changed_components(Fingerprint(state.get("made_with", {})))
         if changed:
             what = "the run to resume was made with other settings: " + ", ".join(changed)
             raise ConfigError(what, self.directory, fix)
+
+    def _changed_components(self, then: Fingerprint) -> list[str]:
+        """Of those that the run to resume has recorded: an earlier version recorded fewer."""
+        recorded = {name.partition("#")[0] for name in then}
+        return then.changes({k: v for k, v in self.made_with.items() if k.partition("#")[0] in recorded})
 
 
 def write_model(network: torch.nn.Module, directory: str | Path, card: Mapping[str, Any]) -> None:
@@ -224,7 +227,6 @@ def write_model(network: torch.nn.Module, directory: str | Path, card: Mapping[s
 
     Args:
         network: the plain network, without any wrapper.
-        directory: made if absent.
         card: entries of ``model.json`` besides the network's settings and the digest of the weights, JSON values only.
 
     Raises:
@@ -241,8 +243,7 @@ def write_model(network: torch.nn.Module, directory: str | Path, card: Mapping[s
     folder.mkdir(parents=True, exist_ok=True)
     _save(network.state_dict(), folder / "model.pt")
     card = {**card, "network": settings_of(network), "sha256": sha256_of(folder / "model.pt")}
-    with atomic_write(folder / "model.json", "w") as file:
-        file.write(json.dumps(card, indent=4) + "\n")
+    write_json(folder / "model.json", card)
 
 
 @contextmanager
@@ -258,6 +259,16 @@ def _at_temperature(network: torch.nn.Module, factor: float) -> Iterator[None]:
         yield
     finally:
         temperature.copy_(before)
+
+
+def _as_made(schedule: Any) -> dict[str, Any]:
+    """All that a schedule which has not begun was made with; a function by a digest of its code."""
+    codes = [one.__code__ for one in getattr(schedule, "lr_lambdas", ()) if hasattr(one, "__code__")]
+    functions = [hashlib.sha256(f"{code.co_code!r} {code.co_consts!r}".encode()).hexdigest()[:8] for code in codes]
+    state = {name.lstrip("_"): value for name, value in schedule.state_dict().items()}
+    groups = schedule.optimizer.param_groups  # where a cycle keeps its bounds
+    bounds = {name: [group.get(name) for group in groups] for name in ("max_lr", "min_lr") if name in groups[0]}
+    return {**state, **bounds, "lr_lambdas": functions}
 
 
 def _save(state: Mapping[str, Any], path: Path) -> None:

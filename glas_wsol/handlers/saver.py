@@ -15,13 +15,13 @@ from weakref import WeakValueDictionary
 from ignite.engine import Engine, Events
 
 from glas_wsol.engines.fault_tolerant_evaluator import PATH, SHA256, Failure, failure_of
-from glas_wsol.errors import ConfigError, ImageFileError, OutputError
+from glas_wsol.errors import ConfigError, ImageFileError, OutputError, count
 from glas_wsol.handlers.record import RunRecord
 from glas_wsol.results.localization import Localization
 from glas_wsol.utils import distributed
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.background import Background
-from glas_wsol.utils.csv_files import read_cells, write_csv
+from glas_wsol.utils.csv_files import read_table, write_csv
 from glas_wsol.writers.entries import BOX_COLUMNS, box_rows, entry_of, row_of
 from glas_wsol.writers.formats import FORMATS, OVERLAY, check_formats, write_localization
 
@@ -125,12 +125,11 @@ class LocalizationSaver:
         """Take away what an earlier run wrote, table last: nothing of it can be taken for a result of this one."""
         table, names, ours = self.output_dir / self.table, set(recorded), bool(recorded) or bool(self._journals)
         if table.is_file():
-            with table.open(encoding="utf-8", errors="replace", newline="") as file:
-                columns, found = read_cells(file)
-                if columns != ["path"] and not {"path", "name"} <= set(columns):  # the first is a table of no images
-                    raise OutputError("this file is not one of earlier results", table, "choose another output_dir")
-                names |= {row["name"] for row in found if row.get("name")}
-                ours = True
+            columns, found = read_table(table, errors="replace")
+            if columns != ["path"] and not {"path", "name"} <= set(columns):  # the first is a table of no images
+                raise OutputError("this file is not one of earlier results", table, "choose another output_dir")
+            names |= {row["name"] for row in found if row.get("name")}
+            ours = True
         for file in (self._details_file, self._boxes_file):
             if file.exists() and not ours:
                 raise OutputError("this file is not one of earlier results", file, "choose another output_dir")
@@ -223,7 +222,7 @@ class LocalizationSaver:
             self.record.complete()
         for journal in self._journals:
             journal.unlink()
-        logger.info("%d localizations in %s", len(self.rows), self.output_dir)
+        logger.info("%s in %s", count(len(self.rows), "localization"), self.output_dir)
 
 
 def _from_line(line: str) -> str:

@@ -30,7 +30,6 @@ class SharedTraining:
 
     Args:
         network: the plain network, without any wrapper.
-        optimizer: its optimiser.
     """
 
     def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -17,14 +17,7 @@ from glas_wsol.data.seeded import mix_seeds
 from glas_wsol.errors import ConfigError, NumericalError
 from glas_wsol.utils import distributed
 
-__all__ = [
-    "EarlyStop",
-    "EpochProgress",
-    "EpochSeed",
-    "EpochSummary",
-    "StopOnNonFiniteLoss",
-    "TensorBoardCurves",
-]
+__all__ = ["EarlyStop", "EpochProgress", "EpochSeed", "EpochSummary", "StopOnNonFiniteLoss", "TensorBoardCurves"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +27,7 @@ class _Seeded(Protocol):
 
 
 class EpochSeed:
-    """Makes every epoch a function of (seed, epoch): a resumed run draws what an undisturbed one would have drawn.
-
-    Args:
-        seed: of the run.
-        seeded: datasets, samplers and loaders with ``set_epoch``.
-    """
+    """Makes epochs of what has ``set_epoch`` a function of (seed, epoch): a resumed run draws what another would."""
 
     def __init__(self, seed: int, seeded: list[_Seeded]) -> None:
         self.seed, self.seeded = seed, seeded
@@ -104,11 +92,7 @@ class EarlyStop:
 
 
 class EpochSummary:
-    """One log line per epoch: the means of the loss and its terms, the validation, and which epoch is best so far.
-
-    Args:
-        evaluator: the engine that validates.
-    """
+    """One log line per epoch: the means of the loss and its terms, the validation, and which epoch is best so far."""
 
     def __init__(self, evaluator: Engine) -> None:
         self.evaluator: Any = evaluator  # MONAI adds to Ignite's state
@@ -154,11 +138,7 @@ class StopOnNonFiniteLoss:
             engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.every), self)
 
     def __call__(self, engine: Engine) -> None:
-        """Look at the loss.
-
-        Raises:
-            NumericalError: if it is not a finite number.
-        """
+        """Look at the loss; a NumericalError if it is not a finite number."""
         loss = float(distributed.mean(cast("Any", engine.state.output)[Keys.LOSS].detach()))
         if not math.isfinite(loss):
             raise NumericalError(
@@ -169,11 +149,7 @@ class StopOnNonFiniteLoss:
 
 
 class EpochProgress:
-    """A progress bar per epoch, with an estimate of the time left; of several processes the first shows its own.
-
-    Args:
-        description: text of the bar; the epoch is added where there are several.
-    """
+    """A progress bar per epoch, with an estimate of the time left; of several processes the first shows its own."""
 
     def __init__(self, description: str = "epoch") -> None:
         layout = "{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
@@ -186,11 +162,7 @@ class EpochProgress:
 
 
 class TensorBoardCurves:
-    """Writes the metrics of every epoch for TensorBoard; of several processes the first does.
-
-    Args:
-        log_dir: receives them.
-    """
+    """Writes the metrics of every epoch for TensorBoard; of several processes the first does."""
 
     def __init__(self, log_dir: str) -> None:
         self.log_dir = log_dir

@@ -30,7 +30,6 @@ def predict_with_scores(network: Any, image: Tensor, class_scores: str = "all") 
     Args:
         network: any of :mod:`glas_wsol.networks`, or another callable, of which only the prediction is used.
         image: ``[B, 3, H, W]``, in [0, 1].
-        class_scores: see :class:`ClassScoreInferer`.
 
     Returns:
         ``network(image)``, or with ``class_scores="localizer"`` the same with M's class; and the class scores by
@@ -74,7 +73,6 @@ class ClassScoreInferer(Inferer):
     of its input's resolution; M's scores are a by-product. Of several views the scores are the mean over them.
 
     Args:
-        inferer: predicts one tensor.
         class_scores: ``"all"`` (default): M's, C's on the decidable region and C's on the undecidable one; ``"class"``
             runs C only to name the class, not on the undecidable region; ``"localizer"`` never runs C: the mask
             is the same, the class is M's of the whole image; ``"none"``: no scores. Each is quicker than the one
@@ -99,8 +97,6 @@ class ClassScoreInferer(Inferer):
         Args:
             inputs: ``[B, 3, H, W]``, in [0, 1].
             network: any of :mod:`glas_wsol.networks`.
-            args: must be none.
-            kwargs: must be none.
 
         Returns:
             ``pred``, ``[B, 1 + c, H, W]``; the class scores that the network has, by :data:`LOCALIZER`,

@@ -79,9 +79,6 @@ class WholeTileInferer(Inferer):
             image and its mirror image left to right only, where up and down are not alike. Defaults to False.
         rotations: average over quarter turns, with ``flips`` those of the mirror images too. Defaults to False.
         scales: average over these resolutions, relative to the training resolution. Defaults to (1,).
-
-    Raises:
-        ConfigError: if a value is out of range.
     """
 
     def __init__(
@@ -116,8 +113,6 @@ class WholeTileInferer(Inferer):
         Args:
             inputs: ``[B, 3, H, W]``, in [0, 1].
             network: maps ``[B, 3, H', W']`` to ``[B, n, H', W']``, ``H'`` and ``W'`` multiples of the divisor.
-            args: passed on to the network.
-            kwargs: passed on to the network.
 
         Returns:
             ``[B, n, H, W]``.
@@ -146,25 +141,11 @@ class WholeTileInferer(Inferer):
         return prediction if count == 1 else prediction / count
 
     def prepare(self, inputs: Tensor) -> tuple[Tensor, Window]:
-        """What the network is given of the image as it is.
-
-        Args:
-            inputs: ``[B, 3, H, W]``, in [0, 1].
-
-        Returns:
-            ``[B, 3, H', W']`` at the training resolution, padded, and where the image lies in it.
-        """
+        """The image as the network is given it, ``[B, 3, H', W']``, and where the image lies in it."""
         return self._pad(_plain(inputs), self.rescale)
 
     def views(self, inputs: Tensor) -> Iterator[Tensor]:
-        """What the network is given, view by view.
-
-        Args:
-            inputs: ``[B, 3, H, W]``, in [0, 1].
-
-        Returns:
-            ``[B, 3, H', W']`` of every view at every scale, padded.
-        """
+        """What the network is given, view by view: ``[B, 3, H', W']`` of every view at every scale, padded."""
         image = _plain(inputs)
         return (self._pad(view.of(image), rescale)[0] for rescale in self.rescales for view in self._views)
 
@@ -189,12 +170,5 @@ class TrainingInferer(Inferer):
         self.method = method
 
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Call the method.
-
-        Args:
-            inputs: ``[B, 3, H, W]``, in [0, 1].
-            network: has ``normalise`` and the method.
-            args: passed on to the method.
-            kwargs: passed on to the method.
-        """
+        """Call the method. ``inputs``: ``[B, 3, H, W]``, in [0, 1]; ``network``: has ``normalise`` and the method."""
         return getattr(network, self.method)(network.normalise(inputs), *args, **kwargs)

@@ -41,14 +41,7 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def uniform_cross_entropy(logits: Tensor) -> Tensor:
-    """``-mean_k log p(k)`` per sample: cross-entropy with the uniform distribution (paper, equation 6).
-
-    Args:
-        logits: ``[B, c]`` class scores.
-
-    Returns:
-        ``[B]``, at least ``log c``, which it reaches when no class is preferred.
-    """
+    """``-mean_k log p(k)``, ``[B]``, of ``[B, c]`` scores: cross-entropy with the uniform distribution (equation 6)."""
     return -F.log_softmax(logits, dim=1).mean(dim=1)
 
 
@@ -180,9 +173,6 @@ class MinMaxEntropyLoss(nn.Module):
             losses: ``[n]`` or ``[n, c]`` :func:`cross_entropy` of M, for all samples or a part of them.
             counted: bool of the same shape, which of them count.
             batch_size: ``B``, size of the whole mini-batch.
-
-        Returns:
-            A scalar.
         """
         classes = losses.shape[1:].numel()  # 1 where a sample has one loss
         return self.localizer * torch.where(counted, losses, 0.0).sum() / (batch_size * classes)

@@ -35,12 +35,5 @@ def mass_bins(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def width_bins(values: np.ndarray) -> np.ndarray:
-    """`BINS` bins of equal width, each with its lower edge; 1 belongs to the last.
-
-    Args:
-        values: any shape, in [0, 1].
-
-    Returns:
-        int of the same shape, from 0.
-    """
+    """The number, from 0, of each value in [0, 1] among `BINS` bins of equal width; 1 is in the last."""
     return np.minimum(np.floor(values * BINS), BINS - 1).astype(int)

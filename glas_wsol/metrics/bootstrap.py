@@ -32,10 +32,8 @@ def bootstrap(
     """Percentile bootstrap interval of a measure over images (Efron, 1979), reflected where the measure needs it.
 
     Args:
-        measure: what is measured.
         rows: ``[N, k]``, what each image adds; images with an entry that is not a number are left out.
         resamples: how often images are redrawn. Defaults to 2000.
-        seed: of the redrawing. Defaults to 0.
         level: coverage wanted. Defaults to 0.95.
 
     Returns:
@@ -72,7 +70,6 @@ def interval(key: str, rows: np.ndarray) -> tuple[float, float]:
     """The 95 % interval to print beside a measure: Wilson's for the classification error, a bootstrap for all others.
 
     Args:
-        key: of `MEASURES`.
         rows: ``[N, k]``, what each image adds; images with an entry that is not a number are left out.
 
     Returns:
@@ -91,7 +88,6 @@ def share_interval(hits: Sequence[float], level: float = 0.95) -> tuple[float, f
 
     Args:
         hits: 1 or 0 per image.
-        level: coverage wanted. Defaults to 0.95.
 
     Returns:
         Lower and upper bound, in [0, 1].

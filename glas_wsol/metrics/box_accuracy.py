@@ -21,22 +21,13 @@ _MANY = 100  # parts of a mask: from here on it pays to leave out the specks fir
 
 
 def object_boxes(objects: np.ndarray) -> np.ndarray:
-    """The box around each object, ``[n, 4]``: first row, first column, and one past the last row and column, in px.
-
-    Args:
-        objects: ``[H, W]`` whole numbers, 0 background, each other number one object.
-    """
+    """Boxes ``[n, 4]`` around the numbers of ``[H, W]`` but 0: first row and column, and one past the last, in px."""
     slices = [s for s in ndimage.find_objects(objects) if s is not None]
     return np.array([(y.start, x.start, y.stop, x.stop) for y, x in slices], dtype=np.int64).reshape(-1, 4)
 
 
 def best_overlap(boxes: np.ndarray, others: np.ndarray) -> float:
-    """The best intersection over union of any of the boxes with any of the others, in [0, 1]; 0 without any.
-
-    Args:
-        boxes: ``[n, 4]``, as of :func:`object_boxes`.
-        others: ``[m, 4]``.
-    """
+    """The best intersection over union, in [0, 1], of ``[n, 4]`` boxes with ``[m, 4]`` others; 0 without any."""
     if not len(boxes) or not len(others):
         return 0.0
     a, b = boxes[:, None], others[None]

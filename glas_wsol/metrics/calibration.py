@@ -105,8 +105,6 @@ class Reliability:
         low: ``[B]``, lower bound of the share's 95 % interval.
         high: ``[B]``, upper bound.
         count: ``[B]``, images or pixels in each bin.
-        images: how many were measured.
-        error: expected calibration error.
         interval: its 95 % interval, a bootstrap over images.
     """
 
@@ -121,11 +119,7 @@ class Reliability:
 
 
 def class_reliability(rows: np.ndarray) -> Reliability:
-    """Of the predicted class' probability; the intervals of the shares are Wilson's.
-
-    Args:
-        rows: ``[N, 2 * c]`` of `CalibrationError`, without NaN, one at least.
-    """
+    """Of the predicted class, by rows ``[N, 2 * c]`` of `CalibrationError` without NaN; Wilson's intervals."""
     rows = np.asarray(rows, dtype=np.float64)
     cases = np.stack([part.ravel() for part in np.split(rows, 2, axis=1)], axis=1)
     bins = mass_bins(cases[:, 0], np.ones((1, len(cases))))[0]
@@ -145,7 +139,6 @@ def mask_reliability(rows: np.ndarray, resamples: int = 2000, seed: int = 0) -> 
     Args:
         rows: ``[N, 3 * BINS]`` of `MaskCalibrationError`, without NaN, one at least.
         resamples: how often images are drawn again. Defaults to 2000.
-        seed: of the drawing. Defaults to 0.
     """
     rows = np.asarray(rows, dtype=np.float64)
     pixels, scores, foreground = rows.sum(axis=0).reshape(3, BINS)

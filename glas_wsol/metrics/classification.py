@@ -61,12 +61,7 @@ class Answer(NamedTuple):
 
 
 def class_of(item: Mapping[str, Any], key: str = "probabilities") -> Answer | None:
-    """Label and class probabilities of an evaluated item; None from a method that names no class.
-
-    Args:
-        item: holds ``label`` and, where a class is named, the probabilities ``[c]``.
-        key: where it holds them.
-    """
+    """``label`` and class probabilities ``[c]`` of an evaluated item; None from a method that names no class."""
     if item.get(key) is None:
         return None
     label = torch.as_tensor(item["label"]).cpu()

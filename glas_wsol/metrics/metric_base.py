@@ -74,11 +74,7 @@ class RowMetric(IgniteMetricHandler):
 
     @reinit__is_reduced
     def update(self, output: Tensor) -> None:
-        """Add rows.
-
-        Args:
-            output: ``[n, k]``; n may be 0.
-        """
+        """Add rows. ``output``: ``[n, k]``; n may be 0."""
         if len(output):
             self.metric_fn(output)
 
@@ -96,9 +92,6 @@ class MeasureMetric(RowMetric):
     Args:
         key: of `glas_wsol.metrics.MEASURES`.
         row_of: an item's row of that measure, or None if it cannot be measured.
-
-    Raises:
-        ConfigError: on another key.
     """
 
     def __init__(self, key: str, row_of: RowOf) -> None:

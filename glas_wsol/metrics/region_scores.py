@@ -35,9 +35,6 @@ class RegionF1(MeasureMetric):
     Args:
         region: ``"foreground"`` (default) or ``"background"``.
         floor: ``"all_ones"`` measures a mask of ones instead of the localization's: the score of an uninformed mask.
-
-    Raises:
-        ConfigError: if an argument has another value.
     """
 
     def __init__(self, region: str = "foreground", floor: str | None = None) -> None:
@@ -87,9 +84,6 @@ class OracleRegionF1(MeasureMetric):
 
     Args:
         region: ``"foreground"`` (default) or ``"background"``: which of the two is given. The threshold is the same.
-
-    Raises:
-        ConfigError: if an argument has another value.
     """
 
     def __init__(self, region: str = "foreground") -> None:

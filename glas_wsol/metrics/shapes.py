@@ -55,12 +55,7 @@ def _least(a: _Shape, b: _Shape) -> float:
 
 
 class ObjectShapes:
-    """The objects of two label maps of one image.
-
-    Args:
-        truth: ``[H, W]`` whole numbers, 0 background, objects numbered from 1.
-        found: the same of the objects found.
-    """
+    """The objects, numbered from 1, of two label maps ``[H, W]`` of one image: the true ones and those found."""
 
     def __init__(self, truth: np.ndarray, found: np.ndarray) -> None:
         self.diagonal = math.hypot(*truth.shape)

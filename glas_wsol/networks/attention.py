@@ -25,20 +25,13 @@ class AttentionNetwork(TileNetwork):
     a linear classifier takes ``z = sum_i a_i h_i``. Trained by the cross-entropy of :meth:`logits`. Its mask is the
     attention, min-max normalised per image, at 0.5: one map for all classes.
 
+    All other arguments are those of :class:`~glas_wsol.networks.base.TileNetwork`.
+
     Args:
-        trunk: name of the trunk (see :data:`~glas_wsol.networks.trunks.TRUNKS`) or a trunk.
-        num_classes: ``c``, at least 2.
-        weights: the trunk's weights, see :func:`~glas_wsol.networks.trunks.build_trunk`. Defaults to ``"auto"``.
         hidden: rows of ``V`` and ``U``. Defaults to 128.
-        batch_norm: see :class:`~glas_wsol.networks.base.TileNetwork`. Defaults to ``"batch"``.
-        pixel_mean: mean subtracted from images in [0, 1]; defaults to what the trunk's weights expect.
-        pixel_std: divisor after that; defaults to what the trunk's weights expect.
         map_stride: px between two positions: 32 (default, the paper's), 16 or 8, where the features of
             the trunk's stages of those strides are part of ``h``, see :mod:`glas_wsol.networks.hypercolumn`.
         seed: seed of the initial weights, so that they do not depend on what was drawn before; None draws on.
-
-    Raises:
-        ConfigError: if a value is out of range.
     """
 
     def __init__(
@@ -67,44 +60,19 @@ class AttentionNetwork(TileNetwork):
         self.hidden = hidden
 
     def attention(self, x: Tensor) -> Tensor:
-        """How much each position counts.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-
-        Returns:
-            ``[B, 1, h, w]`` at stride ``map_stride``, at least float32, at least 0; each image's sum is 1.
-        """
+        """How much each position counts: ``[B, 1, h, w]`` at stride ``map_stride``, float32; each image's sum is 1."""
         return self._attend(self.features(x))
 
     def logits(self, x: Tensor) -> Tensor:
-        """Class scores.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-
-        Returns:
-            ``[B, c]``, at least float32.
-        """
+        """Class scores: ``[B, c]``, at least float32. ``x``: ``[B, 3, H, W]``, normalised."""
         return self.logits_of(self.features(x))
 
     def logits_of(self, features: list[Tensor]) -> Tensor:
-        """:meth:`logits` from the features of an image.
-
-        Args:
-            features: as :meth:`features` gives them.
-        """
+        """:meth:`logits` from the features of an image."""
         return self._classify(features, self._attend(features))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Which pixels decided, and for which class.
-
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1]; sides divisible by 32 give exact maps.
-
-        Returns:
-            ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k)``; the channels sum to 1.
-        """
+        """Which pixels decided, and for which class, see :class:`~glas_wsol.networks.base.TileNetwork`."""
         features = self.features(self.normalise(image))
         attention = self._attend(features)
         # The normalisation takes activations to be of order 1; attention is of the order of 1 / positions.
@@ -122,9 +90,5 @@ class AttentionNetwork(TileNetwork):
 
     @torch.jit.unused
     def settings(self) -> dict[str, Any]:
-        """What must be the same for weights to mean the same.
-
-        Returns:
-            The arguments of this class that decide it, as JSON values.
-        """
+        """What must be the same for weights to mean the same."""
         return {**super().settings(), "hidden": self.hidden, "map_stride": self.map_stride}

@@ -18,29 +18,13 @@ __all__ = ["TileNetwork", "choose", "construct", "require_classes", "seeded", "u
 
 
 def choose(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Refuse a value that is not one of those allowed.
-
-    Args:
-        name: of the argument.
-        value: given.
-        allowed: all that may be given.
-
-    Raises:
-        ConfigError: if ``value`` is not in ``allowed``.
-    """
+    """Refuse, by a ConfigError, a value that is not one of those allowed."""
     if value not in allowed:
         raise ConfigError(f"{name}={value!r}", "network", f"choose one of {', '.join(allowed)}")
 
 
 def require_classes(num_classes: int) -> None:
-    """Refuse fewer than two classes.
-
-    Args:
-        num_classes: ``c``.
-
-    Raises:
-        ConfigError: if it is below 2.
-    """
+    """Refuse fewer than two classes, by a ConfigError."""
     if num_classes < 2:
         raise ConfigError(f"{num_classes} classes", "num_classes", "give at least 2: entropy needs an alternative")
 
@@ -53,7 +37,6 @@ def construct(
     Args:
         kinds: the classes, by name; the first is taken where the settings name none.
         settings: of a network's ``settings()``.
-        arguments: the other arguments of its class.
 
     Raises:
         ConfigError: if there is no such network, or it has no such argument.
@@ -69,11 +52,7 @@ def construct(
 
 @contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
-    """Draw from a seed, and leave the generator outside as it was.
-
-    Args:
-        seed: of what is drawn inside; None draws on from the generator outside.
-    """
+    """Draw from a seed, and leave the generator outside as it was; None draws on from that generator."""
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
@@ -81,14 +60,7 @@ def seeded(seed: int | None) -> Iterator[None]:
 
 
 def undecidable_part(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The cheapest function that gives ``R-``.
-
-    Args:
-        network: ``[B, 3, H, W]`` in [0, 1] to ``[B, 1 + c, H, W]``, channel 0 ``R-``.
-
-    Returns:
-        The network's method ``undecidable``, which does not name the class, where it has one; else the network.
-    """
+    """The cheapest function of an image that gives ``R-``: the method ``undecidable``, else the network itself."""
     return getattr(network, "undecidable", network)
 
 
@@ -96,7 +68,8 @@ class TileNetwork(nn.Module):
     """A network on a trunk. Images in [0, 1] to a distribution over {undecidable, class 1, ..., class c} per pixel.
 
     ``forward`` maps ``[B, 3, H, W]`` in [0, 1] to ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is
-    ``R+ p(class k)``, and the channels sum to 1. Other methods take *normalised* images, see :meth:`normalise`.
+    ``R+ p(class k)``, and the channels sum to 1; sides divisible by 32 give exact maps. Other methods take ``x``,
+    *normalised* images of that shape, see :meth:`normalise`.
 
     A subclass draws all its weights within :func:`seeded`, this class's ``__init__`` included, the trunk first.
 
@@ -118,10 +91,6 @@ class TileNetwork(nn.Module):
         classifier_knows_mask: whether its classifier, where it has one, was trained on masks such as it predicts.
         names_class: whether ``p(class k)`` is a prediction; if not, it is 1 / c and no class is to be reported.
         smallest_side: least height and width in px; below it, the trunk has no feature position left.
-
-    Raises:
-        ConfigError: if a value is out of range.
-        WeightsError: if the trunk's weights cannot be read.
     """
 
     supervision = "image labels"
@@ -171,11 +140,6 @@ class TileNetwork(nn.Module):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights, and refuse an incomplete set: ``monai.bundle.load`` fills gaps with the network's own tensors.
 
-        Args:
-            state_dict: of a network of the same kind.
-            strict: as in torch.
-            assign: as in torch.
-
         Raises:
             WeightsError: if some of them are this network's own tensors.
         """
@@ -198,14 +162,7 @@ class TileNetwork(nn.Module):
         return (image - self.pixel_mean).div_(self.pixel_std)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Class scores as probabilities.
-
-        Args:
-            logits: ``[B, c]``.
-
-        Returns:
-            ``[B, c]``, in [0, 1]; each row sums to 1.
-        """
+        """Class scores as probabilities: ``[B, c]``, in [0, 1]; each row sums to 1. ``logits``: ``[B, c]``."""
         return (logits / self.temperature).softmax(dim=1)
 
     @torch.jit.unused
@@ -215,27 +172,13 @@ class TileNetwork(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """The trunk's features from its last stage to that of ``map_stride``, the finer ones rescaled.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-
-        Returns:
-            ``[B, n, h, w]`` of each stage, the last stage first, for :mod:`glas_wsol.networks.hypercolumn`.
-        """
+        """The trunk's features ``[B, n, h, w]`` from its last stage to that of ``map_stride``, finer ones rescaled."""
         if self.stages_read == 1:
             return [self.trunk(x)]
         return self.features_of(self.trunk.stages_of(x))
 
     def features_of(self, stages: list[Tensor]) -> list[Tensor]:
-        """:meth:`features`, where the trunk has run already.
-
-        Args:
-            stages: what :meth:`~glas_wsol.networks.trunks.Trunk.stages_of` gave.
-
-        Returns:
-            As :meth:`features`.
-        """
+        """:meth:`features`, from what :meth:`~glas_wsol.networks.trunks.Trunk.stages_of` gave."""
         features = [rescale(finer) for finer in stages[-self.stages_read : -1]]
         features.append(stages[-1])
         features.reverse()

@@ -27,24 +27,17 @@ class ClassActivationNetwork(TileNetwork):
 
     TorchScript: with ``explanation="cam"``; the other two need gradients and refuse to run when scripted.
 
+    All other arguments are those of :class:`~glas_wsol.networks.base.TileNetwork`.
+
     Args:
-        trunk: name of the trunk (see :data:`~glas_wsol.networks.trunks.TRUNKS`) or a trunk.
-        num_classes: ``c``, at least 2.
-        weights: the trunk's weights, see :func:`~glas_wsol.networks.trunks.build_trunk`. Defaults to ``"auto"``.
         pooling: see :func:`~glas_wsol.networks.pooling.build_pooling`. Defaults to ``"average"``.
         pooling_options: the pooling's arguments.
         modalities: maps per class. Defaults to 1.
         explanation: ``"cam"`` (default) for the class map, ``"grad_cam"`` or ``"grad_cam++"`` for the maps of
             :mod:`glas_wsol.networks.explanations` on the features that the head reads.
-        batch_norm: see :class:`~glas_wsol.networks.base.TileNetwork`. Defaults to ``"batch"``.
-        pixel_mean: mean subtracted from images in [0, 1]; defaults to what the trunk's weights expect.
-        pixel_std: divisor after that; defaults to what the trunk's weights expect.
         map_stride: px between two positions of a class map: 32 (default, the paper's), 16 or 8, where the features of
             the trunk's stages of those strides are read too, see :mod:`glas_wsol.networks.hypercolumn`.
         seed: seed of the initial weights, so that they do not depend on what was drawn before; None draws on.
-
-    Raises:
-        ConfigError: if a value is out of range.
     """
 
     def __init__(
@@ -69,44 +62,19 @@ class ClassActivationNetwork(TileNetwork):
         self.explanation = explanation
 
     def class_maps(self, x: Tensor) -> Tensor:
-        """Class activation maps.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-
-        Returns:
-            ``[B, c, h, w]`` at stride ``map_stride``, at least float32.
-        """
+        """Class activation maps: ``[B, c, h, w]`` at stride ``map_stride``, at least float32."""
         return self.head.class_maps(self.features(x))
 
     def logits(self, x: Tensor) -> Tensor:
-        """Class scores, with a fresh dropout pattern in training.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-
-        Returns:
-            ``[B, c]``, at least float32.
-        """
+        """Class scores, with a fresh dropout pattern in training: ``[B, c]``, at least float32."""
         return self.logits_of(self.features(x))
 
     def logits_of(self, features: list[Tensor]) -> Tensor:
-        """:meth:`logits` from the features of an image.
-
-        Args:
-            features: as :meth:`features` gives them.
-        """
+        """:meth:`logits` from the features of an image."""
         return self.head(features)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Which pixels decided, and for which class.
-
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1]; sides divisible by 32 give exact maps.
-
-        Returns:
-            ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k)``; the channels sum to 1.
-        """
+        """Which pixels decided, and for which class, see :class:`~glas_wsol.networks.base.TileNetwork`."""
         features = self.features(self.normalise(image))
         maps = self.head.class_maps(features)
         logits = self.head.pooling(maps, self.head.pooling.draw_dropout(maps))
@@ -141,9 +109,5 @@ class ClassActivationNetwork(TileNetwork):
 
     @torch.jit.unused
     def settings(self) -> dict[str, Any]:
-        """What must be the same for weights to mean the same; not the explanation, which reads the same weights.
-
-        Returns:
-            The arguments of this class that decide it, as JSON values.
-        """
+        """What must be the same for weights to mean the same; not the explanation, which reads the same weights."""
         return {**super().settings(), **self.head.settings(), "map_stride": self.map_stride}

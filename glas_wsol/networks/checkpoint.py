@@ -138,10 +138,6 @@ def ensemble_of(network: nn.Module, checkpoint: str | Sequence[str], trunk: str)
 
 
 def model_digests(checkpoint: str | Sequence[str]) -> list[str]:
-    """SHA-256 of every model's file, for the record; a file that is not there has none.
-
-    Args:
-        checkpoint: one file or several.
-    """
+    """SHA-256 of one model's file, or of several, for the record; a file that is not there has none."""
     files = [str(one) for one in ensure_tuple(checkpoint)]
     return [sha256_of(file) for file in files if Path(file).is_file()]

@@ -41,19 +41,13 @@ class FeatureComponentNetwork(TileNetwork):
     Nothing of the trunk is trained; :func:`glas_wsol.pseudo_labels.feature_components.fit_components` finds the
     direction, its orientation and the probe from images and their labels, without randomness.
 
+    All other arguments are those of :class:`~glas_wsol.networks.base.TileNetwork`.
+
     Args:
         trunk: name of the trunk (see :data:`~glas_wsol.networks.trunks.TRUNKS`) or a trunk; pretrained, or the
             structure is that of noise.
-        num_classes: ``c``, at least 2.
-        weights: the trunk's weights, see :func:`~glas_wsol.networks.trunks.build_trunk`. Defaults to ``"auto"``.
         omega: steepness of the soft threshold at ``z = 0``. Defaults to 4.
-        pixel_mean: mean subtracted from images in [0, 1]; defaults to what the trunk's weights expect.
-        pixel_std: divisor after that; defaults to what the trunk's weights expect.
         seed: for a trunk of random weights; None draws on.
-
-    Raises:
-        ConfigError: if a value is out of range.
-        WeightsError: if the trunk's weights cannot be read.
     """
 
     if TYPE_CHECKING:  # buffers; not for TorchScript
@@ -84,87 +78,36 @@ class FeatureComponentNetwork(TileNetwork):
         self.register_buffer("probe_bias", torch.zeros(num_classes))
 
     def stride_16(self, x: Tensor) -> Tensor:
-        """The features that are projected.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-
-        Returns:
-            ``[B, n, h, w]`` at stride 16, at least float32.
-        """
+        """The features that are projected: ``[B, n, h, w]`` at stride 16, at least float32."""
         return at_least_float32(self.trunk.stages_of(x)[-2])
 
     def scores(self, x: Tensor) -> Tensor:
-        """Which side of the direction every pixel is on, and how far.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-
-        Returns:
-            ``[B, 1, H, W]`` ``z``, in standard deviations over the training images.
-        """
+        """Which side every pixel is on, and how far: ``[B, 1, H, W]``, in standard deviations over training images."""
         unit = F.normalize(self.stride_16(x), dim=1) - self.centre.view(1, -1, 1, 1)
         z = (unit * self.direction.view(1, -1, 1, 1)).sum(dim=1, keepdim=True)
         return resize_exactly(z, x.shape[2], x.shape[3])
 
     def mask(self, x: Tensor) -> Tensor:
-        """The decidable region.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-
-        Returns:
-            ``[B, 1, H, W]`` ``R+``, in (0, 1).
-        """
+        """The decidable region: ``[B, 1, H, W]`` ``R+``, in (0, 1). ``x``: ``[B, 3, H, W]``, normalised."""
         return torch.sigmoid(self.omega * self.scores(x))
 
     def region_features(self, x: Tensor, mask: Tensor) -> Tensor:
-        """The mean feature of a region when everything else is erased.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-            mask: ``[B, 1, H, W]``, in [0, 1].
-
-        Returns:
-            ``[B, n]``.
-        """
+        """The mean feature, ``[B, n]``, of a region ``[B, 1, H, W]`` in [0, 1] when everything else is erased."""
         return pooled(self.stride_16(x * mask), mask)
 
     def logits(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Class scores of the region.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-            mask: :meth:`mask` of ``x``, where it is known already.
-
-        Returns:
-            ``[B, c]``.
-        """
+        """Class scores of the region: ``[B, c]``. ``mask``: :meth:`mask` of ``x``, where it is known already."""
         features = self.region_features(x, self.mask(x) if mask is None else mask)
         weighted = features.unsqueeze(1) * self.probe_weight  # no product of matrices, which autocast would round
         return weighted.sum(dim=2) + self.probe_bias
 
     @torch.jit.unused
     def undecidable(self, image: Tensor) -> Tensor:
-        """``R-`` alone, without naming a class.
-
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1].
-
-        Returns:
-            ``[B, 1, H, W]``, in [0, 1].
-        """
+        """``R-`` alone, without naming a class: ``[B, 1, H, W]``, in [0, 1]. ``image``: ``[B, 3, H, W]``, in [0, 1]."""
         return 1 - self.mask(self.normalise(image))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Which side of the direction every pixel is on, and the class of the image.
-
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1].
-
-        Returns:
-            ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k)``; the channels sum to 1.
-        """
+        """Which side of the direction every pixel is on, and the class of the image, see :class:`TileNetwork`."""
         x = self.normalise(image)
         mask = self.mask(x)
         # A class can be read from the channels of an empty mask too: float32 holds 1e-6 p as exactly as p.
@@ -172,9 +115,5 @@ class FeatureComponentNetwork(TileNetwork):
 
     @torch.jit.unused
     def settings(self) -> dict[str, Any]:
-        """What must be the same for weights to mean the same.
-
-        Returns:
-            The arguments of this class that decide it, as JSON values.
-        """
+        """What must be the same for weights to mean the same."""
         return {**super().settings(), "omega": self.omega}

@@ -19,9 +19,6 @@ class PyramidDecoder(nn.Module):
     Args:
         channels: of the trunk's stages at strides 4, 8, 16 and 32.
         width: feature channels throughout, a multiple of 8. Defaults to 64.
-
-    Raises:
-        ConfigError: if the width is not valid.
     """
 
     def __init__(self, channels: Sequence[int], width: int = 64) -> None:
@@ -39,14 +36,7 @@ class PyramidDecoder(nn.Module):
         self.score = nn.Conv2d(width, 1, kernel_size=1)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Scores of the mask.
-
-        Args:
-            features: ``[B, n, h, w]`` at strides 4, 8, 16 and 32.
-
-        Returns:
-            ``[B, 1, h, w]`` at stride 4; above 0 is foreground.
-        """
+        """Mask scores ``[B, 1, h, w]`` at stride 4, above 0 foreground, of features at strides 4, 8, 16 and 32."""
         laterals: list[Tensor] = []
         for index, lateral in enumerate(self.lateral):
             laterals.append(lateral(features[index]))

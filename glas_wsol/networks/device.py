@@ -23,17 +23,10 @@ def to_device(
 
     Args:
         network: any of :mod:`glas_wsol.networks`.
-        device: where to.
         channels_last: whether convolutions are laid out with their channels last, which tensor cores need, and CPUs
             are faster with at inference and with depthwise convolutions. Defaults to False.
         compiler: a backend of ``torch.compile`` for the trunk, which compiles when it first runs, and again for other
             sizes: ``"inductor"`` needs a C++ compiler on a CPU. None (default) for none.
-
-    Returns:
-        The same object.
-
-    Raises:
-        ConfigError: if there is no such backend.
     """
     layout = torch.channels_last if channels_last else torch.preserve_format
     network = network.to(device=torch.device(device), memory_format=layout)  # pyright: ignore[reportCallIssue]

@@ -50,7 +50,6 @@ class EnsembleNetwork(nn.Module):
     Attributes:
         supervision: the strongest of its members': ``"pixel labels"``, ``"image labels"`` or ``"none"``.
         names_class: whether any member names a class.
-        num_classes: ``c``.
         multi_label: False for one class per image, True for several, as those of its members that name a class.
         smallest_side: least height and width in px that every member takes.
 
@@ -87,28 +86,14 @@ class EnsembleNetwork(nn.Module):
         self.smallest_side = max(int(member.smallest_side) for member in members)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Which pixels decided, and for which class.
-
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1].
-
-        Returns:
-            ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k)``; the channels sum to 1.
-        """
+        """Which pixels decided, and for which class, see :class:`~glas_wsol.networks.base.TileNetwork`."""
         predictions: list[Tensor] = []
         for member in self.members:
             predictions.append(member(image))  # noqa: PERF401 - TorchScript takes no comprehension over modules
         return self.combine(predictions)
 
     def combine(self, predictions: list[Tensor]) -> Tensor:
-        """The combined prediction of the members.
-
-        Args:
-            predictions: of each member, ``[B, 1 + c, H, W]``, in their order.
-
-        Returns:
-            As :meth:`forward`.
-        """
+        """The combined prediction of the members', ``[B, 1 + c, H, W]`` each, in their order; as :meth:`forward`."""
         rest: list[Tensor] = []
         classes: list[Tensor] = []
         for place, prediction in enumerate(predictions):
@@ -119,14 +104,7 @@ class EnsembleNetwork(nn.Module):
         return torch.cat([undecidable, (1 - undecidable) * torch.stack(classes).mean(dim=0)], dim=1)
 
     def presence(self, image: Tensor) -> Tensor:
-        """How probable each class is of images that may have several.
-
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1].
-
-        Returns:
-            ``[B, c]``, the mean over the members that name a class.
-        """
+        """How probable each class is, ``[B, c]``, of images that may have several: the mean over the naming members."""
         found: list[Tensor] = []
         for place, member in enumerate(self.members):
             if self.naming[place]:
@@ -144,7 +122,6 @@ def common_card(cards: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dic
 
     Args:
         cards: the contents of their ``model.json``.
-        names: their files, for messages.
 
     Returns:
         Entries equal in all cards, also within ``recipe``; ``trunk``, ``method`` and ``trunk_weights_sha256`` joined

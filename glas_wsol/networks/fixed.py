@@ -24,10 +24,6 @@ _LEAST_STAIN = 1e-6
 def centre_gaussian(height: int, width: int) -> Tensor:
     """``exp(-x^2 / 2 sx^2 - y^2 / 2 sy^2)`` about the centre, as wide and high at half its maximum as the image.
 
-    Args:
-        height: rows.
-        width: columns.
-
     Returns:
         ``[height, width]`` float32, in (0, 1); at least 0.5 in the inscribed ellipse.
     """
@@ -67,12 +63,6 @@ class FixedMaskNetwork(nn.Module):
     Args:
         kind: ``"all_ones"``, ``"centre_gaussian"`` (:func:`centre_gaussian`) or ``"stain"`` (:func:`stain_map`).
         num_classes: ``c``, at least 2, for the shape of the output only. Defaults to 2.
-
-    Attributes:
-        smallest_side: least height and width in px.
-
-    Raises:
-        ConfigError: if there is no such kind, or fewer than two classes.
     """
 
     supervision = "none"
@@ -87,14 +77,7 @@ class FixedMaskNetwork(nn.Module):
         self.smallest_side = 1
 
     def forward(self, image: Tensor) -> Tensor:
-        """The mask of every image.
-
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1].
-
-        Returns:
-            ``[B, 1 + c, H, W]`` float32: channel 0 is ``R-``, channels 1 to c are ``R+ / c``; the channels sum to 1.
-        """
+        """The mask of every image, as of a :class:`~glas_wsol.networks.base.TileNetwork` that names no class."""
         batch, _, height, width = image.shape
         if self.kind == "all_ones":
             mask = torch.ones(batch, 1, height, width)

@@ -22,13 +22,8 @@ class Head(nn.Module):
 
     Args:
         channels: feature channels: of the trunk's last stage, then of finer ones that are read too.
-        num_classes: ``c``.
         modalities: maps per class, ``m``. Defaults to 5.
         pooling: name of the pooling, see :func:`~glas_wsol.networks.pooling.build_pooling`. Defaults to ``wildcat``.
-        pooling_options: the pooling's arguments.
-
-    Raises:
-        ConfigError: if there is no such pooling, or less than one map per class.
     """
 
     def __init__(
@@ -51,36 +46,18 @@ class Head(nn.Module):
         self.pooling = build_pooling(pooling, **(pooling_options or {}))
 
     def class_maps(self, features: list[Tensor]) -> Tensor:
-        """Class activation maps ``A``.
-
-        Args:
-            features: ``[B, n, h, w]`` of each stage, the last stage first, the finest last; or one hypercolumn.
-
-        Returns:
-            ``[B, c, h, w]`` on the finest grid, at least float32.
-        """
+        """Maps ``A``, ``[B, c, h, w]`` float32, of the stages' features, the finest last, or of one hypercolumn."""
         maps = at_least_float32(project(features, self.to_maps.weight, self.to_maps.bias))
         return maps.unflatten(1, (self.num_classes, self.modalities)).mean(dim=2)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Class scores.
-
-        Args:
-            features: as for :meth:`class_maps`.
-
-        Returns:
-            ``[B, c]``, with a fresh dropout pattern in training.
-        """
+        """Class scores ``[B, c]`` of the features of :meth:`class_maps`, with a fresh dropout pattern in training."""
         maps = self.class_maps(features)
         return self.pooling(maps, self.pooling.draw_dropout(maps))
 
     @torch.jit.unused
     def settings(self) -> dict[str, Any]:
-        """What must be the same for weights to mean the same; the pooling's dropout, for training only, is left out.
-
-        Returns:
-            The arguments of this class that decide it, as JSON values.
-        """
+        """What must be the same for weights to mean the same; the pooling's dropout, for training only, is left out."""
         return {
             "modalities": self.modalities,
             "pooling": self.pooling_name,

@@ -26,14 +26,7 @@ _STAGES = {32: 1, 16: 2, 8: 3}
 
 
 def number_of_stages(map_stride: int) -> int:
-    """How many of a trunk's stages, counted from its last, give class maps of a stride.
-
-    Args:
-        map_stride: 32, 16 or 8, px between two positions of a class map.
-
-    Raises:
-        ConfigError: if it is another number.
-    """
+    """How many of a trunk's last stages give maps of stride 32, 16 or 8 px; a ConfigError for any other."""
     if map_stride not in _STAGES:
         raise ConfigError(f"map_stride={map_stride}", "network", f"choose one of {', '.join(map(str, _STAGES))}")
     return _STAGES[map_stride]
@@ -51,9 +44,6 @@ def rescale(features: Tensor, norm: float = 20.0, eps: float = 0.1) -> Tensor:
         features: ``[B, channels, h, w]``.
         norm: wanted.
         eps: added to the squared norm; keeps features near zero from being amplified.
-
-    Returns:
-        The same shape and dtype.
     """
     values = at_least_float32(features)
     return (values * (norm * torch.rsqrt(values.square().sum(dim=1, keepdim=True) + eps))).to(features.dtype)
@@ -77,14 +67,7 @@ def widen(layer: nn.Conv2d | nn.Linear, channels: Sequence[int]) -> None:
 
 
 def join(features: list[Tensor]) -> Tensor:
-    """The hypercolumn itself, for what needs its channels one by one.
-
-    Args:
-        features: ``[B, n, h, w]`` of each stage, the last stage first, the finest last.
-
-    Returns:
-        ``[B, sum of n, h, w]`` on the finest grid; the channels of the last stage come first.
-    """
+    """The hypercolumn itself, ``[B, sum of n, h, w]`` on the finest grid, of the stages' features, the finest last."""
     if len(features) == 1:
         return features[0]
     height, width = features[-1].shape[2], features[-1].shape[3]

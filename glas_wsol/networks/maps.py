@@ -22,26 +22,14 @@ __all__ = [
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Half-precision values as float32: selection, softmax and trust need more than 8 bits.
-
-    Args:
-        values: floating point, any shape.
-    """
+    """Half-precision values of any shape as float32: selection, softmax and trust need more than 8 bits."""
     if values.dtype == torch.float16 or values.dtype == torch.bfloat16:
         return values.float()
     return values
 
 
 def activation_map(maps: Tensor, probabilities: Tensor) -> Tensor:
-    """``T = sum_k p(k) A_k``: the class maps weighted by the class probabilities (paper, equation 10).
-
-    Args:
-        maps: ``[B, c, h, w]`` class activation maps ``A``.
-        probabilities: ``[B, c]``, each row sums to 1.
-
-    Returns:
-        ``[B, 1, h, w]``.
-    """
+    """``T = sum_k p(k) A_k``, ``[B, 1, h, w]``: maps ``[B, c, h, w]`` weighted by probabilities (equation 10)."""
     return torch.einsum("bk,bkhw->bhw", probabilities, maps).unsqueeze(1)
 
 
@@ -69,17 +57,7 @@ def interpolation_matrix(source: int, target: int, align_corners: bool, like: Te
 
 
 def resize(maps: Tensor, height: int, width: int, align_corners: bool = True) -> Tensor:
-    """Bilinear resizing as two matrix products: differentiable *and* deterministic on every device.
-
-    Args:
-        maps: ``[..., h, w]``, floating point.
-        height: rows wanted.
-        width: columns wanted.
-        align_corners: as in ``torch.nn.functional.interpolate``.
-
-    Returns:
-        ``[..., height, width]``.
-    """
+    """Bilinear resizing of ``[..., h, w]`` as two matrix products: differentiable *and* deterministic anywhere."""
     rows = interpolation_matrix(maps.shape[-2], height, align_corners, maps)
     columns = interpolation_matrix(maps.shape[-1], width, align_corners, maps)
     return rows @ maps @ columns.transpose(0, 1)
@@ -92,9 +70,6 @@ def bilinear(maps: Tensor, height: int, width: int, align_corners: bool = False)
 
     Args:
         maps: ``[B, n, h, w]``, floating point.
-        height: rows wanted.
-        width: columns wanted.
-        align_corners: as in ``torch.nn.functional.interpolate``.
 
     Returns:
         ``[B, n, height, width]``; at least float32 where a gradient passes.
@@ -105,17 +80,7 @@ def bilinear(maps: Tensor, height: int, width: int, align_corners: bool = False)
 
 
 def resize_exactly(maps: Tensor, height: int, width: int, align_corners: bool = False) -> Tensor:
-    """:func:`resize` in the maps' own precision under autocast too.
-
-    Args:
-        maps: ``[..., h, w]``, at least float32.
-        height: rows wanted.
-        width: columns wanted.
-        align_corners: as in ``torch.nn.functional.interpolate``. Defaults to False.
-
-    Returns:
-        ``[..., height, width]``.
-    """
+    """:func:`resize` in the precision of the maps, at least float32, under autocast too."""
     if torch.jit.is_scripting():
         return resize(maps, height, width, align_corners)
     else:  # autocast would round the matrix products, and so a mask, to 8 bits
@@ -161,8 +126,6 @@ def score_map(evidence: Tensor, height: int, width: int, floor: float = 1e-6) ->
 
     Args:
         evidence: ``[B, 1, h, w]``, at least float32.
-        height: rows of the image.
-        width: columns of the image.
         floor: least value, so that a class can be read from :func:`distribution` even of a constant map: float32 holds
             ``floor * p`` as exactly as ``p``.
 

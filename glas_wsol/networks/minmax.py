@@ -46,10 +46,9 @@ class MinMaxEntropyNetwork(TileNetwork):
     the largest ``R+_k`` of the classes that M names. So the mask is the union of their masks whatever the threshold,
     and regions unite as they do over the steps of the recursion (equation 12).
 
+    All other arguments are those of :class:`~glas_wsol.networks.base.TileNetwork`.
+
     Args:
-        trunk: name of the trunk (see :data:`~glas_wsol.networks.trunks.TRUNKS`) or a trunk.
-        num_classes: ``c``, at least 2.
-        weights: the trunk's weights, see :func:`~glas_wsol.networks.trunks.build_trunk`. Defaults to ``"auto"``.
         modalities: maps per class. Defaults to 5.
         pooling: pooling of both heads. Defaults to ``"wildcat"``.
         pooling_options: arguments of the pooling; for WILDCAT defaults to ``kmax=kmin=0.09, alpha=0, dropout=0.75``.
@@ -60,18 +59,11 @@ class MinMaxEntropyNetwork(TileNetwork):
         omega: steepness of the pseudo-threshold. Defaults to 8.
         sigma: the pseudo-threshold. Defaults to 0.5.
         differentiable_mask: whether gradients pass through the mask into M. Defaults to False (paper, footnote 5).
-        batch_norm: ``"batch"`` (default) for batch statistics in training; ``"frozen"`` for the running statistics of
-            the pretrained trunk, with the affine part trained.
-        pixel_mean: mean subtracted from images in [0, 1]; defaults to what the trunk's weights expect.
-        pixel_std: divisor after that; defaults to what the trunk's weights expect.
         map_stride: px between two positions of M's class maps: 32 (default, the paper's), 16 or 8, where the features
             of the trunk's stages of those strides are read too, see :mod:`glas_wsol.networks.hypercolumn`. C's maps
             make no mask and stay at 32.
         multi_label: False (default, the paper's) for one class per image, True for several.
         seed: seed of the initial weights, so that they do not depend on what was drawn before; None draws on.
-
-    Raises:
-        ConfigError: if a value is out of range.
     """
 
     def __init__(
@@ -122,44 +114,19 @@ class MinMaxEntropyNetwork(TileNetwork):
         self.least_probability = LEAST_PROBABILITY
 
     def class_maps(self, x: Tensor) -> Tensor:
-        """The localizer's class activation maps.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-
-        Returns:
-            ``[B, c, h, w]`` at stride ``map_stride``.
-        """
+        """The localizer's class activation maps: ``[B, c, h, w]`` at stride ``map_stride``."""
         return self.localizer.class_maps(self.features(x))
 
     def logits_of(self, features: list[Tensor]) -> Tensor:
-        """The localizer's class scores from the features of an image, with a fresh dropout pattern in training.
-
-        Args:
-            features: as :meth:`features` gives them.
-
-        Returns:
-            ``[B, c]``.
-        """
+        """The localizer's class scores ``[B, c]`` of an image's features, with a fresh dropout pattern in training."""
         return self.localizer(features)
 
     def localize(self, x: Tensor, dropout: Tensor | None = None) -> Localized:
-        """One forward of M: scores and mask (paper, equations 8, 10 and 11).
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-            dropout: the pattern of an earlier call on the same samples; None draws one (in training).
-        """
+        """Scores and mask by M (equations 8, 10, 11); ``dropout`` of an earlier call on these samples, or None."""
         return self._localized(self.class_maps(x), x.shape[2], x.shape[3], dropout)
 
     def localize_from(self, features: list[Tensor], height: int, width: int) -> Localized:
-        """As :meth:`localize`, where the trunk has run already.
-
-        Args:
-            features: as :meth:`features` gives them.
-            height: of the image, in px.
-            width: of the image, in px.
-        """
+        """As :meth:`localize`, where the trunk has run already; ``features`` are those of :meth:`features`."""
         return self._localized(self.localizer.class_maps(features), height, width, None)
 
     def _localized(self, maps: Tensor, height: int, width: int, dropout: Tensor | None) -> Localized:
@@ -184,9 +151,6 @@ class MinMaxEntropyNetwork(TileNetwork):
 
     def decidable(self, localized: Localized) -> Tensor:
         """The image's decidable region, whichever its classes.
-
-        Args:
-            localized: the output of M.
 
         Returns:
             ``[B, 1, H, W]`` ``R+``: ``localized.mask`` itself; where an image may have several classes, the largest
@@ -214,14 +178,7 @@ class MinMaxEntropyNetwork(TileNetwork):
         return logits.sigmoid() if self.multi_label else (logits / self.temperature).softmax(dim=1)
 
     def classify(self, x: Tensor) -> Tensor:
-        """One forward of C.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised and masked: ``X+`` or ``X-``.
-
-        Returns:
-            ``[B, c]`` class scores.
-        """
+        """One forward of C on ``X+`` or ``X-``, masked images: ``[B, c]`` class scores."""
         if self.classifier_scale < 1.0:
             numerator, denominator = self.classifier_fraction
             height = smaller(larger(scaled(x.shape[2], numerator, denominator), self.smallest_side), x.shape[2])
@@ -232,9 +189,6 @@ class MinMaxEntropyNetwork(TileNetwork):
     def forward(self, image: Tensor) -> Tensor:
         """Which pixels decided, and for which class.
 
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1]; sides divisible by 32 give exact maps.
-
         Returns:
             ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channel k is ``R+ p(class k | X+)``; the channels sum to 1. Where
             an image may have several classes, channel k is the part of ``R+`` that falls to class k, in proportion to
@@ -244,14 +198,7 @@ class MinMaxEntropyNetwork(TileNetwork):
         return self.answer(image)[0]
 
     def answer(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The output of :meth:`forward`, and the class scores of M, a by-product.
-
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1].
-
-        Returns:
-            ``[B, 1 + c, H, W]``, the prediction, and ``[B, c]``, class scores of M.
-        """
+        """The output of :meth:`forward`, and the class scores of M, ``[B, c]``, a by-product."""
         x = self.normalise(image)
         localized = self.localize(x)
         mask = self.decidable(localized)
@@ -259,11 +206,7 @@ class MinMaxEntropyNetwork(TileNetwork):
 
     @torch.jit.unused
     def localizer_answer(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`answer`, with the class of M instead of C, which is not run: the mask at the cost of one forward.
-
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1].
-        """
+        """As :meth:`answer`, with the class of M instead of C, not run: the mask at the cost of one forward."""
         localized = self.localize(self.normalise(image))
         return self._prediction(localized, self.decidable(localized), localized.logits), localized.logits
 
@@ -277,24 +220,13 @@ class MinMaxEntropyNetwork(TileNetwork):
         return torch.cat([1 - mask, mask * shares], dim=1)
 
     def presence(self, image: Tensor) -> Tensor:
-        """How probable each class is of an image: :meth:`forward` does not hold it where there may be several.
-
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1].
-
-        Returns:
-            ``[B, c]`` ``p(class k | X+)``, see :meth:`probabilities`.
-        """
+        """``[B, c]``, ``p(class k | X+)``, which :meth:`forward` does not hold where there may be several classes."""
         x = self.normalise(image)
         return self.probabilities(self.classify(x * self.decidable(self.localize(x))))
 
     @torch.jit.unused
     def settings(self) -> dict[str, Any]:
-        """What must be the same for weights to mean the same; the pooling's dropout, for training only, is left out.
-
-        Returns:
-            The arguments of this class that decide it, as JSON values.
-        """
+        """What must be the same for weights to mean the same; the pooling's dropout, for training only, is left out."""
         return {
             **super().settings(),
             **self.localizer.settings(),

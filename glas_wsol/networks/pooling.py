@@ -12,14 +12,7 @@ from torch.nn import functional as F
 from glas_wsol.errors import ConfigError
 from glas_wsol.utils.sizes import fraction_of, larger, scaled, smaller
 
-__all__ = [
-    "AveragePooling",
-    "LogSumExpPooling",
-    "MaxPooling",
-    "Pooling",
-    "WildcatPooling",
-    "build_pooling",
-]
+__all__ = ["AveragePooling", "LogSumExpPooling", "MaxPooling", "Pooling", "WildcatPooling", "build_pooling"]
 
 
 class Pooling(nn.Module):
@@ -35,23 +28,11 @@ class Pooling(nn.Module):
     options: tuple[str, ...] = ()
 
     def draw_dropout(self, maps: Tensor) -> Tensor | None:
-        """The dropout pattern for these maps, or None where nothing is dropped.
-
-        Args:
-            maps: ``[B, c, h, w]``.
-        """
+        """The dropout pattern for these maps, or None where nothing is dropped. ``maps``: ``[B, c, h, w]``."""
         return None
 
     def forward(self, maps: Tensor, dropout: Tensor | None = None) -> Tensor:
-        """Pool.
-
-        Args:
-            maps: ``[B, c, h, w]``.
-            dropout: a pattern from :meth:`draw_dropout`, or None to drop nothing.
-
-        Returns:
-            ``[B, c]``.
-        """
+        """Pool ``[B, c, h, w]`` to ``[B, c]``, dropping by a pattern from :meth:`draw_dropout`, or nothing by None."""
         raise NotImplementedError  # abstract: every pooling below defines it
 
 
@@ -102,9 +83,6 @@ class WildcatPooling(Pooling):
         kmin: how many of the lowest, likewise. Defaults to 0.09.
         alpha: weight of the lowest. Defaults to 0.
         dropout: probability of dropping a *sorted* activation before the selection, in training only.
-
-    Raises:
-        ConfigError: if a value is out of range.
     """
 
     options = ("kmax", "kmin", "alpha")
@@ -119,14 +97,7 @@ class WildcatPooling(Pooling):
         self.fractions = {k: fraction_of(k) for k in (self.kmax, self.kmin)}
 
     def draw_dropout(self, maps: Tensor) -> Tensor | None:
-        """Factors for the sorted activations: 0 where dropped, ``1 / (1 - dropout)`` elsewhere.
-
-        Args:
-            maps: ``[B, c, h, w]``.
-
-        Returns:
-            ``[B, c, h * w]`` from the highest to the lowest activation; None in evaluation or without dropout.
-        """
+        """``[B, c, h * w]``, of the highest activation first: 0 or ``1 / (1 - dropout)``; None without dropout."""
         if not self.training or self.dropout == 0.0:
             return None
         return F.dropout(torch.ones_like(maps).flatten(2), self.dropout, training=True)
@@ -146,12 +117,7 @@ class WildcatPooling(Pooling):
         return scores
 
     def count(self, k: float, positions: int) -> int:
-        """How many of ``positions`` activations ``k`` means, at least 1.
-
-        Args:
-            k: fraction (below 1) or count (1 or more).
-            positions: ``h * w``.
-        """
+        """How many of ``positions`` activations ``k`` means: a fraction below 1, else a count; at least 1."""
         if k >= 1.0:
             return smaller(int(round(k)), positions)  # noqa: RUF046 - TorchScript's round gives a float
         numerator, denominator = self.fractions[k]
@@ -167,15 +133,7 @@ _POOLINGS: dict[str, type[Pooling]] = {
 
 
 def build_pooling(name: str, **options: Any) -> Pooling:
-    """A pooling by name.
-
-    Args:
-        name: ``wildcat``, ``average``, ``max`` or ``lse``.
-        options: the pooling's own arguments.
-
-    Raises:
-        ConfigError: if there is no such pooling or option.
-    """
+    """A pooling: ``wildcat``, ``average``, ``max`` or ``lse``; a ConfigError if there is no such pooling or option."""
     if name not in _POOLINGS:
         raise ConfigError(f"no pooling named {name!r}", "pooling", f"choose one of {', '.join(_POOLINGS)}")
     try:

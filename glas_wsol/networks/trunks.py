@@ -86,25 +86,11 @@ class Trunk(nn.Module):
         self.weights_sha256 = weights_sha256
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of normalised images.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-
-        Returns:
-            ``[B, channels, h, w]`` with ``h``, ``w`` about ``H / 32``, ``W / 32``.
-        """
+        """Features of normalised images: ``[B, channels, h, w]`` with ``h``, ``w`` about ``H / 32``, ``W / 32``."""
         return self.stages(x, False)[0]
 
     def stages_of(self, x: Tensor) -> list[Tensor]:
-        """Features of every stage, for a decoder.
-
-        Args:
-            x: ``[B, 3, H, W]``, normalised.
-
-        Returns:
-            Five tensors ``[B, n, h, w]``, at strides 2, 4, 8, 16 and 32; the last is that of :meth:`forward`.
-        """
+        """Features ``[B, n, h, w]`` at strides 2, 4, 8, 16 and 32; the last is that of :meth:`forward`."""
         return self.stages(x, True)
 
     @torch.jit.unused
@@ -267,14 +253,11 @@ def build_trunk(name: str, weights: str = "auto") -> Trunk:
     """A trunk by name, with the weights named.
 
     Args:
-        name: one of ``resnet18``, ``resnet50``, ``resnet101``, ``efficientnet_lite0``.
+        name: one of :data:`TRUNKS`.
         weights: a ``.safetensors`` or ``.pth`` file of the whole ImageNet network (torchvision's state dicts fit the
             ResNets) or of its trunk alone; ``"package"`` for the installed package that carries them;
             ``https://...#sha256=...`` to download; ``"none"`` for random weights; ``"auto"`` (default) for the package
             where there is one, else random weights and a warning.
-
-    Returns:
-        The trunk, which declares the input normalisation its weights expect.
 
     Raises:
         ConfigError: if there is no such trunk, or no package for it.

@@ -24,19 +24,14 @@ class SegmentationNetwork(TileNetwork):
 
     Trained by :meth:`mask_logits`. It predicts which pixels are foreground and names no class: ``p`` is 1 / c.
 
+    All other arguments are those of :class:`~glas_wsol.networks.base.TileNetwork`.
+
     Args:
-        trunk: name of the trunk (see :data:`~glas_wsol.networks.trunks.TRUNKS`) or a trunk.
         num_classes: ``c``, at least 2, for the shape of the output only.
-        weights: the trunk's weights, see :func:`~glas_wsol.networks.trunks.build_trunk`. Defaults to ``"auto"``.
         decoder_channels: feature channels at strides 16, 8, 4, 2 and 1. Defaults to MONAI's 256, 128, 64, 32, 16.
         batch_norm: of the trunk, see :class:`~glas_wsol.networks.base.TileNetwork`; the decoder's, which starts from
             nothing, always uses batch statistics in training. Defaults to ``"batch"``.
-        pixel_mean: mean subtracted from images in [0, 1]; defaults to what the trunk's weights expect.
-        pixel_std: divisor after that; defaults to what the trunk's weights expect.
         seed: seed of the initial weights, so that they do not depend on what was drawn before; None draws on.
-
-    Raises:
-        ConfigError: if a value is out of range.
     """
 
     supervision = "pixel labels"
@@ -93,23 +88,12 @@ class SegmentationNetwork(TileNetwork):
         return at_least_float32(logits[:, :, :height, :width])
 
     def forward(self, image: Tensor) -> Tensor:
-        """Which pixels are foreground.
-
-        Args:
-            image: ``[B, 3, H, W]``, in [0, 1].
-
-        Returns:
-            ``[B, 1 + c, H, W]``: channel 0 is ``R-``, channels 1 to c are ``R+ / c``; the channels sum to 1.
-        """
+        """Which pixels are foreground, see :class:`~glas_wsol.networks.base.TileNetwork`; no class is named."""
         mask = torch.sigmoid(self.mask_logits(self.normalise(image)))
         uniform = torch.full((mask.shape[0], self.num_classes), 1.0 / self.num_classes, device=mask.device)
         return distribution(mask, uniform.to(mask.dtype))
 
     @torch.jit.unused
     def settings(self) -> dict[str, Any]:
-        """What must be the same for weights to mean the same.
-
-        Returns:
-            The arguments of this class that decide it, as JSON values.
-        """
+        """What must be the same for weights to mean the same."""
         return {**super().settings(), "decoder_channels": self.decoder_channels}

@@ -26,9 +26,6 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
     There is no fall-back to an unrestricted pickle: a file that needs one is refused.
 
-    Args:
-        path: the file.
-
     Returns:
         Names to CPU tensors; a ``module.`` prefix left by a distributed wrapper is removed.
 
@@ -64,9 +61,6 @@ def fetch(url: str) -> Path:
     Args:
         url: ``https://...#sha256=<64 hexadecimal digits>``; the digest is not optional.
 
-    Returns:
-        The local file.
-
     Raises:
         WeightsError: if the digest is missing or wrong, or the file cannot be downloaded.
     """
@@ -97,17 +91,7 @@ LATER = ("temperature",)
 
 
 def load_strictly(module: torch.nn.Module, state: Mapping[str, Tensor], where: object, fix: str) -> None:
-    """Load every tensor into its place, or report in one line which do not fit.
-
-    Args:
-        module: the network that receives the tensors.
-        state: names to tensors.
-        where: the file they came from, for the message.
-        fix: what a user should do when they do not fit.
-
-    Raises:
-        WeightsError: if a name is missing, unexpected or of another shape.
-    """
+    """Load every tensor into its place; a WeightsError if a name is missing, unexpected or of another shape."""
     own = module.state_dict()
     absent = {name for name in own.keys() - state.keys() if name.rpartition(".")[2] not in LATER}
     missing, unexpected = sorted(absent), sorted(state.keys() - own.keys())

@@ -100,7 +100,6 @@ def fit_probe(features: Tensor, labels: Tensor, num_classes: int, strength: floa
     Args:
         features: ``[N, n]``; standardised inside.
         labels: ``[N]`` class indices.
-        num_classes: ``c``.
         strength: of the penalty on the squared weights.
 
     Returns:
@@ -140,15 +139,11 @@ def cross_validated(
     Args:
         features: ``[N, n]``.
         labels: ``[N]`` class indices.
-        num_classes: ``c``.
         groups: ``N`` groups (patients): no group is in two folds.
         folds: how many, at most. Defaults to 5.
 
     Returns:
         ``[N]`` cross-entropy of each image by the probe that has not seen its group, in nats, float64.
-
-    Raises:
-        ConfigError: if there are fewer than two groups.
     """
     sizes: dict[Hashable, int] = {}
     for group in groups:
@@ -213,7 +208,6 @@ def fit_components(
         data: training items with ``image``, ``label`` and, where known, ``group``.
         transform: reads an item: ``image`` to ``[3, H, W]`` in [0, 1].
         inferer: brings it to the training resolution.
-        device: where to run.
         candidates: how many components are summed. Defaults to 4.
 
     Raises:
@@ -268,41 +262,17 @@ def fit_components(
 
 
 def fitted_card(card: Mapping[str, Any], network: FeatureComponentNetwork, **arguments: Any) -> dict[str, Any]:
-    """Fit a network, and record the result in its card.
-
-    Args:
-        card: other entries of ``model.json``.
-        network: fitted in place.
-        arguments: of :func:`fit_components`.
-
-    Returns:
-        The card with ``orientation``: the :class:`Orientation`, as JSON values.
-    """
+    """Fit a network by :func:`fit_components`, and add its :class:`Orientation` to the card as ``orientation``."""
     return {**card, "orientation": asdict(fit_components(network, **arguments))}
 
 
 def prepared(network: FeatureComponentNetwork, image: Tensor, inferer: WholeTileInferer) -> Tensor:
-    """An image as the trunk takes it, at the training resolution.
-
-    Args:
-        network: whose normalisation.
-        image: ``[B, 3, H, W]``, in [0, 1].
-        inferer: brings it to the training resolution.
-
-    Returns:
-        ``[B, 3, H', W']``, sides multiples of the stride.
-    """
+    """Images ``[B, 3, H, W]`` in [0, 1] as the trunk takes them: at the training resolution, normalised and padded."""
     return network.normalise(inferer.prepare(image)[0])
 
 
 def read_image(item: Mapping[str, Any], transform: Transform, device: str | torch.device) -> Tensor:
-    """``[1, 3, H, W]``, in [0, 1]: one item, read.
-
-    Args:
-        item: as ``transform`` takes it.
-        transform: gives it an ``image`` ``[3, H, W]``, in [0, 1].
-        device: where to put it.
-    """
+    """One item, read by ``transform``: ``[1, 3, H, W]``, in [0, 1]."""
     return torch.as_tensor(transform(item)["image"]).unsqueeze(0).to(device)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,7 @@ from monai.transforms import Compose, LoadImaged
 from glas_wsol.data.seeded import SeededCacheDataset, training_loader
 from glas_wsol.engines.plain_trainer import PlainTrainer
 from glas_wsol.engines.prepare_batch import ImageLabels
+from glas_wsol.errors import ConfigError
 from glas_wsol.handlers import (
     EpochProgress,
     EpochSeed,
@@ -121,6 +123,11 @@ class SecondStage:
 
     def __post_init__(self) -> None:
         check_teachers(self.teachers)
+        for name, least in (("tolerance", -math.inf), ("weight_decay", 0)):
+            value = getattr(self, name)
+            if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= least):
+                fix = "give a number" if least else "give a number from 0"
+                raise ConfigError(f"{name}={value!r} is not valid", "second_stage", fix)
 
     def run(self) -> None:
         """Generate pseudo-labels with the teachers, then train; called again, resume where it stopped."""
@@ -150,6 +157,12 @@ class SecondStage:
             tolerance=self.tolerance, share=self.share, scope=self.scope,
         )  # fmt: skip
         recipe = {**self.recipe, "first_stage": read_json(first / "model.json").get("sha256")}
+        made_with = {
+            "read": self.reading,
+            "augmentation": self.augmentation,
+            "validate": {"preprocessing": self.transform, "inferer": self.validation_inferer},
+            "second_stage": {"tolerance": self.tolerance, "seed": self.seed},
+        }
         handlers = [
             EpochSeed(self.seed, [loader]),
             TrainingClock(own / "clock.json", after=first / "clock.json"),
@@ -158,7 +171,9 @@ class SecondStage:
             LrScheduleHandler(cast("Any", schedule), print_lr=False, epoch_level=False),
             ValidationHandler(self.epochs, evaluator),
             EpochSummary(evaluator),
-            RunCheckpoint(own, self.network, optimizer, schedule, evaluator, rounds, self.card, recipe, self.resume),
+            RunCheckpoint(
+                own, self.network, optimizer, schedule, evaluator, rounds, self.card, recipe, self.resume, made_with
+            ),
             SharedTraining(self.network, optimizer),
             *self.handlers,
         ]

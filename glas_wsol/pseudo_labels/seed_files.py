@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,8 @@ import numpy as np
 
 from glas_wsol.errors import OutputError
 from glas_wsol.pseudo_labels.seeds import SEEDS
-from glas_wsol.utils.atomic_files import atomic_write
-from glas_wsol.utils.json_files import read_json
+from glas_wsol.utils.digests import digest_of
+from glas_wsol.utils.json_files import read_json, write_json
 from glas_wsol.utils.settings import Fingerprint
 from glas_wsol.writers.drawing import write_png
 
@@ -32,13 +30,9 @@ def write_seeds(
     """Write the seeds of a round, its record last: where that is, they are whole.
 
     Args:
-        folder: of the round; made if absent.
         items: with ``name``.
         seeds: of each, as :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds` gives them.
         record: :data:`MADE_WITH`, and what else is known, JSON values only.
-
-    Raises:
-        OutputError: if a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _RECORD).unlink(missing_ok=True)  # an older one would call a half of these whole
@@ -48,25 +42,12 @@ def write_seeds(
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write or replace a round's record.
-
-    Args:
-        folder: of the round.
-        record: as for :func:`write_seeds`.
-    """
-    with atomic_write(folder / _RECORD, "w") as file:
-        file.write(json.dumps(record, indent=4, allow_nan=False) + "\n")
+    """Write or replace a round's record."""
+    write_json(folder / _RECORD, record, allow_nan=False)
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """A round's record; None if the round has no seeds, or not all of them.
-
-    Args:
-        folder: of the round.
-
-    Raises:
-        OutputError: if it cannot be read.
-    """
+    """A round's record; None if the round has no seeds, or not all of them."""
     path = folder / _RECORD
     if not path.is_file():
         return None
@@ -79,16 +60,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def require_same(folder: Path, record: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
-    """Refuse seeds that were made with other settings.
-
-    Args:
-        folder: of the round.
-        record: of it.
-        made_with: the settings of now.
-
-    Raises:
-        OutputError: naming what has changed.
-    """
+    """Refuse seeds that were made with other settings: an OutputError names what has changed."""
     changed = Fingerprint(record[MADE_WITH]).changes(made_with)
     if changed:
         fix = "restore the settings, or choose another output_dir"
@@ -96,20 +68,11 @@ def require_same(folder: Path, record: Mapping[str, Any], made_with: Mapping[str
 
 
 def with_seeds(items: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    """Items with the files of their seeds.
-
-    Args:
-        items: with ``name``.
-        folder: of the round.
-    """
+    """The items, each with the file of its seeds."""
     return [{**item, SEEDS: str(folder / f"{item['name']}.png")} for item in items]
 
 
 def digest_of_items(items: Sequence[Mapping[str, Any]]) -> str:
-    """SHA-256 of the images' names and labels, in their order.
-
-    Args:
-        items: with ``name`` and ``label``.
-    """
+    """SHA-256 of the images' names and labels, in their order."""
     listed = [[str(item["name"]), np.asarray(item["label"]).tolist()] for item in items]
-    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+    return digest_of(listed)

@@ -15,7 +15,7 @@ from glas_wsol.report.pictures import Pictures, draw_pictures
 from glas_wsol.report.summary import shown
 from glas_wsol.transforms import read_mask, read_rgb
 
-__all__ = ["Cell", "Column", "Row", "columns", "rows", "state_of"]
+__all__ = ["CaseRow", "Cell", "Column", "columns", "rows", "state_of"]
 
 STATES = {
     "all": "all images",
@@ -42,10 +42,7 @@ class Column:
 
     Attributes:
         key: for the script: what filters refer to.
-        title: in its head.
-        text: of an image.
         order: of an image, a number or a text; None sorts last.
-        numeric: whether it holds numbers.
         minor: whether a narrow screen goes without it.
         hint: what it means, in a sentence.
     """
@@ -65,12 +62,11 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
+class CaseRow:
     """One image on the page.
 
     Attributes:
         number: from 1, in the order of the run.
-        case: the image.
         cells: of the columns after the image's name.
         state: ``"evidence"``, ``"none"`` or ``"failed"``.
         pictures: of the image; None where they cannot be drawn.
@@ -93,11 +89,7 @@ def state_of(case: Case) -> str:
 
 
 def columns(cases: Sequence[Case]) -> tuple[Column, ...]:
-    """The columns that some image has anything in, after that of its name.
-
-    Args:
-        cases: of the run.
-    """
+    """The columns that some image has anything in, after that of its name."""
     found = []
     if any(case.truth for case in cases):
         found.append(Column("truth", "true class", lambda c: c.truth, lambda c: c.truth or None, numeric=False))
@@ -154,22 +146,17 @@ def _remark(case: Case) -> str:
     return ", ".join(filter(None, ("wrong class" if case.wrong else "", missed)))
 
 
-def rows(cases: Sequence[Case], titles: Sequence[Column], truth_above: float, limit: int) -> Iterator[Row]:
+def rows(cases: Sequence[Case], titles: Sequence[Column], truth_above: float, limit: int) -> Iterator[CaseRow]:
     """One row after another; no more than one image is in memory.
 
     Args:
-        cases: of the run.
-        titles: of the table.
         truth_above: of true masks, foreground is above it.
         limit: bytes for the pictures of an image.
-
-    Yields:
-        Rows in the order of the images.
     """
     for place, case in enumerate(cases, start=1):
         pictures, note, redrawn = (None, case.fix, False) if case.failed else _drawn(case, truth_above, limit)
         cells = tuple(title.cell(case) for title in titles)
-        yield Row(place, case, cells, state_of(case), pictures, note, redrawn)
+        yield CaseRow(place, case, cells, state_of(case), pictures, note, redrawn)
 
 
 def _drawn(case: Case, truth_above: float, limit: int) -> tuple[Pictures | None, str, bool]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from glas_wsol.errors import OutputError
-from glas_wsol.utils.csv_files import read_cells
+from glas_wsol.utils.csv_files import read_table
 
-__all__ = ["AGAIN", "Case", "ClassProbabilities", "number", "read_cases", "read_failures", "read_rows"]
+__all__ = ["AGAIN", "Case", "ClassProbabilities", "number", "read_cases", "read_failures"]
 
 AGAIN = "run the command that wrote it again"
 
@@ -42,7 +41,6 @@ class Case:
 
     Attributes:
         name: unique in its run.
-        image: its file.
         said: the class or classes named, or ``"no evidence"``; empty where the method names none, or nothing was found.
         probability: of the most probable class named, in [0, 1]; None where none is.
         probabilities: of every class; empty without evidence and where the method names no class.
@@ -54,7 +52,6 @@ class Case:
         regions: boxes of the mask; None of an image that failed.
         evidence: False if the image shows nothing to decide on.
         reason: why not, or why it failed; empty otherwise.
-        fix: what to do about a failure.
         failed: whether there is no result of it.
         size: width and height in pixels; None where unknown.
         mask: its mask's file; None where none is there.
@@ -103,11 +100,7 @@ class Case:
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or None of anything else.
-
-    Args:
-        value: of JSON or of a cell.
-    """
+    """A finite number, or None of anything else."""
     try:
         found = float(value)
     except (TypeError, ValueError):
@@ -119,9 +112,7 @@ def read_cases(entries: Sequence[Any], folder: Path, rows: Iterable[Mapping[str,
     """The images of ``predictions.json``, each with its row of ``evaluation.csv`` if there is one.
 
     Args:
-        entries: the content of the file.
         folder: of the table; masks and overlays are below it.
-        rows: of the table.
 
     Raises:
         OutputError: if an entry is not one that a run writes.
@@ -188,14 +179,7 @@ def _inside(folder: Path, name: str, kind: str, suffixes: Sequence[str]) -> Path
 
 
 def read_failures(path: Path) -> tuple[Case, ...]:
-    """The images of ``failed.csv``; none if there is no such file.
-
-    Args:
-        path: the file.
-
-    Raises:
-        OutputError: if it cannot be read.
-    """
+    """The images of ``failed.csv``, none without such a file; an OutputError if it cannot be read."""
     if not path.is_file():
         return ()
     return tuple(
@@ -207,21 +191,5 @@ def read_failures(path: Path) -> tuple[Case, ...]:
             failed=True,
             evidence=False,
         )
-        for row in read_rows(path)
+        for row in read_table(path, fix=AGAIN)[1]
     )
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a table that a run wrote, by column.
-
-    Args:
-        path: the file.
-
-    Raises:
-        OutputError: if it cannot be read.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return read_cells(file)[1]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise OutputError("this table cannot be read", path, AGAIN) from error

@@ -27,14 +27,11 @@ class Chart:
     """A drawing of one series, in units of its view box.
 
     Attributes:
-        title: what it shows.
         summary: the same in a sentence, for those who do not see it.
         size: width and height of the view box.
         frame: left, top, right and bottom of the plot.
         line: points ``x,y`` of a polyline.
         dots: their places; empty where there are too many to tell apart.
-        x: ticks of the epochs.
-        y: ticks of the values.
         mark: place of the chosen epoch on the x axis; None where it is not in the series.
     """
 
@@ -50,12 +47,7 @@ class Chart:
 
 
 def chart(series: Series, chosen: int | None = None) -> Chart:
-    """Lay out one series.
-
-    Args:
-        series: at least one point.
-        chosen: the epoch whose model was kept, if known.
-    """
+    """Lay out one series. ``series``: at least one point; ``chosen``: the epoch whose model was kept, if known."""
     epochs, values = zip(*series.points, strict=True)
     ticks = nice_ticks(min(values), max(values))
     low, high = ticks[0], ticks[-1]
@@ -89,7 +81,6 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round numbers that enclose a range, evenly spaced by 1, 2 or 5 times a power of ten.
 
     Args:
-        low: of the range.
         high: of the range, at least ``low``.
         most: ticks, at least 3.
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from glas_wsol.errors import ConfigError, OutputError
 from glas_wsol.metrics import NO_WIDTH
-from glas_wsol.report.case_rows import STATES, Row, columns, rows
+from glas_wsol.report.case_rows import STATES, CaseRow, columns, rows
 from glas_wsol.report.cases import Case
 from glas_wsol.report.curves import chart
 from glas_wsol.report.pictures import LEAST_BYTES
@@ -49,13 +49,8 @@ def write_report(
     alone: the same folder gives the same bytes. It is written atomically, and replaces an earlier report only.
 
     Args:
-        folder: the run's output folder.
         output: the file; defaults to ``report.html`` in the folder.
         kilobytes: 1000 bytes; what the pictures of an image may take, at least 8.
-        progress: whether to show a bar with the time left.
-
-    Returns:
-        The file.
 
     Raises:
         ConfigError: if ``kilobytes`` is too small.
@@ -159,7 +154,7 @@ def _guide(cases: Sequence[Case]) -> tuple[str, ...]:
     return reading_guide(regions, number, multi_label=total > 0 and not math.isclose(total, 1, abs_tol=1e-3))
 
 
-def _followed(made: Iterator[Row], total: int, progress: bool) -> Iterator[Row]:
+def _followed(made: Iterator[CaseRow], total: int, progress: bool) -> Iterator[CaseRow]:
     return iter(tqdm(made, "drawing", total, unit="image", disable=not progress))
 
 

@@ -122,15 +122,7 @@ def _thumbnail(tile: np.ndarray, found: np.ndarray | None, limit: int) -> str:
 
 
 def outline(mask: np.ndarray, limit: int) -> str:
-    """Outlines of a mask as SVG path data, no longer than a limit: specks and small corners are left out for it.
-
-    Args:
-        mask: ``[H, W]`` bool.
-        limit: characters.
-
-    Returns:
-        Closed rings in pixels, (0, 0) the upper left corner, to be filled by the rule ``evenodd``.
-    """
+    """Outlines as SVG path, filled by ``evenodd``, no longer than a limit: without specks and small corners."""
     rings = _rings(mask)
     for side in _COARSER:
         if sum(map(len, rings)) <= _MOST_CORNERS:

@@ -13,9 +13,10 @@ from typing import Any
 
 from glas_wsol.errors import OutputError
 from glas_wsol.handlers.clock import read_clock
-from glas_wsol.report.cases import AGAIN, Case, number, read_cases, read_failures, read_rows
+from glas_wsol.report.cases import AGAIN, Case, number, read_cases, read_failures
 from glas_wsol.results.provenance import provenance_of
 from glas_wsol.results.verdict import Verdict
+from glas_wsol.utils.csv_files import read_table
 from glas_wsol.utils.json_files import RECORD, RESULTS, read_json
 
 __all__ = ["Contents", "Series", "read_folder"]
@@ -40,7 +41,6 @@ class Series:
 
     Attributes:
         key: its name in the run's logs.
-        title: in words.
         points: epoch and value, in the order of the epochs.
     """
 
@@ -54,7 +54,6 @@ class Contents:
     """What was found.
 
     Attributes:
-        folder: that was read.
         kinds: ``"inference"``, ``"evaluation"``, ``"training"``: those found.
         card: ``model.json`` of a training; empty elsewhere.
         evaluation: ``evaluation.json``; empty elsewhere.
@@ -128,13 +127,10 @@ def read_folder(folder: str | Path) -> Contents:
         fix = "name the output folder of a training, an evaluation or an inference"
         raise OutputError("there are no results here", root, fix)
     entries = _list(predictions) if predictions else []
-    rows = read_rows(root / "evaluation.csv") if evaluation else []
+    rows = read_table(root / "evaluation.csv", fix=AGAIN)[1] if evaluation else []
     place = predictions.parent if predictions else root
     cases = read_cases(entries, place, rows) + read_failures(place / "failed.csv")
-    names = (
-        ("training" if trained else ""),
-        ("evaluation" if evaluation else "inference" if predictions else ""),
-    )
+    names = (("training" if trained else ""), ("evaluation" if evaluation else "inference" if predictions else ""))
     marks = [root / "evaluation.json", predictions, root / "models" / "model.json", root / "tensorboard"]
     newest = max(mark.stat().st_mtime for mark in marks if mark is not None and mark.exists())
     diagram = root / "reliability.png"

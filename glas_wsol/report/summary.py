@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from glas_wsol.errors import count
 from glas_wsol.metrics.measures import MEASURES
 from glas_wsol.report.cases import Case, number
 from glas_wsol.report.run_folder import Contents
@@ -61,15 +62,11 @@ class Figure:
 
 
 def counts(cases: Sequence[Case]) -> list[Count]:
-    """How many images, of which classes, without evidence, failed, and of another class than the true one.
-
-    Args:
-        cases: of the run.
-    """
+    """How many images, of which classes, without evidence, failed, and of another class than the true one."""
     done = [case for case in cases if not case.failed]
     named = Counter(case.said for case in done if case.evidence and case.said)
     found = [Count(len(cases), "image" if len(cases) == 1 else "images", "all")]
-    found += [Count(count, said) for said, count in sorted(named.items())]
+    found += [Count(times, said) for said, times in sorted(named.items())]
     found.append(Count(sum(not case.evidence for case in done), "no evidence", "none"))
     if any(case.wrong is not None for case in done):
         found.append(Count(sum(bool(case.wrong) for case in done), "wrong class", "wrong"))
@@ -78,11 +75,7 @@ def counts(cases: Sequence[Case]) -> list[Count]:
 
 
 def facts(contents: Contents) -> list[Fact]:
-    """What the model is, what it was run on, and how its threshold and itself were chosen; what is known of it.
-
-    Args:
-        contents: of the folder.
-    """
+    """What the model is, what it was run on, and how its threshold and itself were chosen; what is known of it."""
     card, evaluation, entry = contents.card, contents.evaluation, contents.entry
     first = _first_of(evaluation, card, entry)
     network = contents.made_with.get("network")
@@ -157,11 +150,7 @@ def _common(folders: Sequence[str]) -> str:
 
 
 def figures(evaluation: Mapping[str, Any]) -> list[Figure]:
-    """The measures of an evaluation with their intervals, the floor's beside them; no oracle's.
-
-    Args:
-        evaluation: the content of ``evaluation.json``; may be empty.
-    """
+    """The measures of an evaluation with their intervals, the floor's beside them; no oracle's."""
     measures, floor = evaluation.get("measures") or {}, evaluation.get("floor") or {}
     found = []
     for key, measure in MEASURES.items():
@@ -198,27 +187,18 @@ def figures(evaluation: Mapping[str, Any]) -> list[Figure]:
 
 
 def shown(value: Any, unit: str = "%") -> str:
-    """A figure as printed: a share times 100, or pixels; a dash where it is not known.
-
-    Args:
-        value: in [0, 1], or px.
-        unit: ``"%"`` or ``"px"``.
-    """
+    """A figure as printed: 100 times a share in ``"%"``, or ``"px"``; a dash where it is not known."""
     found = number(value)
     return "-" if found is None else f"{100 * found if unit == '%' else found:.1f}"
 
 
 def training_facts(contents: Contents) -> list[Fact]:
-    """Training time, and validation results of the saved model.
-
-    Args:
-        contents: of the folder.
-    """
+    """Training time, and validation results of the saved model."""
     found = []
     if contents.epochs:
         seconds = sum(number(epoch["seconds"]) or 0 for epoch in contents.epochs)
         device = contents.epochs[-1]["device"]
-        found.append(Fact("Trained", f"{len(contents.epochs)} epochs, {seconds / 60:.1f} minutes on {device}"))
+        found.append(Fact("Trained", f"{count(len(contents.epochs), 'epoch')}, {seconds / 60:.1f} minutes on {device}"))
     validation = contents.card.get("validation") or {}
     error = number(validation.get("classification_error"))
     if error is not None:
@@ -231,11 +211,7 @@ def training_facts(contents: Contents) -> list[Fact]:
 
 
 def rounds(contents: Contents) -> tuple[list[str], list[list[str]]]:
-    """The rounds of a second stage: titles, and a line of figures for each; empty where there was none.
-
-    Args:
-        contents: of the folder.
-    """
+    """The rounds of a second stage: titles, and a line of figures for each; empty where there was none."""
     keys = [key for key in _ROUND_WORDS if any(key in one for one in contents.rounds)]
     if not keys:
         return [], []

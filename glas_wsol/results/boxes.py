@@ -38,11 +38,7 @@ class Box:
 
 
 def check_min_area(min_area: float) -> None:
-    """Refuse a least area that is not a share of an image.
-
-    Raises:
-        ConfigError: if it is not in [0, 1].
-    """
+    """Refuse, by a ConfigError, a least area that is not a share of an image, in [0, 1]."""
     if not 0 <= min_area <= 1:
         fix = "give a share of the image's area from 0 to 1"
         raise ConfigError(f"min_box_area={min_area!r} is out of range", "boxes", fix)

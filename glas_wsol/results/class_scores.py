@@ -96,9 +96,6 @@ class ClassScores:
 
         C is trained to be undecided on the undecidable region. Where it is as sure there as on the decidable region, in
         whole percent, the mask does not hold all that decided.
-
-        Args:
-            labels: the classes named.
         """
         if not self.knows_mask and (self.decidable or self.undecidable):
             return UNKNOWN_MASK

@@ -161,11 +161,7 @@ class Localization:
         return int(self.mask.sum())
 
     def square_micrometres(self, pixels: float) -> float | None:
-        """An area in square micrometres; None where the size of a pixel is unknown.
-
-        Args:
-            pixels: the area in pixels.
-        """
+        """An area in square micrometres; None where the size of a pixel is unknown."""
         return None if self.mpp is None else pixels * self.mpp[0] * self.mpp[1]
 
     @cached_property

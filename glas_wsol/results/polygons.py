@@ -49,12 +49,6 @@ def mask_parts(mask: np.ndarray) -> Iterator[MaskPart]:
 
     Args:
         mask: ``[H, W]`` bool.
-
-    Yields:
-        Every part, down to single pixels.
-
-    Raises:
-        ValueError: on another type or shape.
     """
     labels, _ = connected_parts(_checked(mask), _ANY_CONTACT)
     for number, region in enumerate(find_objects(labels), start=1):
@@ -80,9 +74,6 @@ def trace_polygons(mask: np.ndarray) -> list[Polygon]:
 
     Returns:
         Polygons in the order of their first pixels.
-
-    Raises:
-        ValueError: on another type or shape.
     """
     starts, directions, following = _segments(_checked(mask))
     labels, count = connected_parts(mask)

@@ -128,9 +128,7 @@ class LocalizePredictiond(Transform):
         """Build it for a network, which declares whether it names a class, how many per image, and its supervision.
 
         Args:
-            network: any of :mod:`glas_wsol.networks`.
             labels: the data set's ``multi_label``; None (default) where there are no labels.
-            options: the other arguments of this class.
 
         Raises:
             ConfigError: if the network names one class per image and the labels several, or the other way round.

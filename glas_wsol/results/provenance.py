@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from glas_wsol.errors import WeightsError
+from glas_wsol.errors import WeightsError, count
 from glas_wsol.results.verdict import Verdict
 from glas_wsol.version import __version__
 
@@ -134,7 +134,7 @@ def _data_in_words(data: Mapping[str, Any]) -> str:
     images, patients = data.get("images"), data.get("patients")
     facts = ["phantom"] if data.get("synthetic") else []
     if images:
-        facts.append(f"{images} images" + (f" of {patients} patients" if patients else ""))
+        facts.append(count(images, "image") + (f" of {count(patients, 'patient')}" if patients else ""))
     name = " ".join((f"synthetic {data['synthetic']}" if data.get("synthetic") else data["name"]).split())
     return f"{name} ({', '.join(facts)})" if facts else name
 

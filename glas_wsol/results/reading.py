@@ -14,9 +14,6 @@ def reading_guide(regions: bool | None, classes: int, multi_label: bool = False)
             (see :class:`~glas_wsol.results.class_scores.ClassScores`), None where there are none.
         classes: how many there are.
         multi_label: whether an image may have several classes.
-
-    Returns:
-        Three lines.
     """
     chance = 50 if multi_label else round(100 / max(1, classes))
     third = "Undecidable: what this model did not decide by. It may still matter to you."

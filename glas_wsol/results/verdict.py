@@ -20,11 +20,7 @@ class Verdict(str, Enum):
 
     @classmethod
     def of(cls, score: float | None) -> Verdict:
-        """The verdict on an estimated failure probability.
-
-        Args:
-            score: in [0, 1]; None where the run was not judged.
-        """
+        """The verdict on an estimated failure probability. ``score``: in [0, 1]; None where the run was not judged."""
         if score is None:
             return cls.NOT_JUDGED
         if score < _SURE:
@@ -37,9 +33,6 @@ class Verdict(str, Enum):
 
         Args:
             value: such as ``"no alarm"``, or ``"doubtful: look at the masks first"``.
-
-        Raises:
-            ValueError: if it is not a verdict.
         """
         return cls(str(value).partition(":")[0].strip())
 

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Turn a random transform of images in [0, 1] into a dictionary-based one: one draw for all keys."""
+"""Change images in [0, 1] at random, and dictionaries of them: one draw for all keys."""
 
 from __future__ import annotations
 
@@ -7,25 +7,42 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
 from monai.transforms import MapTransform, RandomizableTransform
+from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
 
-from glas_wsol.transforms._tensors import to_tensor
+from glas_wsol.transforms._tensors import require_unit_rgb, to_tensor
 
-__all__ = ["SharedDrawd"]
+__all__ = ["RandImage", "SharedDrawd"]
+
+
+class RandImage(RandomizableTransform):
+    """A random change of float images ``[3, H, W]`` in 0..1; a subclass draws it, and makes it in ``changed``."""
+
+    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
+
+    def __call__(self, img: NdarrayOrTensor, randomize: bool = True) -> torch.Tensor:
+        """Return the changed ``[3, H, W]``, of the type given; ``randomize=False`` repeats the last draw."""
+        if randomize:
+            self.randomize(None)
+        image = to_tensor(img)
+        if not self._do_transform:
+            return image
+        plain = convert_to_tensor(image, track_meta=False)
+        require_unit_rgb(plain, type(self).__name__)
+        return convert_to_dst_type(self.changed(plain), image)[0]
+
+    def changed(self, image: torch.Tensor) -> torch.Tensor:
+        """The image, a plain tensor, with the change that was drawn."""
+        raise NotImplementedError
 
 
 class SharedDrawd(RandomizableTransform, MapTransform):
-    """Applies one array transform, drawn once, to every key.
+    """Applies one array transform (:attr:`array_transform`), drawn once, with a probability, to every key."""
 
-    Args:
-        keys: the images to change.
-        prob: probability of changing the images at all.
-        allow_missing_keys: whether a missing key is passed over.
-        strengths: further arguments of the array transform, :attr:`array_transform`.
-    """
-
+    backend = RandImage.backend
     array_transform: ClassVar[Callable[..., Any]]
     """Has ``randomize()`` and ``__call__(img, randomize)``; made to change always (``prob=1``)."""
 

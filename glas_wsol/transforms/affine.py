@@ -31,9 +31,6 @@ def warp(image: torch.Tensor, angle: float, shear: float, scale: float, mode: st
         shear: degrees; what lies below the centre moves to the right by its distance times ``tan(shear)``.
         scale: above 0; 2 shows things twice as large.
         mode: ``"bilinear"``, for floats; or ``"nearest"``, which preserves labels.
-
-    Returns:
-        The same shape and type.
     """
     height, width = image.shape[-2:]
     cosine, sine, tangent = (f(math.radians(v)) for f, v in ((math.cos, angle), (math.sin, angle), (math.tan, shear)))
@@ -51,13 +48,11 @@ class RandIsotropicAffined(RandomizableTransform, MapTransform):
     """:func:`warp` with angle, shear and scale drawn evenly, once for all keys.
 
     Args:
-        keys: the items to change, ``[C, H, W]`` each.
         prob: probability of changing them at all.
         degrees: the angle is from ``-degrees`` to ``degrees``. Defaults to 10.
         shear: the shear is from ``-shear`` to ``shear``, degrees. Defaults to 10.
         scale: least and largest scale. Defaults to 0.3 and 1.5.
         mode: of each key, or of all.
-        allow_missing_keys: whether a missing key is passed over.
 
     Raises:
         ConfigError: if a range is not valid.
@@ -82,6 +77,11 @@ class RandIsotropicAffined(RandomizableTransform, MapTransform):
         self.ranges = ((-degrees, degrees), (-shear, shear), tuple(scale))
         self.mode = ensure_tuple_rep(mode, len(self.keys))
         self.drawn = (0.0, 0.0, 1.0)
+
+    def settings(self) -> dict[str, object]:
+        """What it was made with, without what was drawn last."""
+        (_, degrees), (_, shear), scale = self.ranges
+        return {"prob": self.prob, "degrees": degrees, "shear": shear, "scale": scale, "mode": self.mode}
 
     def randomize(self, data: None = None) -> None:
         """Draw angle, shear and scale, whether they are used or not: what is drawn after them does not depend on it."""

@@ -3,21 +3,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from monai.config.type_definitions import NdarrayOrTensor
 from monai.transforms import RandomizableTransform
-from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.transforms._shared_draw import SharedDrawd
-from glas_wsol.transforms._tensors import require_unit_rgb, to_tensor
+from glas_wsol.transforms._shared_draw import RandImage, SharedDrawd
 
 __all__ = ["RandColorJitter", "RandColorJitterd"]
 
 
-class RandColorJitter(RandomizableTransform):
+class RandColorJitter(RandImage):
     """Change brightness, contrast, saturation and hue at random, in random order, as torchvision's ``ColorJitter``.
 
     Each factor is uniform in ``[max(0, 1 - s), 1 + s]`` with its strength ``s``, the hue shift uniform in
@@ -31,12 +28,7 @@ class RandColorJitter(RandomizableTransform):
         saturation: 0 or more.
         hue: 0 to 0.5.
         prob: probability of changing an image at all.
-
-    Raises:
-        ConfigError: on a strength out of range, or an image that is not float ``[3, H, W]`` in 0..1.
     """
-
-    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
 
     def __init__(
         self,
@@ -59,6 +51,12 @@ class RandColorJitter(RandomizableTransform):
         self.strengths = (brightness, contrast, saturation, hue)
         self.steps: tuple[tuple[int, float], ...] = ()
 
+    def settings(self) -> dict[str, float]:
+        """What it was made with, without what was drawn last."""
+        return dict(
+            zip(("brightness", "contrast", "saturation", "hue", "prob"), (*self.strengths, self.prob), strict=True)
+        )
+
     def randomize(self, data: Any | None = None) -> None:
         """Draw whether, in which order and how much: `steps` holds (operation, factor) pairs."""
         super().randomize(None)
@@ -70,20 +68,14 @@ class RandColorJitter(RandomizableTransform):
         factors.append(self.R.uniform(-hue, hue))
         self.steps = tuple((int(i), float(factors[i])) for i in order if self.strengths[i] > 0)
 
-    def __call__(self, img: NdarrayOrTensor, randomize: bool = True) -> torch.Tensor:
-        """Return the jittered ``[3, H, W]``, of the type given; ``randomize=False`` repeats the last draw."""
-        if randomize:
-            self.randomize()
-        image = to_tensor(img)
-        if not self._do_transform:
-            return image
+    def changed(self, image: torch.Tensor) -> torch.Tensor:
+        """The image after every step."""
         # A copy of its own, to be changed in place, and in planes: a turn, or channels that lie side by side, would
         # cost half as much again.
-        plain = convert_to_tensor(image, track_meta=False).detach().clone(memory_format=torch.contiguous_format)
-        require_unit_rgb(plain, "RandColorJitter")
+        image = image.detach().clone(memory_format=torch.contiguous_format)
         for operation, factor in self.steps:
-            plain = _OPERATIONS[operation](plain, factor)
-        return convert_to_dst_type(plain, image)[0]
+            image = _OPERATIONS[operation](image, factor)
+        return image
 
 
 # Each may overwrite the image it is given.
@@ -139,5 +131,4 @@ _OPERATIONS = (_brightness, _contrast, _saturation, _hue)
 class RandColorJitterd(SharedDrawd):
     """Dictionary-based version of `RandColorJitter`, which describes its strengths; all keys share one draw."""
 
-    backend = RandColorJitter.backend
     array_transform = RandColorJitter

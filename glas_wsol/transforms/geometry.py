@@ -18,14 +18,7 @@ from monai.utils import TransformBackends, ensure_tuple_rep
 from glas_wsol.errors import ConfigError
 from glas_wsol.transforms._tensors import to_tensor
 
-__all__ = [
-    "ReflectPad",
-    "ReflectPadd",
-    "Window",
-    "crop_back",
-    "pad_to_multiple",
-    "reflect_pad",
-]
+__all__ = ["ReflectPad", "ReflectPadd", "Window", "crop_back", "pad_to_multiple", "reflect_pad"]
 
 
 class Window(NamedTuple):
@@ -51,9 +44,6 @@ def reflect_pad(image: torch.Tensor, top: int, bottom: int, left: int, right: in
 
     Returns:
         ``[..., top + H + bottom, left + W + right]``; the image itself where there is nothing to add. Differentiable.
-
-    Raises:
-        ValueError: on a negative pad or an empty image.
     """
     if min(top, bottom, left, right) < 0:
         raise ValueError(f"pads must not be negative, got {(top, bottom, left, right)}")
@@ -84,9 +74,6 @@ def pad_to_multiple(image: torch.Tensor, divisor: int) -> tuple[torch.Tensor, Wi
 
     Returns:
         The padded image (an odd row or column goes to the bottom or right), and where the original lies in it.
-
-    Raises:
-        ValueError: on a divisor below 1, or an empty image.
     """
     if divisor < 1:
         raise ValueError(f"the divisor must be at least 1, got {divisor}")
@@ -111,9 +98,6 @@ class ReflectPad(Transform):
     Args:
         fraction: of the height for top and bottom, of the width for left and right (rounded down); 0 or more.
         min_size: the least height and width afterwards, in px; one number for both; ``None`` for no least size.
-
-    Raises:
-        ConfigError: on a negative fraction or a size below 1.
     """
 
     backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
@@ -142,14 +126,7 @@ class ReflectPad(Transform):
 
 
 class ReflectPadd(MapTransform):
-    """Dictionary-based version of `ReflectPad`: image and mask alike.
-
-    Args:
-        keys: the items to pad.
-        fraction: see `ReflectPad`.
-        min_size: see `ReflectPad`.
-        allow_missing_keys: whether a missing key is passed over.
-    """
+    """Dictionary-based version of `ReflectPad`: image and mask alike."""
 
     backend = ReflectPad.backend
 

@@ -52,12 +52,7 @@ class Rescale(Transform):
         return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
     def __call__(self, img: NdarrayOrTensor, mode: str | None = None) -> torch.Tensor:
-        """Rescale ``[C, H, W]``; the type stays, and an image whose size does not change is returned itself.
-
-        Args:
-            img: the image or mask.
-            mode: instead of the mode set at construction.
-        """
+        """Rescale ``[C, H, W]``; the type stays, and an image that keeps its size is returned itself."""
         mode = self.mode if mode is None else mode
         _check_mode(mode)
         image = to_tensor(img)
@@ -95,15 +90,7 @@ def _nearest(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 class Rescaled(MapTransform):
-    """Dictionary-based version of `Rescale`.
-
-    Args:
-        keys: the items to rescale.
-        factor: see `Rescale`.
-        short_side: see `Rescale`.
-        mode: one mode for all keys, or one for each.
-        allow_missing_keys: whether a missing key is passed over.
-    """
+    """Dictionary-based version of `Rescale`. ``mode``: one mode for all keys, or one for each."""
 
     backend = Rescale.backend
 

@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from monai.config.type_definitions import NdarrayOrTensor
 from monai.transforms import RandomizableTransform
-from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.transforms._shared_draw import SharedDrawd
-from glas_wsol.transforms._tensors import require_unit_rgb, to_tensor
+from glas_wsol.transforms._shared_draw import RandImage, SharedDrawd
 
 __all__ = ["RandHEStainJitter", "RandHEStainJitterd"]
 
@@ -23,7 +20,7 @@ _HED = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
 _TRANSPARENT = 0.15
 
 
-class RandHEStainJitter(RandomizableTransform):
+class RandHEStainJitter(RandImage):
     """Change the amounts of haematoxylin and eosin at random: ``c -> alpha * c + beta`` for each stain.
 
     The optical density (Beer-Lambert, natural logarithm) is split in the fixed basis of Ruifrok and Johnston into
@@ -36,12 +33,7 @@ class RandHEStainJitter(RandomizableTransform):
         sigma_scale: 0 to 1.
         sigma_shift: 0 or more, in units of optical density.
         prob: probability of changing an image at all.
-
-    Raises:
-        ConfigError: on a strength out of range, or an image that is not float ``[3, H, W]`` in 0..1.
     """
-
-    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
 
     def __init__(self, sigma_scale: float = 0.2, sigma_shift: float = 0.1, prob: float = 1.0) -> None:
         RandomizableTransform.__init__(self, prob)
@@ -53,6 +45,10 @@ class RandHEStainJitter(RandomizableTransform):
         self.alpha: tuple[float, float] = (1.0, 1.0)
         self.beta: tuple[float, float] = (0.0, 0.0)
 
+    def settings(self) -> dict[str, float]:
+        """What it was made with, without what was drawn last."""
+        return {"sigma_scale": self.sigma_scale, "sigma_shift": self.sigma_shift, "prob": self.prob}
+
     def randomize(self, data: Any | None = None) -> None:
         """Draw whether, and ``alpha`` and ``beta`` of haematoxylin and eosin."""
         super().randomize(None)
@@ -61,18 +57,8 @@ class RandHEStainJitter(RandomizableTransform):
         self.alpha = tuple(self.R.uniform(1 - self.sigma_scale, 1 + self.sigma_scale, 2).tolist())
         self.beta = tuple(self.R.uniform(-self.sigma_shift, self.sigma_shift, 2).tolist())
 
-    def __call__(self, img: NdarrayOrTensor, randomize: bool = True) -> torch.Tensor:
-        """Return the changed ``[3, H, W]``, of the type given; ``randomize=False`` repeats the last draw."""
-        if randomize:
-            self.randomize()
-        image = to_tensor(img)
-        if not self._do_transform:
-            return image
-        plain = convert_to_tensor(image, track_meta=False)
-        require_unit_rgb(plain, "RandHEStainJitter")
-        return convert_to_dst_type(self._restain(plain), image)[0]
-
-    def _restain(self, image: torch.Tensor) -> torch.Tensor:
+    def changed(self, image: torch.Tensor) -> torch.Tensor:
+        """The image with other amounts of both stains."""
         basis = torch.tensor(_HED, dtype=image.dtype, device=image.device)
         density = -image.clamp(min=1e-6).log()
         amounts = torch.tensordot(torch.linalg.inv(basis)[:, :2].T, density, dims=1)
@@ -87,5 +73,4 @@ class RandHEStainJitter(RandomizableTransform):
 class RandHEStainJitterd(SharedDrawd):
     """Dictionary-based version of `RandHEStainJitter`, which describes its strengths; all keys share one draw."""
 
-    backend = RandHEStainJitter.backend
     array_transform = RandHEStainJitter

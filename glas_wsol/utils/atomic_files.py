@@ -36,10 +36,6 @@ def atomic_write(
         path: where the file is to be; its folder must exist.
         mode: ``"wb"`` for bytes or ``"w"`` for text.
         encoding: of text; UTF-8 where none is given, whatever the locale.
-        newline: of text, as in `open`.
-
-    Yields:
-        The open file.
 
     Raises:
         OutputError: if making, writing (a full disk) or renaming the file fails.
@@ -67,11 +63,7 @@ def atomic_write(
 
 
 def remove_unfinished(folder: str | PathLike[str]) -> None:
-    """Remove what was being written in a folder, or a folder directly in it, when its process was killed.
-
-    Args:
-        folder: which nobody else writes meanwhile, see :func:`~glas_wsol.utils.locks.claim`.
-    """
+    """Remove what a killed process was writing in a folder that nobody else writes into, or directly below it."""
     for path in (*Path(folder).glob(".*.part"), *Path(folder).glob("*/.*.part")):
         if _PART.fullmatch(path.name):
             with suppress(OSError):

@@ -24,10 +24,8 @@ class AheadDataLoader(DataLoader):
     one is raised where it would be used: an epoch never ends early.
 
     Args:
-        dataset: as in ``DataLoader``.
         ahead: mini-batches that are read before they are needed, and the most that wait; 0 (default) for none.
             With worker processes, which read ahead by themselves, it does nothing.
-        kwargs: further arguments of ``DataLoader``.
     """
 
     def __init__(self, dataset: Dataset, ahead: int = 0, **kwargs: Any) -> None:
@@ -35,11 +33,7 @@ class AheadDataLoader(DataLoader):
         self.ahead = ahead
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order and augmentation are drawn next.
-
-        Args:
-            epoch: from 0.
-        """
+        """Choose the epoch whose order and augmentation are drawn next. ``epoch``: from 0."""
         for part in (self.dataset, self.sampler):
             cast("Any", part).set_epoch(epoch)  # only data sets and samplers that draw by epoch are given
 
@@ -79,9 +73,6 @@ class Background:
 
     def do(self, work: Callable[[], _T]) -> list[_T]:
         """Hand over a piece of work.
-
-        Args:
-            work: to be done.
 
         Returns:
             The results of the pieces that have been done since the last call, in their order.

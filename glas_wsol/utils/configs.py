@@ -39,15 +39,7 @@ _ACTIVE = ("$", "@", "%")  # an expression, a reference, a macro
 
 
 def executed_parts(value: Any, identifier: str = "") -> list[str]:
-    """The parts of some values that would be more than data in a config.
-
-    Args:
-        value: mappings, lists, texts, numbers.
-        identifier: of the value, for the clauses.
-
-    Returns:
-        A short clause each; empty for plain data.
-    """
+    """The parts of some values that would be more than data in a config: a short clause each."""
     if isinstance(value, Mapping):
         found = [f"{identifier}: the key {key!r:.100}" for key in value if _is_active(str(key))]
         return found + [part for key, one in value.items() for part in executed_parts(one, f"{identifier}#{key}")]
@@ -61,15 +53,7 @@ def _is_active(key: str) -> bool:
 
 
 def refuse_renamed(identifier: str, where: object) -> None:
-    """Refuse a setting under a name that it no longer has.
-
-    Args:
-        identifier: of the setting, parts joined by ``#``.
-        where: it was given.
-
-    Raises:
-        ConfigError: with its present name.
-    """
+    """Refuse a setting under a name that it no longer has: a ConfigError gives its present one."""
     parent, _, name = identifier.rpartition("#")
     begun = next((old for old in _NOW if f"{identifier}#".startswith(f"{old}#")), None)
     if begun is not None:
@@ -83,25 +67,13 @@ def refuse_renamed(identifier: str, where: object) -> None:
 
 
 def plain_path(path: str | PathLike[str]) -> str:
-    """A path written so that a config takes it as text, whatever it begins with.
-
-    Args:
-        path: of a file or folder.
-    """
+    """A path written so that a config takes it as text, whatever it begins with."""
     text = str(path)
     return f"./{text}" if text.startswith(_ACTIVE) else text
 
 
 def parsed(parser: ConfigParser, identifier: str) -> Any:
-    """The value or component of an id, instantiated.
-
-    Args:
-        parser: holds the config.
-        identifier: of a value or component.
-
-    Raises:
-        GlasWsolError: the one that the component raised, freed from what MONAI wraps around it.
-    """
+    """The value or component of an id, instantiated; its GlasWsolErrors come without what MONAI wraps around them."""
     try:
         return parser.get_parsed_content(identifier)
     except Exception as error:

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
+from glas_wsol.errors import OutputError
 from glas_wsol.utils.atomic_files import atomic_write
 
-__all__ = ["escape_cell", "read_cells", "unescape_cell", "write_csv"]
+__all__ = ["escape_cell", "read_table", "unescape_cell", "write_csv"]
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 _SIGNS = r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"  # the last are the first four in full width
@@ -35,33 +36,34 @@ def escape_cell(value: Any) -> Any:
 
 
 def unescape_cell(text: str) -> str:
-    """The text that :func:`escape_cell` was given.
-
-    Args:
-        text: a cell as it was read.
-    """
+    """The text that :func:`escape_cell` was given."""
     return text[1:] if _ESCAPED.match(text) else text
 
 
-def read_cells(file: IO[str]) -> tuple[list[str], list[dict[str, str]]]:
-    """Read a table that :func:`write_csv` wrote.
+def read_table(
+    path: Path, what: str = "this table cannot be read", fix: str = "", errors: str = "strict"
+) -> tuple[list[str], list[dict[str, str]]]:
+    """Read a table that :func:`write_csv` wrote: its columns, and its rows by column, unescaped.
 
     Args:
-        file: opened with ``newline=""``.
+        errors: what to do about bytes that are not UTF-8, as in `open`.
 
-    Returns:
-        The columns, and the rows by column, unescaped.
+    Raises:
+        OutputError: that says ``what`` and ``fix`` if it cannot be read.
     """
-    reader = csv.reader(file)
-    titles = [unescape_cell(title) for title in next(reader, [])]
-    return titles, [dict(zip(titles, map(unescape_cell, cells), strict=False)) for cells in reader if cells]
+    try:
+        with path.open(encoding="utf-8", errors=errors, newline="") as file:
+            reader = csv.reader(file)
+            titles = [unescape_cell(title) for title in next(reader, [])]
+            return titles, [dict(zip(titles, map(unescape_cell, cells), strict=False)) for cells in reader if cells]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise OutputError(what, path, fix) from error
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]], columns: Iterable[str] = ("path",)) -> None:
     """Write rows that all have the same columns; the file appears whole or not at all.
 
     Args:
-        path: the file.
         rows: one mapping from column to value per line; texts are escaped, see :func:`escape_cell`.
         columns: the header where there are no rows. Defaults to the one column ``path``.
     """

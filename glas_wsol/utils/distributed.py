@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from glas_wsol.errors import ConfigError
+from glas_wsol.errors import ConfigError, count
 
 __all__ = [
     "all_gather",
@@ -129,11 +129,7 @@ def _leave() -> None:
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether an exchange failed because another process has ended or no longer answers.
-
-    Args:
-        error: what was raised.
-    """
+    """Whether an exchange failed because another process has ended or no longer answers."""
     if not dist.is_available():
         return False
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
@@ -146,23 +142,12 @@ def wait() -> None:
 
 
 def on_main(work: Callable[[], _T]) -> _T:
-    """Have the main process do something, while the others wait.
-
-    Args:
-        work: done by the main process only; it must not exchange anything. Its result must be picklable.
-
-    Returns:
-        The result, to all processes.
-    """
+    """Have the main process alone do something, without exchange, while others wait; all get its (picklable) result."""
     return all_gather([work()] if is_main() else [])[0]
 
 
 def all_gather(items: Iterable[_T]) -> list[_T]:
-    """The items of all processes, in the order of the processes.
-
-    Args:
-        items: picklable ones, any number of them.
-    """
+    """The items of all processes, in the order of the processes. ``items``: picklable ones, any number of them."""
     items = list(items)
     if world_size() == 1:
         return items
@@ -170,14 +155,7 @@ def all_gather(items: Iterable[_T]) -> list[_T]:
 
 
 def mean(value: Tensor) -> Tensor:
-    """The mean over the processes, without gradient; the value itself where there is one process.
-
-    Args:
-        value: of any floating-point or whole-number type, on the device of the computation.
-
-    Returns:
-        Of the same shape; floating-point where there are several processes.
-    """
+    """The mean over the processes, floating-point, without gradient; the value itself where there is one process."""
     if world_size() == 1:
         return value
     total = value.detach().clone() if value.is_floating_point() else value.detach().float()
@@ -186,54 +164,31 @@ def mean(value: Tensor) -> Tensor:
 
 
 def any_rank(condition: bool) -> bool:
-    """Whether it holds in any process.
-
-    Args:
-        condition: whether it holds in this one.
-    """
+    """Whether it holds in any process."""
     return bool(all_reduce_max(int(condition)))
 
 
 def all_reduce_max(number: int) -> int:
-    """The largest of the processes' numbers.
-
-    Args:
-        number: of this one.
-    """
+    """The largest of the processes' numbers."""
     return max(all_gather([number]))
 
 
 def local_share(whole: int, name: str = "batch_size") -> int:
-    """One process's share of a mini-batch.
-
-    Args:
-        whole: size of the mini-batch over all processes.
-        name: of that setting.
-
-    Raises:
-        ConfigError: if it does not divide evenly.
-    """
-    count = world_size()
-    if whole % count or whole < count:
-        fix = f"give a multiple of {count}: it counts the images of all processes together"
-        raise ConfigError(f"{name}={whole} cannot be shared by {count} processes", name, fix)
-    return whole // count
+    """One process's share of a mini-batch over all; a ConfigError if it does not divide evenly."""
+    processes = world_size()
+    if whole % processes or whole < processes:
+        fix = f"give a multiple of {processes}: it counts the images of all processes together"
+        raise ConfigError(f"{name}={whole} cannot be shared by {processes} processes", name, fix)
+    return whole // processes
 
 
 def rank_slice(dataset: Sized) -> range:
-    """Which items are this process's to evaluate: a run of neighbours, so that all in turn are the data set in order.
-
-    Args:
-        dataset: the same for every process.
-
-    Raises:
-        ConfigError: if a process has none.
-    """
-    number, count = len(dataset), world_size()
-    if count > 1 and number < count:
-        what = f"{number} images cannot be shared by {count} processes"
+    """Which neighbours are this process's to evaluate, all in turn in order; a ConfigError if a process has none."""
+    number, processes = len(dataset), world_size()
+    if processes > 1 and number < processes:
+        what = f"{count(number, 'image')} cannot be shared by {count(processes, 'process')}"
         raise ConfigError(what, "distributed", "start fewer processes")
-    return range(rank() * number // count, (rank() + 1) * number // count)
+    return range(rank() * number // processes, (rank() + 1) * number // processes)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -255,11 +210,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def same_everywhere(module: nn.Module) -> bool:
-    """Whether all processes hold the same parameters and buffers, bit by bit.
-
-    Args:
-        module: the same in every process.
-    """
+    """Whether all processes hold the same parameters and buffers, bit by bit."""
     if world_size() == 1:
         return True
     digest = hashlib.sha256()

@@ -29,7 +29,6 @@ class ForeignConfig:
         folder: of the bundle; any other folder gives no settings.
 
     Attributes:
-        file: the config.
         content: what it holds; empty where it is not there.
 
     Raises:
@@ -52,9 +51,6 @@ class ForeignConfig:
             names: ids of those to look at.
             fix: what to do about one that is an expression; ``{name}`` and ``{id}`` are replaced by its own.
 
-        Returns:
-            By id of ``inference.json``.
-
         Raises:
             ConfigError: if such a setting is an expression, or not a plain value.
         """
@@ -74,11 +70,7 @@ class ForeignConfig:
         return found
 
     def card(self) -> dict[str, Any]:
-        """What the bundle assumes of a model that no ``model.json`` describes.
-
-        Raises:
-            ConfigError: if it is more than data.
-        """
+        """What the bundle assumes of a model without ``model.json``; a ConfigError if it is more than data."""
         found = self._part("card")
         faults = executed_parts(found, "card")
         if faults:
@@ -108,11 +100,7 @@ class ForeignConfig:
 
 
 def setting_id(name: str) -> str:
-    """The id of a setting in ``inference.json``.
-
-    Args:
-        name: as :func:`glas_wsol.load` takes it.
-    """
+    """The id of a setting in ``inference.json``."""
     return f"postprocessing#{name}" if name in OF_POSTPROCESSING else name
 
 

@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RECORD", "RESULTS", "format_config", "read_json"]
+from glas_wsol.utils.atomic_files import atomic_write
+
+__all__ = ["RECORD", "RESULTS", "format_config", "read_json", "write_json"]
 
 RECORD = "finished.jsonl"
 """Name of the file that a run of inference locks and writes, see :class:`~glas_wsol.handlers.RunRecord`."""
@@ -22,7 +24,6 @@ def read_json(path: str | Path, largest: int = 10_000_000) -> Any:
     """What a JSON file holds: mappings, lists, texts, numbers.
 
     Args:
-        path: the file, in UTF-8.
         largest: bytes that it may have.
 
     Raises:
@@ -38,13 +39,23 @@ def read_json(path: str | Path, largest: int = 10_000_000) -> Any:
         raise ValueError("nested too deeply") from error
 
 
+def write_json(path: str | Path, value: Any, allow_nan: bool = True) -> None:
+    """Write a JSON file; it appears whole or not at all.
+
+    Raises:
+        OutputError: if it cannot be written.
+        ValueError: if a number is not finite and ``allow_nan`` is off.
+    """
+    with atomic_write(path, "w") as file:
+        file.write(json.dumps(value, indent=4, allow_nan=allow_nan) + "\n")
+
+
 def format_config(value: Any, width: int = 120) -> str:
     """A config as text: four spaces, an object or a list on one line where it fits, else one entry per line.
 
     Of a long list of plain entries, such as a table of settings, as many as fit share a line.
 
     Args:
-        value: mappings, lists, texts, numbers.
         width: characters of a line that holds a whole object or list.
     """
 

@@ -20,27 +20,14 @@ LEAST_PROBABILITY = 0.5
 
 
 def check_multi_label(multi_label: bool, where: str) -> bool:
-    """Whether an image may have several classes; its label is then a multi-hot vector ``[c]``, else a class index.
-
-    Args:
-        multi_label: False for one class per image, True for several.
-        where: named in the error.
-
-    Raises:
-        ConfigError: on anything but a truth value, such as a text.
-    """
+    """Whether an image may have several classes, its label multi-hot ``[c]``; a ConfigError on anything but a bool."""
     if not isinstance(multi_label, bool):
         raise ConfigError(f"multi_label={multi_label!r}", where, "give true or false")
     return multi_label
 
 
 def multi_hot(classes: Sequence[int], num_classes: int) -> np.ndarray:
-    """``[c]`` float32: 1 at the classes an image has, 0 elsewhere.
-
-    Args:
-        classes: their indices.
-        num_classes: ``c``.
-    """
+    """``[c]`` float32: 1 at the classes an image has, 0 elsewhere."""
     label = np.zeros(num_classes, dtype=np.float32)
     label[list(classes)] = 1
     return label

@@ -73,11 +73,7 @@ def claim(file: str | Path) -> bool:
 
 
 def release(file: str | Path) -> None:
-    """Give up what :func:`claim` got; nothing where it got nothing.
-
-    Args:
-        file: as it was claimed.
-    """
+    """Give up what :func:`claim` got; nothing where it got nothing."""
     file = Path(file).absolute()
     _release(file.with_name(f".{file.name}.lock"))
 

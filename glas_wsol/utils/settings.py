@@ -3,32 +3,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping
 from os import PathLike
 from typing import Any
 
-__all__ = ["Fingerprint", "as_json", "describe", "settings_of"]
+from glas_wsol.utils.digests import digest_of
+
+__all__ = ["Fingerprint", "as_json", "describe", "described", "settings_of"]
 
 
 def settings_of(component: Any, prefix: str = "") -> dict[str, Any]:
-    """The settings that a component reports; nothing where it reports none.
-
-    Args:
-        component: may have a method ``settings()``.
-        prefix: put before every name.
-    """
+    """What a component's method ``settings()`` reports, each name after a prefix; nothing where it has none."""
     settings = component.settings() if hasattr(component, "settings") else {}
     return {f"{prefix}{name}": value for name, value in settings.items()}
 
 
 def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings as read back from a file: tuples as lists.
-
-    Args:
-        settings: JSON values and tuples.
-    """
+    """The settings as read back from a file: tuples as lists."""
     return json.loads(json.dumps(settings))
 
 
@@ -40,34 +32,33 @@ class Fingerprint(dict[str, Any]):
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], components: Mapping[str, Any] | None = None) -> Fingerprint:
-        """The fingerprint of settings and of the settings that components report.
-
-        Args:
-            settings: by their ids.
-            components: by their ids, see :func:`settings_of`.
-        """
+        """The fingerprint of settings and of the settings that components report."""
         own = {k: v for name, one in (components or {}).items() for k, v in settings_of(one, f"{name}#").items()}
         return cls(as_json({**settings, **own}))
 
     def changes(self, now: Mapping[str, Any], known: bool = False) -> list[str]:
         """One clause per setting that differs now; one that is absent counts as None.
 
-        A flat setting that a component was given too is named once, by its flat id.
+        A setting that a component was given too, or a component that another one holds, is named once, by the shorter.
 
         Args:
-            now: the fingerprint of this run.
             known: compare only what both have, within mappings too: a setting that is newer than the earlier run had
                 no other value than its default then.
         """
         names = self.keys() & now.keys() if known else self.keys() | now.keys()
         pairs = {name: (self.get(name), now.get(name)) for name in sorted(names)}
         found = {name: pair for name, pair in pairs.items() if _differ(*pair, known)}
-        twice = {name for name, pair in found.items() if "#" in name and found.get(name.rpartition("#")[2]) == pair}
+        tails = {name: f"#{name.partition('#')[2] or name}" for name in found}
+        twice = {
+            name
+            for name, pair in found.items()
+            if any(len(one) < len(name) and name.endswith(tails[one]) and found[one] == pair for one in found)
+        }
         return [f"{name} was {a!r}, is {b!r}" for name, (a, b) in found.items() if name not in twice]
 
     def digest(self) -> str:
         """SHA-256, whatever the order."""
-        return hashlib.sha256(json.dumps(self, sort_keys=True).encode()).hexdigest()
+        return digest_of(self, sort_keys=True)
 
 
 def _differ(then: Any, now: Any, known: bool) -> bool:
@@ -112,6 +103,29 @@ def describe(value: Mapping[str, Any], leave_out: Collection[str] = ("max_pixels
 
     walk(value, "", ())
     return Fingerprint.of(found)
+
+
+def described(components: Mapping[str, Any]) -> Fingerprint:
+    """As :func:`describe`, by ids as they are typed, and without what changes while a component is used.
+
+    Args:
+        components: by their ids, such as transforms.
+
+    Returns:
+        An argument that a component hands on to one inside it is named as its own:
+        ``augmentation#transforms#2#roi_size``.
+    """
+    found = describe(components)
+    objects = {name.rpartition("#")[0] for name in found} & found.keys()
+    named: dict[str, Any] = {}
+    for name in sorted(found, key=lambda name: name.count("#")):  # its own come first
+        parts = name.split("#")
+        if any(part.startswith("_") and part != "_loader" for part in parts):  # there LoadImaged has its options
+            continue
+        paths = ["#".join(parts[: end + 1]) for end in range(len(parts))]
+        handed_on = {end for end in range(1, len(parts)) if {paths[end - 1], paths[end]} <= objects}
+        named.setdefault("#".join(part for end, part in enumerate(parts) if end not in handed_on), found[name])
+    return Fingerprint(named)
 
 
 def _plain(value: Any) -> bool:

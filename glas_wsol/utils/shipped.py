@@ -10,7 +10,7 @@ from glas_wsol.errors import ConfigError
 from glas_wsol.utils.json_files import read_json
 from glas_wsol.version import PACKAGE
 
-__all__ = ["bundle_folder", "bundle_folders", "bundle_of", "is_shipped", "shipped_root"]
+__all__ = ["bundle_folder", "bundle_folders", "bundle_named", "bundle_of", "is_shipped", "shipped_root"]
 
 _PACKAGE = PACKAGE.resolve()
 _SUFFIX = "_minmax_entropy"
@@ -30,22 +30,14 @@ def bundle_folders() -> list[Path]:
 
 
 def bundle_of(classes: Any) -> Path | None:
-    """Of the bundles that came with the package the one with these classes, else that for tissue; None without any.
-
-    Args:
-        classes: names in label order, as ``model.json`` has them.
-    """
+    """The bundle that came with the package and has these classes, else that for tissue; None without any."""
     known = bundle_folders()
     cards = {folder: read_json(folder / "configs" / "inference.json").get("card", {}) for folder in known}
     return next((one for one in known if cards[one].get("classes") == classes), known[0] if known else None)
 
 
 def is_shipped(file: str | Path) -> bool:
-    """Whether a config came with the package.
-
-    Args:
-        file: the config.
-    """
+    """Whether a config came with the package."""
     return any(Path(file).resolve().is_relative_to(shipped_root() / name) for name in ("bundles", "configs"))
 
 
@@ -58,13 +50,21 @@ def bundle_folder(name: str | Path) -> Path:
     Raises:
         ConfigError: if it is neither.
     """
-    known = {short: path for path in bundle_folders() for short in (path.name, *_short(path))}
     # a name before a folder of that name: a folder of the working directory must not change what "glas" means
-    path = known.get(str(name), Path(name).expanduser())
+    path = bundle_named(name) or Path(name).expanduser()
     if not (path / "configs").is_dir():
         names = " or ".join(_short(one)[0] for one in bundle_folders())
         raise ConfigError("no bundle here", name, f"give {names}, or a folder that holds configs/" if names else "")
     return path
+
+
+def bundle_named(name: str | Path) -> Path | None:
+    """The bundle of that name that came with the package, None if there is none.
+
+    Args:
+        name: such as ``glas`` or ``glas_minmax_entropy``.
+    """
+    return next((path for path in bundle_folders() if str(name) in (path.name, *_short(path))), None)
 
 
 def _short(bundle: Path) -> tuple[str, str]:

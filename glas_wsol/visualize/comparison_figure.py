@@ -19,7 +19,7 @@ from glas_wsol.errors import OutputError
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.writers.drawing import draw_mask
 
-__all__ = ["Column", "Line", "check_suffix", "draw_figure"]
+__all__ = ["Column", "Line", "check_suffix", "draw_figure", "save_png"]
 
 # Lengths in inches, text in points. A sheet of 12 methods is 10 inches, at 300 dots an inch 3000 px wide.
 _WIDTH, _LABELS = 10.0, 0.9
@@ -50,8 +50,6 @@ class Line:
     """One image.
 
     Attributes:
-        label: its class.
-        name: its name.
         image: ``[H, W, 3]`` uint8.
         truth: ``[H, W]`` bool; None where there is no true mask.
         masks: one for each column, ``[H, W]`` bool.
@@ -65,11 +63,7 @@ class Line:
 
 
 def check_suffix(path: str | Path) -> str:
-    """The format by a file's name: ``png`` or ``pdf``.
-
-    Raises:
-        OutputError: if it is another one.
-    """
+    """The format by a file's name: ``png`` or ``pdf``; an OutputError on another one."""
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".pdf"):
         raise OutputError("the figure can be a PNG or a PDF", path, "give a name that ends in .png or .pdf")
@@ -86,7 +80,6 @@ def draw_figure(path: str | Path, lines: Sequence[Line], columns: Sequence[Colum
         path: the file, ``.png`` or ``.pdf`` (text as text), 300 dots an inch.
         lines: from top to bottom, one at least.
         columns: from left to right, one at least.
-        caption: paragraphs below.
 
     Raises:
         OutputError: if the file cannot be written, or is of another kind.
@@ -101,14 +94,21 @@ def draw_figure(path: str | Path, lines: Sequence[Line], columns: Sequence[Colum
         mpl.rcdefaults()  # a user's own style must not change what the text was measured with
         mpl.rcParams["pdf.fonttype"] = 42  # text that can be searched
         figure = _sheet(lines, columns, caption)
-        canvas = FigureCanvasAgg(figure)
+        if kind == "png":
+            save_png(path, figure)
+            return
+        FigureCanvasAgg(figure)
         with atomic_write(path) as file:
-            if kind == "pdf":
-                figure.savefig(file, format="pdf", metadata={"CreationDate": None})  # the same figure, the same file
-            else:
-                canvas.draw()
-                picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
-                picture.save(file, format="PNG", dpi=(figure.dpi, figure.dpi))
+            figure.savefig(file, format="pdf", metadata={"CreationDate": None})  # the same figure, the same file
+
+
+def save_png(path: str | Path, figure: Figure) -> None:
+    """Draw a figure and write it as PNG, atomically; an OutputError if it cannot be written."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    with atomic_write(path) as file:
+        picture.save(file, format="PNG", dpi=(figure.dpi, figure.dpi))
 
 
 def _sheet(lines: Sequence[Line], columns: Sequence[Column], caption: Sequence[str]) -> Figure:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from glas_wsol.transforms import read_mask, read_rgb
-from glas_wsol.utils.csv_files import read_cells
+from glas_wsol.utils.csv_files import read_table
 from glas_wsol.visualize.comparison_figure import Column, Line, draw_figure
 
 __all__ = ["Overview", "draw_overview"]
@@ -34,8 +34,7 @@ def draw_overview(run: str | Path, report: Mapping[str, Any]) -> Overview | None
         The sheet, or None where no image has a true mask.
     """
     run, split = Path(run), report["split"]
-    with (run / "evaluation.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in read_cells(file)[1] if row.get("f1_foreground")]
+    rows = [row for row in read_table(run / "evaluation.csv", fix="evaluate again")[1] if row.get("f1_foreground")]
     if not rows:
         return None
     rows.sort(key=lambda row: -_mean_f1(row))

@@ -10,12 +10,11 @@ from typing import Any, cast
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
+from glas_wsol.errors import count
 from glas_wsol.metrics.calibration import Reliability
-from glas_wsol.utils.atomic_files import atomic_write
+from glas_wsol.visualize.comparison_figure import save_png
 
 __all__ = ["draw_reliability"]
 
@@ -42,10 +41,6 @@ def draw_reliability(
         path: the file, PNG, 150 dots an inch.
         classes: of the predicted class; None where the method names no class.
         mask: of the soft mask; None where no image has a true mask.
-        caption: below both, such as what was evaluated.
-
-    Raises:
-        OutputError: if the file cannot be written.
     """
     panels: Mapping[str, tuple[Reliability | None, str, str]] = {
         "class": (classes, _BLUE, "o"),
@@ -59,11 +54,7 @@ def draw_reliability(
             _panel(upper, lower, name, found, colour, marker)
         if caption:
             figure.supxlabel(caption, size=8, color=_GREY, parse_math=False)
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
-    with atomic_write(path) as file:
-        picture.save(file, format="PNG", dpi=(figure.dpi, figure.dpi))
+        save_png(path, figure)
 
 
 def _panel(upper: Axes, lower: Axes, name: str, found: Reliability | None, colour: str, marker: str) -> None:
@@ -79,8 +70,9 @@ def _panel(upper: Axes, lower: Axes, name: str, found: Reliability | None, colou
         lower.set_yticks([])
         return
     error, low, high = (100 * value for value in (found.error, *found.interval))
-    images = "1 image" if found.images == 1 else f"{found.images} images"
-    upper.set_title(f"{title}: calibration error {error:.1f} % [{low:.1f}, {high:.1f}], {images}", fontsize=10)
+    upper.set_title(
+        f"{title}: calibration error {error:.1f} % [{low:.1f}, {high:.1f}], {count(found.images, 'image')}", fontsize=10
+    )
     # An interval may end short of the share by rounding, or where bins of redrawn images never reach it.
     reach = np.maximum([found.share - found.low, found.high - found.share], 0)
     upper.errorbar(

@@ -33,11 +33,7 @@ _EMPTY_IF_ABSENT = (  # type 2: present in every image, empty where nothing is k
 
 
 def require_highdicom() -> None:
-    """Check that DICOM Segmentations can be written at all.
-
-    Raises:
-        ConfigError: if highdicom is not installed.
-    """
+    """Refuse to write DICOM Segmentations, by a ConfigError, if highdicom is not installed."""
     if not optional_import("highdicom")[1]:
         fix = "install it with `pip install highdicom`, or leave out dicom"
         raise ConfigError("the package highdicom is missing, which writes dicom", "formats", fix)
@@ -54,7 +50,6 @@ def write_dicom_seg(path: str | PathLike[str], image_path: str | PathLike[str], 
     that pixels decided is all that is known of them.
 
     Args:
-        path: the segmentation, whose folder exists.
         image_path: the Secondary Capture image, where one is needed.
         found: the result; ``path`` is its image's file. Its ``image`` and ``mpp`` are read where that is no DICOM file.
 

@@ -29,13 +29,8 @@ def write_png(path: str | PathLike[str], array: np.ndarray, mpp: tuple[float, fl
     """Write an array as PNG, rows first, whole or not at all.
 
     Args:
-        path: the file, whose folder exists.
         array: ``[H, W]`` or ``[H, W, 3]`` uint8, ``[H, W]`` uint16, or ``[H, W]`` bool, which becomes 0 and 255.
         mpp: width and height of a pixel in micrometres, kept as pixels per metre (``pHYs``); None where unknown.
-
-    Raises:
-        OutputError: where the file cannot be written.
-        ValueError: on another type or shape.
     """
     array = np.asarray(array)
     if array.dtype == bool and array.ndim == 2:
@@ -81,9 +76,6 @@ def overlay(
 
     Returns:
         ``[h, w, 3]`` uint8 with ``h > H`` and ``w >= W``.
-
-    Raises:
-        ValueError: on another type or on shapes that do not match.
     """
     image, decidable, mask = np.asarray(image), np.asarray(decidable, dtype=np.float32), np.asarray(mask)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:

@@ -24,9 +24,6 @@ BOX_COLUMNS = ("path", "box", "x", "y", "width", "height", "area_px", "area_um2"
 def row_of(found: Localization) -> dict[str, Any]:
     """The table row of an image: one cell per column, empty where there is no value.
 
-    Args:
-        found: the result.
-
     Returns:
         Columns ``path``, ``class``, ``probability``, ``decidable_fraction``, ``decidable_px``, ``decidable_um2`` (areas
         of the mask), ``boxes`` (how many), ``decidable_entropy``, ``undecidable_probability`` (of C on the undecidable
@@ -37,6 +34,7 @@ def row_of(found: Localization) -> dict[str, Any]:
     """
     area = found.square_micrometres(found.decidable_area)
     decidable, undecidable = found.class_scores.regions if found.evidence else (None, None)
+    others = () if undecidable is None else [undecidable.probabilities[label] for label in found.labels]
     alarm = found.provenance.alarm if found.provenance else None
     return {
         "path": found.path,
@@ -47,9 +45,7 @@ def row_of(found: Localization) -> dict[str, Any]:
         "decidable_um2": "" if area is None else f"{area:.6g}",
         "boxes": len(found.boxes),
         "decidable_entropy": "" if decidable is None else f"{decidable.normalised_entropy:.6f}",
-        "undecidable_probability": ""
-        if undecidable is None
-        else SEPARATOR.join(f"{undecidable.probabilities[label]:.6f}" for label in found.labels),
+        "undecidable_probability": SEPARATOR.join(f"{p:.6f}" for p in others),
         "undecidable_entropy": "" if undecidable is None else f"{undecidable.normalised_entropy:.6f}",
         "remark": found.remark,
         "trained_on": found.trained_on,
@@ -61,9 +57,6 @@ def row_of(found: Localization) -> dict[str, Any]:
 
 def entry_of(found: Localization) -> dict[str, Any]:
     """The JSON entry of an image; null, or an empty text or mapping, where there is no value.
-
-    Args:
-        found: the result.
 
     Returns:
         The columns of the table; the probability of every class; all class scores with their entropies (nats, and
@@ -102,14 +95,7 @@ def entry_of(found: Localization) -> dict[str, Any]:
 
 
 def box_rows(entry: dict[str, Any]) -> list[dict[str, Any]]:
-    """The boxes of an image as lines of a table, the largest first; none without any.
-
-    Args:
-        entry: of :func:`entry_of`.
-
-    Returns:
-        :data:`BOX_COLUMNS`; ``box`` counts from 1, ``area_px`` is the part's own area and not the rectangle's.
-    """
+    """The boxes of an image as :data:`BOX_COLUMNS`, numbered from 1, the largest first; areas are the parts' own."""
     return [
         {
             "path": entry["path"],
@@ -126,30 +112,14 @@ def box_rows(entry: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def write_entry(path: str | PathLike[str], found: Localization) -> None:
-    """Write :func:`entry_of` as a JSON file.
-
-    Args:
-        path: the file, whose folder exists.
-        found: the result.
-
-    Raises:
-        OutputError: where the file cannot be written.
-    """
+    """Write :func:`entry_of` as a JSON file; an OutputError if it cannot be written."""
     with atomic_write(path, "w", newline="\n") as file:
         json.dump(entry_of(found), file, indent=1, ensure_ascii=False, allow_nan=False)
         file.write("\n")
 
 
 def write_boxes(path: str | PathLike[str], found: Localization) -> None:
-    """Write :func:`box_rows` as a CSV table; only its header where there is no box.
-
-    Args:
-        path: the file, whose folder exists.
-        found: the result.
-
-    Raises:
-        OutputError: where the file cannot be written.
-    """
+    """Write :func:`box_rows` as a CSV table, without a box only its header; an OutputError if it cannot be written."""
     write_csv(Path(path), box_rows(entry_of(found)), BOX_COLUMNS)
 
 

@@ -104,13 +104,9 @@ def write_localization(
 
     Args:
         folder: receives a folder for each kind of file.
-        found: the result.
         formats: of :data:`FORMATS`.
         overlay: whether to draw the overlay too, at :data:`OVERLAY`; the result must have its image. Defaults to False.
         undecidable: whether outlines are drawn of the undecidable region too. Defaults to False.
-
-    Returns:
-        The files written.
 
     Raises:
         ImageFileError: where a format needs what the image's file does not have.

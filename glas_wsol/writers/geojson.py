@@ -17,14 +17,7 @@ from glas_wsol.utils.atomic_files import atomic_write
 
 __all__ = ["CLASS_COLORS", "features", "write_geojson"]
 
-CLASS_COLORS = (
-    (0, 114, 178),
-    (213, 94, 0),
-    (0, 158, 115),
-    (204, 121, 167),
-    (230, 159, 0),
-    (86, 180, 233),
-)
+CLASS_COLORS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
 """Of the classes in label order, from the start again after the last: red, green, blue; told apart by colour-blind
 readers too (Okabe and Ito, Color Universal Design, 2008; without its yellow and black, hard to see on tissue)."""
 
@@ -41,12 +34,7 @@ def write_geojson(path: str | PathLike[str], found: Localization, *, undecidable
     without evidence has no features.
 
     Args:
-        path: the file, whose folder exists.
-        found: the result.
         undecidable: whether to outline the undecidable rest of the image too. Defaults to False.
-
-    Raises:
-        OutputError: where the file cannot be written.
     """
     with atomic_write(path, "w", newline="\n") as file:
         origin = json.dumps(_origin(found), ensure_ascii=False)
@@ -68,7 +56,6 @@ def features(found: Localization, *, undecidable: bool = False) -> Iterator[dict
     where it hangs together by corners only. Ids depend on the image's name and the part's first pixel alone.
 
     Args:
-        found: the result.
         undecidable: whether the undecidable region is outlined too.
 
     Yields:

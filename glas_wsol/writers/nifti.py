@@ -22,14 +22,6 @@ def write_nifti(mask_path: str | PathLike[str], map_path: str | PathLike[str], f
     and rows to the back, which is where ITK puts a picture that has no place in a patient: so a viewer that opens the
     tile itself lays the mask on it, upright. Lengths are millimetres where pixels have a size, else pixels (unit
     unknown); the slice is as thick as a pixel is wide.
-
-    Args:
-        mask_path: ends in ``.nii.gz``; the folder exists.
-        map_path: the same.
-        found: the result.
-
-    Raises:
-        OutputError: where a file cannot be written.
     """
     _write(mask_path, found.mask.astype(np.uint8), found.mpp)
     _write(map_path, found.decidable.astype(np.float32), found.mpp)

@@ -22,12 +22,6 @@ def draw_overlay(found: Localization) -> np.ndarray:
     The header says the class, what the model was trained on, the alarm of its training run, what the classifier makes
     of the undecidable region where that means anything, and the image's name; below the key is how to read it all.
 
-    Args:
-        found: the result, with its image.
-
-    Returns:
-        ``[h, w, 3]`` uint8.
-
     Raises:
         OutputError: if it has no image.
     """
@@ -50,10 +44,6 @@ def draw_overlay(found: Localization) -> np.ndarray:
 
 def write_overlay(path: str | PathLike[str], found: Localization) -> None:
     """Write :func:`draw_overlay` as PNG.
-
-    Args:
-        path: the file, whose folder exists.
-        found: the result, with its image.
 
     Raises:
         OutputError: where the file cannot be written, or the image was not kept.

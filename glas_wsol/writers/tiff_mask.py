@@ -19,14 +19,6 @@ def write_tiff(mask_path: str | PathLike[str], map_path: str | PathLike[str], fo
 
     The resolution is in pixels per centimetre where pixels have a size; else it has no unit. Compression (Deflate)
     loses nothing.
-
-    Args:
-        mask_path: the file, whose folder exists.
-        map_path: the same.
-        found: the result.
-
-    Raises:
-        OutputError: where a file cannot be written.
     """
     _write(mask_path, found.mask.astype(np.uint8) * 255, found.mpp)
     _write(map_path, found.decidable.astype(np.float32), found.mpp)

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,9 @@ from monai.data import Dataset
 from monai.transforms import Compose
 from safetensors.torch import save_file
 
-from glas_wsol.bundle import preflight, resolve_dataset
+from glas_wsol.bundle import preflight, resolve_dataset, startup
 from glas_wsol.bundle.command_line import refuse_unknown_ids, unknown_ids
-from glas_wsol.errors import ConfigError, ImageFileError, OutputError, WeightsError
+from glas_wsol.errors import ConfigError, ImageFileError, OutputError, WeightsError, as_typed
 from glas_wsol.networks.checkpoint import load_checkpoint, model_card
 from glas_wsol.utils.digests import sha256_of
 from tests.conftest import tiny_network
@@ -484,3 +485,27 @@ def test_an_interruption_is_one_line(tmp_path, as_it_was, capsys):
     as_it_was.setattr(sys, "argv", ["pytest"])
     preflight(str(tmp_path))
     assert shown(capsys, KeyboardInterrupt()).splitlines()[0].startswith("interrupted: run the same command again")
+
+
+@pytest.mark.parametrize("below", ["", "models/of mine"])
+def test_preflight_refuses_a_place_for_models_by_name(tmp_path, as_it_was, below):
+    as_it_was.setattr(sys, "argv", ["pytest"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"a file is in the way of ckpt_dir \[.*choose another ckpt_dir") as caught:
+        preflight(str(tmp_path / "out"), also={"ckpt_dir": str(tmp_path / "file" / below)})
+    assert "--ckpt_dir" in as_typed(str(caught.value))
+
+
+def test_preflight_tries_to_write_before_a_run(tmp_path, as_it_was):
+    as_it_was.setattr(sys, "argv", ["pytest"])
+
+    def full(dir: Path) -> None:
+        if dir == tmp_path / "models":
+            raise OSError(30, "Read-only file system")
+
+    (tmp_path / "models").mkdir()
+    as_it_was.setattr(startup.tempfile, "TemporaryFile", lambda dir: full(dir) or nullcontext())
+    preflight(str(tmp_path), also={"stage_one_dir": str(tmp_path / "new" / "er")})
+    assert not (tmp_path / "new").exists(), "it is made when it is needed"
+    with pytest.raises(OutputError, match=r"ckpt_dir cannot be written \(Read-only file system\).*another ckpt_dir"):
+        preflight(str(tmp_path), also={"ckpt_dir": str(tmp_path / "models" / "mine")})

@@ -19,7 +19,7 @@ from glas_wsol.networks.checkpoint import ensemble_of, load_checkpoint, model_ca
 from glas_wsol.networks.weights import read_state_dict
 from glas_wsol.transforms import read_mask, read_rgb
 from glas_wsol.utils.digests import sha256_of
-from tests.bundles.conftest import config, own_error, paper, workflow
+from tests.bundles.conftest import NO_DIAGRAM, SMALL, config, own_error, paper, workflow
 
 VIEWS: dict[str, Any] = {"flips": True, "rotations": True, "scales": [1.0, 1.5]}
 
@@ -38,7 +38,7 @@ def another_seed(model: Path, folder: Path, **changes: Any) -> str:
 def evaluated(trained, output: Path, **settings: Any) -> dict[str, Any]:
     files = [*paper(trained.bundle), config(trained.bundle, "evaluate")]
     settings = {**trained.settings, "dataset_dir": str(trained.output / "phantom"), "split": "test", **settings}
-    workflow("train", files, **settings, output_dir=str(output)).run()
+    workflow("train", files, **settings, **NO_DIAGRAM, output_dir=str(output)).run()
     return json.loads((output / "evaluation.json").read_text())
 
 
@@ -82,7 +82,7 @@ def test_ensemble_gives_one_mask_and_names_its_models(trained, tmp_path, multi_l
         assert [one["sha256"] for one in report["members"]] == digests
         assert [one["seed"] for one in report["members"]] == [0, 1]
         assert (report["method"], report["trained_as"]) == ("minmax ensemble",) * 2
-        assert (report["seed"], report["passes"], report["trunk"]) == (0, 2, "resnet18")
+        assert (report["seed"], report["passes"], report["trunk"]) == (0, 2, SMALL["trunk"])
         assert report["recipe"]["epochs"] == 2
         assert "seed" not in report["recipe"]
         assert report["other_classification_errors"] == {"localizer": None, "whole_image": None}

@@ -20,15 +20,11 @@ from glas_wsol.errors import ConfigError
 from glas_wsol.metrics import MEASURES
 from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.transforms import read_mask
-from tests.bundles.conftest import BUNDLES, DATA, ROOT, SMALL, config, own_error, paper, workflow
+from tests.bundles.conftest import BUNDLES, DATA, NO_DIAGRAM, ROOT, SMALL, config, own_error, paper, workflow
 
 OVERLAYS = sorted(ROOT.glob("configs/methods/*.json"))
 TRAINED = [path for path in OVERLAYS if "train#trainer" in path.read_text() or path.stem.startswith("minmax")]
 FIXED = [path for path in OVERLAYS if path not in TRAINED]
-# A third of the time of such an evaluation; the runs of the bundles' own configs draw it.
-HANDLERS = json.loads(Path(config(BUNDLES[0], "evaluate")).read_text())["validate#handlers"]
-DIAGRAM = [handler["_target_"].split(".")[-1] for handler in HANDLERS].index("ReliabilityDiagram")
-NO_DIAGRAM = {f"validate#handlers#{DIAGRAM}#_disabled_": True}
 
 
 def method_of(overlay: Path) -> str:

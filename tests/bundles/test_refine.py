@@ -24,7 +24,7 @@ from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.pseudo_labels import self_training
 from glas_wsol.pseudo_labels import teachers as refine
 from glas_wsol.transforms import read_mask, read_rgb
-from tests.bundles.conftest import BUNDLES, DATA, ROOT, SMALL, config, own_error, paper, workflow
+from tests.bundles.conftest import BUNDLES, DATA, NO_DIAGRAM, ROOT, SMALL, config, own_error, paper, workflow
 from tests.conftest import same
 
 GLAS = BUNDLES[0]
@@ -159,6 +159,9 @@ def refused(phantom: Path, output: Path, row: str | None = None, **changes: Any)
         ({"decoder_width": 16}, "decoder_width was 8, is 16"),
         ({"refined_network#network#class_from": "classifier"}, "class_from was 'first_stage', is 'classifier'"),
         ({"passes": 1}, "passes was 2, is 1"),
+        ({"augmentation#transforms#7#brightness": 0.4}, "augmentation#transforms#7#brightness was 0.5, is 0.4"),
+        ({"train#dataset#seed": 5}, "train#dataset#seed was 0, is 5"),
+        ({"second_stage#tolerance": -2.0}, "second_stage#tolerance was -1.0, is -2.0"),
     ],
 )
 def test_a_finished_run_with_other_settings_is_refused(phantom, whole, changes, named):
@@ -174,6 +177,9 @@ def test_a_finished_run_with_other_settings_is_refused(phantom, whole, changes, 
         ({"seed_share": 0.8}, "share=0.8"),
         ({"seed_softness": 2.0}, "softness=2.0"),
         ({"decoder_width": 9}, "decoder_width=9"),
+        ({"second_stage#tolerance": "x"}, "tolerance='x' is not valid [second_stage]: give a number"),
+        ({"second_stage#weight_decay": -1}, "weight_decay=-1 is not valid [second_stage]: give a number from 0"),
+        ({"ckpt_dir": __file__}, "a file is in the way of ckpt_dir"),
         ({"multi_label": True}, "several classes"),
     ],
 )
@@ -228,7 +234,7 @@ def test_other_rows_are_refined_too(row, phantom, tmp_path):
     changes = settings(phantom, tmp_path, refine_epochs=1, refine_rounds=1)
     del changes["passes"]  # the row says
     workflow("train", files, **changes).run()
-    workflow("train", [*files, config(GLAS, "evaluate")], **changes).run()
+    workflow("train", [*files, config(GLAS, "evaluate")], **changes, **NO_DIAGRAM).run()
     report = json.loads((tmp_path / "evaluation.json").read_text())
     assert report["method"] == f"{row}_refined"
     assert report["other_classification_errors"] == {"localizer": None, "whole_image": None}

@@ -151,7 +151,7 @@ def test_resume_after_kill_at_any_moment_gives_the_same_bits(phantom, undisturbe
         command += [f"--{name}", str(value)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ['PYTHONPATH']}"}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-    last, deadline = tmp_path / "models" / "last.pt", time.monotonic() + 240
+    last, deadline = tmp_path / "models" / "last.pt", time.monotonic() + 900
     while not last.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -48,6 +49,12 @@ SCHEMA = {
     },
 }
 
+# Of the model zoo's template of a README.
+SECTIONS = (
+    *("Authors", "Tags", "Model Description", "Data", "Preprocessing", "Performance", "Additional Usage Steps"),
+    *("System Configuration", "Limitations", "Citation Info", "References"),
+)
+
 # Import names of what the metadata declares under its package's name.
 DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow", "skimage": "scikit-image", "ignite": "pytorch-ignite"}
 
@@ -74,6 +81,17 @@ def test_the_bundle_has_the_files_of_the_specification(bundle):
     assert metadata["version"] in metadata["changelog"]
     assert metadata["version"] == glas_wsol.__version__
     assert (bundle / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+
+
+def test_readme_has_the_sections_of_the_template_and_no_link_leads_out(bundle):
+    text = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    assert [title for title in SECTIONS if title not in titles] == []
+    anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        place, _, anchor = link.partition("#")
+        file = (bundle / "docs" / place).resolve()
+        assert anchor in anchors if not place else file.is_file() and file.is_relative_to(bundle), link
 
 
 def test_every_imported_package_is_declared(bundle):

@@ -205,8 +205,8 @@ def test_patients_on_both_sides_are_a_warning(tmp_path):
     (warned,) = [one for one in doctor.check_data(tissue, "stratified-0") if one.status == "warning"]
     assert "patients have images in both train and valid" in warned.what
     assert "choose the fold patient-0" in warned.what
-    (refused,) = doctor.check_data(tissue, "paper")
-    assert refused.status == "fault"
+    (taken,) = [one for one in doctor.check_data(tissue, "paper") if one.status == "warning"]
+    assert "the paper's fold is of 85 tiles, this phantom has 20: fold patient-0 is taken" in taken.what
 
 
 def test_every_fault_of_the_data_is_a_line(table, capsys):

@@ -197,7 +197,7 @@ def test_help_of_a_command_suggests_what_a_shell_can_read(command, capsys):
 def test_a_reader_that_had_enough_is_no_failure(tissue):
     command = f"{shlex.quote(sys.executable)} -m glas_wsol data {shlex.quote(str(tissue))} --fold stratified-0"
     script = f"{{ sleep 2; {command}; echo $? >&2; }} | true"
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=600, check=False)
     assert done.stderr == "141\n"
 
 
@@ -221,6 +221,6 @@ def test_the_version_is_said(capsys):
 
 def test_it_runs_as_a_module_and_hands_its_status_on():
     command = [sys.executable, "-m", "glas_wsol", "data", "no/such/folder"]
-    failed = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+    failed = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600, check=False)
     assert failed.returncode == 1
     assert [line.split(":")[0] for line in failed.stderr.splitlines()] == ["error"]

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from glas_wsol.__main__ import main
+from glas_wsol.data import load_datalist
 
 
 def manifest(folder: Path) -> dict:
@@ -42,3 +43,17 @@ def test_what_birds_do_not_have_is_refused(tmp_path, capsys, words):
     assert main(["phantom", str(tmp_path / "p"), "--kind", "birds", *words]) == 1
     assert f"leave out {words[0]}" in capsys.readouterr().err
     assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize(("kind", "train"), [("tissue", 6), ("tissue", 12), ("birds", 15)])
+def test_phantom_of_any_size_works_with_what_it_says_next(tmp_path, capsys, kind, train):
+    size = ["--size", "64", "97"] + (["--scale", "0.15"] if kind == "tissue" else [])
+    assert main(["phantom", str(tmp_path / "p"), "--kind", kind, "--train", str(train), "--test", "2", *size]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    bundle = " --bundle cub" if kind == "birds" else ""
+    assert said == f"next: python -m glas_wsol train {tmp_path / 'p'} --output OUT{bundle}"
+    assert main(["data", str(tmp_path / "p")]) == 0
+    assert "this phantom" in capsys.readouterr().out
+    first, again = (load_datalist(tmp_path / "p") for _ in range(2))
+    assert first == again
+    assert {item.label for item in first.splits["valid"]} == {*range(len(first.classes))}

@@ -20,8 +20,9 @@ from PIL import Image
 
 import glas_wsol.bundle.inference_run
 from glas_wsol.__main__ import main
+from glas_wsol.bundle.bundle_runs import BundleRun
 from glas_wsol.bundle.export import export_bundle
-from glas_wsol.bundle.inference_run import Inference, plan_inference
+from glas_wsol.bundle.inference_run import plan_inference
 from glas_wsol.data.phantom.tissue import tissue_tile
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
 from glas_wsol.handlers import write_model
@@ -111,7 +112,7 @@ def test_only_bad_images_leave_no_report(model, tmp_path, capsys):
     (tmp_path / "tiles" / "bad.png").write_text("no image")
     words = ["--model", str(model), "--output", str(tmp_path / "out"), "--report", "--device", "cpu"]
     assert main(["predict", str(tmp_path / "tiles"), *words]) == 3
-    assert "0 of 1 images are done" in capsys.readouterr().out
+    assert "0 of 1 image is done" in capsys.readouterr().out
     assert not (tmp_path / "out" / "report.html").exists()
 
 
@@ -140,9 +141,9 @@ def test_a_stain_of_none_is_none(model, tiles, tmp_path, value):
 
 
 def test_what_is_typed_is_what_is_asked_for(model, tiles, tmp_path, monkeypatch):
-    asked: list[Inference] = []
+    asked: list[BundleRun] = []
 
-    def made(run: Inference) -> glas_wsol.bundle.inference_run.Results:
+    def made(run: BundleRun) -> glas_wsol.bundle.inference_run.Results:
         asked.append(run)
         return glas_wsol.bundle.inference_run.Results(1, 1)
 
@@ -160,13 +161,13 @@ def test_an_exported_bundle_is_run_by_the_package(model, tiles, tmp_path, monkey
     bundle = export_bundle(CUB, tmp_path / "dist", model)
     monkeypatch.chdir(tmp_path)
     run = plan_inference([tiles], [bundle], tmp_path / "out")
-    assert run.config == GLAS / "configs" / "inference.json", "that of the model's classes"
+    assert run.files[0] == GLAS / "configs" / "inference.json", "that of the model's classes"
     assert run.settings["checkpoint"] == str(bundle / "models" / "model.pt")
     assert run.settings["bundle_root"] == str(GLAS)
     assert run.settings["recursive"], "the bundle says so"
     assert plan_inference([tiles], [model], "out", bundle).settings["recursive"]
     assert "recursive" not in plan_inference([tiles], [model], "out").settings
-    assert plan_inference([tiles], [model], "out", "cub").config == CUB / "configs" / "inference.json"
+    assert plan_inference([tiles], [model], "out", "cub").files[0] == CUB / "configs" / "inference.json"
 
 
 @pytest.mark.parametrize(("classes", "bundle"), [("cub", CUB), ("own", GLAS)])
@@ -175,7 +176,7 @@ def test_a_model_goes_to_the_bundle_with_its_classes(model, tiles, tmp_path, cla
     names = json.loads((CUB / "configs" / "inference.json").read_text())["card"]["classes"]
     card = {**json.loads(model.with_suffix(".json").read_text()), "classes": names if classes == "cub" else ["x", "y"]}
     copy.with_suffix(".json").write_text(json.dumps(card))
-    assert plan_inference([tiles], [copy], "out").config.resolve() == bundle / "configs" / "inference.json"
+    assert plan_inference([tiles], [copy], "out").files[0].resolve() == bundle / "configs" / "inference.json"
 
 
 def test_mistakes_are_told_before_anything_is_computed(model, tiles, tmp_path, capsys):
@@ -207,6 +208,6 @@ def test_mistakes_are_told_before_anything_is_computed(model, tiles, tmp_path, c
 @pytest.mark.parametrize("images", ["tiles", "two words", "$HOME/it's", "a'b", 'say "it\'s"', "back\\slash's"])
 def test_the_long_command_can_be_typed(tmp_path, images):
     settings = {"formats": ["png", "geojson"], "dataset_dir": images}
-    command = Inference(tmp_path / "inference.json", tmp_path, settings).command
+    command = BundleRun([tmp_path / "inference.json"], settings).command
     assert """--formats "['png', 'geojson']" """ in command
     assert shlex.split(command)[-1] == images

@@ -313,3 +313,52 @@ def test_folders_named_as_splits_are_no_classes(tmp_path):
     touch(tmp_path, *(f"{name}/{n}.png" for name in ("train", "test") for n in range(6)))
     with pytest.raises(DatalistError, match="'test' and 'train' are splits and hold no class folders"):
         folder_datalist(tmp_path)
+
+
+# What is said
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.TIF", "a.webp", "a.dcm"])
+@pytest.mark.parametrize("kind", ["auto", "table", "folder"])
+def test_an_image_is_no_data_set_and_is_called_one(tmp_path, name, kind):
+    (tmp_path / name).write_bytes(b"\x89PNG\xff")
+    with pytest.raises(DatalistError, match=r"this is one image, and no data set.*give the folder of the images"):
+        load_datalist(tmp_path / name, kind=kind)
+
+
+def test_another_file_is_asked_for_a_folder_or_table(tmp_path):
+    (tmp_path / "own.xlsx").write_bytes(b"PK\xff\xfe")
+    with pytest.raises(DatalistError, match=r"not UTF-8 text.*give a folder, or a table that is saved as CSV UTF-8"):
+        load_datalist(tmp_path / "own.xlsx")
+
+
+@pytest.mark.parametrize("source", [None, 3, ["a"], b"a"])
+@pytest.mark.parametrize("read", [load_datalist, images_datalist, folder_datalist])
+def test_what_is_no_path_is_refused_by_its_name(source, read):
+    with pytest.raises(DatalistError) as caught:
+        read(source)
+    assert str(caught.value).startswith(f"1 fault in the data: it is no path [{source!r}]: give the path of a folder")
+
+
+def test_two_masks_are_not_answered_with_class_folders(tmp_path):
+    touch(classes(tmp_path), "benign/1_mask.png", "masks/benign/1.png")
+    with pytest.raises(DatalistError) as caught:
+        load_datalist(tmp_path)
+    assert "keep one" in str(caught.value)
+    assert caught.value.fix == "correct these files and folders"
+    with pytest.raises(DatalistError, match=r"the only class folder.*make one sub-folder of images per class"):
+        folder_datalist(touch(tmp_path / "one", "benign/1.png"))
+
+
+def test_a_table_in_a_folder_of_classes_is_named(tmp_path):
+    touch(classes(tmp_path), "labels.csv", "benign/notes.csv")
+    (table, others) = load_datalist(tmp_path).warnings
+    assert table == "1 table, labels.csv, not read: to use it, give its path in the place of the folder's"
+    assert others == "2 other files passed over (.csv)"
+
+
+@pytest.mark.parametrize("names", [3, "ab", ["a"], ["a", "a"], ["Class-1", "class_1"], {"a": 1, "b": 2}])
+@pytest.mark.parametrize("make", [glas, cub, table, classes])
+def test_label_names_that_are_none_are_refused(tmp_path, names, make):
+    with pytest.raises(ConfigError, match="are not two or more different names"):
+        load_datalist(make(tmp_path), fold="stratified-0", classes="all", label_names=names)

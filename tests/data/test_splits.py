@@ -113,7 +113,7 @@ def test_a_group_fold_without_groups_names_the_folds_that_work():
     with pytest.raises(SplitError, match=r"the images have no group.*stratified-0, .*stratified-4$"):
         split_by_fold(items("01" * 5), CLASSES, "patient-0")
     some = [replace(item, group=None if item.name == "i003" else "A") for item in items("01" * 5)]
-    with pytest.raises(SplitError, match="1 images, such as i003, have no group"):
+    with pytest.raises(SplitError, match="1 image has no group to keep together, such as i003"):
         split_by_fold(some, CLASSES, "patient-0")
 
 

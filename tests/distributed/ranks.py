@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -246,8 +247,9 @@ def writes_below(folder: Path) -> Iterator[set[str]]:
 def main(folder: Path) -> None:
     """In each of two processes."""
     torch.set_num_threads(1)
+    gc.freeze()  # what is imported stays
     TRUNKS[SMALL["trunk"]] = NARROW
-    distributed.begin("cpu", minutes=2)
+    distributed.begin("cpu", minutes=20)
     end, distributed.end = distributed.end, distributed.wait  # one group for all that follows
     found: dict[str, Any] = {"steps": {name: step_of(name) for name in CASES}, "seeds": seeds_gradient()}
     found |= {"half": half_floats(), "refused": refusals()}

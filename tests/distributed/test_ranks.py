@@ -59,7 +59,7 @@ def test_an_overflow_in_one_process_skips_the_step_of_both(pair):
     ("what", "words"),
     [
         ("batch size", r"refine_batch_size=3 cannot be shared by 2 processes .*give a multiple of 2"),
-        ("too few images", r"1 images cannot be shared by 2 processes"),
+        ("too few images", r"1 image cannot be shared by 2 processes"),
         ("batch statistics", r"set batch_norm=frozen"),
         ("mask normalisation", r"set network_def#normalisation=sample"),
         ("other seeds", r"begin with different networks"),

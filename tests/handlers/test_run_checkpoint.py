@@ -6,6 +6,9 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import re
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,15 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.metrics import Average
 from monai.engines import SupervisedEvaluator
+from monai.transforms import Compose
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 from glas_wsol.errors import ConfigError, OutputError, WeightsError
 from glas_wsol.handlers import EarlyStop, RunCheckpoint, write_model
 from glas_wsol.handlers import run_checkpoint as checkpoint
 from glas_wsol.networks.weights import read_state_dict
+from glas_wsol.transforms import RandColorJitterd
 from glas_wsol.utils import locks as lock
 from glas_wsol.utils.digests import sha256_of
 from tests.conftest import same
@@ -324,3 +330,61 @@ def test_checkpoint_writes_the_measured_temperature(tmp_path):
     assert float(read_state_dict(tmp_path / "model.pt")["temperature"]) == 3.0
     assert float(run.network.temperature) == 1.5
     assert json.loads((tmp_path / "model.json").read_text())["validation"]["temperature"] == 2.0
+
+
+def test_checkpoint_changed_component_is_named_on_resuming(tmp_path):
+    def made_with(brightness: float, tolerance: float = 0.1) -> dict[str, Any]:
+        jitter = RandColorJitterd("image", brightness=brightness)
+        return {"augmentation": Compose([jitter]), "second_stage": {"tolerance": tolerance}}
+
+    Run(tmp_path, [0.1, 0.2, 0.3], made_with=made_with(0.5)).go(1)
+    assert list(Run(tmp_path, [0.1, 0.2, 0.3], made_with=made_with(0.5)).go(2).weights) == [2]
+    changes = {
+        "augmentation#transforms#0#brightness was 0.5, is 0.4": made_with(0.4),
+        "second_stage#tolerance was 0.1, is 0.2": made_with(0.5, 0.2),
+        "augmentation was 'Compose', is None": {},
+    }
+    for said, now in changes.items():
+        with pytest.raises(ConfigError, match=re.escape(f"made with other settings: {said}")):
+            Run(tmp_path, [0.1, 0.2, 0.3], made_with=now).go(3)
+
+
+def scheduled(run: Run, schedule: Callable[[Any], Any]) -> Run:
+    optimizer = run.handler.stateful["optimizer"]
+    handler = RunCheckpoint(run.handler.directory, run.network, optimizer, schedule(optimizer), run.evaluator)
+    run.handler.made_with = handler.made_with
+    return run
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "named"),
+    [
+        ({"pct_start": 0.3}, {"pct_start": 0.5}, "lr_scheduler#schedule_phases#0#end_step was "),
+        ({"final_div_factor": 1e4}, {"final_div_factor": 1e3}, "lr_scheduler#min_lr was "),
+        ({"anneal_strategy": "cos"}, {"anneal_strategy": "linear"}, "lr_scheduler#anneal_func_type was 'cos'"),
+    ],
+)
+def test_checkpoint_changed_schedule_is_named_on_resuming(tmp_path, then, now, named):
+    def cycle(options: dict[str, Any]) -> Callable[[Any], Any]:
+        return lambda optimizer: OneCycleLR(deepcopy(optimizer), 0.1, total_steps=10, **options)
+
+    scheduled(Run(tmp_path, [0.1, 0.2]), cycle(then)).go(1)
+    with pytest.raises(ConfigError, match=f"made with other settings: .*{named}"):
+        scheduled(Run(tmp_path, [0.1, 0.2]), cycle(now)).go(2)
+    assert list(scheduled(Run(tmp_path, [0.1, 0.2]), cycle(then)).go(2).weights) == [2]
+
+
+def test_checkpoint_changed_function_of_the_schedule_is_named(tmp_path):
+    scheduled(Run(tmp_path, [0.1, 0.2]), lambda one: LambdaLR(deepcopy(one), lambda epoch: 0.1**epoch)).go(1)
+    with pytest.raises(ConfigError, match=r"other settings: lr_scheduler#lr_lambdas was \['"):
+        scheduled(Run(tmp_path, [0.1, 0.2]), lambda one: LambdaLR(deepcopy(one), lambda epoch: 0.2**epoch)).go(2)
+    again = scheduled(Run(tmp_path, [0.1, 0.2]), lambda one: LambdaLR(deepcopy(one), lambda epoch: 0.1**epoch))
+    assert list(again.go(2).weights) == [2]
+
+
+def test_checkpoint_of_an_earlier_version_is_resumed(tmp_path):
+    Run(tmp_path, [0.1, 0.2]).go(1)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    del state["made_with"]
+    torch.save(state, tmp_path / "last.pt")
+    assert list(Run(tmp_path, [0.1, 0.2], made_with={"second_stage": {"tolerance": 0.1}}).go(2).weights) == [2]

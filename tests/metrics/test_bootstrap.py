@@ -110,10 +110,10 @@ def test_the_error_has_wilsons_interval_and_no_other_measure_has():
 
 def test_many_images_of_fine_histograms_take_seconds():
     rows = np.random.default_rng(0).integers(0, 400, (145, 2002))
-    started = time.perf_counter()
+    started = time.process_time()
     low, high = interval("pixel_average_precision", rows)
     assert low < high
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
 
 
 def test_a_reflected_interval():

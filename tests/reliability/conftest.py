@@ -17,10 +17,11 @@ from monai.bundle import ConfigWorkflow
 
 from glas_wsol.handlers import write_model
 from glas_wsol.networks import build_network
+from tests.bundles.conftest import SMALL, narrow_trunk  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "bundles" / "glas_minmax_entropy" / "configs"
-CARD = {"trunk": "efficientnet_lite0", "classes": ["benign", "malignant"], "scale": 1.0, "short_side": None}
+CARD = {"trunk": SMALL["trunk"], "classes": ["benign", "malignant"], "scale": 1.0, "short_side": None}
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,17 @@ def one_line(ended: Ended, *words: str) -> None:
     tell(given(), f"status {ended.status}: {lines[0].removeprefix('error: ')}")
 
 
-@pytest.fixture(scope="session")
-def model(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    network = build_network({}, trunk=CARD["trunk"], weights="package", num_classes=2, seed=0)
-    write_model(network, folder, {**CARD, "network": network.settings()})
+def written_model(folder: Path, trunk: str) -> Path:
+    """A model whose heads nobody trained, on a trunk of this name."""
+    network = build_network({}, trunk=trunk, weights="none", num_classes=2, seed=0)
+    write_model(network, folder, {**CARD, "trunk": trunk})
     return folder / "model.pt"
+
+
+@pytest.fixture(scope="package")
+def model(narrow_trunk, tmp_path_factory) -> Path:  # noqa: F811
+    """Of a trunk that only this process knows: nothing of it takes time."""
+    return written_model(tmp_path_factory.mktemp("model"), CARD["trunk"])
 
 
 @pytest.fixture

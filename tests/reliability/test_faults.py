@@ -267,6 +267,8 @@ class Split:
     [
         (errno.ENOSPC, "no space left on device [a.part]: choose a folder"),
         (errno.EMFILE, "too many open files [a.part]: raise the limit"),
+        (errno.EACCES, "permission denied [a.part]: change its permissions, or choose another place"),
+        (errno.EEXIST, "file exists [a.part]: see what lies there"),
         (errno.EIO, "input/output error [a.part]: see that the disk"),
     ],
 )

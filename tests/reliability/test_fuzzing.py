@@ -35,7 +35,7 @@ from glas_wsol.results.polygons import mask_parts, trace_polygons
 from glas_wsol.transforms import read_mask
 from glas_wsol.transforms.geometry import crop_back, pad_to_multiple, reflect_pad
 from glas_wsol.transforms.rescaling import Rescale
-from glas_wsol.utils.csv_files import escape_cell, read_cells, unescape_cell, write_csv
+from glas_wsol.utils.csv_files import escape_cell, read_table, unescape_cell, write_csv
 from glas_wsol.writers.drawing import write_png
 from glas_wsol.writers.geojson import write_geojson
 from glas_wsol.writers.tiff_mask import write_tiff
@@ -254,8 +254,7 @@ def test_tables_give_every_text_back_and_no_formula(rows):
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "a.csv"
         write_csv(table, [{"path": one, "=b": other} for one, other in rows])
-        with table.open(encoding="utf-8", newline="") as file:
-            _, found = read_cells(file)
+        _, found = read_table(table)
         with table.open(encoding="utf-8", newline="") as file:
             cells = [cell for row in csv.reader(file) for cell in row]
     assert [(row["path"], row["=b"]) for row in found] == rows

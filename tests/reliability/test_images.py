@@ -14,7 +14,7 @@ import pytest
 from glas_wsol.transforms import read_mask, read_rgb
 from glas_wsol.transforms.reading import reader
 from glas_wsol.utils.csv_files import unescape_cell
-from tests.reliability.conftest import CONFIGS, Ended, everything, one_line, rows, run, tell
+from tests.reliability.conftest import CONFIGS, Ended, everything, one_line, rows, run, tell, written_model
 from tests.reliability.files import bad_files, bad_places, encoded, good_files, picture
 
 GOOD, BAD = good_files(), bad_files()
@@ -255,14 +255,15 @@ def test_a_users_own_failed_csv_is_left_alone(infer, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_itself_ends_with_status_3_and_one_line(model, tmp_path):
+def test_the_command_itself_ends_with_status_3_and_one_line(tmp_path):
+    model = written_model(tmp_path / "model", "efficientnet_lite0")
     (tmp_path / "in").mkdir()
     for name, data in (("a.png", encoded(picture(), "PNG")), ("b.png", b"")):
         (tmp_path / "in" / name).write_bytes(data)
     settings = {"dataset_dir": tmp_path / "in", "output_dir": tmp_path / "out", "checkpoint": model, "device": "cpu"}
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / "inference.json")]
     command += [text for key, value in settings.items() for text in (f"--{key}", str(value))]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
     assert ended.returncode == 3, ended.stderr[-2000:]
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: 1 of 2 images failed, the others are done [")

@@ -351,6 +351,11 @@ def test_settings_that_cannot_be(infer, image, tmp_path, settings, words):
         ({"vertical_flip": 7}, "a number from 0 to 1"),
         ({"device": "gpu"}, "device='gpu' is no device"),
         ({"fold": "nowhere"}, "nowhere"),
+        ({"split": "none"}, "split='none' [settings]: give train, valid or test"),
+        ({"phantom": 3}, "phantom=3 [settings]"),
+        ({"output_dir": 3}, "--output_dir=3 [settings]: give a path; before a name that is a number put ./"),
+        ({"ckpt_dir": 3}, "--ckpt_dir=3 [settings]: give a path; before a name that is a number put ./"),
+        ({"ckpt_dir": __file__}, "a file is in the way of --ckpt_dir"),
         ({"optimizer#lr": -1}, "Invalid learning rate: -1"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
@@ -358,7 +363,7 @@ def test_settings_that_cannot_be(infer, image, tmp_path, settings, words):
 def test_settings_of_a_training_that_cannot_be(tmp_path, capsys, settings, words):
     small = {"trunk": "resnet18", "weights": "none", "device": "cpu", "phantom": SMALLEST, "fold": "stratified-0"}
     files = [str(CONFIGS / "train.json"), str(CONFIGS / "paper.json")]
-    one_line(run("train", files, capsys, output_dir=str(tmp_path / "out"), **{**small, **settings}), words)
+    one_line(run("train", files, capsys, **{"output_dir": str(tmp_path / "out"), **small, **settings}), words)
     assert not (tmp_path / "out" / "models").exists()
 
 

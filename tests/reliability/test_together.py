@@ -40,7 +40,7 @@ def at_once(act: Callable[[], object], count: int = 2) -> list[str]:
     processes = [FORK.Process(target=_act, args=(act, gate, answers)) for _ in range(count)]
     for process in processes:
         process.start()
-    found = sorted(answers.get(timeout=120) for _ in processes)
+    found = sorted(answers.get(timeout=600) for _ in processes)
     for process in processes:
         process.join()
     return found
@@ -85,7 +85,7 @@ def test_two_exports_leave_one_whole_bundle(tmp_path):
 def _held(file: Path, ready: object, let: object) -> None:
     claim(file)
     ready.set()
-    let.wait(60)
+    let.wait(600)
     release(file)
 
 
@@ -98,7 +98,7 @@ def test_predict_where_a_run_is_at_work_changes_nothing(finished, model, tmp_pat
     holder = FORK.Process(target=_held, args=(finished / RECORD, ready, let))
     holder.start()
     try:
-        assert ready.wait(60)
+        assert ready.wait(600)
         words = ["predict", *images, "--model", str(model), "--output", str(finished), "--device", "cpu"]
         one_line(Ended(main(words), capsys.readouterr().err), "another run is at work here", "choose another --output")
     finally:

@@ -153,7 +153,7 @@ def test_plain_settings_of_a_foreign_bundle_are_taken(foreign, tile, tmp_path):
 
     change(foreign, edit)
     run = plan_inference([tile], [foreign], tmp_path / "out")
-    assert run.config.resolve() == GLAS / "configs" / "inference.json"
+    assert run.files[0].resolve() == GLAS / "configs" / "inference.json"
     taken = {"flips": "horizontal", "formats": ["png", "json"], "stain": "H&E", "fill_holes": 40, "batch_size": 2}
     assert taken.items() <= run.settings.items()
     assert run.settings["postprocessing#threshold"] == 0.4375

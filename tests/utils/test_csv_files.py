@@ -6,7 +6,7 @@ import csv
 import pytest
 
 from glas_wsol.data.rows import read_rows
-from glas_wsol.utils.csv_files import escape_cell, read_cells, unescape_cell, write_csv
+from glas_wsol.utils.csv_files import escape_cell, read_table, unescape_cell, write_csv
 
 EXECUTED = [
     "=1+1",
@@ -58,19 +58,16 @@ def test_a_table_is_read_back_and_no_cell_of_it_is_executed(tmp_path):
     with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
         cells = [cell for row in csv.reader(file) for cell in row]
     assert [cell for cell in cells if cell[:1] in tuple("=+-@\t\r\n")] == ["-0.5"] * len(rows)
-    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
-        columns, found = read_cells(file)
+    columns, found = read_table(tmp_path / "a.csv")
     assert columns == ["path", "=name", "share"]
     assert found == [{**row, "share": "-0.5"} for row in rows]
 
 
 def test_a_table_without_rows_has_its_columns(tmp_path):
     write_csv(tmp_path / "a.csv", [], columns=("image", "what"))
-    with (tmp_path / "a.csv").open(newline="") as file:
-        assert read_cells(file) == (["image", "what"], [])
+    assert read_table(tmp_path / "a.csv") == (["image", "what"], [])
     (tmp_path / "a.csv").write_text("")
-    with (tmp_path / "a.csv").open(newline="") as file:
-        assert read_cells(file) == ([], [])
+    assert read_table(tmp_path / "a.csv") == ([], [])
 
 
 def test_a_datalist_takes_escaped_and_plain_cells(tmp_path):

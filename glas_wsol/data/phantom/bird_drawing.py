@@ -67,8 +67,6 @@ def draw_bird(rng: np.random.Generator, species: Species, size: tuple[int, int])
     """Draw one bird.
 
     Args:
-        rng: source of randomness.
-        species: its colours.
         size: rows and columns, px.
 
     Returns:

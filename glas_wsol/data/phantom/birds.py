@@ -45,13 +45,11 @@ def write_bird_phantom(
 
     Args:
         directory: the folder to write; an equal phantom in it is left untouched.
-        seed: of all randomness.
         train: number of training images, spread evenly over the species.
         test: number of test images, likewise.
         size: rows and columns, px, around which the sizes of the pictures vary by a fifth; some are upright.
         workers: processes; None takes as many as there are processors and work for. The files are the same with any
             number. They are spawned: a script that is not imported safely (``if __name__ == "__main__":``) needs 1.
-        progress: show a progress bar.
 
     Returns:
         The folder. Its ``phantom.json`` records the arguments.

@@ -78,7 +78,6 @@ class Canvas:
         """Smooth noise ``[rows, cols]`` float32 of mean 0 and standard deviation 1.
 
         Args:
-            rng: source of randomness.
             wavelength: distance over which it changes sign, native px.
         """
         step = max(wavelength / 2, 1 / self.scale)  # knots closer than pixels would only alias
@@ -91,19 +90,11 @@ class Canvas:
         return np.asarray(sum(weight[:, None] * wide[rows + k] for k, weight in enumerate(row_weights)))
 
     def fibres(
-        self,
-        rng: np.random.Generator,
-        direction: float,
-        *,
-        width: float,
-        length: float,
-        wave: float,
-        wavelength: float,
+        self, rng: np.random.Generator, direction: float, *, width: float, length: float, wave: float, wavelength: float
     ) -> tuple[np.ndarray, np.ndarray]:
         """Bundles of wavy fibres, as collagen in a section.
 
         Args:
-            rng: source of randomness.
             direction: main direction, radians from the x axis.
             width: width of a fibre, native px.
             length: length over which a fibre keeps its brightness, native px.
@@ -148,7 +139,6 @@ def jittered_grid(
     """Points of a hexagonal grid, each moved by up to ``jitter`` spacings: even, but not regular.
 
     Args:
-        rng: source of randomness.
         extent: height and width to cover, native px.
         spacing: distance between neighbours, native px.
         jitter: greatest displacement along each axis, spacings.
@@ -224,11 +214,7 @@ class Ellipses:
         )
 
     def draw(self, canvas: Canvas) -> np.ndarray:
-        """Draw all of them; where two overlap the greater value stays.
-
-        Returns:
-            ``[rows, cols]`` float32, 0 outside every ellipse, with edges one pixel soft.
-        """
+        """Draw all, the greater value where two overlap: ``[rows, cols]`` float32, 0 outside, edges one pixel soft."""
         field = np.zeros(canvas.shape, dtype=np.float32)
         reach = np.ceil(np.maximum(self.a, self.b) * 1.25 * canvas.scale + 1).astype(int)
         for half in np.unique(reach):  # equal patches are drawn at once, as many as a processor's cache holds

@@ -104,11 +104,7 @@ class _Inside:
 def paint_epithelium(
     rng: np.random.Generator, canvas: Canvas, glands: Glands, *, malignant: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Stain concentrations of the glands, valid inside them.
-
-    Returns:
-        Haematoxylin and eosin, ``[rows, cols]`` float32.
-    """
+    """Haematoxylin and eosin of the glands, ``[rows, cols]`` float32 each, valid inside them."""
     smooth = ndimage.gaussian_filter(glands.depth, 2.5 * canvas.scale)
     slope_y, slope_x = np.gradient(smooth)
     inside = _Inside(rng, canvas, glands, np.arctan2(slope_y, slope_x))

@@ -38,7 +38,6 @@ def check_request(test: int = 0, seed: int = 0, **positive: float) -> None:
 
     Args:
         test: number of test images; 0 is none.
-        seed: of all randomness.
         **positive: further ones, ``name=value``, which must be above 0.
 
     Raises:
@@ -65,14 +64,10 @@ def run_jobs(
 
     Args:
         function: a function of a module, so that it can be sent to another process.
-        folder: where it writes.
-        jobs: what it writes.
         workers: processes; 1 stays in this one, None takes one for each processor that this process may use, but none
             that would not have enough to do to be worth its start. Always 1 where the main program is a script, which
             every process would run once more.
         seconds: about what one job takes.
-        progress: show a progress bar.
-        title: what the bar is called.
     """
     if workers is None:
         workers = min(processors(), int(seconds * len(jobs) / _WORTHWHILE))
@@ -107,9 +102,6 @@ def build_phantom(directory: str | Path, manifest: Mapping[str, Any], fill: Call
         directory: where the phantom shall lie; it does not exist, is empty, or holds a phantom with the same manifest.
         manifest: everything the phantom depends on, as JSON values.
         fill: writes the phantom into the folder it is given.
-
-    Returns:
-        The folder.
 
     Raises:
         OutputError: the place holds something else, or is not writable.

@@ -110,8 +110,6 @@ def grow_glands(rng: np.random.Generator, canvas: Canvas, *, malignant: bool, fr
     """Lay out the glands of a tile so that they cover a wanted share of it.
 
     Args:
-        rng: source of randomness.
-        canvas: where to draw.
         malignant: the grade.
         fraction: share of the tile inside glands, 0 to 1; met up to the removal of specks.
     """

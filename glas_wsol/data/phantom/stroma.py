@@ -61,11 +61,7 @@ class StromaRecipe:
 def paint_stroma(
     rng: np.random.Generator, canvas: Canvas, glands: Glands, recipe: StromaRecipe
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Stain concentrations as if there were no glands: only the nuclei next to a gland depend on it.
-
-    Returns:
-        Haematoxylin and eosin, ``[rows, cols]`` float32.
-    """
+    """Haematoxylin and eosin, ``[rows, cols]`` float32 each, as without glands, but for the nuclei beside them."""
     direction = rng.uniform(0, np.pi)
     coarse, angle = canvas.fibres(rng, direction, width=7, length=70, wave=recipe.wave, wavelength=rng.uniform(55, 95))
     fine, _ = canvas.fibres(rng, direction, width=2.2, length=34, wave=recipe.wave / 2, wavelength=rng.uniform(30, 50))

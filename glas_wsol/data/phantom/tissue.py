@@ -100,15 +100,11 @@ def write_tissue_phantom(
 
     Args:
         directory: the folder to write; an equal phantom in it is left untouched.
-        seed: of all randomness.
-        train: number of training tiles.
-        test: number of test tiles.
         size: rows and columns of a tile, px.
         scale: pixels per native pixel, see :func:`tissue_tile`.
         confounded: let the stroma show the grade too.
         workers: processes; None takes as many as there are processors and work for. The files are the same with any
             number. They are spawned: a script that is not imported safely (``if __name__ == "__main__":``) needs 1.
-        progress: show a progress bar.
 
     Returns:
         The folder. Its ``phantom.json`` records the arguments.

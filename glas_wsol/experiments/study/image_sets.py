@@ -26,8 +26,6 @@ class Images:
     Args:
         output: the study's folder; a phantom is written into it, one for all runs.
         dataset_dir: the user's; None: the config's.
-        folds: all that the study uses.
-        split: what is evaluated.
         make_phantom: whether a phantom may be written. If not, nothing is known of one that is not there.
     """
 
@@ -40,10 +38,6 @@ class Images:
 
     def folder(self, files: Sequence[Path], overrides: Mapping[str, str]) -> Path:
         """Where a method's data are.
-
-        Args:
-            files: config files of the method.
-            overrides: ids and values as typed.
 
         Raises:
             ConfigError: if nothing is there.
@@ -58,10 +52,6 @@ class Images:
 
     def digests(self, files: Sequence[Path], overrides: Mapping[str, str]) -> dict[str, dict[str, str]]:
         """Digests of names and labels, by fold, then by ``train``, ``valid`` and ``evaluated``.
-
-        Args:
-            files: config files of the method.
-            overrides: ids and values as typed.
 
         Returns:
             Empty digests of a phantom that is yet to be made.
@@ -87,14 +77,7 @@ class Images:
         return found
 
     def weights(self, parser: ConfigParser) -> str | None:
-        """SHA-256 of the file that a method's trunk starts from; empty for random weights, None without a trunk.
-
-        Args:
-            parser: holds the method's config.
-
-        Raises:
-            WeightsError: if they are missing or do not fit.
-        """
+        """SHA-256 of a trunk's first weights, which must fit; empty for random weights, None without a trunk."""
         trunk, weights = parsed(parser, "trunk"), parsed(parser, "weights")
         if trunk == "none":
             return None

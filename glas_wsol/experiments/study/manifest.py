@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,9 +13,8 @@ from typing import Any
 
 from glas_wsol.errors import OutputError
 from glas_wsol.experiments.study.plan import Run
-from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.digests import sha256_of
-from glas_wsol.utils.json_files import read_json
+from glas_wsol.utils.json_files import read_json, write_json
 from glas_wsol.utils.settings import Fingerprint
 from glas_wsol.version import PACKAGE, __version__
 
@@ -42,7 +40,6 @@ class Found:
     """A run's folder, compared with the run.
 
     Attributes:
-        state: what it holds.
         changed: one clause per setting that differs.
         manifest: its ``run.json``; empty where there is none.
     """
@@ -56,9 +53,6 @@ def inspect(run: Run) -> Found:
     """Compare a run with what its folder holds; nothing is changed.
 
     A finished run whose ``evaluation.json`` or ``evaluation.npz`` is missing or was changed counts as unfinished.
-
-    Args:
-        run: as planned.
 
     Raises:
         OutputError: if the folder's manifest is damaged.
@@ -93,13 +87,6 @@ def begin(run: Run, found: Found) -> None:
     """Record in the run's folder that this run is being made there.
 
     A model trained with other settings is removed with its folder; an older evaluation always is.
-
-    Args:
-        run: about to be started.
-        found: what its folder holds, as inspected.
-
-    Raises:
-        OutputError: if the folder cannot be written.
     """
     try:
         if found.state is State.OTHER_TRAINING:
@@ -117,14 +104,13 @@ def finish(run: Run, seconds: float, finished: bool = True) -> None:
     """Record the end of a run: its time, added to that of earlier attempts, and what it wrote.
 
     Args:
-        run: that has ended.
         seconds: that it took, this time.
         finished: whether it is complete; otherwise it goes on when it is called again.
 
     Raises:
         OutputError: if it wrote no evaluation.
     """
-    before = json.loads((run.folder / MANIFEST).read_text(encoding="utf-8"))["seconds"]
+    before = read_json(run.folder / MANIFEST)["seconds"]
     digests = None
     if finished:
         for name in EVALUATION:
@@ -163,5 +149,4 @@ def _write(run: Run, finished: bool, seconds: float, digests: Mapping[str, str] 
         "commands": [list(command) for command in run.commands],
         "config": {"training": dict(run.training), "evaluation": dict(run.evaluation)},
     }
-    with atomic_write(run.folder / MANIFEST, "w") as file:
-        file.write(json.dumps(manifest, indent=4) + "\n")
+    write_json(run.folder / MANIFEST, manifest)

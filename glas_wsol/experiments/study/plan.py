@@ -33,14 +33,10 @@ class Request:
     """What a study is to run.
 
     Attributes:
-        output: the study's folder.
-        bundle: folder of the bundle.
         overlays: config files between the bundle's own and the method's.
         methods: names, ``all``, or paths of overlays.
-        seeds: one training each.
         folds: as the bundle's setting, or ``stratified`` or ``patient`` for all five of a kind; none: as the config
             says.
-        split: what is evaluated.
         dataset_dir: the data; None: the config's, which is the phantom.
         overrides: further settings of the bundle, by id, as typed.
     """
@@ -62,9 +58,6 @@ class Run:
 
     Attributes:
         method: name of its overlay.
-        fold: as the bundle's setting.
-        seed: as the bundle's setting.
-        folder: receives everything.
         commands: to be run one after the other.
         training: all that the model depends on, flat, JSON values.
         evaluation: all other settings that the results depend on.
@@ -92,7 +85,6 @@ def plan(request: Request, make_phantom: bool = True) -> list[Run]:
     A method that trains nothing (its trunk is ``none``) is run with seed 0 only, whatever seeds are given.
 
     Args:
-        request: of the study.
         make_phantom: whether the synthetic data may be written, where they are wanted and not there. If not, what
             depends on them stays unchecked.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from glas_wsol.errors import ConfigError, GlasWsolError, OutputError
+from glas_wsol.errors import ConfigError, GlasWsolError, OutputError, count
 from glas_wsol.experiments.study.manifest import Found, State, code_digest, inspect
 from glas_wsol.experiments.study.plan import Request, Run, plan
 from glas_wsol.experiments.study.runner import LOG, Children, Outcome, environment, execute
@@ -37,8 +37,6 @@ def run_study(
     """Run all of a study that is not finished.
 
     Args:
-        request: of the study.
-        jobs: runs at a time.
         replace: repeat runs that were made with other settings. Where only the evaluation's settings differ, the
             model is reused.
         dry_run: print every run, whether it is finished, and its commands; nothing is written.
@@ -83,7 +81,7 @@ def _refuse(runs: Sequence[tuple[Run, Found]], output: Path, replace: bool) -> N
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         print(f"{clause} ({names[0]}{more})", file=sys.stderr)
     settings = ", ".join(dict.fromkeys(clause.partition(" was ")[0] for clause in of_clause))
-    what = f"{_count(len(differing), 'run was', 'runs were')} made with other settings: {settings}"
+    what = f"{count(len(differing), 'run was', 'runs were')} made with other settings: {settings}"
     raise ConfigError(what, output, "restore them, choose another folder, or repeat these runs with --replace")
 
 
@@ -97,12 +95,12 @@ def _announce(runs: Sequence[tuple[Run, Found]], request: Request, output: Path)
             print(f"{method} is run too: {explained[method]} explains its network")
     doing = {State.UNFINISHED: "to go on", State.OTHER_EVALUATION: "to evaluate again", State.OTHER_TRAINING: "anew"}
     rest = "".join(f", {states[state]} {words}" for state, words in doing.items() if states[state])
-    done = _count(len(runs), "run is", "runs are")
+    done = count(len(runs), "run is", "runs are")
     print(f"{states[State.FINISHED]} of {done} finished{rest}, in {output}", flush=True)
     finished = [found for _, found in runs if found.state is State.FINISHED]
     older = sum(found.manifest.get("code_sha256") != code_digest() for found in finished)
     if older:
-        print(f"{_count(older, 'finished run was', 'finished runs were')} made by another state of this package's code")
+        print(f"{count(older, 'finished run was', 'finished runs were')} made by another state of this package's code")
 
 
 def _carry_out(
@@ -136,7 +134,7 @@ def _carry_out(
     if failed:
         names = ", ".join(outcome.run.name for outcome in failed)
         fix = "see their log.txt, mend the cause and run the same command again"
-        raise GlasWsolError(f"{_count(len(failed), 'run', 'runs')} of {len(runs)} failed: {names}", output, fix)
+        raise GlasWsolError(f"{count(len(failed), 'run', 'runs')} of {len(runs)} failed: {names}", output, fix)
 
 
 def _seconds_left(
@@ -171,7 +169,3 @@ def _duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"

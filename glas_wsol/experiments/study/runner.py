@@ -39,22 +39,13 @@ class Outcome:
 
 
 def environment(jobs: int) -> dict[str, str]:
-    """This process's environment, with the processors shared out among the jobs unless the user has done so.
-
-    Args:
-        jobs: runs at a time.
-    """
+    """This process's environment, with the processors shared out among the jobs unless the user has done so."""
     # threads that spin while waiting take the other core from those that work
     return {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(max(1, processors() // jobs)), **os.environ}
 
 
 class Children:
-    """Runs commands as child processes, and can end them all.
-
-    Args:
-        variables: the children's environment.
-        inherited: file descriptors the children keep open, such as that of a lock.
-    """
+    """Runs commands as child processes, which inherit file descriptors (of a lock, say), and can end them all."""
 
     def __init__(self, variables: Mapping[str, str], inherited: Sequence[int] = ()) -> None:
         self.variables = dict(variables)
@@ -63,12 +54,7 @@ class Children:
         self.guard, self.stopped = threading.Lock(), False
 
     def __call__(self, command: Sequence[str], log: IO[bytes]) -> int:
-        """Run one command to its end; its exit status, or -1 when no more may be started.
-
-        Args:
-            command: program and arguments.
-            log: receives its output.
-        """
+        """Run one command to its end, its output to a log; its exit status, or -1 when no more may be started."""
         with self.guard:
             if self.stopped:
                 return -1
@@ -111,7 +97,6 @@ def execute(
         children: run the commands; stopped when anything is raised here, as by an interruption.
         ended: called with each run's outcome as soon as it has ended.
         tick: called about every second with the runs that run, each with its seconds, and those that wait.
-        jobs: runs at a time.
     """
     waiting = [run for run, _ in todo]
     found = {run.name: state for run, state in todo}

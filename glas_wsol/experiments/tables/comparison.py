@@ -33,7 +33,6 @@ class Estimate:
     Attributes:
         value: mean over seeds of the measure on the images of all folds of that seed.
         lo: lower bound of the interval; NaN where fewer than half of the resamples have a value.
-        hi: upper bound.
         method: how the interval was made: ``"bootstrap"``, ``"reflected bootstrap"`` or ``"wilson"``.
         n: number of different images it was measured on.
         by_seed: the measure of each seed.
@@ -52,12 +51,8 @@ class Difference:
     """One measure of one method minus that of another, on the seeds, folds and images that both have.
 
     Attributes:
-        value: of the difference.
-        lo: lower bound of its interval.
-        hi: upper bound.
         p: two-sided: twice the share of resamples that are zero or of the other sign, at least ``1 / (resamples + 1)``.
         n: number of different images compared.
-        cells: seeds and folds compared.
     """
 
     value: float
@@ -77,11 +72,6 @@ class Comparison:
 
     Args:
         level: coverage wanted, above 0 and below 1. Defaults to 0.95.
-        resamples: how often images and seeds are drawn again.
-        seed: of the drawing. Defaults to 0.
-
-    Raises:
-        ConfigError: if the level is out of range.
     """
 
     def __init__(self, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> None:
@@ -97,10 +87,6 @@ class Comparison:
 
         Where every image is classified right, or every one wrong, by every seed, no resample can hold anything else
         and the bootstrap's interval would have no width: there it is Wilson's, of one training's images.
-
-        Args:
-            method: of a table.
-            measure: of the images.
         """
         data = _data(method, sorted(method.runs), measure.key)
         if data is None:
@@ -122,11 +108,6 @@ class Comparison:
 
         Only seeds and folds that both have are compared, and only images that were measured in both. A method that is
         not trained has no seed: its run of a fold is compared with that of any seed.
-
-        Args:
-            method: of a table.
-            other: of the same group.
-            measure: of the images.
 
         Returns:
             None where there is nothing in common.
@@ -185,14 +166,7 @@ class Comparison:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's correction for making several comparisons (1979); NaN stays and is not counted.
-
-    Args:
-        ps: one per comparison.
-
-    Returns:
-        The corrected ones, in the same order, at most 1.
-    """
+    """Holm's correction for several comparisons (1979), in the same order, at most 1; NaN stays and is not counted."""
     known = sorted((p, i) for i, p in enumerate(ps) if not math.isnan(p))
     corrected, largest = list(ps), 0.0
     for rank, (p, i) in enumerate(known):

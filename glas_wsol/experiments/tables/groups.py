@@ -11,7 +11,7 @@ from functools import cached_property
 from glas_wsol.bundle.methods import METHODS, UNTRAINED, order_of, title_of
 from glas_wsol.errors import ConfigError
 from glas_wsol.experiments.tables.recipes import check_recipe
-from glas_wsol.experiments.tables.runs import Run
+from glas_wsol.experiments.tables.runs import EvaluatedRun
 
 __all__ = ["Cell", "Group", "MethodRuns", "group_runs"]
 
@@ -27,21 +27,18 @@ class MethodRuns:
     """One method with its erasing depth, on one backbone, pretrained or not.
 
     Attributes:
-        name: key of the method.
         passes: of the erasing; None for methods without.
-        trunk: the backbone, or ``"none"``.
         pretrained: whether the backbone's training began from given weights.
-        runs: by seed and fold.
     """
 
     name: str
     passes: int | None
     trunk: str
     pretrained: bool
-    runs: Mapping[Cell, Run]
+    runs: Mapping[Cell, EvaluatedRun]
 
     @cached_property
-    def first(self) -> Run:
+    def first(self) -> EvaluatedRun:
         """Any run, for what all share."""
         return self.runs[min(self.runs)]
 
@@ -89,7 +86,7 @@ class MethodRuns:
         """Number of different images evaluated."""
         return len({name for run in self.runs.values() for name in run.names.tolist()})
 
-    def at(self, cell: Cell) -> Run | None:
+    def at(self, cell: Cell) -> EvaluatedRun | None:
         """The run of a seed and fold; for a method that is not trained, which has no seed, any run of that fold."""
         if cell in self.runs or self.supervision != UNTRAINED:
             return self.runs.get(cell)
@@ -98,14 +95,7 @@ class MethodRuns:
 
 @dataclass(frozen=True)
 class Group:
-    """The methods that were evaluated on one split of one data set, in the order of the tables.
-
-    Attributes:
-        dataset: its name.
-        synthetic: whether it is a phantom.
-        split: which split was evaluated.
-        methods: at least one.
-    """
+    """The methods that were evaluated on one split of one data set, in the order of the tables."""
 
     dataset: str
     synthetic: bool
@@ -132,19 +122,16 @@ class Group:
         return [cell for cell in self.cells() if method.at(cell) is None]
 
 
-def group_runs(runs: Iterable[Run]) -> list[Group]:
+def group_runs(runs: Iterable[EvaluatedRun]) -> list[Group]:
     """Sort runs into groups and methods, and refuse runs that are not comparable.
-
-    Args:
-        runs: evaluated runs.
 
     Raises:
         ConfigError: if two runs are of the same method, seed and fold; if the runs of a method differ in a setting that
             seed and fold do not decide; if methods were evaluated on different images of one fold, or with other
             classes or another threshold of the true masks.
     """
-    groups: dict[tuple[str, bool, str], dict[tuple[str, int | None, str, bool], dict[Cell, Run]]] = defaultdict(
-        lambda: defaultdict(dict)
+    groups: dict[tuple[str, bool, str], dict[tuple[str, int | None, str, bool], dict[Cell, EvaluatedRun]]] = (
+        defaultdict(lambda: defaultdict(dict))
     )
     for run in runs:
         facts = run.facts
@@ -167,8 +154,8 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
 
 
 def _check_images(group: Group) -> None:
-    first: dict[str, Run] = {}
-    runs: Sequence[Run] = [run for method in group.methods for run in method.runs.values()]
+    first: dict[str, EvaluatedRun] = {}
+    runs: Sequence[EvaluatedRun] = [run for method in group.methods for run in method.runs.values()]
     for run in runs:
         other = first.setdefault(run.fold, run)
         both = f"{other.folder}, {run.folder}"

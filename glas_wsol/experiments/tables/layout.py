@@ -66,11 +66,7 @@ def _letters(index: int) -> str:
 
 
 def as_markdown(table: Table) -> str:
-    """A heading, the table with its columns aligned for a terminal, and its notes as a list.
-
-    Args:
-        table: of text.
-    """
+    """A heading, the table with its columns aligned for a terminal, and its notes as a list."""
     cells = [[_piped(cell) for cell in row] for row in (table.columns, *table.rows)]
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
     lines = [_row(cells[0], widths, table)]
@@ -83,12 +79,7 @@ def as_markdown(table: Table) -> str:
 
 
 def wrapped(text: str, start: str = "") -> str:
-    """A paragraph in lines of at most 120 characters, but for longer words.
-
-    Args:
-        text: white space in it is as one blank.
-        start: of its first line; the others are indented as far.
-    """
+    """A paragraph in lines of at most 120 characters, but for longer words, indented as far as ``start``."""
     text = " ".join(text.split())
     indent = " " * len(start)
     wrapper = textwrap.TextWrapper(120, start, indent, break_long_words=False, break_on_hyphens=False)
@@ -96,11 +87,7 @@ def wrapped(text: str, start: str = "") -> str:
 
 
 def bullets(lines: Iterable[str]) -> str:
-    """A Markdown list.
-
-    Args:
-        lines: one per entry.
-    """
+    """A Markdown list."""
     return "\n".join(wrapped(line, "* ") for line in lines)
 
 
@@ -114,11 +101,7 @@ def _piped(cell: str) -> str:
 
 
 def as_latex(tables: Iterable[tuple[str, Table]]) -> str:
-    r"""Floats ``table*`` with ``booktabs`` rules, caption, and the notes below.
-
-    Args:
-        tables: each with a heading that is put before its title in the caption.
-    """
+    r"""Floats ``table*`` with ``booktabs`` rules, caption, and the notes below."""
     parts = [r"% needs \usepackage{booktabs}" + "\n"]
     for heading, table in tables:
         title = re.sub(r"^Table \w+\. ", "", table.title)  # LaTeX numbers its tables itself

@@ -43,9 +43,6 @@ def method_tables(context: TableContext) -> list[Table]:
     """Table 1 in three blocks, each narrow enough for a terminal: image class, regions, objects and boxes.
 
     How well the confidences are calibrated stands in the files only.
-
-    Args:
-        context: of one group.
     """
     shown = [measure for measure in context.shown() if measure.key not in _FILES_ONLY]
     blocks = {
@@ -62,11 +59,7 @@ def method_tables(context: TableContext) -> list[Table]:
 
 
 def oracle_table(context: TableContext) -> Table:
-    """The measures whose threshold was chosen with pixel labels, under a sentence that states this.
-
-    Args:
-        context: of one group.
-    """
+    """The measures whose threshold was chosen with pixel labels, under a sentence that states this."""
     table = _block(context, "Oracle thresholds", context.shown(oracle=True), with_data=True)
     return replace(table, lead=ORACLE_SENTENCE)
 
@@ -132,12 +125,7 @@ def _worst_and_best(context: TableContext, method: MethodRuns, measure: Measure)
 
 
 def method_records(context: TableContext, oracle: bool = False) -> list[dict[str, Any]]:
-    """One record per method and measure, `METHOD_COLUMNS`: shares in [0, 1], pixels in px, nothing rounded.
-
-    Args:
-        context: of one group.
-        oracle: the oracle measures instead of the others.
-    """
+    """One record per method and (oracle) measure, `METHOD_COLUMNS`: shares in [0, 1], pixels in px, nothing rounded."""
     records = []
     for method in context.group.methods:
         start = context.where() | {
@@ -166,22 +154,14 @@ def method_records(context: TableContext, oracle: bool = False) -> list[dict[str
 
 
 def not_run(context: TableContext) -> list[str]:
-    """Titles of the methods that the paper's comparison has and this group does not.
-
-    Args:
-        context: of one group.
-    """
+    """Titles of the methods that the paper's comparison has and this group does not."""
     wanted = [(key, passes) for key in METHODS for passes in (PASSES if key in _ERASING else (None,))]
     present = {(method.name, method.passes) for method in context.group.methods}
     return [title_of(*one) for one in wanted if one not in present]
 
 
 def recipe_notes(context: TableContext) -> list[str]:
-    """What the trained methods' recipes do not share, one line per setting.
-
-    Args:
-        context: of one group.
-    """
+    """What the trained methods' recipes do not share, one line per setting."""
     differ, own = unshared_settings({context.group.label(method): method.first for method in context.group.methods})
     lines = []
     for name, values in differ.items():

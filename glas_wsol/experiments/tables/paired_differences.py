@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from glas_wsol.bundle.methods import IMAGE_LABELS
+from glas_wsol.errors import count
 from glas_wsol.experiments.tables.comparison import holm
 from glas_wsol.experiments.tables.groups import MethodRuns
 from glas_wsol.experiments.tables.layout import Footnotes, Table
@@ -42,9 +43,6 @@ def pair_records(context: TableContext) -> list[dict[str, Any]]:
     """One record per pair of methods and measure, `PAIR_COLUMNS`: row minus other; the later method is the row.
 
     ``p_holm`` is corrected for all pairs of that measure.
-
-    Args:
-        context: of one group.
     """
     records = []
     for measure in context.shown():
@@ -76,9 +74,6 @@ def difference_table(context: TableContext) -> Table | None:
     """One method against all others on the main measures; None where there is nothing to compare.
 
     That method is min-max entropy with the most passes, or without any the last one trained on image labels.
-
-    Args:
-        context: of one group.
     """
     methods, measures = context.group.methods, [m for m in context.shown() if m.key in _MAIN]
     rivals = [method for method in methods if method.supervision == IMAGE_LABELS]
@@ -142,11 +137,7 @@ def _depths(context: TableContext) -> Iterator[tuple[MethodRuns, MethodRuns]]:
 
 
 def passes_tables(context: TableContext) -> list[Table]:
-    """Table 2, one per backbone and depth: without and with erasing, their paired difference and its p.
-
-    Args:
-        context: of one group.
-    """
+    """Table 2, one per backbone and depth: without and with erasing, their paired difference and its p."""
     measures = [m for m in context.shown() if m.key in _MAIN]
     return [_passes_table(context, least, deeper, measures) for least, deeper in _depths(context)]
 
@@ -177,18 +168,13 @@ def _passes_table(context: TableContext, least: MethodRuns, deeper: MethodRuns, 
         f"the difference is paired: {cells}, the same draws of them",
         *context.published_notes(),
     )
-    seeds = len(deeper.seeds)
-    where = f"on {least.backbone or 'no backbone'} (n = {deeper.n_images}, {seeds} {'seed' if seeds == 1 else 'seeds'})"
+    where = f"on {least.backbone or 'no backbone'} (n = {deeper.n_images}, {count(len(deeper.seeds), 'seed')})"
     title = f"Table 2. Recursive erasing, passes {least.passes} and {deeper.passes}, {where}"
     return Table(title, tuple(columns), tuple(map(tuple, lines)), under)
 
 
 def passes_records(context: TableContext) -> list[dict[str, Any]]:
-    """One record per depth and measure, `PASSES_COLUMNS`; the differences stand with the deeper one.
-
-    Args:
-        context: of one group.
-    """
+    """One record per depth and measure, `PASSES_COLUMNS`; the differences stand with the deeper one."""
     records, seen = [], set()
     for least, deeper in _depths(context):
         for method in (least, deeper):

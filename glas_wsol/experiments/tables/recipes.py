@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.experiments.tables.runs import Run
+from glas_wsol.experiments.tables.runs import EvaluatedRun
 
 __all__ = ["check_recipe", "unshared_settings"]
 
@@ -42,16 +42,8 @@ _FACTS = (
 _PLAIN = {"flips": False, "rotations": False, "scales": [1.0]}  # the views of a report without any
 
 
-def check_recipe(title: str, runs: Sequence[Run]) -> None:
-    """Refuse runs of one method that differ in more than seed, fold and what those decide; also in the views evaluated.
-
-    Args:
-        title: of the method.
-        runs: at least one.
-
-    Raises:
-        ConfigError: naming up to three settings, and both folders.
-    """
+def check_recipe(title: str, runs: Sequence[EvaluatedRun]) -> None:
+    """Refuse, by a ConfigError, runs of one method, or their views, that differ in more than seed and fold decide."""
     first, then = runs[0], _settings(runs[0])
     widths: dict[str, int] = {}
     for run in runs:
@@ -73,7 +65,7 @@ def _said(settings: Mapping[str, Any], name: str) -> str:
 
 
 def unshared_settings(
-    runs: Mapping[str, Run],
+    runs: Mapping[str, EvaluatedRun],
 ) -> tuple[dict[str, list[tuple[str, list[str]]]], dict[str, list[str]]]:
     """What the recipes of methods do not share; methods that nothing was trained for are left out.
 
@@ -104,7 +96,7 @@ def unshared_settings(
     return differ, own
 
 
-def _settings(run: Run) -> dict[str, Any]:
+def _settings(run: EvaluatedRun) -> dict[str, Any]:
     recipe = run.facts["recipe"] or {}
     own = {name: value for name, value in recipe.items() if name.rpartition("#")[2] not in _OF_THE_RUN}
     views = {f"views: {name}": value for name, value in (run.facts.get("views") or _PLAIN).items()}

@@ -19,7 +19,7 @@ from glas_wsol.errors import OutputError
 from glas_wsol.metrics.measures import Measure
 from glas_wsol.utils.json_files import RESULTS, read_json
 
-__all__ = ["Run", "find_runs", "read_run"]
+__all__ = ["EvaluatedRun", "find_runs", "read_run"]
 
 _NUMBER = (int, float)
 # What a report must hold to be compared, and as what.
@@ -60,7 +60,7 @@ _AGAIN = "evaluate this run again"
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class EvaluatedRun:
     """One evaluated run.
 
     Attributes:
@@ -119,12 +119,8 @@ def _refuse(error: OSError) -> None:
     raise OutputError(f"cannot be read ({error.strerror})", error.filename, "check its permissions") from error
 
 
-def read_run(folder: str | Path, measures: Mapping[str, Measure]) -> Run:
+def read_run(folder: str | Path, measures: Mapping[str, Measure]) -> EvaluatedRun:
     """Read ``evaluation.json`` and ``evaluation.npz`` and check that they belong together.
-
-    Args:
-        folder: holds both.
-        measures: what to read; other keys are left alone.
 
     Raises:
         OutputError: if one is missing, damaged, of an older version, or not of the same evaluation as the other.
@@ -153,7 +149,7 @@ def read_run(folder: str | Path, measures: Mapping[str, Measure]) -> Run:
             what = f"evaluation.json says {key} {said}, the images in evaluation.npz give {found:.6g}"
             raise OutputError(what, folder, _AGAIN)
     order = np.argsort(names, kind="stable")
-    return Run(folder, facts, names[order], {key: values[order] for key, values in rows.items()})
+    return EvaluatedRun(folder, facts, names[order], {key: values[order] for key, values in rows.items()})
 
 
 def _facts(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glas_wsol.bundle.methods import PIXEL_LABELS, UNTRAINED
+from glas_wsol.errors import count
 from glas_wsol.experiments.published import PUBLISHED_DATASETS, published_backbone, published_value
 from glas_wsol.experiments.tables.comparison import Comparison, Difference, Estimate
 from glas_wsol.experiments.tables.groups import Cell, Group, MethodRuns
@@ -33,9 +34,7 @@ class TableContext:
     """Everything a table of one group is made from.
 
     Attributes:
-        group: its methods.
         measures: by key, in the order printed.
-        comparison: makes values, intervals and differences.
     """
 
     group: Group
@@ -72,7 +71,6 @@ class TableContext:
         """The method's title with its marks: what it learns from, whether runs are missing, a threshold set by hand.
 
         Args:
-            method: of the group.
             notes: receive what runs are missing, and the threshold.
             full: add the backbone where there are several, for tables without a column for it.
         """
@@ -150,7 +148,7 @@ class TableContext:
         n, k = max(method.n_images for method in self.group.methods), self.most_seeds
         if n < _FEW_IMAGES:
             notes.append(
-                f"only {n} images: intervals and p of so few are too narrow and too small, not to be relied on"
+                f"only {count(n, 'image')}: intervals and p of so few are too narrow and too small, not to be relied on"
             )
         if k == 1:
             notes.append("one seed: the intervals hold for that one training only, another training may lie outside")

@@ -25,11 +25,7 @@ TIME_COLUMNS = (
 
 
 def time_table(context: TableContext) -> Table | None:
-    """Training times with their ratio to min-max entropy without erasing; None where no run has its time.
-
-    Args:
-        context: of one group.
-    """
+    """Training times with their ratio to min-max entropy without erasing; None where no run has its time."""
     records = time_records(context)
     if not any("seconds" in record for record in records):
         return None
@@ -90,9 +86,6 @@ def time_records(context: TableContext) -> list[dict[str, Any]]:
     """One record per method, `TIME_COLUMNS`: times in seconds.
 
     Times taken on another device or with another number of threads are not divided by one another.
-
-    Args:
-        context: of one group.
     """
     records = []
     for method in context.group.methods:

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from glas_wsol.errors import OutputError
+from glas_wsol.errors import OutputError, count
 from glas_wsol.experiments.tables.comparison import Comparison
 from glas_wsol.experiments.tables.groups import group_runs
 from glas_wsol.experiments.tables.layout import Table, as_latex, as_markdown, bullets, wrapped
@@ -63,8 +63,6 @@ class Report:
     """Tables of one or more groups of methods.
 
     Attributes:
-        contexts: one per group.
-        command: the line that made the tables.
         oracle: whether to show the measures whose threshold was chosen with pixel labels, in a table of their own.
     """
 
@@ -111,15 +109,6 @@ class Report:
 
         Each file is written atomically. Without the oracle measures, those of earlier tables
         in the folder are removed.
-
-        Args:
-            folder: is made if need be.
-
-        Returns:
-            What was written.
-
-        Raises:
-            OutputError: if it cannot be.
         """
         folder = Path(folder)
         try:
@@ -172,14 +161,6 @@ def make_report(
 ) -> Report:
     """Read the runs and set up their tables.
 
-    Args:
-        places: folders of evaluated runs, or folders that hold such.
-        measures: by key, in the order printed.
-        comparison: makes values, intervals and differences.
-        command: the command line that makes them.
-        oracle: show the oracle measures too.
-        progress: show a bar with the time left. Defaults to False.
-
     Raises:
         ConfigError: if the runs are not comparable.
         OutputError: if a run is damaged or not there.
@@ -203,7 +184,7 @@ def _contents(context: TableContext) -> str:
     n = max(method.n_images for method in group.methods)
     classes = ", ".join(map(str, group.methods[0].first.facts["classes"]))
     runs = f"seeds {', '.join(map(str, seeds))}; folds {', '.join(folds)}"
-    return wrapped(f"{n} images of {classes}; {len(group.methods)} methods; {runs}.")
+    return wrapped(f"{count(n, 'image')} of {classes}; {count(len(group.methods), 'method')}; {runs}.")
 
 
 def _recipes(lines: list[str]) -> str:

@@ -62,6 +62,9 @@ def read_tiff(file: BinaryIO, path: Path, max_pixels: int) -> Samples:
         if images == 1 and (page.is_imagej or page.is_shaped):  # a stack may lie behind one header
             images = tiff.series[0].size // page.size
         if images > 1:
+            axes = dict(zip(tiff.series[0].axes, tiff.series[0].shape, strict=True))
+            if axes.get("C") == images:  # a page each, or all behind one header
+                raise _refuse(f"{images} channels that are no RGB", path)
             what = f"{images} pages in one file, and which is meant is unknown"
             raise ImageFileError(what, path, "export one as PNG")
         colour, channels = _colour(page, path)

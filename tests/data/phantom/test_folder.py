@@ -16,7 +16,7 @@ def test_a_script_without_a_guard_is_not_run_again(tmp_path):
     script = tmp_path / "script.py"
     call = f"write_tissue_phantom({str(tmp_path / 'p')!r}, train=6, test=2, size=(64, 72), scale=0.15, workers=2)"
     script.write_text(f"from glas_wsol.data.phantom.tissue import write_tissue_phantom\nprint('once')\n{call}\n")
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=600, check=False)
     assert (done.returncode, done.stdout) == (0, "once\n"), done.stderr[-1000:]
     assert (tmp_path / "p" / "testB_1.bmp").is_file() or (tmp_path / "p" / "testA_2.bmp").is_file()
 

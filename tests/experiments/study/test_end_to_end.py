@@ -29,7 +29,7 @@ def start(folder: Path, cwd: Path, epochs: int, *arguments: str) -> subprocess.P
 
 def done(folder: Path, cwd: Path, epochs: int, *arguments: str) -> str:
     process = start(folder, cwd, epochs, *arguments)
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate(timeout=1800)
     assert process.returncode == 0, out + err[-3000:]
     return out
 
@@ -58,13 +58,13 @@ def test_a_killed_study_ends_as_an_undisturbed_one(tmp_path):
     arguments = (12, "--methods", "cam_max", "--seeds", "0")
     disturbed = start(tmp_path / "disturbed", tmp_path, *arguments)
     run = tmp_path / "disturbed" / "cam_max" / "stratified-0_seed_0"
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not (run / "models" / "last.pt").is_file():  # an epoch is done
         assert disturbed.poll() is None, disturbed.stderr.read()[-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.02)
     disturbed.send_signal(signal.SIGTERM)
-    _, err = disturbed.communicate(timeout=60)
+    _, err = disturbed.communicate(timeout=300)
     assert disturbed.returncode == 130, err[-3000:]
     assert "run the same command again" in err
     assert "Traceback" not in err

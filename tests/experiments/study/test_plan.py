@@ -11,6 +11,7 @@ from monai.bundle import ConfigWorkflow
 from PIL import Image
 
 from glas_wsol.bundle.overrides import flatten, parse_overrides
+from glas_wsol.commands.study import INSTEAD
 from glas_wsol.errors import ConfigError, OutputError, SplitError
 from glas_wsol.experiments.study import plan
 from glas_wsol.networks.trunks import build_trunk
@@ -100,7 +101,7 @@ def test_the_settings_are_those_that_monai_makes_of_the_command(request_of):
 
 @pytest.mark.parametrize("text", ["None", "null"])
 def test_overrides_without_a_value_reach_the_setting(text):
-    assert parse_overrides(["--stain", text, f"--mpp={text}"]) == {"stain": "$None", "mpp": "$None"}
+    assert parse_overrides(["--stain", text, f"--mpp={text}"], {}) == {"stain": "$None", "mpp": "$None"}
 
 
 def test_plan_changes_without_effect_keep_the_settings(request_of, tissue, tmp_path):
@@ -163,7 +164,7 @@ def build_imagenet_resnet18():
 def test_settings_after_the_dashes():
     given = ["--epochs", "20", "--optimizer#lr=-1e-3", "--train::trainer#untrusted", "a=b", "--crop-size", "-64"]
     expected = {"epochs": "20", "optimizer#lr": "-1e-3", "train#trainer#untrusted": "a=b", "crop_size": "-64"}
-    assert parse_overrides(given) == expected
+    assert parse_overrides(given, {}) == expected
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_settings_after_the_dashes():
 )
 def test_settings_that_cannot_be_given(arguments, words):
     with pytest.raises(ConfigError, match=words):
-        parse_overrides(arguments)
+        parse_overrides(arguments, INSTEAD)
 
 
 @pytest.mark.parametrize(

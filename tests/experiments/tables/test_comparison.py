@@ -14,7 +14,7 @@ import pytest
 from glas_wsol.errors import ConfigError
 from glas_wsol.experiments.tables.comparison import Comparison, holm
 from glas_wsol.experiments.tables.groups import MethodRuns
-from glas_wsol.experiments.tables.runs import Run
+from glas_wsol.experiments.tables.runs import EvaluatedRun
 from glas_wsol.metrics.measures import MEASURES
 
 F1, ERROR, PXAP = (MEASURES[key] for key in ("f1_foreground", "classification_error", "pixel_average_precision"))
@@ -31,7 +31,7 @@ def row_of(
         values = values[:, None] if values.ndim == 1 else values
         images = np.array(names.get(fold) or [f"{fold}{i:03}" for i in range(len(values))])
         facts = {"supervision": supervision, "seed": seed, "fold": fold, "fold_seed": 0}
-        made[seed, fold] = Run(Path(f"{seed}{fold}"), facts, images, {key: values})
+        made[seed, fold] = EvaluatedRun(Path(f"{seed}{fold}"), facts, images, {key: values})
     return MethodRuns("mine", None, "resnet18", True, made)
 
 

@@ -172,7 +172,10 @@ def test_premultiplied_colours_are_not_multiplied_again(tmp_path):
             {"photometric": "miniswhite", "extrasamples": ["assocalpha"]},
             "white is zero multip",
         ),
-        (np.stack([GREY] * 5), {"imagej": True}, "5 pages"),
+        (np.stack([GREY] * 5), {"imagej": True, "metadata": {"axes": "ZYX"}}, "5 pages"),
+        (np.stack([GREY] * 5), {"imagej": True, "metadata": {"axes": "CYX"}}, "5 channels that are no RGB"),
+        (np.stack([GREY] * 5), {"ome": True, "metadata": {"axes": "CYX"}}, "5 channels that are no RGB"),
+        (np.dstack([GREY] * 5), {"photometric": "minisblack", "planarconfig": "contig"}, "5 channels that are no RGB"),
         (np.stack([GREY] * 5), {"photometric": "minisblack", "metadata": {"axes": "ZYX"}, "truncate": True}, "5 pages"),
         (
             np.stack([GREY] * 4)[None],
