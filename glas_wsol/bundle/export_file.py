@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import logging
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.utils import optional_import
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 
@@ -171,7 +171,7 @@ def export_file(model: ExportedModel, output: str | Path, to: str) -> Path:
         raise ConfigError(f"a file for --to {to} ends in {' or '.join(target.suffixes)}", path, "give it this ending")
     if path.exists() and not (path.is_file() and DESCRIPTION.encode() in path.read_bytes()):
         raise OutputError("this file is no export", path, "choose another name")
-    missing = [name for name in target.packages if importlib.util.find_spec(name) is None]
+    missing = [name for name in target.packages if not optional_import(name)[1]]
     if missing:
         raise ConfigError(f"--to {to} needs packages that are missing", to, f"pip install {' '.join(missing)}")
     content = exported_bytes(MaskAndClassNetwork(model.tiles).eval(), model, to)
@@ -266,19 +266,15 @@ def _read_torchscript(content: bytes) -> Function:
 
 
 def _write_onnx(module: nn.Module, description: str) -> bytes:
-    import onnx
-
     names = {"input_names": ["image"], "output_names": ["decidable", "probabilities"]}
     made: Any = torch.onnx.export(_program(module), dynamo=True, external_data=False, verbose=False, **names)
     proto = made.model_proto
-    onnx.helper.set_model_props(proto, {DESCRIPTION: description})
+    optional_import("onnx")[0].helper.set_model_props(proto, {DESCRIPTION: description})
     return proto.SerializeToString()
 
 
 def _read_onnx(content: bytes) -> Function:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    session = optional_import("onnxruntime")[0].InferenceSession(content, providers=["CPUExecutionProvider"])
 
     def run(image: Tensor) -> tuple[Tensor, Tensor]:
         decidable, probabilities = session.run(None, {"image": image.numpy()})
