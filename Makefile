@@ -16,7 +16,7 @@ demo table benchmark: export MALLOC_MMAP_THRESHOLD_ = 1000000000
 demo table benchmark: export MALLOC_TRIM_THRESHOLD_ = 1000000000
 demo table benchmark: export MALLOC_TOP_PAD_ = 268435456
 
-.PHONY: help demo test table weights benchmark reliability check format docs bundle clean
+.PHONY: help demo test table benchmark reliability check format docs bundle clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -48,9 +48,6 @@ table: $(VENV)/installed ## run every method of the tables on synthetic tissue, 
 	    --overlays configs/data/light.json configs/data/demo.json configs/data/table.json configs/trunks/efficientnet_lite0.json
 	$(PY) -m glas_wsol table comparison --output comparison/tables --oracle
 	$(PY) -m glas_wsol figure comparison --output comparison/figure.png
-
-weights: $(VENV)/installed ## make the tissue bundle's own model again (DATA=folder with glas/ and ebhi_seg/)
-	$(PY) benchmarks/weights.py "$(DATA)"
 
 benchmark: $(VENV)/installed ## time and memory of a step, of a prediction and of loading, beside plain classification, and with how many threads (DEVICE=cuda on a GPU)
 	$(PY) benchmarks/memory.py

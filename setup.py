@@ -8,7 +8,7 @@ setup(
     package_dir={"glas_wsol.bundles": "bundles", "glas_wsol.configs": "configs"},
     package_data={
         "glas_wsol": ["**/*.json", "**/*.html", "**/*.css", "**/*.js", "py.typed"],
-        "glas_wsol.bundles": ["*/LICENSE", "*/configs/*", "*/docs/*", "*/models/*", "*/samples/*"],
+        "glas_wsol.bundles": ["*/LICENSE", "*/configs/*", "*/docs/*"],
         "glas_wsol.configs": ["*.md", "*/*.json"],
     },
 )

@@ -17,7 +17,7 @@ from typing import Any
 from glas_wsol.bundle import resolve_dataset
 from glas_wsol.data import load_datalist
 
-__all__ = ["CONFIGS", "ROOT", "add_sets", "bundle_run", "held_out", "sets_of", "write_table"]
+__all__ = ["CONFIGS", "ROOT", "add_sets", "bundle_run", "held_out", "named", "sets_of", "write_table"]
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "bundles" / "glas_minmax_entropy" / "configs"
@@ -93,12 +93,12 @@ def add_sets(parser: argparse.ArgumentParser, phantoms: int) -> None:
         parser: of a command.
         phantoms: of each kind, where none are asked for.
     """
-    parser.add_argument("--table", type=_named, action="append", default=[], metavar="NAME=CSV")
+    parser.add_argument("--table", type=named, action="append", default=[], metavar="NAME=CSV")
     help_ = f"neutral and confounded phantoms, each; default {phantoms}"
     parser.add_argument("--phantom", type=int, default=phantoms, help=help_)
 
 
-def _named(text: str) -> tuple[str, Path]:
+def named(text: str) -> tuple[str, Path]:
     """``NAME=PATH``."""
     name, _, path = text.partition("=")
     return name, Path(path)

@@ -20,7 +20,7 @@ __all__ = ["__version__", "load", "save"]
 
 
 def load(
-    model: str | PathLike[str] | Sequence[str | PathLike[str]] = "glas",
+    model: str | PathLike[str] | Sequence[str | PathLike[str]],
     *,
     device: str | torch.device | None = None,
     **settings: Any,
@@ -29,14 +29,13 @@ def load(
 
     Example::
 
-        localize = glas_wsol.load()
+        localize = glas_wsol.load("OUT/models/model.pt")
         found = localize("tile.png")
         glas_wsol.save(found, "results", ["png", "geojson"])
 
     Args:
         model: an exported bundle's folder with its model, the output folder of a training, or a ``model.pt`` or
-            ``.safetensors`` file with its ``model.json`` beside it; a list of them is their ensemble. Defaults to the
-            model that came with the package.
+            ``.safetensors`` file with its ``model.json`` beside it; a list of them is their ensemble.
         device: where to compute. Defaults to CUDA where there is one, else the CPU.
         settings: as in ``inference.json``: ``stain``, ``flips``, ``rotations``, ``scales``, ``class_scores``,
             ``threshold``, ``min_box_area``, ``fill_holes``, ``drop_specks``, ``mpp``, ``max_pixels``. Those not given

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from glas_wsol.commands import (
+    calibrate,
     choose,
     data,
     doctor,
@@ -34,7 +35,7 @@ __all__ = ["main"]
 
 _GROUPS: dict[str, tuple[ModuleType, ...]] = {
     "before": (doctor, phantom, prepare, data),
-    "a model": (train, evaluate, show, predict, report, choose, export),
+    "a model": (train, evaluate, show, predict, report, choose, calibrate, export),
     "many models": (study, table, figure),
 }
 """Commands in the order of their use."""

@@ -116,7 +116,8 @@ class GlasWsolError(Exception):
         super().__init__(readable(f"{what}{place}{remedy}".replace("\n", " ")))
 
     def __reduce__(self) -> tuple:  # whatever arguments a subclass takes: it comes whole out of another process
-        return copyreg.__newobj__, (type(self), *self.args), vars(self)
+        new = vars(copyreg)["__newobj__"]  # a name that type stubs lack
+        return new, (type(self), *self.args), vars(self)
 
     @staticmethod
     def behind(error: BaseException) -> GlasWsolError | None:

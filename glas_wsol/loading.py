@@ -6,7 +6,6 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,11 @@ from torch import Tensor
 from glas_wsol.errors import ConfigError, GlasWsolError, ImageFileError, WeightsError
 from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.results.localization import Localization
-from glas_wsol.transforms.reading.spacing import MPP, mpp_metadata
+from glas_wsol.transforms.pixel_size import check_mpp
+from glas_wsol.transforms.reading.spacing import DOUBT, MPP, mpp_metadata
 from glas_wsol.utils.configs import executed_parts, parsed, plain_path, refuse_renamed
 from glas_wsol.utils.foreign_config import OF_POSTPROCESSING, ForeignConfig, agreed_settings, setting_id
-from glas_wsol.utils.pixel_size import check_mpp
-from glas_wsol.utils.shipped import bundle_named, bundle_of
+from glas_wsol.utils.shipped_bundles import bundle_of
 
 __all__ = ["Localizer", "ModelSource", "load_localizer"]
 
@@ -48,16 +47,14 @@ class Localizer:
 
     Attributes:
         network: in evaluation mode.
-        card: what the model says of itself, as in its ``model.json``.
         classes: class names in label order.
     """
 
     def __init__(self, config: ConfigParser) -> None:
         self.classes: tuple[str, ...] = tuple(parsed(config, "classes"))
-        self.device = torch.device(parsed(config, "device"))
+        self.device, self._mpp = torch.device(parsed(config, "device")), check_mpp(parsed(config, "mpp"))
         self.network = parsed(config, "network")
         parsed(config, "load_model")
-        self.card: dict[str, Any] = dict(parsed(config, "card"))
         self._inferer, self._postprocessing = parsed(config, "inferer"), parsed(config, "postprocessing")
         with warnings.catch_warnings():  # MONAI looks for a decoder of DICOM on the GPU
             warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
@@ -86,7 +83,7 @@ class Localizer:
                 in [0, 1], on any device.
             name: of the result and its files. Defaults to the file's name without suffix, or ``"image"``.
             mpp: micrometres per pixel of this image, or the width and the height of a pixel; None (default): as the
-                model was loaded with, else as the image's DICOM file says.
+                model was loaded with, else as the image's file says.
 
         Raises:
             ConfigError: on an impossible ``mpp``.
@@ -95,16 +92,17 @@ class Localizer:
         """
         size = check_mpp(mpp)
         values = self._read(image)
-        batch = values.as_tensor()[None].to(self.device)
+        if size is not None:
+            values.meta.update({MPP: mpp_metadata(size), DOUBT: ""})
+        batch = MetaTensor(values.as_tensor()[None].to(self.device), meta=values.meta)
         with torch.no_grad():
             item = {key: found[0] for key, found in self._inferer(batch, self.network).items()}
         item |= {"image": values, "name": name or Path(values.meta["filename_or_obj"]).stem or "image"}
-        found: Localization = self._postprocessing(item)["localization"]
-        return found if size is None else replace(found, mpp=size)
+        return self._postprocessing(item)["localization"]
 
     def _read(self, image: Any) -> MetaTensor:
         """``[3, H, W]`` float32 in [0, 1]; its metadata name the file, if any, and the size of a pixel."""
-        meta = {"filename_or_obj": "", MPP: mpp_metadata(None)}
+        meta = {"filename_or_obj": "", MPP: mpp_metadata(self._mpp), DOUBT: ""}
         if isinstance(image, Tensor):
             return MetaTensor(_checked(image), meta=meta)
         item, first = {"image": str(image)}, 0
@@ -168,8 +166,7 @@ class ModelSource:
     """Path of a model, and the bundle around it.
 
     Args:
-        path: an exported bundle with its model, the output folder of a training, or the weights' file; else the name of
-            a bundle that came with the package.
+        path: an exported bundle with its model, the output folder of a training, or the weights' file.
 
     Attributes:
         checkpoint: the weights' file.
@@ -181,12 +178,8 @@ class ModelSource:
     """
 
     def __init__(self, path: Path) -> None:
-        named = None if path.exists() else bundle_named(path)
-        path = named or path
         places = (path / "models" / "model.pt", path / "model.pt") if path.is_dir() else (path,)
         found = next((file for file in places if file.is_file()), None)
-        if found is None and named is not None:
-            raise WeightsError("no model comes with this bundle", path.name, "train one, and name its output folder")
         if found is None:
             fix = "name an exported bundle with its model, the output folder of a training, or a model.pt"
             raise WeightsError("no trained model", path, fix)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -51,6 +52,10 @@ def pytest_collection_finish() -> None:
     """What is imported by now stays: looking through it again and again is a quarter of the time of some tests."""
     gc.collect()
     gc.freeze()
+
+
+# A handler that the configs of an earlier test made may hold a stream that is closed since.
+logging.raiseExceptions = False
 
 
 def pytest_sessionfinish() -> None:

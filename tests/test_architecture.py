@@ -44,7 +44,7 @@ def test_contract_of_the_package_is_kept(copied):
     [
         ("utils/labels.py", "from glas_wsol.results import localization"),
         ("results/boxes.py", "def later() -> None:\n    from glas_wsol import writers"),
-        ("metrics/bins.py", "from glas_wsol.losses import constraints"),  # neighbours on one floor
+        ("metrics/bins.py", "from glas_wsol.losses import constraints"),  # neighbours in one layer
         ("loading.py", "import glas_wsol.commands.predict"),
     ],
     ids=["at the top", "in a function", "of a neighbour", "as a whole"],
@@ -57,7 +57,7 @@ def test_contract_with_an_upward_import_is_broken(copied, module, added):
     assert "glas_wsol." + module.removesuffix(".py").replace("/", ".") in done.stdout
 
 
-def test_contract_with_a_room_without_a_place_is_broken(copied):
+def test_contract_with_an_unplaced_subpackage_is_broken(copied):
     (copied / "glas_wsol" / "attic").mkdir()
     (copied / "glas_wsol" / "attic" / "__init__.py").touch()
     done = lint(copied)
@@ -71,7 +71,7 @@ def test_no_module_imports_the_package_itself():
     assert graph.find_modules_that_directly_import("glas_wsol") == set()
 
 
-def test_rooms_stand_on_at_most_ten_floors():
+def test_subpackages_form_at_most_ten_layers():
     graph = grimp.build_graph("glas_wsol", cache_dir=None)
     below: dict[str, set[str]] = {}
     for module in graph.modules - {"glas_wsol"}:
@@ -80,10 +80,10 @@ def test_rooms_stand_on_at_most_ten_floors():
         below.setdefault(room, set()).update(imported - {room})
 
     @cache
-    def floor(room: str) -> int:
-        return 1 + max((floor(one) for one in below[room]), default=0)
+    def layer(room: str) -> int:
+        return 1 + max((layer(one) for one in below[room]), default=0)
 
-    assert max(map(floor, below)) <= 10
+    assert max(map(layer, below)) <= 10
 
 
 def test_root_of_the_package_holds_few_modules():

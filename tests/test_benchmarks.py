@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -136,3 +136,60 @@ def test_the_diagram_of_several_folds(beside, tmp_path, capsys, monkeypatch):
 def test_memory_of_inference_is_flat(capsys):
     pytest.importorskip("highdicom")
     assert script("infer_memory").main(["--images", "12", "--size", "66", "97"]) == 0, capsys.readouterr().out
+
+
+def test_laboratories_tables_seeds_of_one_recipe_together(beside, tmp_path, capsys):
+    laboratories = beside("laboratories")
+    lines = ["model,run,image,f1_foreground,f1_background,error"]
+    table = ["image,label,mask,split"]
+    for n in range(4):
+        Image.new("RGB", (9, 7)).save(tmp_path / f"{n}.png")
+        table.append(f"{n}.png,{'ab'[n % 2]},,test")
+        for run, value in (("one", 0.5), ("two", 0.7)):
+            lines.append(f"A,{run},{tmp_path / f'{n}.png'},{value},{value + 0.1},{int(n == 0)}")
+    lines.append(f"B,half,{tmp_path / '0.png'},1,1,0")
+    for name, written in (("values.csv", lines), ("set.csv", table)):
+        (tmp_path / name).write_text("\n".join(written) + "\n")
+    assert laboratories.main(["table", str(tmp_path / "values.csv"), "--table", f"C={tmp_path / 'set.csv'}"]) == 0
+    rows = capsys.readouterr().out.splitlines()[2:]
+    wanted = "| A | C (4) | 2 | 60.0 (50.0 to 70.0) | 70.0 (60.0 to 80.0) | 25.0 (0.0 to 75.0) | 55.0, 75.0 |"
+    assert rows == [wanted], "a run that lacks images is left out"
+
+
+def test_laboratories_measure_every_image_once(beside, tmp_path, capsys, monkeypatch):
+    laboratories = beside("laboratories")
+    truth = np.zeros((7, 9), np.uint8)
+    truth[:3, 2:] = 1
+    Image.fromarray(truth).save(tmp_path / "m.png")
+    for name in "01":
+        Image.new("RGB", (9, 7)).save(tmp_path / f"{name}.png")
+    (tmp_path / "set.csv").write_text("image,label,mask,split\n0.png,a,m.png,test\n1.png,b,m.png,test\n")
+    mask = truth.astype(bool).copy()
+    mask[0] = True
+    seen = []
+    result = SimpleNamespace(mask=mask, label=1)
+    monkeypatch.setattr("glas_wsol.load", lambda run, **settings: lambda image: seen.append(image) or result)
+    call = ["measure", str(tmp_path / "v.csv"), "--model", "A=run", "--table", f"C={tmp_path / 'set.csv'}"]
+    for _ in range(2):
+        assert laboratories.main(call) == 0
+    assert len(seen) == 2
+    first = laboratories.read(tmp_path / "v.csv")[0]
+    assert float(first["f1_foreground"]) == pytest.approx(2 * 21 / (21 + 23))
+    assert float(first["f1_background"]) == pytest.approx(2 * 40 / (40 + 42))
+    assert [row["error"] for row in laboratories.read(tmp_path / "v.csv")] == ["1", "0"]
+    assert "50.0 (0.0 to 100.0)" in capsys.readouterr().out
+
+
+def test_nuclei_are_measured_in_pixels_of_the_image(beside):
+    y, x = np.mgrid[:200, :260]
+    discs = np.zeros((200, 260), bool)
+    for row in range(20, 200, 40):
+        for column in range(15, 260, 40):
+            discs |= (y - row) ** 2 + (x - column) ** 2 <= 8**2
+    tissue = np.where(discs[..., None], (90, 60, 150), (240, 200, 225)).astype(np.uint8)
+    pair = Image.fromarray(tissue), Image.new("L", (260, 200))
+    nuclei = beside("nuclei").nuclei
+    (_, _, axes, diameters), (_, _, small, _) = nuclei(*pair, 1.0), nuclei(*pair, 0.5)
+    assert np.median(axes) == pytest.approx(16, abs=1)
+    assert np.median(diameters) == pytest.approx(16, abs=1)
+    assert np.median(small) == pytest.approx(8, abs=1)

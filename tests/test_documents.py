@@ -92,7 +92,7 @@ def test_site_builds_strictly_without_external_files(tmp_path):
     assert 'id="glas_wsol.save"' in pages[tmp_path / "api" / "glas_wsol" / "index.html"]
 
 
-def test_every_room_has_a_page_of_its_own():
+def test_every_subpackage_has_a_page_of_its_own():
     rooms = {path.parent.name for path in (ROOT / "glas_wsol").glob("*/__init__.py")}
     pages = {path.stem for path in (ROOT / "docs" / "api").glob("*.md")}
     assert rooms - pages <= {"commands", "audit"}, "commands are described in docs/commands.md"

@@ -25,7 +25,7 @@ from glas_wsol.data.phantom.tissue import tissue_tile
 from glas_wsol.errors import ConfigError, NumericalError, OutputError
 from glas_wsol.inferers.whole_tile_network import WholeTileNetwork
 from glas_wsol.utils.json_files import read_json
-from glas_wsol.utils.shipped import bundle_of
+from glas_wsol.utils.shipped_bundles import bundle_of
 from glas_wsol.writers.drawing import draw_mask
 
 __all__ = ["export_bioimageio"]

@@ -20,7 +20,7 @@ from glas_wsol.bundle.next_steps import read_start
 from glas_wsol.bundle.overrides import load, merged
 from glas_wsol.errors import ConfigError, GlasWsolError, WeightsError
 from glas_wsol.networks.checkpoint import model_card
-from glas_wsol.utils.shipped import bundle_folder, bundle_of, is_shipped
+from glas_wsol.utils.shipped_bundles import bundle_folder, bundle_of, is_shipped
 
 __all__ = ["BundleRun", "plan_evaluation", "plan_training"]
 

@@ -13,7 +13,7 @@ from glas_wsol.bundle.export_file import FILE_TARGETS, ExportedModel, export_fil
 from glas_wsol.errors import ConfigError
 from glas_wsol.loading import ModelSource
 from glas_wsol.networks.checkpoint import model_card
-from glas_wsol.utils.shipped import bundle_folder, bundle_of
+from glas_wsol.utils.shipped_bundles import bundle_folder, bundle_of
 
 __all__ = ["TARGETS", "export"]
 

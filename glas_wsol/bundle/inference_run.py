@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from glas_wsol.data.files import existing
 from glas_wsol.errors import ConfigError, IncompleteError, OutputError
 from glas_wsol.loading import ModelSource
 from glas_wsol.networks.checkpoint import model_card
+from glas_wsol.results.how_to_read import is_strange
 from glas_wsol.utils.configs import plain_path
 from glas_wsol.utils.csv_files import read_table, write_csv
 from glas_wsol.utils.foreign_config import ForeignConfig, agreed_settings
 from glas_wsol.utils.json_files import RECORD
 from glas_wsol.utils.locks import claim, release
-from glas_wsol.utils.shipped import bundle_folder, bundle_folders, bundle_of, is_shipped
+from glas_wsol.utils.shipped_bundles import bundle_folder, bundle_folders, bundle_of, is_shipped
 from glas_wsol.version import PACKAGE
 
 __all__ = ["Results", "infer", "plan_inference"]
@@ -39,12 +41,16 @@ class Results:
     Attributes:
         evidence: those of them that show something to decide on.
         failed: the table of images without a result; None where there are none.
+        pixel_sizes: sentences on unknown pixel sizes, each with how many images it holds for.
+        unlike: how many of those done are unlike the training images; None where not known.
     """
 
     done: int
     evidence: int
     failed: Path | None = None
     failures: int = 0
+    pixel_sizes: Mapping[str, int] = field(default_factory=dict)
+    unlike: int | None = None
 
 
 def plan_inference(
@@ -118,9 +124,9 @@ def _source(images: Sequence[str | Path], output: Path, recursive: bool) -> Path
     if len(images) == 1:
         existing(images[0])
         return Path(images[0]).absolute() if str(images[0]) == "phantom" else Path(images[0])  # not the config's word
-    listed = [Path(item["image"]) for one in images for item in images_datalist(one, recursive, exclude=output)]
+    listed = [item for one in images for item in images_datalist(one, recursive, exclude=output)]
     table = output / LISTED
-    if table.exists() and read_table(table, errors="replace")[0] != ["image"]:
+    if table.exists() and read_table(table, errors="replace")[0] not in (["image"], ["image", "mpp"]):
         raise OutputError("this file is no list of an earlier run", table, "choose another output folder")
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -128,7 +134,12 @@ def _source(images: Sequence[str | Path], output: Path, recursive: bool) -> Path
         raise OutputError(f"cannot make the output folder ({error.strerror})", output, "choose another") from error
     claim(output / RECORD)  # a run that is at work here keeps its list
     try:
-        write_csv(table, [{"image": str(path)} for path in dict.fromkeys(listed)], columns=("image",))
+        sizes = {item["image"]: str(item["mpp"]) for item in listed if "mpp" in item}
+        rows = [
+            {"image": image, "mpp": sizes.get(image, "")} for image in dict.fromkeys(one["image"] for one in listed)
+        ]
+        columns = ("image", "mpp") if sizes else ("image",)
+        write_csv(table, [{key: row[key] for key in columns} for row in rows], columns=columns)
     finally:
         release(output / RECORD)
     return table
@@ -147,7 +158,10 @@ def infer(run: BundleRun) -> Results:
     done, failed = _rows(output / "predictions.csv"), output / "failed.csv"
     failures = _rows(failed) if failed.is_file() else []
     evidence = sum(row.get("class") != "no evidence" for row in done)
-    return Results(len(done), evidence, failed if failures else None, len(failures))
+    sizes = Counter(row["pixel_size"] for row in done if row.get("pixel_size"))
+    known = [float(row["familiarity"]) for row in done if row.get("familiarity")]
+    unlike = sum(bool(is_strange(one)) for one in known) if known else None
+    return Results(len(done), evidence, failed if failures else None, len(failures), sizes, unlike)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -21,7 +21,7 @@ from glas_wsol.networks import (
     SegmentationNetwork,
     TileNetwork,
 )
-from glas_wsol.utils.shipped import shipped_root
+from glas_wsol.utils.shipped_bundles import shipped_root
 
 __all__ = [
     "IMAGE_LABELS",

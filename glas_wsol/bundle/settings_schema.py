@@ -10,9 +10,12 @@ from typing import Any
 
 import torch
 
-from glas_wsol.data import training_data
+from glas_wsol.data import training_data, training_mpp
+from glas_wsol.data.files import log_warnings
 from glas_wsol.data.spelling import split_word
 from glas_wsol.errors import ConfigError
+from glas_wsol.transforms.pixel_size import MPP_RANGE
+from glas_wsol.utils.digests import digest_of
 
 __all__ = ["SCHEMA", "Setting", "Settings"]
 
@@ -47,10 +50,13 @@ class Settings(dict[str, Any]):
 
     def __init__(self, **values: Any) -> None:
         super().__init__(values)
+        self._mpp: dict[int, float | None] = {}
 
     def check(self) -> None:
         """Refuse values that a component would misread: a ConfigError names each, and what may be given."""
-        wrong = [(name, value, _words(name, value)) for name, value in self.items() if _breaks(name, value)]
+        same = {"stage_one_dir"} if self.get("stage_one_dir") == self.get("ckpt_dir") else set()  # of one stage
+        typed = ((name, value) for name, value in self.items() if name not in same)
+        wrong = [(name, value, _words(name, value)) for name, value in typed if _breaks(name, value)]
         if wrong:
             what = ", ".join(f"{name}={value!r}" for name, value, _ in wrong)
             fix = "; ".join(f"give {words}" if len(wrong) == 1 else f"{name}: {words}" for name, _, words in wrong)
@@ -58,6 +64,22 @@ class Settings(dict[str, Any]):
         for name in ("device", "data_device"):
             if name in self:
                 _check_device(name, self[name])
+
+    def training_mpp(self, datalist: Any) -> float | None:
+        """The micrometres per pixel that the training images are brought to, before the scale; None for none.
+
+        The first time, what to know of the images' own is logged, unless they are photographs.
+
+        Args:
+            datalist: the data it learns from.
+        """
+        mpp = self.get("mpp")
+        if id(datalist) not in self._mpp:
+            found, said = training_mpp(datalist, mpp)
+            self._mpp[id(datalist)] = None if self.get("short_side") and mpp is None else found
+            if mpp or self.get("stain"):
+                log_warnings(datalist.source, said)
+        return self._mpp[id(datalist)]
 
     def card(self, datalist: Any, network: Any, second: bool = False) -> dict[str, Any]:
         """Entries of ``model.json``, of the second stage or not, beside network, recipe and validation."""
@@ -70,6 +92,8 @@ class Settings(dict[str, Any]):
         if self["trunk"] == "none":
             found.pop("seed", None)  # nothing is drawn
         found["training_data"] = {} if self["trunk"] == "none" else training_data(datalist)
+        mpp = self.training_mpp(datalist)
+        found["mpp"] = None if mpp is None else mpp / self["scale"]  # that the network works at
         trunk = getattr(network, "trunk", None)
         weights = {} if trunk is None else {"trunk_weights_sha256": trunk.weights_sha256}
         return {**found, "classes": list(datalist.classes), **weights}
@@ -86,8 +110,11 @@ class Settings(dict[str, Any]):
         if second:
             found["epochs"] = self["epochs"]
         images = {"training_images": datalist.digest("train"), "validation_images": datalist.digest("valid")}
+        sizes = [item.get("mpp") for item in datalist.select("train")]
+        if any(sizes):
+            images["pixel_sizes"] = digest_of(sizes)
         pixels = {name: getattr(network, name).flatten().tolist() for name in ("pixel_mean", "pixel_std")}
-        weights = {"weights": network.trunk.weights_sha256}
+        weights = {"weights": network.trunk.weights_sha256, "training_mpp": self.training_mpp(datalist)}
         return {**found, **images, **pixels, **weights, "classes": list(datalist.classes)}
 
     def of_model(self, datalist: Any) -> dict[str, Any]:
@@ -238,6 +265,10 @@ SCHEMA: dict[str, Setting] = {
     "short_side": Setting(
         _or_null(_whole(1, 100_000)), "a whole number of pixels from 1 to 100000, or null", card=True, model=True
     ),
+    "mpp": Setting(
+        _or_null(lambda value: _number(value) and MPP_RANGE[0] <= value <= MPP_RANGE[1]),
+        f"micrometres per pixel from {MPP_RANGE[0]:g} to {MPP_RANGE[1]:g}, or null",
+    ),
     "stain": Setting(card=True),
     "pixel_mean": Setting(_or_null(lambda value: _three(value, _number)), "three numbers, or null"),
     "pixel_std": Setting(
@@ -259,7 +290,7 @@ SCHEMA: dict[str, Setting] = {
     "seed_share": Setting(
         lambda value: _number(value) and 0 < value <= 0.5, "a number above 0, at most 0.5", second=True
     ),
-    "seed_scope": Setting(*_among("dataset", "image", "both"), second=True),
+    "seed_scope": Setting(*_among("source", "dataset", "image", "both"), second=True),
     "seed_softness": Setting(*_PROBABILITY, second=True),
     "refine_epochs": Setting(*_SOME, second=True),
     "refine_rounds": Setting(*_SOME, second=True),
@@ -268,6 +299,7 @@ SCHEMA: dict[str, Setting] = {
     "decoder_width": Setting(
         lambda value: _whole(8)(value) and value % 8 == 0, "a positive multiple of 8", second=True
     ),
+    "decoder_norm": Setting(second=True),
     # of inference alone
     "formats": Setting(lambda value: _text(value) or _texts(value), "a list of them, as ['png','geojson']"),
     "prefetch": Setting(*_SWITCH),

@@ -7,24 +7,27 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from glas_wsol.bundle.command_line import refuse_unknown_ids
 from glas_wsol.bundle.excepthook import install_excepthook
 from glas_wsol.bundle.settings_schema import Settings
 from glas_wsol.errors import OutputError
+from glas_wsol.utils import distributed
 
 __all__ = ["preflight"]
 
 
-def preflight(output_dir: str, settings: Settings | None = None, also: Mapping[str, str] | None = None) -> None:
+def preflight(
+    output_dir: str, settings: Settings | None = None, folders: Sequence[str] = ("ckpt_dir", "stage_one_dir")
+) -> None:
     """First of what every bundle runs: errors in one line, no unknown override, settings in range, a place to write.
 
     Args:
         output_dir: created if absent.
         settings: the flat settings, which are checked.
-        also: further folders that the run writes into, by their settings; they are not made.
+        folders: settings that name further folders the run writes into, which are not made.
 
     Raises:
         ConfigError: if the command line overrides an id that the config does not have, or a value is not valid.
@@ -36,8 +39,9 @@ def preflight(output_dir: str, settings: Settings | None = None, also: Mapping[s
     refuse_unknown_ids(sys.argv)
     Settings(output_dir=output_dir, **(settings or {})).check()
     _make(Path(output_dir))
-    for name, folder in {"output_dir": output_dir, **(also or {})}.items():
-        _require_writable(Path(folder), name)
+    further = {name: folder for name in folders if (folder := (settings or {}).get(name))}
+    places = {"output_dir": output_dir, **further}
+    distributed.on_main(lambda: [_require_writable(Path(folder), name) for name, folder in places.items()])
 
 
 def _make(folder: Path) -> None:

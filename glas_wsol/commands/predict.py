@@ -32,7 +32,7 @@ def register(commands: argparse._SubParsersAction) -> None:
     )
     add("images", nargs="+", metavar="IMAGES", help="images, folders of them, or CSV tables with a column image")
     text = "output folder of a training, model.pt with its model.json, or exported bundle; several are an ensemble"
-    add("--model", nargs="+", default=["glas"], metavar="MODEL", help=text + " (default: the model in the bundle)")
+    add("--model", nargs="+", required=True, metavar="MODEL", help=text)
     add("--output", required=True, metavar="DIR", help="receives the results; run it again to go on where it stopped")
     text = "glas, cub, or the folder of the bundle that the model belongs to (default: found by its classes)"
     add("--bundle", metavar="BUNDLE", help=text)
@@ -43,7 +43,8 @@ def register(commands: argparse._SubParsersAction) -> None:
     add("--flips", nargs="?", const=True, choices=["horizontal"], help=text)
     add("--rotations", action="store_true", default=None, help="average over quarter turns: 4 forwards an image")
     add("--scales", nargs="+", type=float, metavar="X", help="average over these resolutions")
-    add("--mpp", nargs="+", type=float, metavar="UM", help="micrometres of a pixel, or of its width and its height")
+    text = "micrometres of a pixel, or of its width and its height (default: as table or file says)"
+    add("--mpp", nargs="+", type=float, metavar="UM", help=text)
     add("--recursive", action="store_true", default=None, help="look for images in the folders below too")
     add("--no-overlays", dest="overlays", action="store_false", default=None, help="draw no overlays")
     add("--undecidable", action="store_true", default=None, help="outline the undecidable region in GeoJSON too")
@@ -65,6 +66,7 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
     from glas_wsol.bundle.inference_run import infer, plan_inference
     from glas_wsol.errors import IncompleteError, count
     from glas_wsol.report import write_report
+    from glas_wsol.results.how_to_read import UNLIKE
 
     install_excepthook()
     settings = _settings(given) | {name: DefaultParseValue(text) for name, text in more.items()}
@@ -75,9 +77,11 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
         page = write_report(given.output, progress=True)
         print(f"open {page}")
     total, blank = found.done + found.failures, found.done - found.evidence
-    print(
-        f"{found.done} of {count(total, 'image is', 'images are')} done ({blank} show no evidence), in {given.output}"
-    )
+    unlike = f"{found.unlike} are {UNLIKE}" if found.unlike is not None else f"whether any are {UNLIKE} is not known"
+    done = f"{found.done} of {count(total, 'image is', 'images are')} done"
+    print(f"{done} ({blank} show no evidence; {unlike}), in {given.output}")
+    for said, number in found.pixel_sizes.items():
+        print(f"{number} of {count(found.done, 'image')}: {said}")
     if found.failed is not None:
         what = f"{found.failures} of {count(total, 'image')} failed, the others are done"
         raise IncompleteError(what, found.failed, "mend these images, or leave them out, and run again")

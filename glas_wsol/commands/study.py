@@ -68,7 +68,7 @@ def _seed(text: str) -> int:
 
 def _study(given: Any, overrides: dict[str, str]) -> None:
     from glas_wsol.experiments.study import Request, run_study
-    from glas_wsol.utils.shipped import bundle_folder
+    from glas_wsol.utils.shipped_bundles import bundle_folder
 
     how = {name: vars(given).pop(name) for name in ("jobs", "replace", "dry_run")}
     request = Request(**{**vars(given), "bundle": bundle_folder(given.bundle)}, overrides=overrides)

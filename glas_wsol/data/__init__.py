@@ -10,7 +10,7 @@ from glas_wsol.data.datalist import load_datalist
 from glas_wsol.data.glas import GLAS_CLASSES, glas_datalist
 from glas_wsol.data.images import images_datalist, list_images
 from glas_wsol.data.splits import Datalist, Item
-from glas_wsol.data.training_data import training_data
+from glas_wsol.data.training_data import training_data, training_mpp
 
 __all__ = [
     "CUB5_CLASSES",
@@ -25,4 +25,5 @@ __all__ = [
     "load_datalist",
     "table_datalist",
     "training_data",
+    "training_mpp",
 ]

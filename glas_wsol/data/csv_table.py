@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Read a CSV table of labelled images: ``image,label[,mask][,group][,split]``."""
+"""Read a CSV table of labelled images: ``image,label[,mask][,group][,split][,source][,mpp]``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from glas_wsol.data.files import distinct_names, existing, is_file, natural_key
 from glas_wsol.data.pairs import mask_stem
-from glas_wsol.data.rows import Row, image_path, read_rows
+from glas_wsol.data.rows import Row, image_path, listed_mpp, read_rows
 from glas_wsol.data.spelling import clean, shown, spelling_key, spelt_twice, split_word
 from glas_wsol.data.splits import Datalist, Item, parse_fold, split_by_fold, with_validation
 from glas_wsol.errors import ConfigError, DatalistError
@@ -29,10 +29,11 @@ def table_datalist(
 ) -> Datalist:
     """Read a CSV of images with labels.
 
-    The columns are image and label and, where there are any, mask, group (the patient) and split (train, valid or
-    test); their titles are those of `COLUMNS`, in any order and among others. Paths are absolute or relative to the
-    table's folder, with ``/`` or with backslashes; a mask may be blank. Comma, semicolon, tab or ``|`` delimit cells.
-    Names are `distinct_names` of the image paths. A class or group that is spelt in two ways is a fault.
+    The columns are image and label and, where there are any, mask, group (the patient), split (train, valid or test),
+    mpp (micrometres per pixel) and source (the laboratory); their titles are those of `COLUMNS`, in any order and among
+    others. Paths are absolute or relative to the table's folder, with ``/`` or with backslashes; a mask may be blank.
+    Comma, semicolon, tab or ``|`` delimit cells. Names are `distinct_names` of the image paths. A class, group or
+    source that is spelt in two ways is a fault.
 
     With ``multi_label=True`` a label names one class or more, joined by ``;`` (in quotes where that separates
     the cells): ``stroma;tumour``. Otherwise a ``;`` in a label is a fault.
@@ -61,6 +62,7 @@ def table_datalist(
     rows = read_rows(path, ("image", "label"), faults, warnings=warnings)
     images = [image_path(path, row, "image", faults) for row in rows]
     masks = [image_path(path, row, "mask", faults) if row.get("mask") else None for row in rows]
+    sizes = [listed_mpp(row, faults) for row in rows]
     for row in rows:
         row.labels = _named_classes(row, multi_label, faults)
     faults += spelt_twice([(name, row.place) for row in rows for name in row.labels], "labels", "class")
@@ -68,10 +70,11 @@ def table_datalist(
         row.labels = tuple(dict.fromkeys(map(clean, row.labels)))
     classes = class_order(label_names, [name for row in rows for name in row.labels])
     _check_labels(rows, classes, faults)
-    has_groups, has_splits = (any(row.get(key) for row in rows) for key in ("group", "split"))
-    if has_groups:
-        faults += [f"{row.place}: blank group" for row in rows if not row["group"]]
-        faults += spelt_twice([(row["group"], row.place) for row in rows if row["group"]], "groups", "patient")
+    has_splits = any(row.get("split") for row in rows)
+    for key, one in (("group", "patient"), ("source", "laboratory")):
+        if any(row.get(key) for row in rows):
+            faults += [f"{row.place}: blank {key}" for row in rows if not row[key]]
+            faults += spelt_twice([(row[key], row.place) for row in rows if row[key]], f"{key}s", one)
     for row in rows if has_splits else ():
         row.home = split_word(row["split"]) or ""
         if not row.home:
@@ -86,8 +89,10 @@ def table_datalist(
 
     found = [image for image in images if image is not None]  # all of them: a missing one is a fault
     items = [
-        Item(image, _label(row, classes, multi_label), name, mask, clean(row.get("group", "")) or None)
-        for row, image, mask, name in zip(rows, found, masks, distinct_names(found, path.parent), strict=True)
+        Item(image, _label(row, classes, multi_label), name, mask, _known(row, "group"), mpp, _known(row, "source"))
+        for row, image, mask, name, mpp in zip(
+            rows, found, masks, distinct_names(found, path.parent), sizes, strict=True
+        )
     ]
     if has_splits:
         parts: dict[str, list[Item]] = defaultdict(list)
@@ -97,6 +102,10 @@ def table_datalist(
         return Datalist(path.name, classes, splits, str(path), (*warnings, *more))
     splits = split_by_fold(items, classes, fold, seed, path)
     return Datalist(path.name, classes, splits, str(path), tuple(warnings))
+
+
+def _known(row: Row, key: str) -> str | None:
+    return clean(row.get(key, "")) or None
 
 
 def find_table(source: str | Path) -> Path | None:

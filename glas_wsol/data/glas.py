@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from glas_wsol.data.distributed_files import Bring, Distributed
@@ -15,11 +16,13 @@ from glas_wsol.data.rows import Row, read_rows
 from glas_wsol.data.spelling import clean, spelling_key, spelt_twice
 from glas_wsol.data.splits import Datalist, Item, folds_said, parse_fold, possible_folds, split_by_fold
 from glas_wsol.errors import DatalistError, SplitError, count
+from glas_wsol.transforms.reading.spacing import pixel_size
 from glas_wsol.utils.digests import digest_of
 
 __all__ = ["GLAS_CLASSES", "GLAS_DISTRIBUTED", "GLAS_VALID", "find_glas", "glas_datalist", "glas_files"]
 
 GLAS_CLASSES = ("benign", "malignant")
+_MPP = 0.62  # of a Zeiss MIRAX MIDI at 20x; the files as distributed do not record it
 _NAME = re.compile(r"(train|testA|testB)_[0-9]+")
 # The validation images of the paper's fold 0, numbers of train_<n>; the other 67 are for training.
 GLAS_VALID = {"malignant": (24, 54, 5, 36, 26, 77, 74, 18, 83, 68), "benign": (38, 72, 65, 51, 12, 63, 2, 52)}
@@ -51,7 +54,8 @@ def glas_datalist(dataset_dir: str | Path, fold: str = "paper", seed: int = 0) -
 
     Returns:
         Splits train, valid and, if there are test images, test (testA, then testB). The group is the patient; the
-        test split is the challenge's own whatever the fold, and may share patients with training.
+        test split is the challenge's own whatever the fold, and may share patients with training. The images of GlaS
+        itself have 0.62 um per pixel where their files do not say another size.
 
     Raises:
         ConfigError: if there is no such fold.
@@ -107,7 +111,14 @@ def glas_datalist(dataset_dir: str | Path, fold: str = "paper", seed: int = 0) -
         splits["valid"] = tuple(item for item in train if item.name in _PAPER_VALID)
     elif train:
         splits |= split_by_fold(train, GLAS_CLASSES, fold, seed, root)
-    return Datalist(_name(train, root), GLAS_CLASSES, splits, str(root), tuple(said))
+    name = _name(train, root)
+    if name == "GlaS":
+        splits = {split: tuple(map(_sized, items)) for split, items in splits.items()}
+    return Datalist(name, GLAS_CLASSES, splits, str(root), tuple(said))
+
+
+def _sized(item: Item) -> Item:
+    return item if pixel_size(item.image).mpp else replace(item, mpp=_MPP)
 
 
 def _name(train: Sequence[Item], root: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from glas_wsol.data.class_folders import IMAGE_KINDS, folders_in
 from glas_wsol.data.files import IMAGE_SUFFIXES, distinct_names, existing, is_file, log_warnings
 from glas_wsol.data.pairs import files_of, mask_stem, others_said, such_as
-from glas_wsol.data.rows import image_path, read_rows
+from glas_wsol.data.rows import image_path, listed_mpp, read_rows
 from glas_wsol.errors import ConfigError, DatalistError, ImageFileError
 
 __all__ = ["images_datalist", "list_images"]
@@ -29,21 +29,22 @@ def list_images(
     Args:
         source: an image; a folder of bmp, png, jpg, jpeg, tif and tiff images, in natural order, without hidden files
             and without masks (``a_mask.png`` beside ``a.png``, ``a_anno.bmp``, folders ``masks``); or a ``.csv`` with
-            a column ``image`` of paths, absolute or relative to it, in its order.
+            a column ``image`` of paths, absolute or relative to it, in its order, and perhaps one of micrometres per
+            pixel, ``mpp``.
         recursive: whether to list the folders below too.
         exclude: a folder to leave out, such as that of the results; without effect if ``source`` itself lies in it.
 
     Returns:
-        ``{"image": str, "name": str}`` each, and sentences on what is left out. Names are distinct, also where case
-        is ignored: the path below the folder (of the table) without suffix, folders joined by ``__``. Only ``a.png``
-        and ``a.tif`` side by side keep their suffixes.
+        ``{"image": str, "name": str}`` each, with ``"mpp": float`` where a table has it, and sentences on what is left
+        out. Names are distinct, also where case is ignored: the path below the folder (of the table) without suffix,
+        folders joined by ``__``. Only ``a.png`` and ``a.tif`` side by side keep their suffixes.
 
     Raises:
         ConfigError: if ``exclude`` is the folder itself: the results of one run would be images of the next.
         DatalistError: if there is no image; every fault of a table at once.
         ImageFileError: if ``source`` is a file of another kind.
     """
-    root, warnings = existing(source), []
+    root, warnings, sizes = existing(source), [], {}
     if root.is_dir():
         leave_out = None if exclude is None else Path(exclude).resolve()
         if leave_out == root.resolve():
@@ -66,24 +67,27 @@ def list_images(
         if below:
             warnings.append(f"{such_as(below, 'folder', root)} not looked into: give --recursive to do so")
     elif root.suffix.lower() == ".csv":
-        images, home = _listed(root, warnings), root.parent
+        sizes, home = _listed(root, warnings), root.parent
+        images = list(sizes)
     elif root.suffix.lower() in IMAGE_SUFFIXES:
         images, home = [root], root.parent
     else:
         raise ImageFileError("not a known kind of image", root, f"use {IMAGE_KINDS}, a folder or a .csv")
     names = distinct_names(images, home)
-    return [{"image": str(image), "name": name} for image, name in zip(images, names, strict=True)], warnings
+    items = [{"image": str(image), "name": name} for image, name in zip(images, names, strict=True)]
+    given = [sizes.get(image) for image in images]
+    return [item | ({"mpp": mpp} if mpp else {}) for item, mpp in zip(items, given, strict=True)], warnings
 
 
-def _listed(table: Path, warnings: list[str]) -> list[Path]:
+def _listed(table: Path, warnings: list[str]) -> dict[Path, float | None]:
     faults: list[str] = []
     first: dict[Path, int] = {}
-    images = []
+    images: dict[Path, float | None] = {}
     for row in read_rows(table, ("image",), faults):
         image = image_path(table, row, "image", faults)
         if image is None:
             continue
-        images.append(image)
+        images[image] = listed_mpp(row, faults)
         if first.setdefault(image.resolve(), row.line) != row.line:
             faults.append(f"line {row.line}: image {row['image']!r} again, after line {first[image.resolve()]}")
     if faults:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from glas_wsol.data.spelling import spelling_key
-from glas_wsol.data.splits import FOLDS, Datalist, Item
+from glas_wsol.data.splits import Datalist, Item, possible_folds
 from glas_wsol.errors import count
 from glas_wsol.utils.digests import sha256_of
 
@@ -38,7 +38,12 @@ def _patients(datalist: Datalist) -> list[str]:
         if not both:
             continue
         a, b = both[0]
-        fix = f": choose the fold patient-0 (to patient-{FOLDS - 1})" if other == "valid" else ""
+        fix = ""
+        if other == "valid":
+            items = [*datalist.splits[one], *datalist.splits[other]]
+            works = [fold for fold in possible_folds(items, datalist.classes) if fold.startswith("patient")]
+            few = "; a class has too few patients for a fold by patient"
+            fix = f": choose the fold {works[0]} (to {works[-1]})" if works else few
         what = f"{count(len(both), 'patient has', 'patients have')} images in both {one} and {other}"
         said.append(f"{what}, such as {a.group!r} ({a.name}, {b.name}), so figures of {other} are too good{fix}")
     return said

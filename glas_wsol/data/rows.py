@@ -14,10 +14,11 @@ from pathlib import Path
 
 from glas_wsol.data.files import is_file
 from glas_wsol.data.spelling import MISSING, clean, shown, spelling_key
-from glas_wsol.errors import DatalistError
+from glas_wsol.errors import ConfigError, DatalistError
+from glas_wsol.transforms.pixel_size import MPP_RANGE, check_mpp
 from glas_wsol.utils.csv_files import unescape_cell
 
-__all__ = ["COLUMNS", "Row", "image_path", "read_rows"]
+__all__ = ["COLUMNS", "Row", "image_path", "listed_mpp", "read_rows"]
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "image": ("image", "image_path", "image_file", "image_name", "img", "file", "file_name", "file_path", "path"),
@@ -28,6 +29,8 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         *("case", "case_id"),
     ),
     "split": ("split", "set", "subset", "partition"),
+    "source": ("source", "laboratory", "lab", "site", "centre", "center", "institution", "hospital", "scanner"),
+    "mpp": ("mpp", "um_per_pixel", "um_per_px", "microns_per_pixel", "micrometres_per_pixel", "micrometers_per_pixel"),
 }
 """Titles of each column, the best first: images are grouped by patient rather than by case (one of several).
 Capitals, blanks, ``_`` and ``-`` in a title do not matter."""
@@ -180,3 +183,17 @@ def image_path(table: Path, row: Row, key: str, faults: list[str]) -> Path | Non
         why = ", a Windows path that does not exist on this machine: give paths relative to the table"
     faults.append(f"{row.place}: {key} {shown(row[key])} is not a file{why}")
     return None
+
+
+def listed_mpp(row: Row, faults: list[str]) -> float | None:
+    """The micrometres per pixel that a row gives, with a decimal point or comma; a fault where they are not valid."""
+    text = row.get("mpp", "")
+    if not text:
+        return None
+    try:
+        size = check_mpp(float(text.replace(",", ".")))
+    except (ValueError, ConfigError):
+        low, high = MPP_RANGE
+        faults.append(f"{row.place}: mpp {shown(text)} is no number of micrometres per pixel from {low:g} to {high:g}")
+        return None
+    return size[0] if size else None

@@ -35,9 +35,10 @@ _COLUMNS_SHOWN = 8  # summary() counts class by class up to this many classes
 
 @dataclass(frozen=True)
 class Item:
-    """One image with its label; ``mask`` and ``group`` (a patient or case) where the data set has them.
+    """One image with its label; ``mask``, ``group`` (a patient), ``mpp`` and ``source`` (a laboratory) where known.
 
-    The label is a class index; where an image may have several classes, the tuple of their indices, rising.
+    The label is a class index; where an image may have several classes, the tuple of their indices, rising. ``mpp`` are
+    micrometres per pixel, which count before those that the image's file records.
     """
 
     image: Path
@@ -45,6 +46,8 @@ class Item:
     name: str
     mask: Path | None = None
     group: str | None = None
+    mpp: float | None = None
+    source: str | None = None
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -97,16 +100,17 @@ class Datalist:
                 label. On, an item has the key where its image has a mask.
 
         Returns:
-            ``{"image": str, "label": int, "name": str}`` and, where known, ``"mask": str`` and ``"group": str``
-            (in all items of the split or in none). Where an image may have several classes, the label is a multi-hot
-            array ``[c]``, float32.
+            ``{"image": str, "label": int, "name": str}`` and, where known, ``"mask": str``, ``"mpp": float``,
+            ``"group": str`` and ``"source": str`` (the last two in all items of the split or in none). Where an image
+            may have several classes, the label is a multi-hot array ``[c]``, float32.
         """
         items = self._items(split)
-        grouped = all(item.group is not None for item in items)
+        known = [key for key in ("group", "source") if all(getattr(item, key) is not None for item in items)]
         return [
             {"image": str(item.image), "label": self._label(item), "name": item.name}
             | ({"mask": str(item.mask)} if masks and item.mask else {})
-            | ({"group": item.group} if grouped else {})
+            | {key: getattr(item, key) for key in known}
+            | ({"mpp": item.mpp} if item.mpp else {})
             for item in items
         ]
 

@@ -12,7 +12,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from glas_wsol.doctor.check import FAULT, OK, WARNING, Check, faults_of
 from glas_wsol.doctor.installation import compare
-from glas_wsol.errors import GlasWsolError, count
+from glas_wsol.errors import GlasWsolError, WeightsError, count
 from glas_wsol.utils.json_files import read_json
 from glas_wsol.version import __version__
 
@@ -73,14 +73,15 @@ def _metadata(folder: Path) -> list[Check]:
 
 
 def _model(folder: Path) -> list[Check]:
-    from glas_wsol.loading import load_localizer
+    from glas_wsol.loading import ModelSource, load_localizer
     from glas_wsol.networks.checkpoint import model_card
     from glas_wsol.results.provenance import provenance_of
     from glas_wsol.results.verdict import Verdict
     from glas_wsol.utils.digests import sha256_of
 
-    path = next((one for one in (folder / "models" / "model.pt", folder / "model.pt") if one.is_file()), None)
-    if path is None:
+    try:
+        path = ModelSource(folder).checkpoint
+    except WeightsError:
         fix = "train one, then: python -m glas_wsol export BUNDLE OUTPUT --model OUT/models/model.pt"
         return [Check("model", WARNING, f"the bundle has no trained model [{folder / 'models'}]", fix)]
     try:

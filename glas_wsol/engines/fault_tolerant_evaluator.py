@@ -15,6 +15,7 @@ from monai.engines import SupervisedEvaluator
 from monai.utils.enums import CommonKeys as Keys
 
 from glas_wsol.errors import GlasWsolError, ImageFileError, NumericalError, exception_chain
+from glas_wsol.transforms.reading.spacing import mpp_of
 from glas_wsol.utils.digests import sha256_of
 
 __all__ = [
@@ -135,11 +136,11 @@ def collate_survivors(items: Sequence[Any]) -> dict[str, Any]:
     """Collate what was read; failures are listed apart, what was skipped is left out.
 
     Returns:
-        ``runs``: the items that were read, in their order, in lists of neighbours whose images have one size; and
-        ``failures``.
+        ``runs``: the items that were read, in their order, in lists of neighbours of one size, images and pixels;
+        and ``failures``.
     """
     read = [item for item in items if isinstance(item, Mapping)]
-    runs = [list(run) for _, run in groupby(read, key=lambda item: tuple(item[Keys.IMAGE].shape))]
+    runs = [list(run) for _, run in groupby(read, key=lambda item: (item[Keys.IMAGE].shape, mpp_of(item[Keys.IMAGE])))]
     return {RUNS: runs, FAILURES: [item for item in items if isinstance(item, Failure)]}
 
 

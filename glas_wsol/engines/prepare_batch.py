@@ -50,7 +50,23 @@ class TargetBatch(PrepareBatch):
 
 
 class ImageLabels(TargetBatch):
-    """Images and image labels ``[B]``; a batch that carries true masks is refused, used or not."""
+    """Images and image labels ``[B]``; a batch that carries true masks is refused, used or not.
+
+    Args:
+        metadata: whether images keep their metadata, the size of a pixel among them, which inference at another size
+            than the training's needs. Defaults to False: training has brought them to its size.
+    """
+
+    def __init__(self, metadata: bool = False) -> None:
+        self.metadata = metadata
+
+    def __call__(self, batchdata: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """As :meth:`TargetBatch.__call__`."""
+        image, target = super().__call__(batchdata, *args, **kwargs)
+        given = batchdata[Keys.IMAGE]
+        if self.metadata and isinstance(given, MetaTensor):
+            image = MetaTensor(image, meta=given.meta)
+        return image, target
 
     def check(self, batchdata: Mapping[str, Tensor]) -> None:
         """Refuse a batch with masks, see :func:`refuse_masks`."""

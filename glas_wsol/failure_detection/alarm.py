@@ -17,9 +17,12 @@ import torch
 from torch import nn
 
 from glas_wsol.failure_detection.signals import MaskSignals, mask_signals
+from glas_wsol.failure_detection.training_images import describe_images
 from glas_wsol.inferers import WholeTileInferer
+from glas_wsol.networks.base import TileNetwork
 from glas_wsol.networks.checkpoint import load_checkpoint, model_card
 from glas_wsol.networks.component_network import FeatureComponentNetwork
+from glas_wsol.networks.familiarity import FAMILIARITY
 from glas_wsol.networks.folding import fold_batch_norm
 from glas_wsol.pseudo_labels.feature_components import Transform, fit_components, fit_probe
 from glas_wsol.results.verdict import Verdict
@@ -101,7 +104,9 @@ def judge_run(
     inferer: WholeTileInferer,
     device: str | torch.device = "cpu",
 ) -> dict[str, Any] | None:
-    """Judge whether a trained model's masks can be trusted, and write it into its ``model.json``.
+    """Judge whether a trained model's masks can be trusted, describe its training images, and write both.
+
+    Both go into its ``model.json``: the entries ``alarm`` and ``familiarity``.
 
     Of several processes the first does so, and the others wait.
 
@@ -118,23 +123,32 @@ def judge_run(
         per image, a trunk that is not pretrained, images of one patient.
     """
 
+    def record(card: dict[str, Any], name: str, found: dict[str, Any] | None) -> dict[str, Any]:
+        card = {**card, name: found}
+        write_json(Path(checkpoint).with_suffix(".json"), card)
+        return card
+
     def judge() -> dict[str, Any] | None:
         card = model_card(str(checkpoint))
-        if ALARM in card:
+        if {ALARM, FAMILIARITY} <= card.keys():
             return card[ALARM]
-        why = _unjudged(features, data)
-        if why:
-            logger.info("whether the masks can be trusted is not judged: %s", why)
-            return None
         load_checkpoint(network, str(checkpoint))
         some = data[:: math.ceil(len(data) / _ENOUGH)]
+        if FAMILIARITY not in card and isinstance(network, TileNetwork):
+            described = describe_images(network, some, transform, inferer, device)
+            card = record(card, FAMILIARITY, described)
+        why = _unjudged(features, data)
+        if why or ALARM in card:
+            if why:
+                logger.info("whether the masks can be trusted is not judged: %s", why)
+            return card.get(ALARM)
         fit_components(fold_batch_norm(features), some, transform, inferer, device)
         signals = mask_signals(network, features, some, transform, inferer, device)
         alarm = shipped_alarm()
         score = alarm.score(signals)
         verdict = Verdict.of(score)
         found = {"score": score, "verdict": verdict.value, "signals": asdict(signals)}
-        write_json(Path(checkpoint).with_suffix(".json"), {**card, ALARM: found})
+        record(card, ALARM, found)
         level = logging.INFO if verdict is Verdict.NO_ALARM else logging.WARNING
         said = "this training run: %s (estimated failure probability %.2f), judged on its images without outlines"
         logger.log(level, f"{said}; other images are not judged", verdict.words, score)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -124,6 +125,7 @@ class EvaluationReport:
                     "probability_of_label": SEPARATOR.join(p),
                     "decidable_fraction": f"{found.decidable_fraction:.6f}",
                     "boxes": len(found.boxes),
+                    "pixel_size": found.pixel_size_remark,
                     "image": found.path,
                     "mask": item.get("truth_path", ""),
                 }
@@ -141,6 +143,7 @@ class EvaluationReport:
             "n": len(self.rows),
             "n_with_masks": sum(bool(row["mask"]) for row in self.rows),
             "n_without_evidence": self.without_evidence,  # their mask is empty; their class still counts
+            "pixel_sizes": dict(Counter(row["pixel_size"] for row in self.rows if row["pixel_size"])),
             **self.facts,
             "threshold": self.threshold,
             "threshold_rule": self._threshold_rule(),
@@ -226,6 +229,7 @@ def _one_or_all(values: list[str]) -> str | list[str]:
 def summary(report: Mapping[str, Any]) -> str:
     """A small table of an evaluation for a terminal: percent, and pixels where a measure is a distance; its notes."""
     notes = [report["trained_on"]] if report.get("trained_on") else []
+    notes += [f"{count} of {report['n']} images: {said}" for said, count in report.get("pixel_sizes", {}).items()]
     lines = [f"{'':34}{'model':>8}  {'95 % interval':<16}{'all-ones floor':>14}"]
     for key, measure in MEASURES.items():
         if measure.oracle or key not in report["measures"]:

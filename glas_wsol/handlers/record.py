@@ -36,6 +36,7 @@ class Entry:
     Attributes:
         sha256: digest of that file's bytes.
         files: what was written of it, relative to the folder of results, each with its digest.
+        mpp: micrometres per pixel that a table gave for it; None without.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Entry:
     row: Mapping[str, Any]
     details: Mapping[str, Any]
     files: Mapping[str, str]
+    mpp: float | None = None
 
 
 class RunRecord:
@@ -102,8 +104,8 @@ class RunRecord:
             what = ", ".join(map(_short, changed))
             logger.warning("%s done again: %s", count(len(found), *_EARLIER), what)
         else:
-            wanted = {item["name"]: str(item["image"]) for item in self.images}
-            known = [entry for name, entry in found.items() if wanted.get(name) == entry.image]
+            wanted = {item["name"]: (str(item["image"]), item.get("mpp")) for item in self.images}
+            known = [entry for name, entry in found.items() if wanted.get(name) == (entry.image, entry.mpp)]
             self.entries.update({entry.name: entry for entry in known if self._holds(entry)})
             self.finished.update(self.entries)
             if known:
@@ -129,7 +131,8 @@ class RunRecord:
             files: everything that was written of it.
         """
         written = {path.relative_to(self.output_dir).as_posix(): sha256_of(path) for path in files}
-        entry = Entry(name, item["path"], item["sha256"], dict(row), dict(details), written)
+        mpp = next((one.get("mpp") for one in self.images if one["name"] == name), None)
+        entry = Entry(name, item["path"], item["sha256"], dict(row), dict(details), written, mpp)
         self.entries[name] = entry
         try:
             with self.file.open("a", encoding="utf-8", newline="\n") as file:

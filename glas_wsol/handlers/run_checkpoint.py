@@ -59,7 +59,7 @@ class RunCheckpoint:
             network and the optimiser were made with is added.
         resume: take up an interrupted run found in ``directory`` (default); else refuse to touch it.
         made_with: further components, by their ids, that must be the same when the run is taken up again, such as the
-            augmentation; all they were made with is compared.
+            augmentation; all they were made with is compared, as it is of what the engines read and infer with.
     """
 
     def __init__(
@@ -142,6 +142,7 @@ class RunCheckpoint:
             WeightsError: if its file is damaged.
         """
         self._trained_with = self._settings(trainer)
+        self.made_with |= described({"train": _parts(trainer), "validate": _parts(self.evaluator)})
         self._claim()
         if not self.last_file.is_file():
             return
@@ -220,6 +221,18 @@ class RunCheckpoint:
         return then.changes({k: v for k, v in self.made_with.items() if k.partition("#")[0] in recorded})
 
 
+def _parts(engine: Any) -> dict[str, Any]:
+    """What an engine reads and infers with, by their ids in a config; None where it has none."""
+    loader = getattr(engine, "data_loader", None)
+    dataset, sampler = getattr(loader, "dataset", None), getattr(loader, "sampler", None)
+    return {
+        "preprocessing": getattr(dataset, "transform", None),
+        "inferer": getattr(engine, "inferer", None),
+        "dataset": {"seed": getattr(dataset, "seed", None)},
+        "dataloader": {"seed": getattr(sampler, "seed", None)},
+    }
+
+
 def write_model(network: torch.nn.Module, directory: str | Path, card: Mapping[str, Any]) -> None:
     """Write ``model.pt``, a plain state dict, and ``model.json``, which describes it.
 
@@ -242,7 +255,8 @@ def write_model(network: torch.nn.Module, directory: str | Path, card: Mapping[s
                 raise OutputError(f"a model trained as {trained!r} is here", folder, "choose another output_dir")
     folder.mkdir(parents=True, exist_ok=True)
     _save(network.state_dict(), folder / "model.pt")
-    card = {**card, "network": settings_of(network), "sha256": sha256_of(folder / "model.pt")}
+    local = bool(getattr(network, "local", False))
+    card = {**card, "local": local, "network": settings_of(network), "sha256": sha256_of(folder / "model.pt")}
     write_json(folder / "model.json", card)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor
 from glas_wsol.inferers.whole_tile import WholeTileInferer
 from glas_wsol.networks.base import choose
 from glas_wsol.networks.ensemble import EnsembleNetwork
+from glas_wsol.networks.familiarity import watched
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 from glas_wsol.networks.refined import RefinedNetwork
-from glas_wsol.results.class_scores import DECIDABLE, LOCALIZER, PRESENCE, UNDECIDABLE
+from glas_wsol.results.class_scores import DECIDABLE, FAMILIAR, LOCALIZER, PRESENCE, UNDECIDABLE
 
 __all__ = ["ClassScoreInferer", "predict_with_scores"]
 
@@ -100,21 +102,29 @@ class ClassScoreInferer(Inferer):
 
         Returns:
             ``pred``, ``[B, 1 + c, H, W]``; the class scores that the network has, by :data:`LOCALIZER`,
-            :data:`DECIDABLE` and :data:`UNDECIDABLE`, ``[B, c]`` each (see :func:`predict_with_scores`); and, where an
+            :data:`DECIDABLE` and :data:`UNDECIDABLE`, ``[B, c]`` each (see :func:`predict_with_scores`);
+            :data:`FAMILIAR`, ``[B]``, the mean over the views at the training resolution, where there are such and
+            the network describes its training images; and, where an
             image may have several classes, :data:`PRESENCE`, ``[B, c]``: channels that share one decidable region
             do not hold how probable each class is.
         """
         seen: list[dict[str, Tensor]] = []
+        scales, familiar = iter(self.inferer.scales()), []
 
         def predict(view: Tensor) -> Tensor:
-            if self.class_scores == "none":
-                return network(view)
-            prediction, scores = predict_with_scores(network, view, self.class_scores)
-            seen.append(scores)
+            with watched(network) if next(scales) == 1 else nullcontext([]) as watching:
+                if self.class_scores == "none":
+                    prediction = network(view)
+                else:
+                    prediction, scores = predict_with_scores(network, view, self.class_scores)
+                    seen.append(scores)
+            familiar.extend(watching)
             return prediction
 
         prediction = self.inferer(inputs, predict, *args, **kwargs)
         found = {key: torch.stack([one[key] for one in seen]).mean(dim=0) for key in (seen[0] if seen else ())}
+        if familiar:
+            found[FAMILIAR] = torch.stack(familiar).mean(dim=0)
         if getattr(network, "multi_label", False):
             found[PRESENCE] = (
                 found[LOCALIZER].to(inputs.dtype)

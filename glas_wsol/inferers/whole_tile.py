@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from glas_wsol.errors import ConfigError
 from glas_wsol.transforms import Rescale, Window, crop_back, pad_to_multiple
+from glas_wsol.transforms.reading.spacing import mpp_of
 
 __all__ = ["TrainingInferer", "WholeTileInferer"]
 
@@ -33,6 +34,10 @@ class _View(NamedTuple):
         """Put a prediction of the view back into the image's place; no value changes."""
         upright = prediction.rot90(-self.quarters, (-2, -1))
         return upright.flip(-1) if self.mirrored else upright
+
+    def size(self, mpp: tuple[float, float] | None) -> tuple[float, float] | None:
+        """Width and height of a pixel in this view."""
+        return (mpp[1], mpp[0]) if mpp and self.quarters % 2 else mpp
 
 
 def _views(flips: bool | str, rotations: bool) -> tuple[_View, ...]:
@@ -60,7 +65,9 @@ def _views(flips: bool | str, rotations: bool) -> tuple[_View, ...]:
 class WholeTileInferer(Inferer):
     """Shrink to the training resolution, reflect-pad to a multiple of the stride, predict, crop and enlarge back.
 
-    The prediction has the input's own height and width; interpolation keeps its channels' sum at 1.
+    The prediction has the input's own height and width; interpolation keeps its channels' sum at 1. With
+    ``training_mpp`` an image is brought to the micrometres per pixel of the training, whatever its own: those are in
+    its metadata, see :func:`~glas_wsol.transforms.reading.spacing.mpp_of`.
 
     With several views it is the mean of their predictions, each put back into the image's place: still a distribution
     at every pixel. Every view is padded for itself, so that the result of a mirrored image is the mirrored result,
@@ -79,6 +86,8 @@ class WholeTileInferer(Inferer):
             image and its mirror image left to right only, where up and down are not alike. Defaults to False.
         rotations: average over quarter turns, with ``flips`` those of the mirror images too. Defaults to False.
         scales: average over these resolutions, relative to the training resolution. Defaults to (1,).
+        training_mpp: micrometres of a pixel that ``factor`` holds for, see :class:`~glas_wsol.transforms.Rescale`; None
+            (default): for any.
     """
 
     def __init__(
@@ -89,19 +98,23 @@ class WholeTileInferer(Inferer):
         flips: bool | str = False,
         rotations: bool = False,
         scales: Sequence[float] = (1.0,),
+        training_mpp: float | None = None,
     ) -> None:
         super().__init__()
         if not scales or not isinstance(scales, (list, tuple)) or not all(0 < scale < math.inf for scale in scales):
             raise ConfigError(f"scales={scales!r}", "WholeTileInferer", "give a list of numbers above 0, as [1.0]")
-        self.rescale = Rescale(factor, short_side)
+        self.rescale = Rescale(factor, short_side, training_mpp=training_mpp)
         self.rescales = [
-            Rescale(factor * scale) if short_side is None else Rescale(factor, max(1, round(short_side * scale)))
+            Rescale(factor * scale, training_mpp=training_mpp)
+            if short_side is None
+            else Rescale(factor, max(1, round(short_side * scale)))
             for scale in scales
         ]
         self.divisor = divisor
         self._views = _views(flips, rotations)
         self._settings = {"factor": factor, "short_side": short_side, "divisor": divisor}
         self._settings |= {"flips": flips, "rotations": rotations, "scales": [float(scale) for scale in scales]}
+        self._settings |= {} if training_mpp is None else {"training_mpp": training_mpp}
 
     def settings(self) -> dict[str, Any]:
         """What a prediction depends on besides the network, as JSON values."""
@@ -120,7 +133,7 @@ class WholeTileInferer(Inferer):
 
         def predict(view: _View, rescale: Rescale) -> Tensor:
             seen = view.of(image)
-            padded, window = self._pad(seen, rescale)
+            padded, window = self._pad(seen, rescale, view.size(mpp))
             prediction = crop_back(network(padded, *args, **kwargs), window)
             if prediction.shape[-2:] != seen.shape[-2:]:
                 size = seen.shape[-2:]
@@ -133,7 +146,7 @@ class WholeTileInferer(Inferer):
             half = len(views) // 2
             return total(views[:half], rescale) + total(views[half:], rescale)
 
-        image = _plain(inputs)
+        image, mpp = _plain(inputs), mpp_of(inputs)
         prediction = total(self._views, self.rescales[0])
         for rescale in self.rescales[1:]:
             prediction = prediction + total(self._views, rescale)
@@ -142,15 +155,21 @@ class WholeTileInferer(Inferer):
 
     def prepare(self, inputs: Tensor) -> tuple[Tensor, Window]:
         """The image as the network is given it, ``[B, 3, H', W']``, and where the image lies in it."""
-        return self._pad(_plain(inputs), self.rescale)
+        return self._pad(_plain(inputs), self.rescale, mpp_of(inputs))
 
     def views(self, inputs: Tensor) -> Iterator[Tensor]:
         """What the network is given, view by view: ``[B, 3, H', W']`` of every view at every scale, padded."""
-        image = _plain(inputs)
-        return (self._pad(view.of(image), rescale)[0] for rescale in self.rescales for view in self._views)
+        image, mpp = _plain(inputs), mpp_of(inputs)
+        return (
+            self._pad(view.of(image), rescale, view.size(mpp))[0] for rescale in self.rescales for view in self._views
+        )
 
-    def _pad(self, image: Tensor, rescale: Rescale) -> tuple[Tensor, Window]:
-        return pad_to_multiple(torch.stack([rescale(one) for one in image]), self.divisor)
+    def scales(self) -> list[float]:
+        """Of every view, in the order of :meth:`views`: its resolution relative to the training's."""
+        return [scale for scale in self._settings["scales"] for _ in self._views]
+
+    def _pad(self, image: Tensor, rescale: Rescale, mpp: tuple[float, float] | None) -> tuple[Tensor, Window]:
+        return pad_to_multiple(torch.stack([rescale(one, mpp=mpp) for one in image]), self.divisor)
 
 
 def _plain(inputs: Tensor) -> Tensor:

@@ -51,7 +51,9 @@ class WholeTileNetwork(nn.Module):
         height, width = self._size(image.shape[2], image.shape[3])
         padded = self.prepare(image)
         top, left = (padded.shape[2] - height) // 2, (padded.shape[3] - width) // 2
-        prediction = self.network(padded)[:, :, top : top + height, left : left + width]
+        # not as a slice: its size would be unknown to ONNX
+        prediction = self.network(padded).index_select(2, torch.arange(height, device=image.device) + top)
+        prediction = prediction.index_select(3, torch.arange(width, device=image.device) + left)
         if self.rescales:
             size = [image.shape[2], image.shape[3]]
             prediction = F.interpolate(prediction, size=size, mode="bilinear", align_corners=False)

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from glas_wsol.errors import ConfigError, WeightsError
+from glas_wsol.networks.familiarity import Familiarity
 from glas_wsol.networks.hypercolumn import number_of_stages, rescale
 from glas_wsol.networks.trunks import Trunk, build_trunk
+from glas_wsol.networks.weights import LATER
 
 __all__ = ["TileNetwork", "choose", "construct", "require_classes", "seeded", "undecidable_part"]
 
@@ -90,17 +92,23 @@ class TileNetwork(nn.Module):
         supervision: what it is trained from: ``"image labels"``, ``"pixel labels"`` or ``"none"``.
         classifier_knows_mask: whether its classifier, where it has one, was trained on masks such as it predicts.
         names_class: whether ``p(class k)`` is a prediction; if not, it is 1 / c and no class is to be reported.
+        familiarity: what a trained model knows of its training images; None (default) where that is not known.
         smallest_side: least height and width in px; below it, the trunk has no feature position left.
+        local: whether ``R+`` of a pixel depends on its surroundings only, not on the whole tile.
     """
 
     supervision = "image labels"
     names_class = True
     classifier_knows_mask = True
+    local = False
 
-    if TYPE_CHECKING:  # buffers; not for TorchScript
+    if TYPE_CHECKING:  # buffers, and what a model's card says; not for TorchScript
+        familiarity: Familiarity | None
         pixel_mean: Tensor
         pixel_std: Tensor
         temperature: Tensor
+    else:
+        familiarity = None
 
     def __init__(
         self,
@@ -144,7 +152,11 @@ class TileNetwork(nn.Module):
             WeightsError: if some of them are this network's own tensors.
         """
         own = {value.data_ptr() for value in self.state_dict().values() if value.numel()}
-        kept = [name for name, value in state_dict.items() if isinstance(value, Tensor) and value.data_ptr() in own]
+        kept = [
+            name
+            for name, value in state_dict.items()
+            if isinstance(value, Tensor) and value.data_ptr() in own and name.rpartition(".")[2] not in LATER
+        ]
         if kept:
             what = f"the model is of another network: {len(kept)} of {len(state_dict)} weights are not in it"
             raise WeightsError(what, kept[0], "export the bundle with this model, and load that")

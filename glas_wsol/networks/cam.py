@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from glas_wsol.networks.base import TileNetwork, choose, seeded
-from glas_wsol.networks.explanations import grad_cam, grad_cam_pp
+from glas_wsol.networks.grad_cam import grad_cam, grad_cam_pp
 from glas_wsol.networks.head import Head
 from glas_wsol.networks.hypercolumn import join
 from glas_wsol.networks.maps import distribution, score_map
@@ -34,7 +34,7 @@ class ClassActivationNetwork(TileNetwork):
         pooling_options: the pooling's arguments.
         modalities: maps per class. Defaults to 1.
         explanation: ``"cam"`` (default) for the class map, ``"grad_cam"`` or ``"grad_cam++"`` for the maps of
-            :mod:`glas_wsol.networks.explanations` on the features that the head reads.
+            :mod:`glas_wsol.networks.grad_cam` on the features that the head reads.
         map_stride: px between two positions of a class map: 32 (default, the paper's), 16 or 8, where the features of
             the trunk's stages of those strides are read too, see :mod:`glas_wsol.networks.hypercolumn`.
         seed: seed of the initial weights, so that they do not depend on what was drawn before; None draws on.

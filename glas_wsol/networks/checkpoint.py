@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from monai.utils import ensure_tuple
 from torch import nn
 
 from glas_wsol.errors import ConfigError, WeightsError
+from glas_wsol.networks.base import TileNetwork
 from glas_wsol.networks.ensemble import EnsembleNetwork, common_card
+from glas_wsol.networks.familiarity import FAMILIARITY, Familiarity
 from glas_wsol.networks.registry import build_network
 from glas_wsol.networks.weights import load_strictly, read_state_dict
 from glas_wsol.utils.digests import sha256_of
@@ -48,9 +51,13 @@ def model_card(checkpoint: str | Sequence[str], **defaults: Any) -> dict[str, An
             logger.warning("%s is not there: trunk, classes and resolution are taken from the config", path)
         return defaults
     try:
-        return {**defaults, **_renamed(dict(read_json(path)))}
+        card = {**defaults, **_renamed(dict(read_json(path)))}
     except (OSError, ValueError, TypeError) as error:
         raise WeightsError("the model's description cannot be read", path, "restore it or delete it") from error
+    mpp = card.get("mpp")
+    if mpp is not None and not (type(mpp) in (int, float) and 0 < mpp < math.inf):
+        raise WeightsError(f"mpp={mpp!r} is not a size of a pixel", path, "give micrometres, or null where unknown")
+    return card
 
 
 def _renamed(value: Any) -> Any:
@@ -67,6 +74,8 @@ def _renamed(value: Any) -> Any:
 
 def load_checkpoint(network: Any, checkpoint: str | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
     """Load a trained model into a network, strictly, and only with the settings it was trained with.
+
+    What ``model.json`` says of the training images becomes the network's ``familiarity``.
 
     Args:
         network: the network the weights were trained with.
@@ -106,6 +115,8 @@ def load_checkpoint(network: Any, checkpoint: str | Sequence[str], settings: Map
         what = "the model is not the one that model.json beside it describes"
         raise WeightsError(what, checkpoint, "resume the training that wrote them, or delete model.json")
     load_strictly(network, state, checkpoint, fix)
+    if isinstance(network, TileNetwork):
+        network.familiarity = Familiarity.read(card.get(FAMILIARITY), Path(checkpoint).with_suffix(".json"))
 
 
 def ensemble_of(network: nn.Module, checkpoint: str | Sequence[str], trunk: str) -> nn.Module:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from glas_wsol.errors import ConfigError
+from glas_wsol.networks.frozen_norm import FrozenGroupNorm
 from glas_wsol.networks.maps import bilinear
 
 __all__ = ["PyramidDecoder"]
@@ -29,7 +30,7 @@ class PyramidDecoder(nn.Module):
         # Group normalisation: the score of a pixel does not depend on other images of the mini-batch.
         self.fuse = nn.ModuleList(
             [
-                nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width), nn.ReLU())
+                nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), FrozenGroupNorm(8, width), nn.ReLU())
                 for _ in channels[1:]
             ]
         )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from glas_wsol.errors import ConfigError
+from glas_wsol.transforms.pixel_size import SAME
 
 __all__ = ["EnsembleNetwork", "class_conditional", "common_card"]
 
@@ -143,6 +144,11 @@ def common_card(cards: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dic
             if card.get(name) != first.get(name):
                 what = f"{name} is {first.get(name)!r} in {names[0]} and {card.get(name)!r} here"
                 raise ConfigError(what, file, fix)
+    sizes = [card.get("mpp") for card in cards]
+    for size, file in zip(sizes, names, strict=True):
+        if (size is None) != (sizes[0] is None) or (size and abs(size / sizes[0] - 1) > SAME):
+            what = f"its network works at mpp={size}, that of {names[0]} at mpp={sizes[0]}"
+            raise ConfigError(what, file, "name models of one training resolution")
     digests = [card.get("sha256", file) for card, file in zip(cards, names, strict=True)]
     for place, digest in enumerate(digests):
         if digest in digests[:place]:
@@ -154,6 +160,8 @@ def common_card(cards: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dic
     for name in ("trunk", "method", "trunk_weights_sha256"):
         if all(name in card for card in cards):
             shared[name] = " + ".join(dict.fromkeys(str(card[name]) for card in cards))
+    if sizes[0] is not None:
+        shared["mpp"] = sizes[0]
     if "seed" in first:
         shared["seed"] = first["seed"]
     members = [{**card.get("network", {}), **({"trunk": card["trunk"]} if "trunk" in card else {})} for card in cards]

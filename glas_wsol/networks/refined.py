@@ -14,6 +14,7 @@ from glas_wsol.networks.attention import AttentionNetwork
 from glas_wsol.networks.base import TileNetwork, choose, construct, seeded
 from glas_wsol.networks.cam import ClassActivationNetwork
 from glas_wsol.networks.decoder import PyramidDecoder
+from glas_wsol.networks.frozen_norm import frozen_norms
 from glas_wsol.networks.maps import at_least_float32, distribution, resize_exactly
 from glas_wsol.networks.minmax import Localized, MinMaxEntropyNetwork
 from glas_wsol.networks.trunks import Trunk
@@ -50,7 +51,7 @@ class RefinedNetwork(TileNetwork):
 
     classifier_knows_mask = False
     __constants__ = ("asks_classifier", "asks_localizer")  # TorchScript compiles only the branch that is taken
-    __jit_unused_properties__ = ("trunk",)
+    __jit_unused_properties__ = ("trunk", "local")
 
     def __init__(
         self,
@@ -93,6 +94,11 @@ class RefinedNetwork(TileNetwork):
     def trunk(self) -> Trunk:
         """The first stage's trunk."""
         return self.base.trunk
+
+    @property
+    def local(self) -> bool:
+        """Whether the decoder's statistics are frozen: the mask is then local; the class is of the whole tile."""
+        return all(layer.frozen for layer in frozen_norms(self).values())
 
     def train(self, mode: bool = True) -> RefinedNetwork:
         """Set training mode; everything but the decoder stays in evaluation mode."""

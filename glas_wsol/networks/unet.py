@@ -36,6 +36,7 @@ class SegmentationNetwork(TileNetwork):
 
     supervision = "pixel labels"
     names_class = False
+    local = True
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from torch import Tensor
 from glas_wsol.errors import WeightsError
 from glas_wsol.utils.digests import sha256_of
 
-__all__ = ["fetch", "load_strictly", "read_state_dict"]
+__all__ = ["LATER", "fetch", "load_strictly", "read_state_dict"]
 
 _URL = re.compile(r"^(?P<url>https://[^#]+)#sha256=(?P<sha256>[0-9a-f]{64})$")
 
@@ -86,7 +86,7 @@ def fetch(url: str) -> Path:
     return target
 
 
-LATER = ("temperature",)
+LATER = ("temperature", "group_statistics")
 """Buffers that older models lack; their networks fill in a default."""
 
 

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from glas_wsol.errors import ConfigError, NumericalError
 from glas_wsol.inferers import WholeTileInferer
+from glas_wsol.networks.base import TileNetwork
 from glas_wsol.networks.component_network import FeatureComponentNetwork
 from glas_wsol.networks.maps import resize
 
@@ -266,7 +267,7 @@ def fitted_card(card: Mapping[str, Any], network: FeatureComponentNetwork, **arg
     return {**card, "orientation": asdict(fit_components(network, **arguments))}
 
 
-def prepared(network: FeatureComponentNetwork, image: Tensor, inferer: WholeTileInferer) -> Tensor:
+def prepared(network: TileNetwork, image: Tensor, inferer: WholeTileInferer) -> Tensor:
     """Images ``[B, 3, H, W]`` in [0, 1] as the trunk takes them: at the training resolution, normalised and padded."""
     return network.normalise(inferer.prepare(image)[0])
 

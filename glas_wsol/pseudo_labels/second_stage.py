@@ -12,10 +12,13 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator
 from monai.handlers import LrScheduleHandler, ValidationHandler
 from monai.inferers import Inferer
 from monai.transforms import Compose, LoadImaged
+from torch import Tensor
+from tqdm import tqdm
 
 from glas_wsol.data.seeded import SeededCacheDataset, training_loader
 from glas_wsol.engines.plain_trainer import PlainTrainer
@@ -32,12 +35,15 @@ from glas_wsol.handlers import (
 )
 from glas_wsol.inferers import TrainingInferer, WholeTileInferer
 from glas_wsol.metrics import ClassificationError, CrossEntropy, Temperature
+from glas_wsol.networks.base import choose
 from glas_wsol.networks.component_network import FeatureComponentNetwork
+from glas_wsol.networks.frozen_norm import freeze, measure_statistics
 from glas_wsol.networks.refined import RefinedNetwork
-from glas_wsol.pseudo_labels.feature_components import Transform
+from glas_wsol.pseudo_labels.feature_components import Transform, read_image
 from glas_wsol.pseudo_labels.seeds import SEEDS, PartialCrossEntropy, SeedBatch
 from glas_wsol.pseudo_labels.self_training import SelfTraining
 from glas_wsol.pseudo_labels.teachers import check_teachers, first_seeds
+from glas_wsol.utils import distributed
 from glas_wsol.utils.json_files import read_json
 
 __all__ = ["SecondStage"]
@@ -73,6 +79,9 @@ class SecondStage:
         batch_size: images per step, of all processes.
         lr: first learning rate of the decoder; a cosine to 0 in every round.
         weight_decay: of the decoder.
+        decoder_norm: ``"frozen"`` (default): after the first epoch the statistics of the decoder's group normalisation
+            are frozen to their means over the training images, and the rest of the training learns with them; the
+            mask is then local. ``"tile"``: they are those of each tile.
         seed: of order and augmentation.
         device: where to compute.
         data_device: where the training images are stored and augmented.
@@ -110,6 +119,7 @@ class SecondStage:
     lr: float
     tolerance: float = 0.05
     weight_decay: float = 1e-4
+    decoder_norm: str = "frozen"
     seed: int = 0
     device: str | torch.device = "cpu"
     data_device: str | torch.device = "cpu"
@@ -128,6 +138,7 @@ class SecondStage:
             if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= least):
                 fix = "give a number" if least else "give a number from 0"
                 raise ConfigError(f"{name}={value!r} is not valid", "second_stage", fix)
+        choose("decoder_norm", self.decoder_norm, ("frozen", "tile"))
 
     def run(self) -> None:
         """Generate pseudo-labels with the teachers, then train; called again, resume where it stopped."""
@@ -160,7 +171,6 @@ class SecondStage:
         made_with = {
             "read": self.reading,
             "augmentation": self.augmentation,
-            "validate": {"preprocessing": self.transform, "inferer": self.validation_inferer},
             "second_stage": {"tolerance": self.tolerance, "seed": self.seed},
         }
         handlers = [
@@ -169,6 +179,7 @@ class SecondStage:
             EpochProgress("refining, epoch"),
             StopOnNonFiniteLoss(),
             LrScheduleHandler(cast("Any", schedule), print_lr=False, epoch_level=False),
+            *([_Freezing(self)] if self.decoder_norm == "frozen" else []),
             ValidationHandler(self.epochs, evaluator),
             EpochSummary(evaluator),
             RunCheckpoint(
@@ -187,9 +198,29 @@ class SecondStage:
     def _evaluator(self) -> SupervisedEvaluator:
         """Measures only; the saved model is that of the last round."""
         return SupervisedEvaluator(
-            torch.device(self.device), self.validation_loader, self.network, prepare_batch=ImageLabels(),
+            torch.device(self.device), self.validation_loader, self.network, prepare_batch=ImageLabels(metadata=True),
             inferer=self.validation_inferer, postprocessing=cast("Any", self.postprocessing),
             key_val_metric={"classification_error": ClassificationError()},
             additional_metrics={"cross_entropy": CrossEntropy(), "temperature": Temperature()},
             metric_cmp_fn=lambda current, best: True, amp=False,
         )  # fmt: skip
+
+
+class _Freezing:
+    """Freezes the decoder's statistics after the first epoch; of several processes the first measures them."""
+
+    def __init__(self, stage: SecondStage) -> None:
+        self.stage = stage
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED(once=1), self)
+
+    def __call__(self, _: Engine) -> None:
+        stage = self.stage
+
+        def measure() -> dict[str, Tensor]:
+            data = tqdm(stage.data, "statistics of the decoder")
+            images = (stage.inferer.prepare(read_image(item, stage.transform, stage.device))[0] for item in data)
+            return measure_statistics(stage.network, images)
+
+        freeze(stage.network, distributed.on_main(measure))

@@ -73,6 +73,6 @@ def with_seeds(items: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[st
 
 
 def digest_of_items(items: Sequence[Mapping[str, Any]]) -> str:
-    """SHA-256 of the images' names and labels, in their order."""
-    listed = [[str(item["name"]), np.asarray(item["label"]).tolist()] for item in items]
+    """SHA-256 of the images' names, labels and, where known, sources, in their order."""
+    listed = [[str(item["name"]), np.asarray(item["label"]).tolist(), item.get("source")] for item in items]
     return digest_of(listed)

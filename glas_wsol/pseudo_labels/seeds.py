@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,16 @@ _STEPS = 1000  # of the table that turns values into ranks: finer than any share
 _EVERY = 4  # pixels in each direction for that table
 
 
-def ranks(maps: Sequence[np.ndarray], scope: str = "dataset") -> list[np.ndarray]:
+def ranks(
+    maps: Sequence[np.ndarray], scope: str = "dataset", sources: Sequence[Hashable] | None = None
+) -> list[np.ndarray]:
     """Scores as the share of pixels below them: maps of different methods become comparable.
 
     Args:
         maps: ``[H, W]`` each, of any range.
-        scope: ``"dataset"``: among the pixels of all images; ``"image"``: among those of the same image;
-            ``"both"``: the mean of the two.
+        scope: ``"dataset"``: among the pixels of all images; ``"source"``: among those of the same laboratory;
+            ``"image"``: among those of the same image; ``"both"``: the mean of dataset and image.
+        sources: the laboratory of each image; all are of one where not given.
 
     Returns:
         ``[H, W]`` float32 each, in [0, 1].
@@ -41,12 +45,11 @@ def ranks(maps: Sequence[np.ndarray], scope: str = "dataset") -> list[np.ndarray
     Raises:
         ConfigError: if ``scope`` is none of these.
     """
-    if scope not in ("dataset", "image", "both"):
-        raise ConfigError(f"seed_scope={scope!r}", "seeds", "choose dataset, image or both")
+    one_source = [None] * len(maps)
+    among = {"dataset": one_source, "source": sources or one_source, "image": range(len(maps))}
+    if scope not in (*among, "both"):
+        raise ConfigError(f"seed_scope={scope!r}", "seeds", "choose source, dataset, image or both")
     shares = np.linspace(0, 1, _STEPS + 1)
-
-    def table(values: np.ndarray) -> np.ndarray:
-        return np.quantile(values, shares)
 
     def within(one: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
         # Between both ends of a plateau: a constant map is 0.5 everywhere, neither sure nor unsure.
@@ -54,17 +57,14 @@ def ranks(maps: Sequence[np.ndarray], scope: str = "dataset") -> list[np.ndarray
         high = np.searchsorted(quantiles, one, side="right")
         return np.clip((low + high - 1) / (2 * _STEPS), 0, 1).astype(np.float32)
 
-    sample = [one[::_EVERY, ::_EVERY] for one in maps]
-    whole = table(np.concatenate([one.ravel() for one in sample])) if scope != "image" else None
-    ranked = []
-    for one, few in zip(maps, sample, strict=True):
-        values = []
-        if whole is not None:
-            values.append(within(one, whole))
-        if scope != "dataset":
-            values.append(within(one, table(few)))
-        ranked.append(np.mean(values, axis=0, dtype=np.float32))
-    return ranked
+    found = []
+    for one_scope in ("dataset", "image") if scope == "both" else (scope,):
+        samples: dict[Hashable, list[np.ndarray]] = defaultdict(list)
+        for key, one in zip(among[one_scope], maps, strict=True):
+            samples[key].append(one[::_EVERY, ::_EVERY].ravel())
+        tables = {key: np.quantile(np.concatenate(values), shares) for key, values in samples.items()}
+        found.append([within(one, tables[key]) for key, one in zip(among[one_scope], maps, strict=True)])
+    return [np.asarray(np.mean(values, axis=0, dtype=np.float32)) for values in zip(*found, strict=True)]
 
 
 def pick_seeds(
@@ -72,6 +72,7 @@ def pick_seeds(
     share: float = 0.3,
     scope: str = "dataset",
     weights: Mapping[str, float] | None = None,
+    sources: Sequence[Hashable] | None = None,
 ) -> list[np.ndarray]:
     """The pixels of which several localizers are most certain and agree.
 
@@ -83,6 +84,7 @@ def pick_seeds(
         share: of pixels on each side, in (0, 0.5].
         scope: see :func:`ranks`.
         weights: of the localizers; equal where not given.
+        sources: see :func:`ranks`.
 
     Returns:
         ``[H, W]`` uint8 of every image, see :data:`IGNORE`: the surer, the further from it.
@@ -96,11 +98,11 @@ def pick_seeds(
     used = [name for name in teachers if weights[name] > 0]
     if not used:
         raise ConfigError("no teacher has a positive weight", "seeds", f"give one to any of {', '.join(teachers)}")
-    ranked = {name: ranks(teachers[name], scope) for name in used}
+    ranked = {name: ranks(teachers[name], scope, sources) for name in used}
     total = sum(weights[name] for name in used)
     mean: list[Any] = [sum(weights[n] / total * ranked[n][i] for n in used) for i in range(len(ranked[used[0]]))]
     seeds = []
-    for one in ranks(mean, scope) if len(used) > 1 else mean:
+    for one in ranks(mean, scope, sources) if len(used) > 1 else mean:
         positive, negative = one >= 1 - share, one <= share
         sureness = np.rint(127 * np.abs(2 * one - 1)).clip(1, 127).astype(np.uint8)
         side = np.where(positive, IGNORE + sureness, np.where(negative, IGNORE - sureness, IGNORE))

@@ -154,7 +154,8 @@ class SelfTraining:
         if same is not None and same > 1 - self.tolerance:
             logger.info("the masks of rounds %d and %d are nearly the same (kappa %.3f): done", done - 1, done, same)
             return True
-        seeds = pick_seeds({"student": scores}, self.share, self.scope)
+        sources = [item.get("source") for item in self.items]
+        seeds = pick_seeds({"student": scores}, self.share, self.scope, sources=sources)
         write_seeds(self._folder(done + 1), self.items, seeds, {MADE_WITH: self._made_with(done + 1)})
         return False
 

@@ -174,7 +174,9 @@ def first_seeds(
         if weights.get(STAIN, 0) > 0:
             haematoxylin = FixedMaskNetwork("stain")
             teachers[STAIN] = log_odds(haematoxylin, data, transform, inferer, device, "seeds from the stain")
-        write_seeds(folder, data, pick_seeds(teachers, share, scope, weights), {MADE_WITH: made_with, **facts})
+        sources = [item.get("source") for item in data]
+        seeds = pick_seeds(teachers, share, scope, weights, sources)
+        write_seeds(folder, data, seeds, {MADE_WITH: made_with, **facts})
 
     distributed.on_main(make)
     return with_seeds(data, folder)

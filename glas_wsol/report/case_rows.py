@@ -13,6 +13,7 @@ from glas_wsol.errors import ImageFileError
 from glas_wsol.report.cases import Case
 from glas_wsol.report.pictures import Pictures, draw_pictures
 from glas_wsol.report.summary import shown
+from glas_wsol.results.how_to_read import UNLIKE
 from glas_wsol.transforms import read_mask, read_rgb
 
 __all__ = ["CaseRow", "Cell", "Column", "columns", "rows", "state_of"]
@@ -22,6 +23,7 @@ STATES = {
     "evidence": "with evidence",
     "none": "no evidence",
     "wrong": "wrong class",
+    "strange": UNLIKE,
     "failed": "failed",
 }
 
@@ -115,6 +117,9 @@ def columns(cases: Sequence[Case]) -> tuple[Column, ...]:
             found.append(
                 _share(f"entropy_{part}", f"entropy, {part}", lambda c, p=part: _entropy(c, p), minor=True, hint=hint)
             )
+    if any(case.familiarity is not None for case in cases):
+        hint = "share of images of the training's kind that are less like it; below 1 %: unlike the training images"
+        found.append(_share("familiarity", "familiarity", lambda c: c.familiarity, minor=True, hint=hint))
     for key, title in (("f1_foreground", "F1+"), ("f1_background", "F1-")):
         if any(key in case.scores for case in cases):
             hint = f"agreement with the true {'outlines' if key == 'f1_foreground' else 'background'}"
@@ -141,9 +146,9 @@ def _entropy(case: Case, part: str) -> float | None:
 
 def _remark(case: Case) -> str:
     if case.failed or not case.evidence:
-        return case.reason
+        return ", ".join(filter(None, (case.reason, case.pixel_size)))
     missed = "undecidable region as sure" if case.note and not case.unknown_mask else ""
-    return ", ".join(filter(None, ("wrong class" if case.wrong else "", missed)))
+    return ", ".join(filter(None, ("wrong class" if case.wrong else "", missed, case.pixel_size)))
 
 
 def rows(cases: Sequence[Case], titles: Sequence[Column], truth_above: float, limit: int) -> Iterator[CaseRow]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from glas_wsol.errors import OutputError
+from glas_wsol.results.how_to_read import is_strange
 from glas_wsol.utils.csv_files import read_table
 
 __all__ = ["AGAIN", "Case", "ClassProbabilities", "number", "read_cases", "read_failures"]
@@ -48,11 +49,13 @@ class Case:
             evidence.
         unknown_mask: whether those of the regions were left out, being no evidence.
         note: remark on the scores of the regions.
+        familiarity: how much it looks like the training images, in [0, 1]; None where not known.
         decidable: share of the image in the mask, in [0, 1]; None of an image that failed.
         regions: boxes of the mask; None of an image that failed.
         evidence: False if the image shows nothing to decide on.
         reason: why not, or why it failed; empty otherwise.
         failed: whether there is no result of it.
+        pixel_size: what to know of the size of its pixels; empty where it is known.
         size: width and height in pixels; None where unknown.
         mask: its mask's file; None where none is there.
         overlay: its overlay's file; None where none is there.
@@ -70,12 +73,14 @@ class Case:
     class_scores: Mapping[str, ClassProbabilities] = field(default_factory=dict)
     unknown_mask: bool = False
     note: str = ""
+    familiarity: float | None = None
     decidable: float | None = None
     regions: int | None = None
     evidence: bool = True
     reason: str = ""
     fix: str = ""
     failed: bool = False
+    pixel_size: str = ""
     size: tuple[int, int] | None = None
     mask: Path | None = None
     overlay: Path | None = None
@@ -92,6 +97,11 @@ class Case:
             if self.probabilities in [one.probabilities for one in self.class_scores.values()]
             else self.probabilities
         )
+
+    @property
+    def strange(self) -> bool | None:
+        """Whether the image is unlike the training images; None where not known."""
+        return is_strange(self.familiarity)
 
     @property
     def wrong(self) -> bool | None:
@@ -141,10 +151,12 @@ def _case(entry: Mapping[str, Any], folder: Path, row: Mapping[str, str]) -> Cas
         class_scores=_class_scores(regions),
         unknown_mask=regions.get("regions_are_evidence") is False and bool(regions.get("undecidable")),
         note=str(regions.get("note") or ""),
+        familiarity=number(entry.get("familiarity")),
         decidable=number(entry["decidable_fraction"]),
         regions=len(entry.get("boxes") or ()),
         evidence=evidence,
         reason=str(entry.get("reason") or ""),
+        pixel_size=str(entry.get("pixel_size") or ""),
         size=(int(width), int(height)) if width and height else None,
         mask=_inside(folder, name, "masks", (".png", ".tif")),
         overlay=_inside(folder, name, "overlays", (".png",)),

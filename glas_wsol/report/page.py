@@ -22,7 +22,7 @@ from glas_wsol.report.curves import chart
 from glas_wsol.report.pictures import LEAST_BYTES
 from glas_wsol.report.run_folder import Contents, read_folder
 from glas_wsol.report.summary import counts, facts, figures, rounds, shown, training_facts
-from glas_wsol.results.reading import reading_guide
+from glas_wsol.results.how_to_read import UNLIKE, reading_guide
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.version import __version__
 
@@ -102,6 +102,7 @@ def _context(contents: Contents, limit: int, progress: bool) -> dict[str, Any]:
     done = [case for case in contents.cases if not case.failed]
     wanted = {"all", *(["evidence", "none"] if done else []), *(["failed"] if len(done) < len(contents.cases) else [])}
     wanted |= {"wrong"} if any(case.wrong is not None for case in done) else set()
+    wanted |= {"strange"} if any(case.strange for case in done) else set()
     sources = {name: (_HERE / name).read_text(encoding="utf-8") for name in ("style.css", "script.js", "noscript.css")}
     return {
         "version": __version__,
@@ -115,6 +116,7 @@ def _context(contents: Contents, limit: int, progress: bool) -> dict[str, Any]:
         "no_width": NO_WIDTH if any(figure.without_width for figure in measured) else "",
         "trained_on": contents.trained_on,
         "guide": _guide(contents.cases),
+        "unlike": UNLIKE,
         "below": [figure.title for figure in measured if figure.below],
         "interval": evaluation.get("interval", ""),
         "charts": [chart(series, chosen) for series in contents.history],

@@ -40,7 +40,7 @@
   }
   function wanted(group) {
     const state = field("state");
-    const fits = state === "all" || (state === "wrong" ? group.dataset.wrong === "yes" : group.dataset.state === state);
+    const fits = state === "all" || (["wrong", "strange"].includes(state) ? group.dataset[state] === "yes" : group.dataset.state === state);
     const name = group.querySelector(".name").textContent.toLowerCase();
     return (
       fits &&

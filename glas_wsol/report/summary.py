@@ -13,6 +13,7 @@ from glas_wsol.errors import count
 from glas_wsol.metrics.measures import MEASURES
 from glas_wsol.report.cases import Case, number
 from glas_wsol.report.run_folder import Contents
+from glas_wsol.results.how_to_read import NOT_KNOWN, STRANGE, UNLIKE
 from glas_wsol.version import __version__
 
 __all__ = ["Count", "Fact", "Figure", "counts", "facts", "figures", "rounds", "shown", "training_facts"]
@@ -70,6 +71,8 @@ def counts(cases: Sequence[Case]) -> list[Count]:
     found.append(Count(sum(not case.evidence for case in done), "no evidence", "none"))
     if any(case.wrong is not None for case in done):
         found.append(Count(sum(bool(case.wrong) for case in done), "wrong class", "wrong"))
+    if any(case.strange is not None for case in done):
+        found.append(Count(sum(bool(case.strange) for case in done), UNLIKE, "strange"))
     found.append(Count(len(cases) - len(done), "failed", "failed"))
     return found
 
@@ -84,11 +87,19 @@ def facts(contents: Contents) -> list[Fact]:
     classes = _texts(first("classes")) or list(dict(entry.get("probabilities") or {}))
     threshold = number(first("threshold"))
     rule = evaluation.get("threshold_rule")
+    done = [case for case in contents.cases if not case.failed]
+    sizes = Counter(case.pixel_size for case in done if case.pixel_size)
+    network_mpp = number(first("network_mpp")) or number(card.get("mpp"))
     paths = [os.path.dirname(case.image) for case in contents.cases if case.image]  # noqa: PTH120 as written, not here
     found = [
         Fact("Method", _text(first("method")) or _text(network.get("class"))),
         Fact("Learns from", _text(evaluation.get("supervision"))),
         Fact("Training data", contents.trained_on),
+        Fact("Pixels, of the network", f"{network_mpp:.4g} um" if network_mpp else ""),
+        Fact(
+            "Pixels, of the images",
+            "; ".join(f"{some} of {count(len(done), 'image')}: {said}" for said, some in sizes.items()),
+        ),
         Fact("Trunk", _text(first("trunk"))),
         Fact("Classes", ", ".join(classes)),
         Fact("Weights, SHA-256", ", ".join(digests), code=True),
@@ -97,6 +108,7 @@ def facts(contents: Contents) -> list[Fact]:
         Fact("Epoch chosen", _text(card.get("epoch"))),
         Fact("Threshold of the mask", "" if threshold is None else f"{threshold:g}" + (f", {rule}" if rule else "")),
         Fact("Views averaged", _views(first("views"))),
+        Fact("Familiarity", _familiarity(contents.cases)),
         Fact("Evaluated on" if evaluation else "Data set", _data(evaluation)),
         Fact("Split", ", ".join(filter(None, (_text(evaluation.get("split")), _named("fold", first("fold")))))),
         Fact("Seed", _text(first("seed"))),
@@ -126,6 +138,13 @@ def _texts(value: Any) -> list[str]:
 
 def _named(name: str, value: Any) -> str:
     return "" if value is None else f"{name} {value}"
+
+
+def _familiarity(cases: Sequence[Case]) -> str:
+    done = [case for case in cases if not case.failed]
+    if all(case.familiarity is None for case in done):
+        return NOT_KNOWN if done else ""
+    return f"judges each image, as the alarm does not: below {100 * STRANGE:g} % it is {UNLIKE}"
 
 
 def _views(views: Any) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 __all__ = [
     "DECIDABLE",
+    "FAMILIAR",
     "LOCALIZER",
     "MISSED",
     "PRESENCE",
@@ -22,6 +23,9 @@ __all__ = [
 
 PRESENCE = "presence"
 """Key of an evaluated item: ``[c]``, how probable each class is of an image that may have several."""
+
+FAMILIAR = "familiar"
+"""Key of an evaluated item: ``[]``, how much it looks like the training images, in [0, 1]."""
 
 LOCALIZER = "localizer_scores"
 """Key of an evaluated item: ``[c]``, class scores of M on the whole image."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from glas_wsol.results.boxes import MIN_BOX_AREA, Box, find_boxes
 from glas_wsol.results.class_scores import ClassScores
+from glas_wsol.results.how_to_read import familiarity_in_words, is_strange
 from glas_wsol.results.provenance import NOT_RECORDED, Provenance
 from glas_wsol.utils.labels import LEAST_PROBABILITY, SEPARATOR
 
@@ -41,8 +42,14 @@ class Localization:
         multi_label: whether an image may have several classes: those at least as probable as not are named.
         class_scores: of M for the whole image, and of C for the decidable and the undecidable region, with or without
             evidence; those that the method has. :attr:`remark` says where they mean little.
+        familiarity: how much the image looks like those that the model was trained on, in [0, 1], see
+            :class:`~glas_wsol.networks.familiarity.Familiarity`; None where not known.
         image: ``[H, W, 3]`` uint8 RGB, the image itself; None where it was not kept.
         mpp: width and height of a pixel in micrometres; None where unknown.
+        assumed_mpp: micrometres of a pixel that the network was made to assume, as ``mpp`` is unknown; None where it is
+            known, or the model records none. No area is computed from it.
+        pixel_size_remark: what to know of ``mpp`` and ``assumed_mpp``; empty where the image was brought to the pixel
+            size of the training.
         provenance: what it was made with; None where not given.
     """
 
@@ -57,8 +64,11 @@ class Localization:
     reason: str = ""
     multi_label: bool = False
     class_scores: ClassScores = field(default_factory=ClassScores)
+    familiarity: float | None = None
     image: np.ndarray | None = field(default=None, repr=False)
     mpp: tuple[float, float] | None = None
+    assumed_mpp: float | None = None
+    pixel_size_remark: str = ""
     provenance: Provenance | None = None
 
     def __post_init__(self) -> None:
@@ -133,6 +143,11 @@ class Localization:
         return self.class_scores.remark(self.labels) if self.evidence else ""
 
     @property
+    def unlike_training(self) -> bool | None:
+        """Whether the image is unlike the training images; None where not known."""
+        return is_strange(self.familiarity)
+
+    @property
     def trained_on(self) -> str:
         """What the model was trained on, in words."""
         return self.provenance.trained_on if self.provenance else NOT_RECORDED
@@ -145,7 +160,9 @@ class Localization:
             f"{self.name}: {said or 'no class named'}, decidable {100 * self.decidable_fraction:.0f} % of the image",
             self.reason and f"reason: {self.reason}",
             self.remark,
+            self.pixel_size_remark,
             self.trained_on,
+            familiarity_in_words(self.familiarity),
             "" if alarm is None else str(alarm),
         ]
         return "\n".join(filter(None, lines))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,25 @@ from torch import Tensor
 
 from glas_wsol.errors import ConfigError, ImageFileError, NumericalError
 from glas_wsol.results.boxes import MIN_BOX_AREA, check_min_area
-from glas_wsol.results.class_scores import DECIDABLE, LOCALIZER, PRESENCE, UNDECIDABLE, ClassProbabilities, ClassScores
+from glas_wsol.results.class_scores import (
+    DECIDABLE,
+    FAMILIAR,
+    LOCALIZER,
+    PRESENCE,
+    UNDECIDABLE,
+    ClassProbabilities,
+    ClassScores,
+)
 from glas_wsol.results.localization import THRESHOLD, Localization
 from glas_wsol.results.provenance import Provenance
 from glas_wsol.results.tissue_presence import STAINS, missing_evidence
 from glas_wsol.transforms.clean_regions import clean_regions
-from glas_wsol.transforms.reading import mpp_of_metadata
+from glas_wsol.transforms.reading.spacing import DOUBT, mpp_of_metadata
 from glas_wsol.utils.labels import check_multi_label
-from glas_wsol.utils.pixel_size import check_mpp
 
 __all__ = ["LocalizePredictiond", "separate_objects"]
+
+logger = logging.getLogger(__name__)
 
 
 def separate_objects(mask: Tensor | np.ndarray, threshold: float = 0) -> np.ndarray:
@@ -61,7 +71,7 @@ class LocalizePredictiond(Transform):
 
     Where an image may have several classes, it reads ``presence`` (``[c]``, each in [0, 1]) besides: channels that
     share the decidable region hold no probabilities that need not sum to 1. Where present, it reads the class scores
-    of M and C too, see :mod:`glas_wsol.inferers.class_score_inferer`.
+    of M and C too, and ``familiar`` (``[]``), see :mod:`glas_wsol.inferers.class_score_inferer`.
 
     Args:
         classes: class names in label order.
@@ -78,15 +88,15 @@ class LocalizePredictiond(Transform):
         hole_area: px of the image; smaller holes of the mask are filled, see
             :func:`~glas_wsol.transforms.clean_regions.clean_regions`. Defaults to 0, none.
         speck_area: px of the image; smaller parts of the mask are removed. Defaults to 0, none.
-        mpp: micrometres per pixel, or the width and the height of a pixel; None (default): as an image's DICOM file
-            says.
+        training_mpp: micrometres of a pixel of the training images, which the areas hold for and which is assumed where
+            an image's is not known; None (default) where the model does not record it.
         provenance: what results are made with; None (default) if not needed.
         classifier_knows_mask: False for a network whose classifier was not trained on masks such as it predicts, see
             :class:`~glas_wsol.results.class_scores.ClassScores`. Defaults to True.
 
     Raises:
         ConfigError: if ``threshold`` or ``min_box_area`` is not in [0, 1], an area is negative, the stain is another,
-            ``multi_label`` is not true or false, or ``mpp`` is not valid.
+            or ``multi_label`` is not true or false.
     """
 
     def __init__(
@@ -101,7 +111,7 @@ class LocalizePredictiond(Transform):
         multi_label: bool = False,
         hole_area: float = 0,
         speck_area: float = 0,
-        mpp: float | Sequence[float] | None = None,
+        training_mpp: float | None = None,
         provenance: Provenance | None = None,
         classifier_knows_mask: bool = True,
     ) -> None:
@@ -121,7 +131,8 @@ class LocalizePredictiond(Transform):
         self.stain = stain
         self.multi_label = check_multi_label(multi_label, "LocalizePredictiond")
         self.hole_area, self.speck_area = hole_area, speck_area
-        self.mpp, self.provenance = check_mpp(mpp), provenance
+        self.training_mpp, self.provenance = training_mpp, provenance
+        self._said: set[str] = set()
 
     @classmethod
     def for_network(cls, network: Any, labels: bool | None = None, **options: Any) -> LocalizePredictiond:
@@ -165,6 +176,9 @@ class LocalizePredictiond(Transform):
         if not prediction.isfinite().all():
             raise NumericalError("the network's output is not a finite number", path, "train again at a lower rate")
         decidable = 1 - prediction[0]
+        mpp = mpp_of_metadata(meta)
+        # how many pixels of this image are as large as one of the training's
+        area = self.training_mpp**2 / (mpp[0] * mpp[1]) if mpp and self.training_mpp else 1.0
         item = dict(data)
         probabilities: tuple[float, ...] = ()
         if self.names_class:
@@ -176,15 +190,18 @@ class LocalizePredictiond(Transform):
             path=path,
             classes=self.classes,
             probabilities=probabilities,
-            decidable=clean_regions(decidable.float().cpu().numpy(), self.hole_area, self.speck_area),
+            decidable=clean_regions(decidable.float().cpu().numpy(), self.hole_area * area, self.speck_area * area),
             evidence=not reason,
             threshold=self.threshold,
             min_box_area=self.min_box_area,
             reason=reason,
             multi_label=self.multi_label,
             class_scores=self._class_scores(data, probabilities),
+            familiarity=float(data[FAMILIAR]) if FAMILIAR in data else None,
             image=_pixels(image),
-            mpp=self.mpp or mpp_of_metadata(meta),
+            mpp=mpp,
+            assumed_mpp=None if mpp else self.training_mpp,
+            pixel_size_remark=self._pixel_size_remark(mpp, meta, path),
             provenance=self.provenance,
         )
         if "mask" in data:
@@ -192,6 +209,22 @@ class LocalizePredictiond(Transform):
             item["truth_objects"] = separate_objects(data["mask"], self.mask_threshold)
             item["truth_path"] = str(getattr(data["mask"], "meta", {}).get("filename_or_obj", "in memory"))
         return item
+
+    def _pixel_size_remark(self, mpp: tuple[float, float] | None, meta: Mapping, path: str) -> str:
+        """What a reader must know; logged too, once for each kind."""
+        doubt = str(meta.get(DOUBT, ""))
+        if self.training_mpp is None:
+            said = "the model records no pixel size: images are not brought to one" if mpp or self.stain else ""
+            remark = said if mpp else ""
+        elif mpp is None:
+            why = f"not known (its file has {doubt})" if doubt else "not known"
+            remark = said = f"pixel size {why}: {self.training_mpp:.4g} um assumed, that of the training images"
+        else:
+            remark = said = ""
+        if said and said not in self._said:
+            self._said.add(said)
+            logger.warning("%s (first in %s)", said, path or "an image in memory")
+        return remark
 
     @staticmethod
     def _presence(data: Mapping[Hashable, Any]) -> Tensor:

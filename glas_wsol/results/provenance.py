@@ -52,6 +52,7 @@ class Provenance:
             was judged.
         training_data: what it was trained on, see :func:`~glas_wsol.data.training_data.training_data`; of an ensemble
             every member's, each once; an empty one where nothing is trained. Empty where ``model.json`` has none.
+        network_mpp: micrometres of a pixel that the network works at; None where ``model.json`` has none.
     """
 
     models: tuple[str, ...] = ()
@@ -62,6 +63,7 @@ class Provenance:
     version: str = __version__
     alarm: RunAlarm | None = None
     training_data: tuple[Mapping[str, Any], ...] = ()
+    network_mpp: float | None = None
 
     @property
     def trained_on(self) -> str:
@@ -81,6 +83,7 @@ class Provenance:
             "version": self.version,
             "trained_on": self.trained_on,
             "training_data": [dict(one) for one in self.training_data],
+            "network_mpp": self.network_mpp,
             "alarm": alarm,
         }
 
@@ -110,6 +113,7 @@ def provenance_of(
         recipe=dict(card.get("recipe") or {}),
         views=dict(views or {}),
         alarm=max(alarms, key=lambda one: one.score, default=None),
+        network_mpp=card.get("mpp"),
         training_data=tuple(one for n, one in enumerate(data) if one is not None and one not in data[:n]),
     )
 

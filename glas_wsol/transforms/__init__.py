@@ -6,12 +6,14 @@ from __future__ import annotations
 from glas_wsol.transforms.affine import RandIsotropicAffined
 from glas_wsol.transforms.color import RandColorJitter, RandColorJitterd
 from glas_wsol.transforms.geometry import ReflectPad, ReflectPadd, Window, crop_back, pad_to_multiple, reflect_pad
+from glas_wsol.transforms.pixel_sized import PixelSized
 from glas_wsol.transforms.reading import MAX_PIXELS, TileReader, read_mask, read_rgb
 from glas_wsol.transforms.rescaling import Rescale, Rescaled
 from glas_wsol.transforms.stain import RandHEStainJitter, RandHEStainJitterd
 
 __all__ = [
     "MAX_PIXELS",
+    "PixelSized",
     "RandColorJitter",
     "RandColorJitterd",
     "RandHEStainJitter",

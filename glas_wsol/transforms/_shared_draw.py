@@ -36,7 +36,7 @@ class RandImage(RandomizableTransform):
 
     def changed(self, image: torch.Tensor) -> torch.Tensor:
         """The image, a plain tensor, with the change that was drawn."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: every random change of an image defines it
 
 
 class SharedDrawd(RandomizableTransform, MapTransform):

@@ -25,7 +25,7 @@ RENAMED = {
 
 _NOW = {
     "classes_per_image": "give multi_label: true for several classes, false for one",
-    "seeds_over": "give seed_scope: dataset, image or both",
+    "seeds_over": "give seed_scope: source, dataset, image or both",
     "read_training": "give read",
     "refine#dataset#copy_cache": "leave it out: the second stage sets it itself",
     "refine#network_def": "give refined_network#network",

@@ -18,6 +18,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from glas_wsol.errors import ConfigError, ImageFileError
+from glas_wsol.results.how_to_read import familiarity_in_words
 from glas_wsol.results.localization import Localization
 from glas_wsol.transforms.reading.dicom import is_dicom
 from glas_wsol.utils.atomic_files import atomic_write
@@ -42,9 +43,10 @@ def require_highdicom() -> None:
 def write_dicom_seg(path: str | PathLike[str], image_path: str | PathLike[str], found: Localization) -> bool:
     """Write the mask as a binary DICOM Segmentation of one segment, the decidable region.
 
-    Made from a DICOM file, it belongs to that file's patient and study, refers to its image and copies what it says
-    of space. Any other image has no DICOM object to refer to: it is written too, as a Secondary Capture image in a
-    new study with nothing in it about a patient. Every call makes new instances, with UIDs and the time of their own.
+    Made from a DICOM file, it belongs to that file's patient and study, refers to its image and copies what it says of
+    space; where it says nothing of space, the size of a pixel is the result's. Any other image has no DICOM object to
+    refer to: it is written too, as a Secondary Capture image in a new study with nothing in it about a patient. Every
+    call makes new instances, with UIDs and the time of their own.
 
     The segment is labelled with the class named; its type is no anatomy but "Selected region", a concept of space:
     that pixels decided is all that is known of them.
@@ -153,6 +155,10 @@ def _segmentation(found: Localization, source: Dataset) -> Any:
     )
     # not an argument of highdicom's: a Short Text, which viewers show beside the label
     segment.SegmentDescription = _said(found)
+    measures = None
+    if found.mpp is not None and not {"ImageOrientationPatient", "ImageOrientationSlide"} & set(source.dir()):
+        width, height = (side / 1000 for side in found.mpp)  # mm; as in NIfTI, the slice is as thick as a pixel is wide
+        measures = highdicom.PixelMeasuresSequence(pixel_spacing=(height, width), slice_thickness=width)
     made = seg.Segmentation(
         source_images=[source],
         pixel_array=mask[None],
@@ -170,6 +176,7 @@ def _segmentation(found: Localization, source: Dataset) -> Any:
         content_description=f"Pixels that decided, R+ at least {found.threshold:g}",
         series_description=f"Decidable region, {found.trained_on}"[:_LONG_STRING],
         omit_empty_frames=False,
+        pixel_measures=measures,
     )
     if "ImageOrientationPatient" not in source:  # required then, and empty where it is not known
         made.PatientOrientation = source.get("PatientOrientation")
@@ -179,7 +186,8 @@ def _segmentation(found: Localization, source: Dataset) -> Any:
 def _said(found: Localization) -> str:
     """Remarks on the model and the result, within a Short Text."""
     alarm = found.provenance.alarm if found.provenance else None
-    parts = (found.trained_on, "" if alarm is None else str(alarm), found.remark)
+    strange = familiarity_in_words(found.familiarity) if found.unlike_training else ""
+    parts = (found.trained_on, strange, "" if alarm is None else str(alarm), found.remark, found.pixel_size_remark)
     return ". ".join(filter(None, parts))[:1024]
 
 

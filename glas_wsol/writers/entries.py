@@ -28,8 +28,10 @@ def row_of(found: Localization) -> dict[str, Any]:
         Columns ``path``, ``class``, ``probability``, ``decidable_fraction``, ``decidable_px``, ``decidable_um2`` (areas
         of the mask), ``boxes`` (how many), ``decidable_entropy``, ``undecidable_probability`` (of C on the undecidable
         region, for the class named), ``undecidable_entropy`` (normalised, 1 where C is undecided), ``remark`` (what to
-        know of these three, which are empty where they mean nothing), ``trained_on`` (the model),
-        ``training_run_alarm`` (estimated failure probability of the run that trained it), ``reason`` (why there is no
+        know of these three, which are empty where they mean nothing), ``pixel_size`` (what to know of the size of a
+        pixel; empty where it is known to file and model), ``trained_on`` (the model), ``training_run_alarm`` (estimated
+        failure probability of the run that trained it), ``familiarity`` (see
+        :class:`~glas_wsol.results.localization.Localization`; empty where not known), ``reason`` (why there is no
         evidence) and ``name``. Several classes of an image are joined by ``;``.
     """
     area = found.square_micrometres(found.decidable_area)
@@ -48,8 +50,10 @@ def row_of(found: Localization) -> dict[str, Any]:
         "undecidable_probability": SEPARATOR.join(f"{p:.6f}" for p in others),
         "undecidable_entropy": "" if undecidable is None else f"{undecidable.normalised_entropy:.6f}",
         "remark": found.remark,
+        "pixel_size": found.pixel_size_remark,
         "trained_on": found.trained_on,
         "training_run_alarm": "" if alarm is None else f"{alarm.score:.6f}",
+        "familiarity": "" if found.familiarity is None else f"{found.familiarity:.4g}",
         "reason": found.reason,
         "name": found.name,
     }
@@ -60,9 +64,11 @@ def entry_of(found: Localization) -> dict[str, Any]:
 
     Returns:
         The columns of the table; the probability of every class; all class scores with their entropies (nats, and
-        normalised to [0, 1]), whether those of the two regions are evidence, and a note on them; every box (see
-        :class:`~glas_wsol.results.boxes.Box`); ``mpp``, width and height of a pixel in micrometres; and what it was
-        made with, if known.
+        normalised to [0, 1]), whether those of the two regions are evidence, and a note on them; the familiarity, and
+        whether the image is ``unlike_training`` images, null where not known; every box (see
+        :class:`~glas_wsol.results.boxes.Box`); ``mpp``, width and height of a pixel in micrometres, ``assumed_mpp``,
+        which the network was made to assume where they are null, and ``pixel_size``, what to know of both; and what it
+        was made with, if known.
     """
     height, width = found.size
     # without evidence there is no class, and so no probability of one
@@ -89,6 +95,10 @@ def entry_of(found: Localization) -> dict[str, Any]:
         "height": height,
         "boxes": [_box(found, asdict(box)) for box in found.boxes],
         "mpp": None if found.mpp is None else list(found.mpp),
+        "assumed_mpp": found.assumed_mpp,
+        "pixel_size": found.pixel_size_remark,
+        "familiarity": None if found.familiarity is None else float(f"{found.familiarity:.4g}"),
+        "unlike_training": found.unlike_training,
         "trained_on": found.trained_on,
         **(found.provenance.entry() if found.provenance else {}),
     }

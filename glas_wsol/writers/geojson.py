@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from glas_wsol.results.how_to_read import familiarity_in_words
 from glas_wsol.results.localization import Localization
 from glas_wsol.results.polygons import MaskPart, mask_parts
 from glas_wsol.utils.atomic_files import atomic_write
@@ -81,6 +82,9 @@ def _origin(found: Localization) -> dict[str, str]:
     """What a reader of the outlines must know of the model and of the result; texts, as QuPath's metadata are."""
     alarm = found.provenance.alarm if found.provenance else None
     said = {"Model": found.trained_on, "Training run": "" if alarm is None else str(alarm), "Remark": found.remark}
+    said["Pixel size"] = found.pixel_size_remark
+    if found.familiarity is not None:
+        said["Image"] = familiarity_in_words(found.familiarity)
     return {key: text for key, text in said.items() if text}
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from glas_wsol.errors import OutputError
 from glas_wsol.results.class_scores import ClassProbabilities
+from glas_wsol.results.how_to_read import familiarity_in_words, reading_guide
 from glas_wsol.results.localization import Localization
-from glas_wsol.results.reading import reading_guide
 from glas_wsol.writers.drawing import overlay, write_png
 
 __all__ = ["draw_overlay", "write_overlay"]
@@ -19,8 +19,9 @@ __all__ = ["draw_overlay", "write_overlay"]
 def draw_overlay(found: Localization) -> np.ndarray:
     """Draw a result onto its image, see :func:`~glas_wsol.writers.drawing.overlay`.
 
-    The header says the class, what the model was trained on, the alarm of its training run, what the classifier makes
-    of the undecidable region where that means anything, and the image's name; below the key is how to read it all.
+    The header says the class, what the model was trained on, how familiar the image is, the alarm of its training run,
+    what the classifier makes of the undecidable region where that means anything, and the image's name; below the key
+    is how to read it all.
 
     Raises:
         OutputError: if it has no image.
@@ -54,9 +55,15 @@ def write_overlay(path: str | PathLike[str], found: Localization) -> None:
 def _notes(found: Localization) -> list[str]:
     """What is said between the class and the image's name, the most important first."""
     notes = [found.trained_on]
+    if found.unlike_training:
+        notes.insert(0, familiarity_in_words(found.familiarity))
+    elif found.familiarity is not None:
+        notes = [f"{found.trained_on}; {familiarity_in_words(found.familiarity)}"]
     alarm = found.provenance.alarm if found.provenance else None
     if alarm is not None:
         notes.append(str(alarm))
+    if found.pixel_size_remark:
+        notes.append(f"NOTE: {found.pixel_size_remark}")
     if not found.evidence:
         return [f"reason: {found.reason}", *notes] if found.reason else notes
     undecidable = found.class_scores.regions[1]

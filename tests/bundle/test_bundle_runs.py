@@ -13,7 +13,7 @@ from fire.parser import DefaultParseValue
 from glas_wsol.bundle.bundle_runs import BundleRun, plan_evaluation, plan_training
 from glas_wsol.bundle.overrides import parse_overrides
 from glas_wsol.errors import ConfigError, WeightsError
-from glas_wsol.utils.shipped import bundle_of
+from glas_wsol.utils.shipped_bundles import bundle_of
 
 ROOT = Path(__file__).parents[2]
 GLAS, CUB = (ROOT / "bundles" / f"{name}_minmax_entropy" for name in ("glas", "cub5"))

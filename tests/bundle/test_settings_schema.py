@@ -113,7 +113,7 @@ def test_schema_on_any_device_computes_dependent_settings(path, device):
         ({"seed_softness": "x"}, "from 0 to 1"),
         ({"teachers": {"stain": 0.0}}, "one of them above"),
         ({"teachers": {"stain": -1.0, "components": 2.0}}, "weights from 0"),
-        ({"seed_scope": "all"}, "give dataset, image or both"),
+        ({"seed_scope": "all"}, "give source, dataset, image or both"),
         ({"selection_ties": "first"}, "give loss or last"),
         ({"stage": "_thrice"}, "_refined for two stages"),
         ({"dropout": 1}, "below 1"),

@@ -17,7 +17,7 @@ from monai.data import Dataset
 from monai.transforms import Compose
 from safetensors.torch import save_file
 
-from glas_wsol.bundle import preflight, resolve_dataset, startup
+from glas_wsol.bundle import Settings, preflight, resolve_dataset, startup
 from glas_wsol.bundle.command_line import refuse_unknown_ids, unknown_ids
 from glas_wsol.errors import ConfigError, ImageFileError, OutputError, WeightsError, as_typed
 from glas_wsol.networks.checkpoint import load_checkpoint, model_card
@@ -110,7 +110,7 @@ def test_a_typo_is_refused_with_the_nearest_name(config, option, said, style):
     ("option", "fix"),
     [
         ("classes_per_image", "give multi_label: true for several classes, false for one"),
-        ("seeds_over", "give seed_scope: dataset, image or both"),
+        ("seeds_over", "give seed_scope: source, dataset, image or both"),
         ("network_def#classes_per_image", "give network_def#multi_label"),
         ("validate::inferer::opinions", "give validate#inferer#class_scores"),
         ("read_training", "give read"),
@@ -492,7 +492,7 @@ def test_preflight_refuses_a_place_for_models_by_name(tmp_path, as_it_was, below
     as_it_was.setattr(sys, "argv", ["pytest"])
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"a file is in the way of ckpt_dir \[.*choose another ckpt_dir") as caught:
-        preflight(str(tmp_path / "out"), also={"ckpt_dir": str(tmp_path / "file" / below)})
+        preflight(str(tmp_path / "out"), settings=Settings(ckpt_dir=str(tmp_path / "file" / below)))
     assert "--ckpt_dir" in as_typed(str(caught.value))
 
 
@@ -505,7 +505,7 @@ def test_preflight_tries_to_write_before_a_run(tmp_path, as_it_was):
 
     (tmp_path / "models").mkdir()
     as_it_was.setattr(startup.tempfile, "TemporaryFile", lambda dir: full(dir) or nullcontext())
-    preflight(str(tmp_path), also={"stage_one_dir": str(tmp_path / "new" / "er")})
+    preflight(str(tmp_path), settings=Settings(stage_one_dir=str(tmp_path / "new" / "er")))
     assert not (tmp_path / "new").exists(), "it is made when it is needed"
     with pytest.raises(OutputError, match=r"ckpt_dir cannot be written \(Read-only file system\).*another ckpt_dir"):
-        preflight(str(tmp_path), also={"ckpt_dir": str(tmp_path / "models" / "mine")})
+        preflight(str(tmp_path), settings=Settings(ckpt_dir=str(tmp_path / "models" / "mine")))

@@ -50,7 +50,7 @@ def known_model(trained: Run, folder: Path) -> Path:
     """The run's model with a trunk that every process knows, nothing of it trained."""
     card = json.loads(trained.model.with_suffix(".json").read_text())
     network = build_network({}, trunk="resnet18", weights="none", num_classes=len(card["classes"]), seed=0)
-    write_model(network, folder, {**card, "trunk": "resnet18"})
+    write_model(network, folder, {**card, "trunk": "resnet18", "familiarity": None})
     return folder / "model.pt"
 
 

@@ -19,8 +19,8 @@ from glas_wsol.utils.json_files import format_config
 from tests.bundles.conftest import BUNDLES, ROOT, SMALL, config, paper
 
 OTHERS = {  # ids that no setting is: places, references, lists of what is done
-    *("_desc_", "imports", "bundle_root", "output_dir", "ckpt_dir", "checkpoint", "stage_one_dir", "split", "classes"),
-    *("final_network", "spatial_keys", "initialize", "run", "finalize"),
+    *("_desc_", "imports", "bundle_root", "output_dir", "classes"),
+    *("training_mpp", "final_network", "spatial_keys", "initialize", "run", "finalize"),
 }
 FLAT = {
     *("dataset_dir", "output_dir", "trunk", "weights", "device", "seed", "epochs", "batch_size", "crop_size"),
@@ -85,7 +85,7 @@ def test_every_flat_setting_is_in_the_table_of_settings(bundle):
     table = {name: value for name, value in train["settings"].items() if name != "_target_"}
     assert table == {name: f"@{name}" for name in table}
     flat = {name for name, value in train.items() if name not in OTHERS and not isinstance(value, dict)}
-    assert flat | {"teachers"} == table.keys()
+    assert flat | {"teachers", "phantom"} == table.keys()
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
@@ -166,7 +166,7 @@ def test_docs_say_the_defaults_of_the_configs(place):
     papers = merged([Path(one) for one in paper(BUNDLES[place])], {}).config
     table = documented()
     assert train["settings"].keys() - {"_target_"} <= table.keys()
-    for name in train["settings"].keys() - {"_target_", "teachers", "stage", "scales", "selection_rule"}:
+    for name in train["settings"].keys() - {"_target_", "teachers", "phantom", "stage", "scales", "selection_rule"}:
         ours, theirs = train[name], papers[name]
         if any(str(value).startswith("$") for value in (ours, theirs)):
             continue

@@ -35,7 +35,7 @@ def tiles(folder: Path) -> np.ndarray:
     blocks = np.random.default_rng(0).integers(0, 60, (9, 13, 1)) + np.array([150, 60, 120])
     pixels = blocks.repeat(8, 0).repeat(8, 1).astype(np.uint8)
     Image.fromarray(pixels).save(folder / "tiles" / "a.png")
-    save(folder / "tiles" / "b.dcm", dicom(pixels, PixelSpacing=[0.0005, 0.00025]))
+    save(folder / "tiles" / "b.dcm", dicom(pixels, PixelSpacing=[0.0031, 0.0031]))  # as the phantom has
     return pixels
 
 
@@ -43,11 +43,12 @@ def test_formats_dicom_image_and_same_tile_give_same_result(trained, tmp_path):
     pytest.importorskip("highdicom")
     tiles(tmp_path)
     first, second = infer(trained, tmp_path, formats=[*FORMATS])
-    assert [first["mpp"], second["mpp"]] == [None, [0.25, 0.5]]
+    assert [first["mpp"], second["mpp"]] == [None, [3.1, 3.1]]
     assert all((tmp_path / "out" / file).is_file() for entry in (first, second) for file in entry["files"])
-    own = {"path", "name", "mpp", "files", "decidable_um2", "boxes"}
+    own = {"path", "name", "mpp", "assumed_mpp", "pixel_size", "files", "decidable_um2", "boxes"}
     assert {k: v for k, v in first.items() if k not in own} == {k: v for k, v in second.items() if k not in own}
-    assert (first["decidable_um2"], second["decidable_um2"]) == (None, second["decidable_px"] / 8)
+    assert first["decidable_um2"] is None
+    assert second["decidable_um2"] == pytest.approx(second["decidable_px"] * 9.61)
     areas = [{k: v for k, v in box.items() if k != "area_um2"} for box in second["boxes"]]
     assert [{k: v for k, v in box.items() if k != "area_um2"} for box in first["boxes"]] == areas
     assert first["class_scores"]["decidable"]["probabilities"] == first["probabilities"]
@@ -67,7 +68,7 @@ def test_formats_changed_reruns_images_unchanged_skips_them(trained, tmp_path):
     before = written.stat().st_mtime_ns
     infer(trained, tmp_path, formats=["geojson"], overlays=False)
     assert written.stat().st_mtime_ns == before
-    entries = infer(trained, tmp_path, formats=["tiff"], mpp=0.5, overlays=False, class_scores="class")
+    entries = infer(trained, tmp_path, formats=["tiff"], mpp=3.1, overlays=False, class_scores="class")
     assert [entry["files"] for entry in entries] == [[f"masks/{n}.tif", f"maps/{n}.tif"] for n in "ab"]
     assert not written.exists()
     for entry in entries:  # C was asked for the class only: it is what C says of the decidable part

@@ -16,16 +16,21 @@ from ignite.engine import Events
 from PIL import Image
 
 import glas_wsol
+from glas_wsol.__main__ import main
 from glas_wsol.data import load_datalist
 from glas_wsol.data.phantom.tissue import write_tissue_phantom
 from glas_wsol.handlers import run_checkpoint as checkpoint
 from glas_wsol.handlers.clock import read_clock
-from glas_wsol.networks.checkpoint import model_card
+from glas_wsol.inferers import WholeTileInferer
+from glas_wsol.networks import build_network
+from glas_wsol.networks.checkpoint import load_checkpoint, model_card
+from glas_wsol.networks.frozen_norm import frozen_norms
 from glas_wsol.pseudo_labels import self_training
 from glas_wsol.pseudo_labels import teachers as refine
 from glas_wsol.transforms import read_mask, read_rgb
 from tests.bundles.conftest import BUNDLES, DATA, NO_DIAGRAM, ROOT, SMALL, config, own_error, paper, workflow
 from tests.conftest import same
+from tests.networks.test_frozen_norm import by_hand
 
 GLAS = BUNDLES[0]
 FILES = [config(GLAS, "train")]
@@ -71,6 +76,7 @@ def test_both_stages_leave_a_model_of_their_own(whole):
     assert two["network"]["base"] == one["network"]
     assert two["recipe"]["first_stage"] == one["sha256"]
     assert two["epoch"] == 4, "the end of the last round"
+    assert (one["local"], two["local"]) == (False, True)
     assert "last round" in two["selection_rule"]
     base, refined = (torch.load(whole / folder / "model.pt", weights_only=True) for folder in ("stage_one", "models"))
     assert all(torch.equal(refined[f"base.{name}"], value) for name, value in base.items()), "not a bit has moved"
@@ -79,6 +85,69 @@ def test_both_stages_leave_a_model_of_their_own(whole):
         record = json.loads((whole / "models" / "seeds" / f"round_{number}" / "seeds.json").read_text())
         assert -1 <= record["student_agrees"] <= 1
         assert record["loss"] > 0
+
+
+@pytest.fixture(scope="module")
+def one_epoch(phantom, whole, tmp_path_factory) -> dict[str, Path]:
+    """A second stage of one epoch, by ``decoder_norm``: what is measured after it is of the final weights."""
+    found = {norm: tmp_path_factory.mktemp(norm) for norm in ("frozen", "tile")}
+    for norm, output in found.items():
+        changes = {"stage_one_dir": str(whole / "stage_one"), "refine_rounds": 1, "refine_epochs": 1}
+        workflow("train", FILES, **settings(phantom, output, decoder_norm=norm, **changes)).run()
+    return found
+
+
+def network_of(model: Path) -> Any:
+    card = model_card(str(model))
+    network = build_network(card["network"], trunk=card["trunk"], weights="none", num_classes=2).eval()
+    load_checkpoint(network, str(model))
+    assert network.local is card["local"]
+    return network
+
+
+def test_frozen_statistics_are_means_over_the_training_tiles(phantom, one_epoch):
+    network = network_of(one_epoch["frozen"] / "models" / "model.pt")
+    items = load_datalist(phantom, fold="stratified-0").select("train")
+    tiles = [torch.from_numpy(np.array(Image.open(item["image"]))).movedim(2, 0)[None] / 255 for item in items]
+    factor = json.loads((ROOT / "bundles" / GLAS / "configs" / "train.json").read_text())["scale"]
+    expected = np.mean([by_hand(network, WholeTileInferer(factor).prepare(tile)[0]) for tile in tiles], axis=0)
+    found = [layer.group_statistics.numpy() for layer in frozen_norms(network).values()]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_calibrate_makes_an_older_model_what_training_makes(phantom, one_epoch, tmp_path, capsys):
+    output, older = tmp_path / "local", one_epoch["tile"] / "models" / "model.pt"
+    assert not network_of(older).local
+    assert main(["calibrate", str(one_epoch["tile"]), str(phantom), "--output", str(output)]) == 0
+    assert "local/model.pt" in capsys.readouterr().out
+    found = network_of(output / "model.pt").state_dict()
+    for name, value in network_of(one_epoch["frozen"] / "models" / "model.pt").state_dict().items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    assert model_card(str(older))["local"] is False, "the older one is left as it is"
+    tile = str(phantom / "testA_1.bmp")
+    masks = [glas_wsol.load(model, device="cpu")(tile).decidable for model in (output, one_epoch["frozen"], older)]
+    np.testing.assert_allclose(masks[0], masks[1], atol=1e-3)
+    assert np.abs(masks[0] - masks[2]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "named"),
+    [
+        ("frozen", "phantom", "its mask is local already"),
+        ("tile", "other", "not the images that the model was trained on"),
+        ("stage_one", "phantom", "no decoder of a second stage"),
+        ("there", "phantom", "a model is here already"),
+    ],
+)
+def test_calibrate_invalid_is_refused(phantom, whole, one_epoch, tmp_path, capsys, model, data, named):
+    models = {**one_epoch, "stage_one": whole / "stage_one", "there": one_epoch["tile"]}
+    other = (
+        write_tissue_phantom(tmp_path / "data", **{**DATA[GLAS]["phantom"], "train": 8}) if data == "other" else phantom
+    )
+    output = one_epoch["tile"] / "models" if model == "there" else tmp_path / "new"
+    assert main(["calibrate", str(models[model]), str(other), "--output", str(output)]) == 1
+    assert named in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.slow
@@ -157,6 +226,7 @@ def refused(phantom: Path, output: Path, row: str | None = None, **changes: Any)
         ({"refine_epochs": 1}, "refine_epochs was 2, is 1"),
         ({"refine_lr": 0.5}, "refine_lr was 0.001, is 0.5"),
         ({"decoder_width": 16}, "decoder_width was 8, is 16"),
+        ({"decoder_norm": "tile"}, "decoder_norm was 'frozen', is 'tile'"),
         ({"refined_network#network#class_from": "classifier"}, "class_from was 'first_stage', is 'classifier'"),
         ({"passes": 1}, "passes was 2, is 1"),
         ({"augmentation#transforms#7#brightness": 0.4}, "augmentation#transforms#7#brightness was 0.5, is 0.4"),
@@ -180,6 +250,7 @@ def test_a_finished_run_with_other_settings_is_refused(phantom, whole, changes, 
         ({"second_stage#tolerance": "x"}, "tolerance='x' is not valid [second_stage]: give a number"),
         ({"second_stage#weight_decay": -1}, "weight_decay=-1 is not valid [second_stage]: give a number from 0"),
         ({"ckpt_dir": __file__}, "a file is in the way of ckpt_dir"),
+        ({"decoder_norm": "batch"}, "decoder_norm='batch'"),
         ({"multi_label": True}, "several classes"),
     ],
 )

@@ -78,7 +78,7 @@ def test_the_same_bytes_as_the_long_command(model, tiles, tmp_path, capsys):
     words += ["--flips", "horizontal", "--mpp", "0.5", "--recursive", "--", "--stain", "H&E"]
     assert main(["predict", str(tiles), *words]) == 0
     said = capsys.readouterr().out
-    assert f"3 of 3 images are done (1 show no evidence), in {short}" in said
+    assert f"(1 show no evidence; whether any are unlike the training images is not known), in {short}" in said
     command = shlex.split(next(line for line in said.splitlines() if "monai.bundle" in line).removeprefix("this is: "))
     assert command[:4] == ["python", "-m", "monai.bundle", "run"]
     command[command.index(str(short))] = str(long)
@@ -98,7 +98,7 @@ def test_predict_bad_image_is_counted_and_report_written(model, tiles, tmp_path,
     given = [str(tiles / "more"), str(tmp_path / "bad.png"), str(tiles / "a.png"), str(tiles / "a.png")]
     assert main(["predict", *given, *words]) == 3
     out, err = capsys.readouterr()
-    assert "2 of 3 images are done (0 show no evidence)" in out
+    assert "2 of 3 images are done (0 show no evidence; " in out
     assert f"open {output / 'report.html'}" in out
     assert err.splitlines()[-1].startswith("error: 1 of 3 images failed")
     assert b"bad.png" in (output / "report.html").read_bytes()

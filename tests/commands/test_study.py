@@ -12,7 +12,7 @@ import glas_wsol.experiments.study
 from glas_wsol.commands.study import register
 from glas_wsol.errors import ConfigError
 from glas_wsol.experiments.study import Request
-from glas_wsol.utils.shipped import bundle_folder
+from glas_wsol.utils.shipped_bundles import bundle_folder
 
 
 def run(*arguments: str) -> None:

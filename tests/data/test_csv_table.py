@@ -454,3 +454,34 @@ def test_a_class_of_one_patient_is_said(write):
     lines = [f"{row},{0 if n % 2 else n}" for n, row in enumerate(rows())]
     with pytest.raises(SplitError, match=r"no image of 'polyp', whose images are all of one patient.*stratified-0"):
         table_datalist(write("image,label,patient", *lines), "patient-3")
+
+
+def test_sources_reach_every_item(write):
+    path = write("image,label,Laboratory", *rows(cell=lambda n: f",{'Warwick' if n < 12 else 'Shenyang'}"))
+    datalist = table_datalist(path)
+    assert datalist.warnings == ()
+    found = {item["name"]: item["source"] for split in datalist.splits for item in datalist.select(split)}
+    assert found["a3"] == "Warwick"
+    assert found["a12"] == "Shenyang"
+    assert len(found) == 20
+
+
+def test_a_table_without_sources_gives_none(write):
+    for line in ("image,label,source", "image,label,note"):
+        datalist = table_datalist(write(line, *rows(cell=lambda n: ",")))
+        assert all("source" not in item for item in datalist.select("train"))
+
+
+def test_a_source_spelt_twice_or_blank_is_a_fault(write):
+    lines = rows(cell=lambda n: "," + {3: "WARWICK", 5: ""}.get(n, "Warwick"))
+    assert faults(write("image,label,scanner", *lines)) == [
+        "line 7: blank source",
+        "sources 'Warwick' (line 2) and 'WARWICK' (line 5) are one laboratory spelt twice",
+    ]
+
+
+def test_a_patient_of_two_sources_stays_together(write):
+    path = write("image,label,patient,site", *rows(cell=lambda n: f",P{n % 10},{'A' if n < 10 else 'B'}"))
+    datalist = table_datalist(path, fold="patient-1")
+    train, valid = ({item["group"] for item in datalist.select(split)} for split in ("train", "valid"))
+    assert not train & valid

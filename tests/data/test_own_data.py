@@ -18,6 +18,7 @@ TABLES = re.findall(r"```csv\n(.*?)```", DOCUMENT, re.DOTALL)
 EXPECTED = [
     {"train": 2, "valid": 2, "test": 1},
     {"train": 4, "valid": 2},
+    {"train": 4, "valid": 2},
     {"train": 2, "valid": 2, "test": 1},
     r"groups 'P1' \(line 2\) and 'p1' \(line 4\) are one patient spelt twice",
 ]

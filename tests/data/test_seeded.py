@@ -149,7 +149,7 @@ def pipeline(**settings: Any) -> Compose:
 
 def drawn(transform: Compose) -> list[Any]:
     """All that the random transforms have drawn, and how far their generators went."""
-    crop, flip, mirror, turn, _, jitter, stain, affine = transform.transforms[3:]
+    crop, flip, mirror, turn, _, jitter, stain, affine = transform.transforms[4:]
     numbers = [one.R.get_state()[1:3] for one in (crop, flip, mirror, turn, jitter, stain, affine)]
     made = [crop.cropper._slices, flip._do_transform, mirror._do_transform, turn._rand_k, jitter.jitter.steps]
     made.append(affine.drawn)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Events
+from monai.bundle import ConfigWorkflow
 from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 
@@ -198,11 +199,15 @@ STAGES = {
 }
 
 
-def bundle_runs(folder: Path, shared: bool) -> None:
-    """Every recipe trained and evaluated, below ``folder``, on the data that are there; by several processes or one."""
+def bundle_runs(folder: Path, shared: bool) -> dict[str, Tensor]:
+    """Every recipe trained and evaluated, below ``folder``, on the data that are there; by several processes or one.
+
+    Returns:
+        The state of this process's refined network.
+    """
     train, evaluate = (["multi_gpu_train"], ["multi_gpu_evaluate"]) if shared else ([], [])
 
-    def run(bundle: str, names: list[str], output: Path, **changes: Any) -> None:
+    def run(bundle: str, names: list[str], output: Path, **changes: Any) -> ConfigWorkflow:
         made = workflow(
             "train",
             [config(bundle, name) for name in names],
@@ -210,18 +215,20 @@ def bundle_runs(folder: Path, shared: bool) -> None:
         )
         made.run()
         made.finalize()
+        return made
 
     where = folder / ("two" if shared else "one")
     for epochs in (1, 2) if shared else (2,):  # interrupted and taken up again
         run(GLAS, ["train", "paper", *train], where / "paper", epochs=epochs)
     model = str(folder / "one" / "paper" / "models" / "model.pt")
     run(GLAS, ["train", "paper", "evaluate", *evaluate], where / "evaluation", split="test", checkpoint=model)
-    run(GLAS, ["train", *train], where / "stages", **STAGES)
+    stages = run(GLAS, ["train", *train], where / "stages", **STAGES)
     early = {"epochs": 4, "patience": 1, "optimizer#lr": 0.0}  # nothing rises
     run(CUB5, ["train", "paper", *train], where / "early", **early)
     if shared:  # of all recipes, that none is left that has not run
         model = str(where / "early" / "models" / "model.pt")
         run(CUB5, ["train", "paper", *train, "evaluate", *evaluate], where / "birds", checkpoint=model)
+    return dict(stages.parser.get_parsed_content("refined_network").state_dict())
 
 
 @contextmanager
@@ -256,7 +263,7 @@ def main(folder: Path) -> None:
     found["gathered"] = distributed.all_gather([distributed.rank()] * (3 if distributed.is_main() else 1))
     found["portion"] = list(distributed.rank_slice(range(7)))
     with writes_below(folder) as written:
-        bundle_runs(folder, shared=True)
+        found["refined"] = bundle_runs(folder, shared=True)
         found["written"] = sorted(written)
     torch.save(found, folder / f"{distributed.rank()}.pt")
     end()

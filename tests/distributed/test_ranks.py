@@ -111,6 +111,15 @@ def test_ranks_weights_equal_one_process_up_to_rounding(pair, alone, file):
         torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-5, msg=name)
 
 
+def test_ranks_frozen_statistics_are_the_same_in_both(pair):
+    first, second = (found["refined"] for found in pair.found)
+    names = [name for name in first if name.endswith("group_statistics")]
+    assert len(names) == 3
+    for name in names:
+        assert first[name][1].min() > 0
+        assert torch.equal(first[name], second[name]), name
+
+
 def test_ranks_resumed_run_equals_that_of_one_process(pair, alone):
     for run in ("paper/models", "stages/stage_one", "stages/models", "early/models"):
         last, expected = load(pair.output / run / "last.pt"), load(alone / run / "last.pt")
@@ -123,6 +132,10 @@ def test_ranks_resumed_run_equals_that_of_one_process(pair, alone):
         assert card.keys() == other.keys()
         told, expected = card.pop("validation"), other.pop("validation")
         assert told == {key: pytest.approx(value, abs=1e-4) for key, value in expected.items()}
+        described, expected = card.pop("familiarity", None) or {}, other.pop("familiarity", None) or {}
+        assert {kind: one["usual"] for kind, one in described.items()} == {
+            kind: pytest.approx(one["usual"], abs=1e-4) for kind, one in expected.items()
+        }
         assert {**card, "sha256": "", "recipe": ""} == {**other, "sha256": "", "recipe": ""}
 
 

@@ -19,6 +19,7 @@ from glas_wsol.failure_detection.alarm import ALARM, Alarm, judge_run, shipped_a
 from glas_wsol.failure_detection.signals import MaskSignals, mask_signals
 from glas_wsol.handlers import write_model
 from glas_wsol.inferers import WholeTileInferer
+from glas_wsol.networks.checkpoint import load_checkpoint
 from glas_wsol.pseudo_labels.feature_components import compactness, fit_components
 from glas_wsol.results.verdict import Verdict
 from tests.pseudo_labels.test_feature_components import colour_network, tissue
@@ -167,12 +168,37 @@ def test_a_verdict_is_written_into_the_model_s_card_and_kept(run, tmp_path, capl
     [({"label": np.array([1.0, 0.0])}, "several classes"), ({"group": "one"}, "one patient")],
 )
 def test_what_cannot_be_judged_says_why(run, tmp_path, caplog, change, why):
-    card = (tmp_path / "model.json").read_text()
+    card = json.loads((tmp_path / "model.json").read_text())
     items = [{**item, **change} for item in tissue("discs", swapped=False, n=4)]
     with caplog.at_level(logging.INFO):
         assert run(items) is None
     assert why in caplog.text
-    assert (tmp_path / "model.json").read_text() == card
+    assert {**json.loads((tmp_path / "model.json").read_text()), "familiarity": None} == {**card, "familiarity": None}
+
+
+def test_finished_model_describes_its_training_images(run, tmp_path, monkeypatch):
+    run()
+    card = json.loads((tmp_path / "model.json").read_text())
+    network = colour_network()
+    load_checkpoint(network, str(tmp_path / "model.pt"))
+    assert network.familiarity.entry() == card["familiarity"]
+    assert network.familiarity.kinds["texture"].images == 8
+    before = (tmp_path / "model.json").read_bytes()
+    monkeypatch.setattr(alarm, "describe_images", None)  # would fail if it were called
+    run()
+    assert (tmp_path / "model.json").read_bytes() == before
+
+
+def test_older_model_is_described_and_not_judged_again(run, tmp_path):
+    found = run()
+    card = json.loads((tmp_path / "model.json").read_text())
+    del card["familiarity"]
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    network = colour_network()
+    load_checkpoint(network, str(tmp_path / "model.pt"))
+    assert network.familiarity is None
+    assert run() == found
+    assert json.loads((tmp_path / "model.json").read_text())["familiarity"].keys() == {"texture", "colour"}
 
 
 def test_of_many_images_enough_are_looked_at(run, monkeypatch):

@@ -112,8 +112,8 @@ def test_the_names_of_the_files_are_the_last_column(tmp_path):
     table = rows(tmp_path / "predictions.csv")
     assert list(table[0]) == [
         *("path", "class", "probability", "decidable_fraction", "decidable_px", "decidable_um2", "boxes"),
-        *("decidable_entropy", "undecidable_probability", "undecidable_entropy", "remark"),
-        *("trained_on", "training_run_alarm", "reason", "name"),
+        *("decidable_entropy", "undecidable_probability", "undecidable_entropy", "remark", "pixel_size"),
+        *("trained_on", "training_run_alarm", "familiarity", "reason", "name"),
     ]
     assert table[0]["name"] == "a"
 
@@ -221,6 +221,10 @@ def test_saver_json_is_complete_and_table_counts_boxes(tmp_path):
                 {"x": 60, "y": 0, "width": 1, "height": 2, "area": 2, "score": 0.625, "area_um2": None},
             ],
             "mpp": None,
+            "assumed_mpp": None,
+            "pixel_size": "",
+            "familiarity": None,
+            "unlike_training": None,
             "trained_on": "training data not recorded",
             "files": ["masks/ä b.png", "overlays/ä b.png"],
         },
@@ -241,6 +245,10 @@ def test_saver_json_is_complete_and_table_counts_boxes(tmp_path):
             "height": 33,
             "boxes": [],
             "mpp": None,
+            "assumed_mpp": None,
+            "pixel_size": "",
+            "familiarity": None,
+            "unlike_training": None,
             "trained_on": "training data not recorded",
             "files": ["masks/none.png", "overlays/none.png"],
         },
@@ -346,6 +354,16 @@ def test_a_users_own_file_of_any_format_is_left_alone(tmp_path):
     with pytest.raises(OutputError, match=r"not one of earlier results.*a\.geojson"):
         evaluate({"e": ClassificationError()}, [[item("a", 0.75, 1)]], [LocalizationSaver(tmp_path)])
     assert (tmp_path / "geojson" / "a.geojson").read_text() == "corrected by hand"
+
+
+def test_saver_both_tables_have_familiarity(tmp_path):
+    known, strange = item("a", 0.75, 1), item("b", 0.75, 1)
+    for one, value in ((known, 0.4321098), (strange, 0.00012345)):
+        one["localization"] = replace(one["localization"], familiarity=value)
+    evaluate({"e": ClassificationError()}, [[known, strange]], [LocalizationSaver(tmp_path, overlays=False)])
+    assert [row["familiarity"] for row in rows(tmp_path / "predictions.csv")] == ["0.4321", "0.0001234"]
+    entries = json.loads((tmp_path / "predictions.json").read_text())
+    assert [(one["familiarity"], one["unlike_training"]) for one in entries] == [(0.4321, False), (0.0001234, True)]
 
 
 def test_saver_both_tables_have_region_scores_and_alarm(tmp_path):

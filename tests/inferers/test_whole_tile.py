@@ -237,3 +237,20 @@ def test_views_that_cannot_be_are_refused_in_one_line(options):
     with pytest.raises(ConfigError, match="WholeTileInferer") as caught:
         WholeTileInferer(**options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("views", [{}, {"flips": True, "rotations": True}])
+def test_tile_is_brought_to_the_training_pixel_size_and_back(views):
+    seen = []
+
+    def network(image):
+        seen.append(tuple(image.shape[-2:]))
+        return image[:, :2]
+
+    pixels = torch.rand(1, 3, 60, 128)
+    image = MetaTensor(pixels, meta={"mpp": torch.tensor([[0.5, 1.0]])})
+    found = WholeTileInferer(0.5, divisor=1, training_mpp=1.0, **views)(image, network)
+    assert found.shape == (1, 2, 60, 128)
+    assert set(seen) == ({(30, 32), (32, 30)} if views else {(30, 32)})
+    assert tuple(WholeTileInferer(0.5, divisor=1, training_mpp=1.0).prepare(image)[0].shape[-2:]) == (30, 32)
+    assert tuple(WholeTileInferer(0.5, divisor=1, training_mpp=1.0).prepare(pixels)[0].shape[-2:]) == (30, 64)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from glas_wsol.errors import ConfigError
 from glas_wsol.networks import ClassActivationNetwork, Head
-from glas_wsol.networks.explanations import grad_cam, grad_cam_pp
+from glas_wsol.networks.grad_cam import grad_cam, grad_cam_pp
 from glas_wsol.results.postprocessing import LocalizePredictiond
 from tests.conftest import tiny_trunk
 

@@ -21,7 +21,7 @@ from glas_wsol.networks import (
     build_network,
     build_trunk,
 )
-from glas_wsol.networks.explanations import grad_cam_pp
+from glas_wsol.networks.grad_cam import grad_cam_pp
 from glas_wsol.networks.hypercolumn import attended, join, project, rescale, widen
 from glas_wsol.networks.weights import load_strictly
 from tests.conftest import tiny_trunk

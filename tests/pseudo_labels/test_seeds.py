@@ -44,7 +44,34 @@ def test_ranks_in_the_set_the_image_and_both():
         np.testing.assert_allclose(b, (s + i) / 2, atol=1e-6)
 
 
-@pytest.mark.parametrize("scope", ["dataset", "image", "both"])
+def test_ranks_by_source_are_those_of_each_source_alone():
+    pale, dark = [drawn(6, 60, 84), drawn(7, 44, 52) + 0.3], [drawn(8, 72, 40) * 2 + 50, drawn(9, 56, 96) * 2 + 51]
+    found = ranks([pale[0], dark[0], pale[1], dark[1]], "source", ["A", "B", "A", "B"])
+    for source, ours in ((pale, found[::2]), (dark, found[1::2])):
+        pixels = np.sort(np.concatenate([one.ravel() for one in source]))
+        for one, mine in zip(source, ours, strict=True):
+            np.testing.assert_allclose(mine, np.searchsorted(pixels, one) / len(pixels), atol=0.05)
+    assert float(ranks([pale[0], dark[0]], "dataset")[0].max()) <= 0.7, "over both, the pale one holds the low ranks"
+
+
+def test_ranks_by_source_without_sources_are_over_the_set():
+    maps = [drawn(6, 60, 84), drawn(8, 72, 40) + 3]
+    wanted = ranks(maps, "dataset")
+    for sources in (None, [None, None]):
+        assert all(np.array_equal(a, b) for a, b in zip(ranks(maps, "source", sources), wanted, strict=True))
+
+
+def test_seeds_by_source_mark_each_source_to_the_same_share():
+    maps = [drawn(6, 80, 100), drawn(7, 64, 96) + 9]
+    by_source = pick_seeds({"one": maps}, 0.3, "source", sources=["A", "B"])
+    over_all = pick_seeds({"one": maps}, 0.3, "dataset")
+    for one in by_source:
+        assert (one > IGNORE).mean() == pytest.approx(0.3, abs=0.05)
+        assert (one < IGNORE).mean() == pytest.approx(0.3, abs=0.05)
+    assert (over_all[0] > IGNORE).sum() == 0, "the other laboratory is darker: it has all the seeds of R+"
+
+
+@pytest.mark.parametrize("scope", ["source", "dataset", "image", "both"])
 @pytest.mark.parametrize("value", [0.0, -3.0, 7.5])
 def test_a_constant_map_is_neither_sure_nor_unsure(scope, value):
     (found,) = ranks([np.full((9, 13), value)], scope)

@@ -124,6 +124,25 @@ def test_the_teachers_seeds_are_those_of_their_weighted_ranks(stage_one, tmp_pat
     assert record["orientation"]["margin"] >= -2 * record["orientation"]["standard_error"]
 
 
+def of_two_sources() -> list[dict]:
+    """The second two images are of a laboratory that stains darker."""
+    return [
+        {**item, "image": item["image"] * (1 - 0.5 * (n > 1)), "source": "AABB"[n]} for n, item in enumerate(items())
+    ]
+
+
+def test_teachers_by_source_seed_each_source_by_its_own_ranks(stage_one, tmp_path):
+    options = {"weights": {"stain": 0.4, "stage_one": 0.6}, "scope": "source"}
+    mixed = [of_two_sources()[n] for n in (0, 2, 1, 3)]
+    found = make(stage_one, tmp_path, items=mixed, **options)
+    for source in "AB":
+        mine = [item for item in found if item["source"] == source]
+        alone = make(stage_one, tmp_path / source, items=[i for i in mixed if i["source"] == source], **options)
+        assert all(np.array_equal(a, b) for a, b in zip(seeds_of(mine), seeds_of(alone), strict=True))
+    over_all = make(stage_one, tmp_path / "all", items=mixed, **{**options, "scope": "dataset"})
+    assert not all(np.array_equal(a, b) for a, b in zip(seeds_of(found), seeds_of(over_all), strict=True))
+
+
 def test_teachers_existing_seeds_are_reused_unwritten(stage_one, tmp_path):
     first = make(stage_one, tmp_path)
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "seeds").rglob("*.*")}
@@ -140,6 +159,7 @@ def test_teachers_existing_seeds_are_reused_unwritten(stage_one, tmp_path):
         ({"weights": {"components": 1.0, "stage_one": 0.5}}, "teachers was"),
         ({"items": items()[:3]}, "images was"),
         ({"items": [{**item, "label": 1 - item["label"]} for item in items()]}, "images was"),
+        ({"items": [{**item, "source": "A"} for item in items()]}, "images was"),
         ({"inferer": WholeTileInferer(0.5)}, "inferer was"),
         ({"component_inferer": WholeTileInferer(flips=True)}, "component_inferer was"),
         ({"components": FeatureComponentNetwork(tiny_trunk(), omega=9.0)}, "components was"),
@@ -185,7 +205,8 @@ class Run:
 
     def __init__(self, stage_one: Path, folder: Path, rounds: int, epochs: int = 2, **options) -> None:
         self.network = network()
-        self.items = make(stage_one, folder, network=self.network, weights={"stage_one": 1.0})
+        shown = options.pop("items", None)
+        self.items = make(stage_one, folder, network=self.network, weights={"stage_one": 1.0}, items=shown)
         self.dataset = SeededCacheDataset(self.items, self.load)
         arguments = {"inferer": WholeTileInferer(), "directory": folder / "seeds", "epochs": epochs, "rounds": rounds}
         self.handler = SelfTraining(self.network, self.dataset, self.items, read, **arguments, **options)
@@ -250,6 +271,16 @@ def test_teachers_next_round_seeds_are_of_its_teacher(stage_one, tmp_path):
     for item, one in zip(run.items, wanted, strict=True):
         assert np.array_equal(read_mask(tmp_path / "seeds" / "round_2" / f"{item['name']}.png"), one)
     assert read_record(tmp_path / "seeds" / "round_1")["loss"] is None, "not a number is none"
+
+
+def test_teachers_next_round_seeds_each_source_by_its_own_ranks(stage_one, tmp_path):
+    run = Run(stage_one, tmp_path, rounds=2, epochs=1, items=of_two_sources(), scope="source")
+    run.engine.state.epoch, run.engine.state.metrics, run.engine.state.device = 1, {}, torch.device("cpu")
+    run.handler._teach(run.engine)
+    scores = log_odds(run.network, run.items, read, WholeTileInferer())
+    wanted = [one for pair in (scores[:2], scores[2:]) for one in pick_seeds({"student": pair}, 0.3)]
+    for item, one in zip(run.items, wanted, strict=True):
+        assert np.array_equal(read_mask(tmp_path / "seeds" / "round_2" / f"{item['name']}.png"), one)
 
 
 def test_it_ends_when_the_masks_no_longer_change_and_stays_ended(stage_one, tmp_path):

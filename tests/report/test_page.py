@@ -24,7 +24,7 @@ from glas_wsol.report import write_report
 from glas_wsol.report.pictures import draw_pictures
 from glas_wsol.report.run_folder import read_folder
 from glas_wsol.results.class_scores import ClassProbabilities
-from glas_wsol.results.reading import reading_guide
+from glas_wsol.results.how_to_read import reading_guide
 from glas_wsol.results.verdict import Verdict
 from glas_wsol.utils.csv_files import write_csv
 from glas_wsol.writers.drawing import write_png
@@ -89,6 +89,29 @@ def test_page_references_resolve_and_ids_are_unique(tmp_path):
     used += [a[key] for _, a in page.elements for key in ("aria-labelledby", "aria-controls") if key in a]
     assert set(used) <= set(ids)
     assert {"t1", "m1", "k1", "l1", "g1", "hatch"} <= set(used)
+
+
+def test_report_marks_images_unlike_the_training_images(tmp_path):
+    items = [case(tmp_path, name, 0.875) for name in ("known", "strange")]
+    for one, value in zip(items, (0.625, 0.0005), strict=True):
+        one["localization"] = replace(one["localization"], familiarity=value)
+    page = Page(write_report(inference(tmp_path, items)))
+    for said in (
+        "1 unlike the training images",
+        "62.5 %",
+        "Unlike the training images : what",
+        "below 1 % it is unlike",
+    ):
+        assert said in page.text, said
+    marked = [a["data-strange"] for tag, a in page.elements if tag == "tbody" and "data-strange" in a]
+    assert marked == ["no", "yes"]
+    assert [a for _, a in page.elements if a.get("class") == "badge"] != []
+
+
+def test_report_says_that_familiarity_is_not_known(tmp_path):
+    page = Page(write_report(inference(tmp_path, [case(tmp_path, "a")])))
+    assert "not known: the model does not describe its training images" in page.text
+    assert "unlike the training images" not in page.text.replace("on images unlike the training images", "")
 
 
 def test_an_inference_says_what_was_found_of_every_image(tmp_path):

@@ -40,7 +40,7 @@ def prediction(decidable: Tensor, probabilities: list[float]) -> Tensor:
 
 def localize(image: Tensor, decidable: Tensor = RAMP, p=(0.3, 0.7), **more) -> dict:
     names = ("threshold", "mask_threshold", "names_class", "min_box_area", "stain", "hole_area", "speck_area")
-    names += ("mpp", "provenance")
+    names += ("training_mpp", "provenance")
     options = {k: more.pop(k) for k in names if k in more}
     item = {"image": image, "pred": prediction(decidable, list(p)), **more}
     return LocalizePredictiond(["benign", "malignant"], **options)(item)
@@ -137,16 +137,50 @@ def test_what_m_and_c_say_reaches_the_result():
 
 def test_result_holds_image_pixel_size_and_provenance():
     image, made = tissue(), Provenance(("12ab",))
-    found = localize(image, mpp=[0.5, 0.25], provenance=made)["localization"]
+    of_dicom = MetaTensor(image, meta={"filename_or_obj": "a.dcm", "mpp": (2.0, 1.0)})
+    found = localize(of_dicom, provenance=made)["localization"]
     np.testing.assert_allclose(found.image, image.permute(1, 2, 0).numpy().clip(0, 1) * 255, atol=0.51)
     assert found.image.dtype == np.uint8
-    assert (found.mpp, found.provenance) == ((0.5, 0.25), made)
+    assert (found.mpp, found.provenance) == ((2, 1), made)
     assert localize(image)["localization"].mpp is None
-    of_dicom = MetaTensor(image, meta={"filename_or_obj": "a.dcm", "mpp": (2.0, 1.0)})
-    assert localize(of_dicom)["localization"].mpp == (2, 1)
-    assert localize(of_dicom, mpp=0.5)["localization"].mpp == (0.5, 0.5), "what is given counts"
-    with pytest.raises(ConfigError, match="mpp=0 is not a valid size of a pixel"):
-        LocalizePredictiond(["a", "b"], mpp=0)
+
+
+def test_unknown_pixel_size_is_assumed_and_said_once_a_kind(caplog):
+    known, unknown, doubted = (
+        MetaTensor(tissue(), meta={"filename_or_obj": f"{n}.png", "mpp": mpp, "mpp_doubt": doubt})
+        for n, (mpp, doubt) in enumerate([((0.25, 0.25), ""), ((np.nan, np.nan), ""), ((np.nan, np.nan), "72 dpi")])
+    )
+    finish = LocalizePredictiond(["benign", "malignant"], training_mpp=0.62)
+    results = [
+        finish({"image": one, "pred": prediction(RAMP, [0.5, 0.5])})["localization"]
+        for one in (known, unknown, doubted, unknown, doubted)
+    ]
+    assert [one.assumed_mpp for one in results] == [None, 0.62, 0.62, 0.62, 0.62]
+    assert results[0].pixel_size_remark == ""
+    assert results[1].pixel_size_remark == "pixel size not known: 0.62 um assumed, that of the training images"
+    assert "not known (its file has 72 dpi): 0.62 um assumed" in results[2].pixel_size_remark
+    assert results[1].pixel_size_remark in str(results[1])
+    assert results[1].square_micrometres(1) is None, "nothing is computed from what is assumed"
+    assert len(caplog.records) == 2
+
+
+def test_model_without_pixel_size_says_so_of_a_known_one(caplog):
+    image = MetaTensor(tissue(), meta={"filename_or_obj": "a.png", "mpp": (0.25, 0.25)})
+    found = localize(image)["localization"]
+    assert "the model records no pixel size" in found.pixel_size_remark
+    assert (found.mpp, found.assumed_mpp) == ((0.25, 0.25), None)
+    assert localize(tissue())["localization"].pixel_size_remark == ""
+    assert len(caplog.records) == 1
+
+
+def test_areas_of_cleaning_hold_at_the_training_pixel_size():
+    decidable = torch.zeros(20, 30)
+    decidable[4:8, 5:15] = 1  # 40 px
+    shape = (3, 20, 30)
+    for own, kept in ((0.62, False), (0.31, False), (1.24, True)):  # specks below 50, 200 and 12.5 px of the image
+        image = MetaTensor(torch.rand(shape), meta={"filename_or_obj": "a.png", "mpp": (own, own)})
+        found = localize(image, decidable, training_mpp=0.62, speck_area=50)["localization"]
+        assert (found.decidable.max() >= 0.5) == kept, own
 
 
 @pytest.mark.parametrize("size", [SIZE, (5, 3), (1, 1)])

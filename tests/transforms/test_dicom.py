@@ -123,11 +123,11 @@ def test_bits_beyond_those_stored_are_no_values(tmp_path):
 
 def test_the_size_of_a_pixel_is_in_the_metadata(tmp_path):
     load = LoadImaged("image", reader="glas_wsol.transforms.TileReader", mode="rgb", dtype=np.uint8)
-    known, unknown = dicom(rgb(), PixelSpacing=[0.0005, 0.00025]), dicom(rgb())
+    known, unknown = dicom(rgb(), PixelSpacing=[0.0005, 0.000504]), dicom(rgb())
     items = [load({"image": save(tmp_path / f"{n}.dcm", image)}) for n, image in enumerate((known, unknown))]
-    assert [mpp_of_metadata(item["image"].meta) for item in items] == [(0.25, 0.5), None]
+    assert [mpp_of_metadata(item["image"].meta) for item in items] == [(0.504, 0.5), None]
     batch = decollate_batch(list_data_collate(items))  # as a loader and an engine do
-    assert [mpp_of_metadata(item["image"].meta) for item in batch] == [(0.25, 0.5), None]
+    assert [mpp_of_metadata(item["image"].meta) for item in batch] == [(0.504, 0.5), None]
     assert mpp_of_metadata({}) is None
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from monai.data import MetaTensor
 from PIL import Image
 
-from glas_wsol.errors import ConfigError
+from glas_wsol.errors import ConfigError, ImageFileError
 from glas_wsol.transforms import Rescale, Rescaled
 
 
@@ -99,3 +99,39 @@ def test_bad_settings_are_refused(setting):
         Rescale(**setting)
     with pytest.raises(ConfigError):
         Rescaled("image", **setting)
+
+
+def sized(mpp, *shape):
+    return MetaTensor(noise(*shape), meta={"mpp": mpp})
+
+
+@pytest.mark.parametrize(
+    ("mpp", "expected"),
+    [
+        ((0.62, 0.62), (261, 388)),
+        ((0.6201, 0.6199), (261, 388)),  # as files round it
+        ((0.31, 0.31), (131, 194)),
+        ((1.24, 1.24), (522, 775)),
+        ((0.31, 0.62), (261, 194)),  # width and height of a pixel
+        ((np.nan, np.nan), (261, 388)),
+    ],
+)
+def test_images_are_brought_to_the_training_pixel_size(mpp, expected):
+    rescale = Rescale(0.5, training_mpp=0.62)
+    assert rescale(sized(mpp, 3, 522, 775)).shape == (3, *expected)
+    assert Rescale(0.5)(sized(mpp, 3, 522, 775)).shape == (3, 261, 388), "a training that records none"
+
+
+def test_masks_are_rescaled_by_the_pixel_size_of_their_image():
+    items = {"image": sized((0.31, 0.31), 3, 40, 60), "mask": noise(1, 40, 60), "seeds": sized((1.0, 1.0), 1, 40, 60)}
+    found = Rescaled(["image", "mask", "seeds"], 1.0, mode=["bilinear"] + ["nearest-exact"] * 2, training_mpp=0.62)(
+        items
+    )
+    assert {one.shape[1:] for one in found.values()} == {(20, 30)}
+
+
+def test_image_that_would_be_enlarged_beyond_measure_is_refused():
+    with pytest.raises(ImageFileError, match=r"pixels of 19 um it is enlarged to 25333 x 19000 px.*mpp"):
+        Rescale(training_mpp=0.06)(sized((19.0, 19.0), 3, 60, 80))
+    with pytest.raises(ConfigError, match="both mpp and a short_side"):
+        Rescale(short_side=500, training_mpp=0.62)

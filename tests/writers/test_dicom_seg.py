@@ -132,9 +132,22 @@ def test_empty_and_full_masks_come_back(tmp_path, value):
     np.testing.assert_array_equal(mask_in(tmp_path / "seg.dcm"), found.mask)
 
 
-def test_the_secondary_capture_has_the_size_of_a_pixel(tmp_path):
+def test_segmentation_and_capture_have_the_size_of_a_pixel(tmp_path):
     write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "image.dcm", asymmetric_result(mpp=(0.5, 0.25)))
     assert pydicom.dcmread(tmp_path / "image.dcm").NominalScannedPixelSpacing == [0.00025, 0.0005]
+    assert spacing(tmp_path / "seg.dcm") == [0.00025, 0.0005]
+
+
+def test_given_pixel_size_counts_before_that_of_a_dicom_image(tmp_path):
+    for more in ({}, {"PixelSpacing": [0.0005, 0.0005]}):
+        path = str(save(tmp_path / "source.dcm", dicom(rgb(H, W), **more)))
+        write_dicom_seg(tmp_path / "seg.dcm", tmp_path / "none.dcm", asymmetric_result(path=path, mpp=(0.25, 0.25)))
+        assert spacing(tmp_path / "seg.dcm") == [0.00025, 0.00025]
+
+
+def spacing(path: Path) -> list[float]:
+    shared = pydicom.dcmread(path).SharedFunctionalGroupsSequence[0]
+    return list(shared.PixelMeasuresSequence[0].PixelSpacing)
 
 
 @pytest.mark.skipif(not shutil.which("dciodvfy"), reason="dciodvfy (Debian package dicom3tools) is not installed")

@@ -18,8 +18,8 @@ from scipy.ndimage import binary_fill_holes
 import glas_wsol
 from glas_wsol.errors import ConfigError, OutputError
 from glas_wsol.results.class_scores import ClassProbabilities, ClassScores
+from glas_wsol.results.how_to_read import reading_guide
 from glas_wsol.results.provenance import Provenance, RunAlarm, provenance_of
-from glas_wsol.results.reading import reading_guide
 from glas_wsol.results.verdict import Verdict
 from glas_wsol.writers import drawing
 from glas_wsol.writers.formats import FORMATS, check_formats, write_localization
@@ -209,6 +209,15 @@ def test_overlay_says_origin_scope_of_alarm_and_how_to_read(monkeypatch):
     assert all(line in text for line in reading_guide(None, 2))
     blank = asymmetric_result(provenance=made, evidence=False, reason="blurred")
     assert "trained on synthetic tissue" in _lines(blank, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("familiarity", "said"), [(0.004, "UNLIKE THE TRAINING IMAGES"), (0.5, "familiarity 50 %"), (None, "")]
+)
+def test_overlay_says_how_familiar_the_image_is(familiarity, said, monkeypatch):
+    text = _lines(asymmetric_result(familiarity=familiarity), monkeypatch)
+    assert said in text
+    assert ("familiarity " in text) == (familiarity is not None)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from glas_wsol.errors import ConfigError
 
 __all__ = ["tissue_tile", "write_tissue_phantom"]
 
-_VERSION = 1  # of the generator: raise it whenever the same request would give other bytes
+_VERSION = 2  # of the generator: raise it whenever the same request would give other bytes
 _GRADE_HEADER = (
     "name",
     "patient ID",
@@ -34,6 +34,7 @@ _OFFICIAL_TRAIN, _OFFICIAL_BENIGN = 85, 37
 
 _HAEMATOXYLIN = (0.65, 0.70, 0.29)  # optical densities of red, green and blue: Ruifrok and Johnston (2001)
 _EOSIN = (0.07, 0.99, 0.11)
+_MPP = 0.62  # micrometres of a native pixel, as in GlaS
 
 
 def tissue_tile(
@@ -51,7 +52,7 @@ def tissue_tile(
         rng: source of randomness; the same state gives the same tile.
         malignant: the grade: the architecture of the glands and of their epithelium.
         size: rows and columns, px, from 64 x 64 on.
-        scale: pixels per native pixel (about 0.62 um): 0.25 shows the tissue of a full tile in a quarter of the width.
+        scale: pixels per native pixel (0.62 um): 0.25 shows the tissue of a full tile in a quarter of the width.
         confounded: let the stroma show the grade too.
         stain_strength: mean concentration of both stains, 1 = usual.
 
@@ -96,7 +97,7 @@ def write_tissue_phantom(
     With 85 training tiles the grades are 37 benign and 48 malignant, and those of the paper's fold 0 are as in GlaS;
     with any other number, and in the test split, the grades alternate. Three quarters of the test tiles are ``testA``,
     the others ``testB``. No patient has tiles of two grades or in both splits. The tiles depend on the arguments from
-    ``seed`` to ``confounded`` only.
+    ``seed`` to ``confounded`` only. Their files record the size of a pixel, 0.62 um at a scale of 1.
 
     Args:
         directory: the folder to write; an equal phantom in it is left untouched.
@@ -144,7 +145,7 @@ def _check(size: Sequence[int], test: int = 0, seed: int = 0, **positive: float)
 def _write_tile(folder: Path, tile: _Tile, *, seed: int, size: tuple[int, int], scale: float, confounded: bool) -> None:
     rng = generator_of(seed, tile.name)
     image, labels = tissue_tile(rng, tile.malignant, size, scale=scale, confounded=confounded)
-    Image.fromarray(image).save(folder / f"{tile.name}.bmp")
+    Image.fromarray(image).save(folder / f"{tile.name}.bmp", dpi=(25400 * scale / _MPP,) * 2)
     # BMP has no 16-bit grey; more than 255 glands are folded onto 1..255, where neighbours keep different ids.
     Image.fromarray(np.where(labels > 0, (labels - 1) % 255 + 1, 0).astype(np.uint8)).save(
         folder / f"{tile.name}_anno.bmp"

@@ -33,7 +33,8 @@ def dicom_pixel_size(path: str | PathLike[str]) -> tuple[float, float] | None:
     """Width and height of a pixel in micrometres, as recorded in a DICOM file; None where it is not, or not DICOM.
 
     Args:
-        path: any file. Its Pixel Spacing counts, or else its Nominal Scanned Pixel Spacing.
+        path: any file. Its Pixel Spacing counts, also that of its functional groups, or else its Nominal Scanned or its
+            Imager Pixel Spacing.
     """
     if not is_dicom(path):
         return None
@@ -47,13 +48,14 @@ def dicom_pixel_size(path: str | PathLike[str]) -> tuple[float, float] | None:
 
 
 def _spacing(header: Dataset) -> list[float] | None:
-    if "PixelSpacing" in header:
-        return header.PixelSpacing
-    for group in header.get("SharedFunctionalGroupsSequence") or ():
-        for measures in group.get("PixelMeasuresSequence") or ():
-            if "PixelSpacing" in measures:
-                return measures.PixelSpacing
-    return header.get("NominalScannedPixelSpacing")
+    groups = [
+        *(header.get("SharedFunctionalGroupsSequence") or ()),
+        *(header.get("PerFrameFunctionalGroupsSequence") or ()),
+    ]
+    measures = [one for group in groups for one in group.get("PixelMeasuresSequence") or ()]
+    said = [one.get("PixelSpacing") for one in (header, *measures)]
+    said += [header.get(name) for name in ("NominalScannedPixelSpacing", "ImagerPixelSpacing")]
+    return next((one for one in said if one), None)
 
 
 def read_dicom_rgb(path: Path, max_pixels: int) -> np.ndarray:

@@ -24,7 +24,7 @@ from glas_wsol.transforms.reading.dicom import is_dicom, read_dicom_labels, read
 from glas_wsol.transforms.reading.masks import to_labels
 from glas_wsol.transforms.reading.raster import MAGICS, read_raster
 from glas_wsol.transforms.reading.samples import Samples, to_rgb
-from glas_wsol.transforms.reading.spacing import MPP, mpp_metadata, pixel_size
+from glas_wsol.transforms.reading.spacing import DOUBT, MPP, PixelSize, mpp_metadata, pixel_size
 from glas_wsol.transforms.reading.tiff import TIFF_MAGICS, read_tiff
 
 __all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "Picture", "TileReader", "read_image", "read_mask", "read_rgb"]
@@ -53,11 +53,16 @@ class Picture:
 
     Attributes:
         pixels: ``[H, W, 3]`` uint8 of an image, ``[H, W]`` int32 of a mask.
-        mpp: width and height of a pixel in micrometres; None where the file does not record it.
+        size: of a pixel of an image; not known of a mask.
     """
 
     pixels: np.ndarray
-    mpp: tuple[float, float] | None
+    size: PixelSize
+
+    @property
+    def mpp(self) -> tuple[float, float] | None:
+        """Width and height of a pixel in micrometres; None where the file does not record it, or is not believed."""
+        return self.size.mpp
 
 
 def read_image(path: str | PathLike[str], max_pixels: int = MAX_PIXELS) -> Picture:
@@ -150,7 +155,8 @@ class TileReader(ImageReader):
 
         Returns:
             The channel-first array, and the metadata: ``spatial_shape`` (H, W), an identity ``affine`` (a tile has no
-            orientation in a patient), ``original_channel_dim`` 0, and ``mpp``, see `mpp_of_metadata`.
+            orientation in a patient), ``original_channel_dim`` 0, and of an image ``mpp``, see `mpp_of_metadata`,
+            and ``mpp_doubt``, why the size in its file is not believed.
 
         Raises:
             ImageFileError: see `read_rgb` and `read_mask`.
@@ -166,13 +172,14 @@ class TileReader(ImageReader):
             MetaKeys.AFFINE: np.eye(4),
             MetaKeys.ORIGINAL_CHANNEL_DIM: 0,
             MPP: mpp_metadata(picture.mpp),
+            DOUBT: picture.size.doubt,
         }
         return array, meta
 
 
 def _decode(path: str | PathLike[str], max_pixels: int, mode: str) -> Picture:
     """Open, check the header, decode, convert and turn upright."""
-    path = Path(path)
+    path, orientation = Path(path), 1
     try:
         if not path.exists():
             raise ImageFileError("no such file", path, "check its path")
@@ -184,8 +191,12 @@ def _decode(path: str | PathLike[str], max_pixels: int, mode: str) -> Picture:
             else:
                 samples = _samples(file, path, max_pixels)
                 pixels = (to_rgb if mode == "rgb" else to_labels)(samples, path)
-                pixels = np.ascontiguousarray(_UPRIGHT.get(samples.orientation, lambda a: a)(pixels))
-        return Picture(pixels, pixel_size(path))
+                orientation = samples.orientation
+                pixels = np.ascontiguousarray(_UPRIGHT.get(orientation, lambda a: a)(pixels))
+        size = pixel_size(path) if mode == "rgb" else PixelSize(None)
+        if size.mpp and orientation in range(5, 9):  # its sides change places
+            size = PixelSize((size.mpp[1], size.mpp[0]))
+        return Picture(pixels, size)
     except ImageFileError:
         raise
     except PermissionError as error:

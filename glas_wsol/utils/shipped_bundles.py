@@ -10,7 +10,7 @@ from glas_wsol.errors import ConfigError
 from glas_wsol.utils.json_files import read_json
 from glas_wsol.version import PACKAGE
 
-__all__ = ["bundle_folder", "bundle_folders", "bundle_named", "bundle_of", "is_shipped", "shipped_root"]
+__all__ = ["bundle_folder", "bundle_folders", "bundle_of", "is_shipped", "shipped_root"]
 
 _PACKAGE = PACKAGE.resolve()
 _SUFFIX = "_minmax_entropy"
@@ -51,20 +51,12 @@ def bundle_folder(name: str | Path) -> Path:
         ConfigError: if it is neither.
     """
     # a name before a folder of that name: a folder of the working directory must not change what "glas" means
-    path = bundle_named(name) or Path(name).expanduser()
+    named = (path for path in bundle_folders() if str(name) in (path.name, *_short(path)))
+    path = next(named, Path(name).expanduser())
     if not (path / "configs").is_dir():
         names = " or ".join(_short(one)[0] for one in bundle_folders())
         raise ConfigError("no bundle here", name, f"give {names}, or a folder that holds configs/" if names else "")
     return path
-
-
-def bundle_named(name: str | Path) -> Path | None:
-    """The bundle of that name that came with the package, None if there is none.
-
-    Args:
-        name: such as ``glas`` or ``glas_minmax_entropy``.
-    """
-    return next((path for path in bundle_folders() if str(name) in (path.name, *_short(path))), None)
 
 
 def _short(bundle: Path) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from glas_wsol.results.reading import reading_guide
+from glas_wsol.results.how_to_read import familiarity_in_words, is_strange, reading_guide
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,18 @@ def test_guide_has_three_lines_and_the_third_fits(regions, classes, multi_label,
     assert len(guide) == 3
     assert third in guide[2]
     assert "no segmentation" in guide[0]
+    assert "Familiarity judges this image, the alarm the training." in guide[1]
+
+
+@pytest.mark.parametrize(
+    ("familiarity", "strange", "words"),
+    [
+        (None, None, "familiarity not known: the model does not describe its training images"),
+        (0.009999, True, "UNLIKE THE TRAINING IMAGES (familiarity below 1 %)"),
+        (0.01, False, "familiarity 1 %"),
+        (0.436, False, "familiarity 44 %"),
+    ],
+)
+def test_familiarity_below_one_in_a_hundred_is_strange(familiarity, strange, words):
+    assert is_strange(familiarity) is strange
+    assert familiarity_in_words(familiarity) == words

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.utils.pixel_size import check_mpp
+from glas_wsol.transforms.pixel_size import check_mpp
 
 
 def test_pixels_may_be_square_or_not_or_of_unknown_size():

@@ -3,7 +3,41 @@
 
 from __future__ import annotations
 
-__all__ = ["reading_guide"]
+__all__ = ["NOT_KNOWN", "STRANGE", "UNLIKE", "familiarity_in_words", "is_strange", "reading_guide"]
+
+STRANGE = 0.01
+"""An image of a lower familiarity is unlike the training images. Fixed beforehand: one in 100 of their kind is, too."""
+
+UNLIKE = "unlike the training images"
+"""What is said of such an image, wherever it is shown."""
+
+NOT_KNOWN = "not known: the model does not describe its training images"
+"""What is said of the familiarity of an image where the model has none."""
+
+
+def is_strange(familiarity: float | None) -> bool | None:
+    """Whether an image is unlike the training images.
+
+    Args:
+        familiarity: of the image, in [0, 1].
+
+    Returns:
+        None where it is not known.
+    """
+    return None if familiarity is None else familiarity < STRANGE
+
+
+def familiarity_in_words(familiarity: float | None) -> str:
+    """How much an image looks like the training images.
+
+    Args:
+        familiarity: of the image, in [0, 1]; None where not known.
+    """
+    if familiarity is None:
+        return f"familiarity {NOT_KNOWN}"
+    if familiarity < STRANGE:
+        return f"{UNLIKE.upper()} (familiarity below 1 %)"
+    return f"familiarity {100 * familiarity:.0f} %"
 
 
 def reading_guide(regions: bool | None, classes: int, multi_label: bool = False) -> tuple[str, str, str]:
@@ -26,6 +60,6 @@ def reading_guide(regions: bool | None, classes: int, multi_label: bool = False)
         third = "No class scores of the regions: the classifier has not learnt on masks of the second stage."
     return (
         "Decidable: what decided for this model. It is no segmentation and no proof of cause.",
-        "Probabilities are the model's own: on images unlike its training data they may be far too sure.",
+        f"Probabilities may be far too sure on images {UNLIKE}. Familiarity judges this image, the alarm the training.",
         third,
     )

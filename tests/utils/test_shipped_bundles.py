@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.utils import shipped
-from glas_wsol.utils.shipped import bundle_folder, bundle_folders, shipped_root
+from glas_wsol.utils import shipped_bundles
+from glas_wsol.utils.shipped_bundles import bundle_folder, bundle_folders, shipped_root
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +19,7 @@ def test_shipped_root_of_a_checkout_is_the_repository():
 
 def test_shipped_root_of_an_installation_is_the_package(tmp_path, monkeypatch):
     (tmp_path / "glas_wsol" / "bundles" / "glas_minmax_entropy" / "configs").mkdir(parents=True)
-    monkeypatch.setattr(shipped, "_PACKAGE", tmp_path / "glas_wsol")
+    monkeypatch.setattr(shipped_bundles, "_PACKAGE", tmp_path / "glas_wsol")
     assert shipped_root() == tmp_path / "glas_wsol"
     assert bundle_folder("glas") == tmp_path / "glas_wsol" / "bundles" / "glas_minmax_entropy"
 
