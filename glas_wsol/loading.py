@@ -64,6 +64,16 @@ class Localizer:
             logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
             self._preprocessing = parsed(config, "preprocessing")
 
+    @property
+    def inferer(self) -> Any:
+        """Predicts whole tiles: a :class:`~glas_wsol.inferers.ClassScoreInferer`."""
+        return self._inferer
+
+    @property
+    def postprocessing(self) -> Any:
+        """Makes results of predictions: a :class:`~glas_wsol.results.LocalizePredictiond`."""
+        return self._postprocessing
+
     def __call__(
         self,
         image: str | PathLike[str] | np.ndarray | Tensor,

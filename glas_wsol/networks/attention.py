@@ -76,7 +76,7 @@ class AttentionNetwork(TileNetwork):
         features = self.features(self.normalise(image))
         attention = self._attend(features)
         # The normalisation takes activations to be of order 1; attention is of the order of 1 / positions.
-        evidence = attention * float(attention.shape[2] * attention.shape[3])
+        evidence = attention * (attention.shape[2] * attention.shape[3])
         probabilities = self.probabilities(self._classify(features, attention))
         return distribution(score_map(evidence, image.shape[2], image.shape[3]), probabilities)
 

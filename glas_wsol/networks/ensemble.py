@@ -104,11 +104,13 @@ class EnsembleNetwork(nn.Module):
         undecidable = torch.stack(rest).mean(dim=0)
         return torch.cat([undecidable, (1 - undecidable) * torch.stack(classes).mean(dim=0)], dim=1)
 
-    @torch.jit.unused
     def presence(self, image: Tensor) -> Tensor:
         """How probable each class is, ``[B, c]``, of images that may have several: the mean over the naming members."""
-        naming = [member for member, names in zip(self.members, self.naming, strict=True) if names]
-        return torch.stack([member.presence(image) for member in naming]).mean(dim=0)
+        found: list[Tensor] = []
+        for place, member in enumerate(self.members):
+            if self.naming[place]:
+                found.append(member.presence(image))
+        return torch.stack(found).mean(dim=0)
 
     @torch.jit.unused
     def settings(self) -> dict[str, Any]:

@@ -50,9 +50,9 @@ def interpolation_matrix(source: int, target: int, align_corners: bool, like: Te
         position = index * ((source - 1) / (target - 1) if target > 1 else 0.0)
     else:
         position = ((index + 0.5) * (source / target) - 0.5).clamp(min=0.0)
-    position = position.clamp(max=float(source - 1))
-    # A triangle of width 1 around each source sample: (1 - |distance|)+ is linear interpolation.
     samples = torch.arange(source, dtype=like.dtype, device=like.device)
+    position = torch.minimum(position, samples[-1:])
+    # A triangle of width 1 around each source sample: (1 - |distance|)+ is linear interpolation.
     return (1.0 - (position.unsqueeze(1) - samples.unsqueeze(0)).abs()).clamp(min=0.0)
 
 

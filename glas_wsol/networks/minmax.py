@@ -15,6 +15,7 @@ from glas_wsol.networks.head import Head
 from glas_wsol.networks.maps import activation_map, bilinear, distribution, normalise, pseudo_threshold, resize
 from glas_wsol.networks.trunks import Trunk
 from glas_wsol.utils.labels import LEAST_PROBABILITY, check_multi_label
+from glas_wsol.utils.sizes import fraction_of, larger, scaled, smaller
 
 __all__ = ["Localized", "MinMaxEntropyNetwork"]
 
@@ -101,6 +102,7 @@ class MinMaxEntropyNetwork(TileNetwork):
             self.localizer = Head(self.feature_channels(), *head)
             self.classifier = Head(self.trunk.channels, *head)
         self.classifier_scale = classifier_scale
+        self.classifier_fraction = fraction_of(classifier_scale)
         self.classifier_align_corners = classifier_align_corners
         self.normalisation = normalisation
         if not all(isinstance(value, (int, float)) for value in (omega, sigma)):
@@ -177,11 +179,10 @@ class MinMaxEntropyNetwork(TileNetwork):
 
     def classify(self, x: Tensor) -> Tensor:
         """One forward of C on ``X+`` or ``X-``, masked images: ``[B, c]`` class scores."""
-        scale, least = self.classifier_scale, self.smallest_side
-        # TorchScript's round gives a float
-        height = max(int(round(scale * x.shape[2])), min(least, x.shape[2]))  # noqa: RUF046
-        width = max(int(round(scale * x.shape[3])), min(least, x.shape[3]))  # noqa: RUF046
-        if height != x.shape[2] or width != x.shape[3]:
+        if self.classifier_scale < 1.0:
+            numerator, denominator = self.classifier_fraction
+            height = smaller(larger(scaled(x.shape[2], numerator, denominator), self.smallest_side), x.shape[2])
+            width = smaller(larger(scaled(x.shape[3], numerator, denominator), self.smallest_side), x.shape[3])
             x = bilinear(x, height, width, self.classifier_align_corners)
         return self.classifier([self.trunk(x)])
 
@@ -218,7 +219,6 @@ class MinMaxEntropyNetwork(TileNetwork):
         shares = weights.masked_fill(~self._named(localized), -torch.inf).softmax(dim=1)
         return torch.cat([1 - mask, mask * shares], dim=1)
 
-    @torch.jit.unused
     def presence(self, image: Tensor) -> Tensor:
         """``[B, c]``, ``p(class k | X+)``, which :meth:`forward` does not hold where there may be several classes."""
         x = self.normalise(image)

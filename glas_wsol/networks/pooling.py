@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glas_wsol.errors import ConfigError
+from glas_wsol.utils.sizes import fraction_of, larger, scaled, smaller
 
 __all__ = ["AveragePooling", "LogSumExpPooling", "MaxPooling", "Pooling", "WildcatPooling", "build_pooling"]
 
@@ -70,7 +70,8 @@ class LogSumExpPooling(Pooling):
 
     def forward(self, maps: Tensor, dropout: Tensor | None = None) -> Tensor:  # noqa: D102 - documented in Pooling
         flat = maps.flatten(2)
-        return (torch.logsumexp(self.sharpness * flat, dim=2) - math.log(flat.shape[2])) / self.sharpness
+        positions = torch.ones_like(flat[0, 0]).sum()  # a number would be a constant in torch.export
+        return (torch.logsumexp(self.sharpness * flat, dim=2) - positions.log()) / self.sharpness
 
 
 class WildcatPooling(Pooling):
@@ -93,6 +94,7 @@ class WildcatPooling(Pooling):
         if not 0 <= dropout < 1:
             raise ConfigError(f"dropout={dropout}", "WILDCAT pooling", "give a probability in [0, 1)")
         self.kmax, self.kmin, self.alpha, self.dropout = float(kmax), float(kmin), float(alpha), float(dropout)
+        self.fractions = {k: fraction_of(k) for k in (self.kmax, self.kmin)}
 
     def draw_dropout(self, maps: Tensor) -> Tensor | None:
         """``[B, c, h * w]``, of the highest activation first: 0 or ``1 / (1 - dropout)``; None without dropout."""
@@ -116,8 +118,10 @@ class WildcatPooling(Pooling):
 
     def count(self, k: float, positions: int) -> int:
         """How many of ``positions`` activations ``k`` means: a fraction below 1, else a count; at least 1."""
-        # TorchScript's round gives a float
-        return min(max(int(round(k * positions if k < 1.0 else k)), 1), positions)  # noqa: RUF046
+        if k >= 1.0:
+            return smaller(int(round(k)), positions)  # noqa: RUF046 - TorchScript's round gives a float
+        numerator, denominator = self.fractions[k]
+        return smaller(larger(scaled(positions, numerator, denominator), 1), positions)
 
 
 _POOLINGS: dict[str, type[Pooling]] = {

@@ -73,7 +73,8 @@ class Rescale(Transform):
         across, down = (1.0, 1.0) if mpp is None or self.training_mpp is None else (x / self.training_mpp for x in mpp)
         # a size that was rounded for its file is the same size, and gives the same number of pixels
         down, across = (1.0 if abs(ratio - 1) < SAME else ratio for ratio in (down, across))
-        return max(1, int(height * factor * down + 0.5)), max(1, int(width * factor * across + 0.5))
+        half = 0.5 + 1e-9  # 0.29 * 50 is 14.499999999999998
+        return max(1, int(height * factor * down + half)), max(1, int(width * factor * across + half))
 
     def __call__(
         self, img: NdarrayOrTensor, mode: str | None = None, mpp: tuple[float, float] | None = None
