@@ -34,7 +34,7 @@ def register(commands: argparse._SubParsersAction) -> None:
             "config_file": "use --bundle",
         },
     )
-    text = "images, slides, folders of them, CSV tables with a column image, or 'samples': tiles that come with the package"
+    text = "images, slides, folders of them, CSV tables with a column image, or 'samples': tiles of the package"
     add("images", nargs="+", metavar="IMAGES", help=text)
     text = "output folder of a training, model.pt with its model.json, or exported bundle; several are an ensemble"
     add("--model", nargs="+", default=["glas"], metavar="MODEL", help=text + " (default: the model in the bundle)")

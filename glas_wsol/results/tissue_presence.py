@@ -9,7 +9,17 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["BLANK", "BLURRED", "FLAT_MAP", "NO_TISSUE", "STAINS", "edge_width", "is_pale", "missing_evidence", "stained"]
+__all__ = [
+    "BLANK",
+    "BLURRED",
+    "FLAT_MAP",
+    "NO_TISSUE",
+    "STAINS",
+    "edge_width",
+    "is_pale",
+    "missing_evidence",
+    "stained",
+]
 
 BLANK, BLURRED, NO_TISSUE, FLAT_MAP = "blank", "blurred", "no H&E tissue", "flat map"
 STAINS = ("H&E",)
