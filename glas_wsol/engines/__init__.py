@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
+from glas_wsol.engines.fault_tolerant_evaluator import TileEvaluator
 from glas_wsol.engines.plain_trainer import PlainTrainer, loss_means
 from glas_wsol.engines.trainer import MinMaxEntropyTrainer
 
-__all__ = ["MinMaxEntropyTrainer", "PlainTrainer", "loss_means"]
+__all__ = ["MinMaxEntropyTrainer", "PlainTrainer", "TileEvaluator", "loss_means"]

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import torch
 from monai.data import Dataset, list_data_collate
-from monai.engines import SupervisedEvaluator
+from monai.engines import IterationEvents, SupervisedEvaluator
 from monai.utils.enums import CommonKeys as Keys
 
 from glas_wsol.errors import GlasWsolError, ImageFileError, NumericalError, exception_chain
@@ -24,6 +24,7 @@ __all__ = [
     "RUNS",
     "SHA256",
     "Failure",
+    "TileEvaluator",
     "TolerantDataset",
     "TolerantEvaluator",
     "collate_survivors",
@@ -144,7 +145,24 @@ def collate_survivors(items: Sequence[Any]) -> dict[str, Any]:
     return {RUNS: runs, FAILURES: [item for item in items if isinstance(item, Failure)]}
 
 
-class TolerantEvaluator(SupervisedEvaluator):
+class TileEvaluator(SupervisedEvaluator):
+    """MONAI's evaluator, whose results have image and label as they were read and not the device's copies of them.
+
+    Post-processing and metrics work on the CPU; nothing is copied to the device and back.
+    """
+
+    def __init__(self, *args: Any, non_blocking: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, non_blocking=non_blocking, **kwargs)
+        # the last handler before the post-processing
+        self.add_event_handler(IterationEvents.FORWARD_COMPLETED, _with_what_was_read)
+
+
+def _with_what_was_read(engine: Any) -> None:
+    read = engine.state.batch
+    engine.state.output |= {key: read[key] for key in (Keys.IMAGE, Keys.LABEL) if key in read}
+
+
+class TolerantEvaluator(TileEvaluator):
     """MONAI's evaluator for the batches of :func:`collate_survivors`.
 
     Images of one size that follow each other in a batch go through the network together. After every iteration

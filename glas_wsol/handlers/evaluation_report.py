@@ -24,6 +24,7 @@ from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.metrics import MEASURES, NO_WIDTH, class_errors, confusions, interval
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 from glas_wsol.networks.refined import RefinedNetwork
+from glas_wsol.results.class_scores import WHOLE_IMAGE
 from glas_wsol.results.localization import THRESHOLD, Localization
 from glas_wsol.utils import distributed
 from glas_wsol.utils.atomic_files import atomic_write
@@ -71,8 +72,7 @@ class WholeImageScores:
                 scores = self.network.localize(x).logits, self.network.classify(x)
                 class_scores.append([self.network.probabilities(logits) for logits in scores])
         localizer, classifier = (torch.stack(who).mean(dim=0) for who in zip(*class_scores, strict=True))
-        engine.state.output["localizer_probabilities"] = localizer
-        engine.state.output["whole_image_probabilities"] = classifier
+        engine.state.output |= dict(zip(WHOLE_IMAGE, (localizer, classifier), strict=True))
 
 
 class EvaluationReport:

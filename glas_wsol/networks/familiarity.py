@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glas_wsol.errors import ConfigError, WeightsError
+from glas_wsol.utils.host_copy import to_host
 
 __all__ = ["FAMILIARITY", "LEAST_IMAGES", "Familiarity", "Pooled", "pooled", "watched"]
 
@@ -51,7 +52,8 @@ def pooled(x: Tensor, stages: Sequence[Tensor], parts: int = 1) -> Pooled:
     texture = torch.cat([_means(stages[index], parts) for index in _STAGES], dim=2)
     contrast = (_means(x.double().square(), parts) - _means(x.double(), parts).square()).clamp(min=1e-6).log()
     colour = contrast[..., :2] - contrast[..., 2:]  # not how strong the stain is, but which colours it has
-    return {"texture": texture.detach().double().cpu(), "colour": colour.detach().cpu()}
+    found = to_host(texture.detach().double(), colour.detach())
+    return dict(zip(KINDS, found, strict=True))
 
 
 def _means(features: Tensor, parts: int) -> Tensor:

@@ -13,7 +13,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.engines import SupervisedEvaluator
 from monai.handlers import LrScheduleHandler, ValidationHandler
 from monai.inferers import Inferer
 from monai.transforms import Compose, LoadImaged
@@ -21,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from glas_wsol.data.seeded import SeededCacheDataset, training_loader
+from glas_wsol.engines.fault_tolerant_evaluator import TileEvaluator
 from glas_wsol.engines.plain_trainer import PlainTrainer
 from glas_wsol.engines.prepare_batch import ImageLabels
 from glas_wsol.errors import ConfigError
@@ -195,9 +195,9 @@ class SecondStage:
             non_blocking=True,
         )  # fmt: skip
 
-    def _evaluator(self) -> SupervisedEvaluator:
+    def _evaluator(self) -> TileEvaluator:
         """Measures only; the saved model is that of the last round."""
-        return SupervisedEvaluator(
+        return TileEvaluator(
             torch.device(self.device), self.validation_loader, self.network, prepare_batch=ImageLabels(metadata=True),
             inferer=self.validation_inferer, postprocessing=cast("Any", self.postprocessing),
             key_val_metric={"classification_error": ClassificationError()},

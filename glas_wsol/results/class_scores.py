@@ -17,6 +17,7 @@ __all__ = [
     "PRESENCE",
     "UNDECIDABLE",
     "UNKNOWN_MASK",
+    "WHOLE_IMAGE",
     "ClassProbabilities",
     "ClassScores",
 ]
@@ -35,6 +36,9 @@ DECIDABLE = "decidable_scores"
 
 UNDECIDABLE = "undecidable_scores"
 """Key of an evaluated item: ``[c]``, class scores of C on ``X-``."""
+
+WHOLE_IMAGE = ("localizer_probabilities", "whole_image_probabilities")
+"""Keys of an evaluated item: ``[c]``, class scores of M and of C on the whole image, which evaluation adds."""
 
 MISSED = "the undecidable region alone names {} as surely: the mask does not hold all that decided"
 """Remark on a result whose undecidable region C classifies as surely as the decidable one."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from glas_wsol.results.class_scores import (
     LOCALIZER,
     PRESENCE,
     UNDECIDABLE,
+    WHOLE_IMAGE,
     ClassProbabilities,
     ClassScores,
 )
@@ -33,6 +33,7 @@ from glas_wsol.results.provenance import Provenance
 from glas_wsol.results.tissue_presence import STAINS, missing_evidence
 from glas_wsol.transforms.clean_regions import clean_regions
 from glas_wsol.transforms.reading.spacing import DOUBT, mpp_of_metadata
+from glas_wsol.utils.host_copy import to_host
 from glas_wsol.utils.labels import check_multi_label
 
 __all__ = ["LocalizePredictiond", "separate_objects"]
@@ -176,8 +177,11 @@ class LocalizePredictiond(Transform):
         )
         meta = data[Keys.IMAGE].meta if isinstance(data[Keys.IMAGE], MetaTensor) else {}
         path = str(meta.get("filename_or_obj", ""))
-        scores = self._scores(data, prediction)
-        decidable, image = (1 - prediction[0]).float().cpu(), image.cpu()
+        parts = _numbers(data, prediction)
+        decidable, values = to_host((1 - prediction[0]).float(), torch.cat(list(parts.values())))
+        several = values.split([len(part) for part in parts.values()])
+        scores = {key: tuple(one.tolist()) for key, one in zip(parts, several, strict=True)}
+        image = image.cpu()
         # of a sum that is finite every value is
         if not (decidable.sum(dtype=torch.float64).isfinite() and np.isfinite(scores[_MASS]).all()):
             raise NumericalError("the network's output is not a finite number", path, "train again at a lower rate")
@@ -189,6 +193,7 @@ class LocalizePredictiond(Transform):
         if self.names_class:
             probabilities = self._presence(scores) if self.multi_label else _shares(scores[_MASS])
             item["probabilities"] = torch.tensor(probabilities)
+        item |= {key: torch.tensor(scores[key]) for key in WHOLE_IMAGE if key in scores}
         reason = missing_evidence(image, decidable, self.stain) if self.judge_evidence else ""
         item["localization"] = Localization(
             name=str(data.get("name", Path(path).stem)),
@@ -234,17 +239,6 @@ class LocalizePredictiond(Transform):
         return remark
 
     @staticmethod
-    def _scores(data: Mapping[Hashable, Any], prediction: Tensor) -> dict[str, tuple[float, ...]]:
-        """All numbers that the item has beside its maps, by their keys: a device is waited for once."""
-        keys = (LOCALIZER, DECIDABLE, UNDECIDABLE, PRESENCE, FAMILIAR)
-        parts = {_MASS: prediction[1:].sum(dim=(1, 2), dtype=torch.float64)}
-        parts |= {
-            key: torch.as_tensor(data[key]).to(prediction.device, torch.float64).ravel() for key in keys if key in data
-        }
-        values = iter(torch.cat(list(parts.values())).tolist())
-        return {key: tuple(islice(values, part.numel())) for key, part in parts.items()}
-
-    @staticmethod
     def _presence(scores: Mapping[str, tuple[float, ...]]) -> tuple[float, ...]:
         if PRESENCE not in scores:
             fix = "predict with glas_wsol.inferers.ClassScoreInferer"
@@ -274,6 +268,13 @@ class LocalizePredictiond(Transform):
             what = f"no value of the mask is above mask_threshold={self.mask_threshold}, the largest is {largest:g}"
             raise ImageFileError(what, path, "set mask_threshold=0 for masks of labels or ids")
         return values > self.mask_threshold
+
+
+def _numbers(data: Mapping[Hashable, Any], prediction: Tensor) -> dict[str, Tensor]:
+    """All numbers that an item has beside its maps, by their keys: ``[n]`` float64 each, on the prediction's device."""
+    found = {_MASS: prediction[1:].sum(dim=(1, 2), dtype=torch.float64)}
+    keys = [key for key in (LOCALIZER, DECIDABLE, UNDECIDABLE, PRESENCE, FAMILIAR, *WHOLE_IMAGE) if key in data]
+    return found | {key: torch.as_tensor(data[key]).to(prediction.device, torch.float64).ravel() for key in keys}
 
 
 def _pixels(image: Tensor) -> np.ndarray:

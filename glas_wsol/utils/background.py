@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +16,8 @@ from torch.utils.data import Dataset
 __all__ = ["AheadDataLoader", "Background", "read_ahead"]
 
 _T = TypeVar("_T")
+
+_TRIMMED = 10  # pieces of work
 
 
 class AheadDataLoader(DataLoader):
@@ -73,7 +76,7 @@ class Background:
 
     def __init__(self, waiting: int = 0) -> None:
         self.waiting = waiting
-        self._failed = False
+        self._failed, self._done = False, 0
         self._thread: ThreadPoolExecutor | None = None
         self._coming: deque[Future] = deque()
 
@@ -126,3 +129,13 @@ class Background:
         except BaseException:
             self._failed = True
             raise
+        finally:
+            self._done += 1
+            if self._done % _TRIMMED == 0:
+                _trim_memory()
+
+
+def _trim_memory() -> None:
+    """Give free memory back to the system; glibc keeps much of what one thread took and another freed."""
+    with suppress(OSError, TypeError, AttributeError):  # another system
+        ctypes.CDLL(None).malloc_trim(0)

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-__all__ = ["AsyncHostCopy"]
+__all__ = ["AsyncHostCopy", "to_host"]
 
 
 class AsyncHostCopy:
@@ -33,3 +35,18 @@ class AsyncHostCopy:
         if self._arrived is not None:
             self._arrived.synchronize()
         return self._values
+
+
+def to_host(*tensors: Tensor) -> list[Tensor]:
+    """Copy tensors of one device to the CPU by one copy, which is waited for; on the CPU they stay themselves."""
+    if all(one.device.type == "cpu" for one in tensors):
+        return list(tensors)
+    return _by_one_copy(tensors)
+
+
+def _by_one_copy(tensors: Sequence[Tensor]) -> list[Tensor]:
+    order = sorted(range(len(tensors)), key=lambda index: -tensors[index].element_size())  # each begins where it may
+    parts = [tensors[index].reshape(-1).view(torch.uint8) for index in order]
+    pieces = torch.cat(parts).cpu().split([len(part) for part in parts])
+    found = {index: piece.view(tensors[index].dtype) for index, piece in zip(order, pieces, strict=True)}
+    return [found[index].reshape(one.shape) for index, one in enumerate(tensors)]
