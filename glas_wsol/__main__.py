@@ -19,6 +19,7 @@ from glas_wsol.commands import (
     evaluate,
     export,
     figure,
+    learn,
     phantom,
     predict,
     prepare,
@@ -36,7 +37,7 @@ __all__ = ["main"]
 
 _GROUPS: dict[str, tuple[ModuleType, ...]] = {
     "before": (doctor, phantom, prepare, data),
-    "a model": (train, evaluate, show, predict, report, suggest, choose, calibrate, export),
+    "a model": (train, evaluate, show, predict, report, suggest, learn, choose, calibrate, export),
     "many models": (study, table, figure),
 }
 """Commands in the order of their use."""

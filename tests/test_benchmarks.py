@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from glas_wsol.data import Datalist, Item
 from glas_wsol.data.phantom.tissue import tissue_tile
 from glas_wsol.failure_detection.alarm import shipped_alarm
 
@@ -193,3 +195,32 @@ def test_nuclei_are_measured_in_pixels_of_the_image(beside):
     assert np.median(axes) == pytest.approx(16, abs=1)
     assert np.median(diameters) == pytest.approx(16, abs=1)
     assert np.median(small) == pytest.approx(8, abs=1)
+
+
+def test_corrections_are_drawn_from_patients_not_evaluated(tmp_path, monkeypatch, capsys):
+    corrections, ran = script("corrections"), []
+
+    def run(*words: object) -> None:
+        ran.append(words)
+        if words[0] == "evaluate":
+            Path(words[1]).mkdir(parents=True, exist_ok=True)
+            measures = {key: {"value": 0.5} for key in corrections.MEASURES}
+            (Path(words[1]) / "evaluation.json").write_text(json.dumps({"measures": measures}))
+
+    items = []
+    for n in range(8):  # the last two are of the patients of the first two
+        (tmp_path / f"m{n}.png").touch()
+        items.append(Item(tmp_path / f"t{n}.png", n % 2, f"t{n}", tmp_path / f"m{n}.png", f"p{n % 6}"))
+    data = Datalist("mine", ("a", "b"), {"train": tuple(items[:6]), "valid": tuple(items[6:])}, str(tmp_path))
+    monkeypatch.setattr(corrections, "load_datalist", lambda *_, **__: data)
+    (tmp_path / "model.pt").touch()
+    (tmp_path / "model.json").write_text('{"fold": "paper", "fold_seed": 0}')
+    monkeypatch.setattr(corrections, "_run", run)
+    output = ["--output", str(tmp_path / "out"), "-n", "1", "4", "--unet"]
+    corrections.main([str(tmp_path), "--model", str(tmp_path / "model.pt"), *output])
+    names = {path.name for path in (tmp_path / "out" / "n_4_seed_0" / "corrections").iterdir()}
+    assert names == {"t2.png", "t3.png", "t4.png", "t5.png"}, "p0 and p1 are evaluated"
+    assert [words[0] for words in ran] == ["learn", "evaluate", "train", "evaluate"] * 2
+    table = (tmp_path / "out" / "n_1_seed_0" / "unet" / "datalist.csv").read_text().splitlines()
+    assert [line.split(",")[3] for line in table] == ["split", "train", "valid", "valid"]
+    assert "| U-Net alone, n = 4, seed 0 | 50.0 | 50.0 | 50.0 | 50.0 |" in capsys.readouterr().out

@@ -18,14 +18,18 @@ from glas_wsol.bundle.command_line import refuse_unknown
 from glas_wsol.bundle.methods import find, find_methods
 from glas_wsol.bundle.next_steps import read_start
 from glas_wsol.bundle.overrides import load, merged
-from glas_wsol.errors import ConfigError, GlasWsolError, WeightsError
+from glas_wsol.errors import ConfigError, GlasWsolError, OutputError, WeightsError
 from glas_wsol.networks.checkpoint import model_card
+from glas_wsol.utils.atomic_files import atomic_write
+from glas_wsol.utils.digests import sha256_of
 from glas_wsol.utils.shipped_bundles import bundle_folder, bundle_of, is_shipped
 
-__all__ = ["BundleRun", "plan_evaluation", "plan_training"]
+__all__ = ["BundleRun", "plan_evaluation", "plan_learning", "plan_training"]
 
 _RECIPE = ("configs/data/light.json", "configs/trunks/efficientnet_lite0.json")  # of train.json, for other methods
 _ONLY_TRAINING = ("multi_gpu_train.json", "mlflow.json")  # overlays that an evaluation has no use for
+
+_NOT_OF_FIRST = ("passes", "fill_holes", "drop_specks")  # a corrected mask is left as it is
 
 _OF_CARD = ("trunk", "scale", "short_side", "seed", "passes", "fold", "fold_seed", "stain", "fill_holes", "drop_specks")
 
@@ -165,6 +169,62 @@ def plan_evaluation(
     own = {name: "$None" if value is None else value for name, value in given.items()}  # MONAI leaves out a None
     files.append(files[0].parent / "evaluate.json")
     return _checked(files, {**own, "output_dir": output, "split": split}, settings)
+
+
+def plan_learning(
+    dataset_dir: str,
+    model: str | Path,
+    corrections: str,
+    output: str,
+    settings: Mapping[str, str] | None = None,
+) -> BundleRun:
+    """Learning from corrections: ``train.json`` with ``correct.json`` on it, by the settings of the first model.
+
+    The first model is copied into the folder of the run, which then stands alone.
+
+    Args:
+        dataset_dir: the data that the first model was trained on.
+        model: its weights' file, with ``model.json`` beside it.
+        corrections: folder of the corrected masks.
+        output: folder of the run.
+        settings: further ids with their values, as typed.
+
+    Raises:
+        ConfigError: if a setting does not exist, or the model cannot be learnt from.
+        OutputError: if another first model is in the folder.
+        WeightsError: if nothing says what the model is.
+    """
+    card, path = model_card(str(model)), Path(model)
+    folder = bundle_of(card.get("classes"))
+    if folder is None or "network" not in card or path.suffix != ".pt":
+        raise WeightsError(
+            "nothing says what this model is", path, "name a model.pt that train wrote, with its model.json"
+        )
+    if card.get("method") == "corrected":
+        fix = "name the model that it was learnt from, with all corrections in one folder"
+        raise ConfigError("this model has learnt from corrections already", path, fix)
+    configs = folder.absolute() / "configs"
+    own = {name: card[name] for name in _OF_CARD if name in card and name not in _NOT_OF_FIRST}
+    own = {name: "$None" if value is None else value for name, value in own.items()}  # MONAI leaves out a None
+    own |= {"bundle_root": str(folder.absolute()), "dataset_dir": dataset_dir, "output_dir": output}
+    run = _checked((configs / "train.json", configs / "correct.json"), {**own, "corrections": corrections}, settings)
+    _keep(path, Path(output) / "first_model" / "model.pt")
+    return run
+
+
+def _keep(model: Path, kept: Path) -> None:
+    """Copy a model and its description, unless they are there."""
+    if kept.is_file():
+        if sha256_of(kept) != sha256_of(model):
+            raise OutputError("another first model is here", kept, "choose another output_dir, or name that model")
+        return
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in (".json", ".pt"):  # the weights last: where they are, the copy is whole
+            with atomic_write(kept.with_suffix(suffix)) as file:
+                file.write(model.with_suffix(suffix).read_bytes())
+    except OSError as error:
+        raise OutputError(f"cannot be written ({error.strerror or error})", kept, "choose another folder") from error
 
 
 def _checked(files: Sequence[Path], own: Mapping[str, Any], typed: Mapping[str, str] | None) -> BundleRun:

@@ -68,6 +68,7 @@ class Datalist:
         source: where it was read.
         warnings: what to know before using it, a sentence each; ignored in comparisons.
         synthetic: what drawn images show, ``"tissue"`` or ``"birds"``; empty (default) where they are not drawn.
+        corrected: of how many training images a person has corrected the mask for training. Defaults to 0.
 
     Raises:
         SplitError: where a class has no training or no validation image (a small test split may lack one).
@@ -79,6 +80,7 @@ class Datalist:
     source: str
     warnings: tuple[str, ...] = field(default=(), compare=False)
     synthetic: str = ""
+    corrected: int = 0
 
     def __post_init__(self) -> None:
         splits = {split: tuple(self.splits[split]) for split in SPLITS if self.splits.get(split)}
@@ -90,7 +92,7 @@ class Datalist:
         object.__setattr__(self, "splits", MappingProxyType(splits))
 
     def __reduce__(self) -> tuple:  # a mapping proxy can be neither copied nor sent to a worker
-        state = (self.name, self.classes, dict(self.splits), self.source, self.warnings, self.synthetic)
+        state = (self.name, self.classes, dict(self.splits), self.source, self.warnings, self.synthetic, self.corrected)
         return Datalist, state
 
     def select(self, split: str, masks: bool = False) -> list[dict]:

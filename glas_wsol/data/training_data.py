@@ -24,7 +24,8 @@ def training_data(datalist: Datalist) -> dict[str, Any]:
         ``name`` of the data set; ``synthetic``: ``"tissue"``, ``"birds"`` or ``"images"`` of drawn ones, else empty;
         ``images`` and ``patients``, how many, the latter None where they are not known or drawn; ``mpp``, width and
         height of a pixel in micrometres, None where they are not known or differ; ``source``, where the images are
-        from, empty where that is not known. JSON values.
+        from, empty where that is not known; ``corrected``, of how many images the mask was corrected, where it was of
+        any. JSON values.
     """
     items = datalist.select("train")
     patients, sources = ({item[key] for item in items if key in item} for key in ("group", "source"))
@@ -36,6 +37,7 @@ def training_data(datalist: Datalist) -> dict[str, Any]:
         "patients": len(patients) if patients and not datalist.synthetic else None,
         "mpp": common if common is None else [common, common],
         "source": ", ".join(sorted(sources)),
+        **({"corrected": datalist.corrected} if datalist.corrected else {}),
         **(_OF_GLAS if datalist.name == "GlaS" else {}),
     }
 

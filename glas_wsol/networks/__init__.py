@@ -7,6 +7,7 @@ from glas_wsol.networks.attention import AttentionNetwork
 from glas_wsol.networks.base import TileNetwork
 from glas_wsol.networks.cam import ClassActivationNetwork
 from glas_wsol.networks.component_network import FeatureComponentNetwork
+from glas_wsol.networks.corrected import CorrectedNetwork
 from glas_wsol.networks.device import to_device
 from glas_wsol.networks.ensemble import EnsembleNetwork
 from glas_wsol.networks.fixed import FixedMaskNetwork
@@ -23,6 +24,7 @@ __all__ = [
     "TRUNKS",
     "AttentionNetwork",
     "ClassActivationNetwork",
+    "CorrectedNetwork",
     "EnsembleNetwork",
     "FeatureComponentNetwork",
     "FixedMaskNetwork",

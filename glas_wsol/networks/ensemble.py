@@ -36,6 +36,10 @@ def class_conditional(prediction: Tensor) -> Tensor:
     return torch.where(decidable > 0, classes / decidable, shares)
 
 
+def _strength(supervision: str) -> int:
+    return _SUPERVISION.index(supervision) if supervision in _SUPERVISION else -1  # some corrected tiles
+
+
 class EnsembleNetwork(nn.Module):
     """Trained networks of the same classes, of any methods, trunks and seeds, as one network.
 
@@ -75,7 +79,7 @@ class EnsembleNetwork(nn.Module):
             raise ConfigError(f"members of {said} classes", "ensemble", "name models of the same classes")
         self.members = nn.ModuleList(members)
         self.naming = [bool(member.names_class) for member in members]
-        self.supervision = min((str(member.supervision) for member in members), key=_SUPERVISION.index)
+        self.supervision = min((str(member.supervision) for member in members), key=_strength)
         self.names_class = any(self.naming)
         self.classifier_knows_mask = all(getattr(member, "classifier_knows_mask", True) for member in members)
         self.num_classes = counts[0]

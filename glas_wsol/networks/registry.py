@@ -12,6 +12,7 @@ from glas_wsol.networks.attention import AttentionNetwork
 from glas_wsol.networks.base import construct
 from glas_wsol.networks.cam import ClassActivationNetwork
 from glas_wsol.networks.component_network import FeatureComponentNetwork
+from glas_wsol.networks.corrected import CorrectedNetwork
 from glas_wsol.networks.ensemble import EnsembleNetwork
 from glas_wsol.networks.fixed import FixedMaskNetwork
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
@@ -27,6 +28,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
         ClassActivationNetwork,
         AttentionNetwork,
         SegmentationNetwork,
+        CorrectedNetwork,
         FixedMaskNetwork,
         FeatureComponentNetwork,
         RefinedNetwork,

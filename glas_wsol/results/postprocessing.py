@@ -153,7 +153,7 @@ class LocalizePredictiond(Transform):
             what = f"{type(network).__name__} has multi_label={own}, and the labels have multi_label={labels}"
             fix = "give both the same multi_label; a method that cannot have several goes with one"
             raise ConfigError(what, "multi_label", fix)
-        judged = getattr(network, "supervision", "image labels") == "image labels"
+        judged = getattr(network, "supervision", "image labels").startswith("image labels")
         return cls(
             names_class=names_class,
             multi_label=own,

@@ -139,6 +139,8 @@ def _data_in_words(data: Mapping[str, Any]) -> str:
     facts = ["phantom"] if data.get("synthetic") else []
     if images:
         facts.append(count(images, "image") + (f" of {count(patients, 'patient')}" if patients else ""))
+    if data.get("corrected"):
+        facts.append(count(data["corrected"], "corrected tile"))
     name = " ".join((f"synthetic {data['synthetic']}" if data.get("synthetic") else data["name"]).split())
     return f"{name} ({', '.join(facts)})" if facts else name
 

@@ -45,7 +45,7 @@ def test_formats_dicom_image_and_same_tile_give_same_result(trained, tmp_path):
     first, second = infer(trained, tmp_path, formats=[*FORMATS])
     assert [first["mpp"], second["mpp"]] == [None, [3.1, 3.1]]
     assert all((tmp_path / "out" / file).is_file() for entry in (first, second) for file in entry["files"])
-    own = {"path", "name", "mpp", "assumed_mpp", "pixel_size", "files", "decidable_um2", "boxes"}
+    own = {"path", "name", "mpp", "assumed_mpp", "pixel_size", "files", "decidable_um2", "boxes", "glands"}
     assert {k: v for k, v in first.items() if k not in own} == {k: v for k, v in second.items() if k not in own}
     assert first["decidable_um2"] is None
     assert second["decidable_um2"] == pytest.approx(second["decidable_px"] * 9.61)

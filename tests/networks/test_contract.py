@@ -14,6 +14,7 @@ from glas_wsol.networks import (
     NETWORKS,
     AttentionNetwork,
     ClassActivationNetwork,
+    CorrectedNetwork,
     FeatureComponentNetwork,
     FixedMaskNetwork,
     MinMaxEntropyNetwork,
@@ -41,6 +42,8 @@ ON_A_TRUNK = {
 }
 FROZEN = {  # their trunk is not trained, or not any more
     "components": FeatureComponentNetwork,
+    "corrected": partial(CorrectedNetwork, first={"class": "ClassActivationNetwork"}, corrections={"a": "12ab"}),
+    "corrected_refined": partial(CorrectedNetwork, first={"class": "RefinedNetwork"}),
     "refined": RefinedNetwork,
     "refined_m": partial(RefinedNetwork, class_from="localizer"),
     "refined_c": partial(RefinedNetwork, class_from="classifier"),
@@ -204,6 +207,7 @@ def test_autocast_leaves_scores_and_output_in_float32(row):
         ("unet", "efficientnet_lite0"),
         ("components", None),
         ("components", "efficientnet_lite0"),
+        ("corrected", None),
         ("refined", "resnet18"),  # of a small trunk, with every first stage: test_refined.py
     ],
 )

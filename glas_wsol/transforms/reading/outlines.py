@@ -145,8 +145,8 @@ def _polygons(geometry: Any) -> Iterator[_Polygon]:
     if kind not in ("Polygon", "MultiPolygon"):
         raise _FaultError("is no Polygon or MultiPolygon")
     found = geometry.get("coordinates")
-    polygons = [found] if kind == "Polygon" else found
-    if not isinstance(polygons, list) or not all(isinstance(polygon, list) and polygon for polygon in polygons):
+    polygons: list[Any] = found if kind == "MultiPolygon" and isinstance(found, list) else [found]
+    if not all(isinstance(polygon, list) and polygon for polygon in polygons):
         raise _FaultError("has no coordinates")
     for polygon in polygons:
         rings = [_ring(ring) for ring in polygon]
