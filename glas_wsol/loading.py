@@ -23,6 +23,7 @@ from glas_wsol.networks.checkpoint import model_card
 from glas_wsol.results.localization import Localization
 from glas_wsol.slides.localize_slide import SlideModel
 from glas_wsol.transforms.pixel_size import check_mpp
+from glas_wsol.transforms.reading.slide_formats import is_slide
 from glas_wsol.transforms.reading.spacing import DOUBT, MPP, mpp_metadata
 from glas_wsol.utils.configs import executed_parts, parsed, plain_path, refuse_renamed
 from glas_wsol.utils.foreign_config import OF_POSTPROCESSING, ForeignConfig, agreed_settings, setting_id
@@ -148,6 +149,9 @@ class Localizer:
             item, first = {"image": MetaTensor(np.ascontiguousarray(image.transpose(2, 0, 1)), meta=meta)}, 1
         elif not isinstance(image, (str, PathLike)):
             raise ImageFileError(f"a {type(image).__name__} is no image", "in memory", _FORMS)
+        if not first and is_slide(item["image"]):
+            fix = "give it to predict, or to glas_wsol.slides.localize_slide.localize_slide"
+            raise ImageFileError("this is a whole slide", item["image"], fix)
         try:
             return self._preprocessing(item, start=first)["image"]  # the first of its transforms reads the file
         except Exception as error:

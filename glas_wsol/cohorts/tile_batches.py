@@ -45,6 +45,8 @@ class TileRun:
 
     def make(self, folder: Path, tiles: Sequence[Mapping[str, Any]]) -> Results:
         """Run on some of the tiles, under the names that they have among all, into a folder of their own."""
+        if not tiles:
+            return Results(0, 0)
         run = plan_inference([tiles[0]["image"]], self.model, folder, self.bundle, self.settings)
         return infer(replace(run, settings={**run.settings, "images": [dict(one) for one in tiles]}))
 
@@ -54,10 +56,13 @@ class TileRun:
         return output / f".tiles-{number}-of-{count}"
 
     def part(self, number: int, count: int) -> tuple[Mapping[str, Any], ...]:
-        """Every so manyth tile, from 1."""
+        """Every so manyth tile, from 1, but for those that an earlier run finished: the run on all looks at these."""
         # MONAI would take such a text for an expression; the run on all gives it as a path
         plain = [one for one in self.tiles if not set("@$%") & set(f"{one['image']}{one['name']}")]
-        return tuple(plain[number - 1 :: count])
+        record = self.output / RECORD
+        lines = record.read_text(encoding="utf-8").split("\n")[1:] if record.is_file() else []
+        done = {one["name"] for one in _entries(lines)} if self.settings.get("resume", True) else set()
+        return tuple(one for one in plain[number - 1 :: count] if one["name"] not in done)
 
 
 def run_tiles(run: TileRun, jobs: int) -> None:

@@ -48,12 +48,14 @@ class AxisResampling:
         weights /= weights.sum(axis=1, keepdims=True)
         rows = np.repeat(np.arange(stop - start), columns.shape[1])
         shape = (stop - start, count)
-        return csr_matrix((weights.ravel().astype(np.float32), (rows, columns.ravel())), shape=shape)
+        found = csr_matrix((weights.ravel().astype(np.float32), (rows, columns.ravel())), shape=shape)
+        found.eliminate_zeros()
+        return found
 
 
 def resample(pixels: np.ndarray, rows: csr_matrix, columns: csr_matrix) -> np.ndarray:
     """``rows @ pixels @ columns.T`` of ``[H, W, C]``, float32."""
     height, width, channels = pixels.shape
-    across = columns @ pixels.transpose(1, 0, 2).reshape(width, -1).astype(np.float32)
-    across = across.reshape(-1, height, channels).transpose(1, 0, 2).reshape(height, -1)
-    return (rows @ across).reshape(rows.shape[0], -1, channels)
+    down = rows @ pixels.reshape(height, -1).astype(np.float32)  # first along the axis that lies in memory as it is
+    across = columns @ down.reshape(-1, width, channels).transpose(1, 0, 2).reshape(width, -1)
+    return across.reshape(-1, len(down), channels).transpose(1, 0, 2)

@@ -17,7 +17,7 @@ from PIL import Image
 
 import glas_wsol
 from glas_wsol.__main__ import main
-from glas_wsol.errors import ConfigError
+from glas_wsol.errors import ConfigError, ImageFileError
 from glas_wsol.handlers import write_model
 from glas_wsol.networks import build_network
 from glas_wsol.networks.frozen_norm import freeze, measure_statistics
@@ -118,9 +118,12 @@ def test_what_makes_no_sense_on_a_slide_is_refused(model, images, tmp_path, caps
     assert not (tmp_path / "out" / "slides.csv").exists()
 
 
-def test_model_loaded_with_views_is_refused_for_slides(model):
+def test_model_loaded_with_views_is_refused_for_slides(model, images):
+    localize = glas_wsol.load(model, flips=True)
     with pytest.raises(ConfigError, match="makes no sense on a slide"):
-        glas_wsol.load(model, flips=True).for_slides()
+        localize.for_slides()
+    with pytest.raises(ImageFileError, match="this is a whole slide"):
+        localize(images / "slide.svs")
 
 
 def test_without_openslide_one_line_says_how_to_install_it(model, images, tmp_path, monkeypatch, capsys):
