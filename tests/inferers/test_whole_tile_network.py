@@ -11,7 +11,7 @@ from glas_wsol.inferers.whole_tile_network import MaskAndClassNetwork, WholeTile
 from glas_wsol.networks import fold_batch_norm
 from tests.conftest import tiny_network
 
-SIZES = [(64, 96), (65, 97), (33, 50), (1, 7), (2, 1), (201, 130)]
+SIZES = [(64, 96), (65, 97), (33, 50), (1, 7), (2, 1), (3, 2), (201, 130)]
 RESOLUTIONS = [{}, {"factor": 0.5}, {"factor": 0.37}, {"factor": 1.7}, {"short_side": 80}]
 
 
