@@ -252,8 +252,7 @@ def _write_pt2(module: nn.Module, description: str) -> bytes:
 
 
 def _read_pt2(content: bytes) -> Function:
-    # The guards say that no map has a size of 1, which the kernels' memory layout depends on, but no value does.
-    return torch.export.load(io.BytesIO(content)).module(check_guards=False)
+    return torch.export.load(io.BytesIO(content)).module()
 
 
 def _write_torchscript(module: nn.Module, description: str) -> bytes:

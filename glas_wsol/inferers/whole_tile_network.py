@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glas_wsol.utils.sizes import fraction_of, larger, smaller
+from glas_wsol.utils.sizes import fraction_of, larger, opaque, smaller
 
 __all__ = ["MaskAndClassNetwork", "WholeTileNetwork"]
 
@@ -77,8 +77,8 @@ class WholeTileNetwork(nn.Module):
         return self._pad(self._pad(image, 2, height), 3, width)
 
     def _pad(self, image: Tensor, dim: int, length: int) -> Tensor:
-        missing = (length + self.divisor - 1) // self.divisor * self.divisor - length
-        return image.index_select(dim, _reflected(length, missing // 2, length + missing, image))
+        total = opaque((length + self.divisor - 1) // self.divisor) * self.divisor
+        return image.index_select(dim, _reflected(length, (total - length) // 2, total, image))
 
     def _size(self, height: int, width: int) -> tuple[int, int]:
         """At the training resolution: rounded (half up), at least 1, as by :class:`~glas_wsol.transforms.Rescale`."""

@@ -15,7 +15,7 @@ from glas_wsol.networks.head import Head
 from glas_wsol.networks.maps import activation_map, bilinear, distribution, normalise, pseudo_threshold, resize
 from glas_wsol.networks.trunks import Trunk
 from glas_wsol.utils.labels import LEAST_PROBABILITY, check_multi_label
-from glas_wsol.utils.sizes import fraction_of, larger, scaled, smaller
+from glas_wsol.utils.sizes import fraction_of, larger, opaque, scaled, smaller
 
 __all__ = ["Localized", "MinMaxEntropyNetwork"]
 
@@ -183,7 +183,7 @@ class MinMaxEntropyNetwork(TileNetwork):
             numerator, denominator = self.classifier_fraction
             height = smaller(larger(scaled(x.shape[2], numerator, denominator), self.smallest_side), x.shape[2])
             width = smaller(larger(scaled(x.shape[3], numerator, denominator), self.smallest_side), x.shape[3])
-            x = bilinear(x, height, width, self.classifier_align_corners)
+            x = bilinear(x, opaque(height), opaque(width), self.classifier_align_corners)
         return self.classifier([self.trunk(x)])
 
     def forward(self, image: Tensor) -> Tensor:

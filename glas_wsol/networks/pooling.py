@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glas_wsol.errors import ConfigError
-from glas_wsol.utils.sizes import fraction_of, larger, scaled, smaller
+from glas_wsol.utils.sizes import fraction_of, larger, opaque, scaled, smaller
 
 __all__ = ["AveragePooling", "LogSumExpPooling", "MaxPooling", "Pooling", "WildcatPooling", "build_pooling"]
 
@@ -121,7 +121,7 @@ class WildcatPooling(Pooling):
         if k >= 1.0:
             return smaller(int(round(k)), positions)  # noqa: RUF046 - TorchScript's round gives a float
         numerator, denominator = self.fractions[k]
-        return smaller(larger(scaled(positions, numerator, denominator), 1), positions)
+        return opaque(smaller(larger(scaled(positions, numerator, denominator), 1), positions))
 
 
 _POOLINGS: dict[str, type[Pooling]] = {

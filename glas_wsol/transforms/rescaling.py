@@ -111,6 +111,8 @@ def _check_mode(mode: str) -> None:
 
 
 def _bilinear(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    if size[1] == 1 < size[0]:  # torch 2.13 gives each pixel of a column the value of the first
+        return _bilinear(image.transpose(-2, -1), (1, size[0])).transpose(-2, -1)
     values = image if image.is_floating_point() else image.float()
     values = F.interpolate(values[None], size, mode="bilinear", antialias=True)[0]
     if image.is_floating_point():

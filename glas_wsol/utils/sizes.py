@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import torch
 
-__all__ = ["fraction_of", "larger", "scaled", "smaller"]
+__all__ = ["fraction_of", "larger", "opaque", "scaled", "smaller"]
 
 
 def larger(a: int, b: int) -> int:
@@ -48,6 +48,24 @@ def fraction_of(factor: float) -> tuple[int, int]:
     """
     found = Fraction(str(factor)).limit_denominator(10**6)
     return found.numerator, found.denominator
+
+
+def opaque(size: int) -> int:
+    """The same size, in ``torch.export`` without how it follows from the image's: what is computed of it stays short.
+
+    No size that follows is then taken to be above 1 because that of the exported image was.
+
+    Args:
+        size: at least 1.
+    """
+    if torch.jit.is_scripting():
+        return size
+    else:
+        if not torch.compiler.is_exporting():
+            return size
+        number = torch.scalar_tensor(size, dtype=torch.int64).item()
+        torch._check(number >= 1)
+        return number
 
 
 def scaled(size: int, numerator: int, denominator: int) -> int:

@@ -25,6 +25,7 @@ def noise(*shape):
         ({"short_side": 500}, (333, 500), (500, 751)),
         ({"short_side": 500}, (400, 300), (667, 500)),
         ({"short_side": 3}, (7, 7), (3, 3)),
+        ({"factor": 0.29}, (50, 49), (15, 14)),  # 14.5 and 14.21
         ({}, (7, 9), (7, 9)),
     ],
 )
@@ -48,6 +49,15 @@ def test_bytes_are_antialiased_like_pillow_and_stay_bytes():
     difference = scaled.permute(1, 2, 0).int().numpy() - np.asarray(pillow).astype(int)
     assert np.abs(difference).max() <= 1  # Pillow rounds between its two passes
     assert float(scaled.float().std()) < 0.75 * float(image.float().std())  # plain bilinear would leave the noise
+
+
+@pytest.mark.parametrize("size", [(30, 2), (2, 30), (3, 2)])
+def test_image_that_becomes_one_pixel_wide_keeps_its_rows(size):
+    image = noise(3, *size)
+    found = Rescale(0.5)(image)
+    height, width = found.shape[1:]
+    wanted = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((width, height), Image.Resampling.BILINEAR)
+    assert np.abs(found.permute(1, 2, 0).numpy().astype(int) - np.asarray(wanted)).max() <= 1
 
 
 @pytest.mark.parametrize("factor", [0.37, 0.5, 1.0, 1.9, 3.0])
