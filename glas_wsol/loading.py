@@ -116,13 +116,13 @@ class Localizer:
         for name, usual in (("flips", False), ("rotations", False), ("scales", [1.0]), ("short_side", None)):
             if inferer[name] != usual:
                 raise ConfigError(f"{name}={inferer[name]!r} makes no sense on a slide", name, "leave it out")
-        areas = [area * inferer["factor"] ** 2 for area in (last.hole_area, last.speck_area)]
+        holes, specks = (area * inferer["factor"] ** 2 for area in (last.hole_area, last.speck_area))
         provenance = last.provenance
         made_with = {
             "models": list(provenance.models),
             "network": settings_of(self.network),
             "stain": last.stain,
-            "cleaning": areas,
+            "cleaning": [holes, specks],
             "threshold": last.threshold,
             "device": self.device.type,
         }
@@ -131,7 +131,8 @@ class Localizer:
             self.classes,
             provenance.network_mpp,
             last.stain,
-            *areas,
+            holes,
+            specks,
             last.threshold,
             made_with,
             provenance,
@@ -149,9 +150,9 @@ class Localizer:
             item, first = {"image": MetaTensor(np.ascontiguousarray(image.transpose(2, 0, 1)), meta=meta)}, 1
         elif not isinstance(image, (str, PathLike)):
             raise ImageFileError(f"a {type(image).__name__} is no image", "in memory", _FORMS)
-        if not first and is_slide(item["image"]):
+        elif is_slide(image):
             fix = "give it to predict, or to glas_wsol.slides.localize_slide.localize_slide"
-            raise ImageFileError("this is a whole slide", item["image"], fix)
+            raise ImageFileError("this is a whole slide", image, fix)
         try:
             return self._preprocessing(item, start=first)["image"]  # the first of its transforms reads the file
         except Exception as error:

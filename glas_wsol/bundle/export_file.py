@@ -266,7 +266,7 @@ def _read_torchscript(content: bytes) -> Function:
 
 
 def _write_onnx(module: nn.Module, description: str) -> bytes:
-    names = {"input_names": ["image"], "output_names": ["decidable", "probabilities"]}
+    names: dict[str, Any] = {"input_names": ["image"], "output_names": ["decidable", "probabilities"]}
     made: Any = torch.onnx.export(_program(module), dynamo=True, external_data=False, verbose=False, **names)
     proto = made.model_proto
     optional_import("onnx")[0].helper.set_model_props(proto, {DESCRIPTION: description})

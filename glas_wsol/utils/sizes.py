@@ -24,7 +24,7 @@ def larger(a: int, b: int) -> int:
     if torch.jit.is_scripting():
         return max(a, b)
     else:
-        return torch.sym_max(a, b)
+        return torch.sym_max(a, b)  # pyright: ignore[reportReturnType]
 
 
 def smaller(a: int, b: int) -> int:
@@ -37,7 +37,7 @@ def smaller(a: int, b: int) -> int:
     if torch.jit.is_scripting():
         return min(a, b)
     else:
-        return torch.sym_min(a, b)
+        return torch.sym_min(a, b)  # pyright: ignore[reportReturnType]
 
 
 def fraction_of(factor: float) -> tuple[int, int]:
@@ -65,7 +65,7 @@ def opaque(size: int) -> int:
             return size
         number = torch.scalar_tensor(size, dtype=torch.int64).item()
         torch._check(number >= 1)
-        return number
+        return number  # pyright: ignore[reportReturnType]
 
 
 def scaled(size: int, numerator: int, denominator: int) -> int:
