@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -60,6 +61,14 @@ def _views(flips: bool | str, rotations: bool) -> tuple[_View, ...]:
     if rotations:
         views += [view._replace(quarters=view.quarters + 1) for view in views]
     return tuple(views)
+
+
+def _by_halves(views: Sequence[_View], predict: Callable[[_View], Tensor]) -> Tensor:
+    """The sum over views, in the order of :func:`_views`. Not a closure: one that calls itself would keep its image."""
+    if len(views) == 1:
+        return predict(views[0])
+    half = len(views) // 2
+    return _by_halves(views[:half], predict) + _by_halves(views[half:], predict)
 
 
 class WholeTileInferer(Inferer):
@@ -140,16 +149,10 @@ class WholeTileInferer(Inferer):
                 prediction = F.interpolate(prediction, size=size, mode="bilinear", align_corners=False)
             return view.undo(prediction)
 
-        def total(views: Sequence[_View], rescale: Rescale) -> Tensor:
-            if len(views) == 1:
-                return predict(views[0], rescale)
-            half = len(views) // 2
-            return total(views[:half], rescale) + total(views[half:], rescale)
-
         image, mpp = _plain(inputs), mpp_of(inputs)
-        prediction = total(self._views, self.rescales[0])
+        prediction = _by_halves(self._views, partial(predict, rescale=self.rescales[0]))
         for rescale in self.rescales[1:]:
-            prediction = prediction + total(self._views, rescale)
+            prediction = prediction + _by_halves(self._views, partial(predict, rescale=rescale))
         count = len(self._views) * len(self.rescales)
         return prediction if count == 1 else prediction / count
 

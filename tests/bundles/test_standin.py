@@ -46,7 +46,7 @@ def watched() -> Iterator[tuple[StandIn, dict[str, int]]]:
         of_phase(SupervisedTrainer, "_iteration", STEP)
         of_phase(SupervisedEvaluator, "_iteration", IMAGE)
         of_phase(RowMetric, "_rows", METRICS)
-        patch.setattr(background, "_read_ahead", lambda items, count: items)  # modes hold for one thread
+        patch.setattr(background, "read_ahead", lambda items, count: items)  # modes hold for one thread
         yield gpu, begun
 
 

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from monai.data import MetaTensor
@@ -254,3 +257,16 @@ def test_tile_is_brought_to_the_training_pixel_size_and_back(views):
     assert set(seen) == ({(30, 32), (32, 30)} if views else {(30, 32)})
     assert tuple(WholeTileInferer(0.5, divisor=1, training_mpp=1.0).prepare(image)[0].shape[-2:]) == (30, 32)
     assert tuple(WholeTileInferer(0.5, divisor=1, training_mpp=1.0).prepare(pixels)[0].shape[-2:]) == (30, 64)
+
+
+def test_the_image_is_free_as_soon_as_it_is_predicted():
+    gc.collect()
+    gc.disable()  # which frees what refers to itself, some time
+    try:
+        image = pattern(31, 33)
+        alive = weakref.ref(image)
+        WholeTileInferer(flips=True, rotations=True)(image, Recording())
+        del image
+        assert alive() is None
+    finally:
+        gc.enable()
