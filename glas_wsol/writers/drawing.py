@@ -166,7 +166,7 @@ def _write_lines(
 def _key(percent: float, size: int, width: int) -> np.ndarray:
     """Draw the colour key below the tile: what the line and the fading mean, and how much of the tile decided."""
     font = text_font(size)
-    entries = ((True, f"decidable: {percent:.0f} % of the tile"), (False, "undecidable"))
+    entries = ((True, f"decidable: {percent:.0f} % of the image"), (False, "undecidable"))
     widths = [2 * size + int(font.getlength(text)) + size for _, text in entries]
     rows = [0, 0] if sum(widths) + size <= width else [0, 1]
     step = round(1.6 * size)
