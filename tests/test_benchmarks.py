@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from glas_wsol.__main__ import _parser
 from glas_wsol.data import Datalist, Item
 from glas_wsol.data.phantom.tissue import tissue_tile
 from glas_wsol.failure_detection.alarm import shipped_alarm
@@ -54,6 +55,22 @@ def test_the_judge_of_evidence_is_measured(tiles, capsys, monkeypatch):
     assert rows["`page`", "as it is", "H&E"] == ["1", "0", "no H&E tissue 1"]
     assert rows["empty glass", "-", "H&E"] == ["1", "0", "blank 1"]
     assert rows["blue ink on glass", "-", "H&E"] == ["1", "0", "no H&E tissue 1"]
+
+
+def test_birds_commands_are_valid_ones_of_the_program(tmp_path, monkeypatch):
+    birds = script("birds")
+    ran = []
+    monkeypatch.setattr(
+        birds.subprocess, "run", lambda command, check: ran.append(command) or SimpleNamespace(returncode=0)
+    )
+    assert birds.main(["DATA", str(tmp_path), "--seeds", "0", "1", "--methods"]) == 0
+    assert [command[3] for command in ran] == ["train", "evaluate", "train", "evaluate", "study", "table"]
+    parser = _parser()
+    for command in ran:
+        parser.parse_known_args(command[3:])
+    assert all(Path(overlay).is_file() for overlay in birds.LIGHT)
+    monkeypatch.setattr(birds.subprocess, "run", lambda command, check: SimpleNamespace(returncode=3))
+    assert birds.main(["DATA", str(tmp_path)]) == 3
 
 
 def test_memory_that_grows_is_told_by_the_status(monkeypatch, capsys):

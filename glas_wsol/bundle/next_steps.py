@@ -37,11 +37,19 @@ def _conclude(checkpoint: str, output_dir: str, dataset_dir: str) -> None:
         write_json(Path(output_dir) / _RECORD, record)
     alarm = provenance_of(model_card(checkpoint)).alarm
     evaluate = ["evaluate", output_dir, *([] if files else ["--data", dataset_dir])]
-    predict = ["predict", "TILES", "--model", checkpoint, "--output", str(Path(output_dir) / "predictions"), "--report"]
+    predict = [
+        "predict",
+        "IMAGES",
+        "--model",
+        checkpoint,
+        "--output",
+        str(Path(output_dir) / "predictions"),
+        "--report",
+    ]
     print(f"model: {checkpoint}")
-    print(f"its masks: {alarm.verdict.words if alarm else 'whether they can be trusted was not judged'}")
+    print(f"its masks: {alarm.words if alarm else 'whether they can be trusted was not judged'}")
     print(f"measure it: {shlex.join(['python', '-m', 'glas_wsol', *evaluate])}")
-    print(f"use it on your own images, in the place of TILES: {shlex.join(['python', '-m', 'glas_wsol', *predict])}")
+    print(f"use it on your own images, in the place of IMAGES: {shlex.join(['python', '-m', 'glas_wsol', *predict])}")
 
 
 def read_start(folder: Path) -> dict[str, Any]:

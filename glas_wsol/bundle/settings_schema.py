@@ -16,6 +16,8 @@ from glas_wsol.data.spelling import split_word
 from glas_wsol.errors import ConfigError
 from glas_wsol.transforms.pixel_size import MPP_RANGE
 from glas_wsol.utils.digests import digest_of
+from glas_wsol.utils.shares import SHARE_WORDS, is_share
+from glas_wsol.utils.subjects import SUBJECTS
 
 __all__ = ["SCHEMA", "Setting", "Settings"]
 
@@ -270,6 +272,7 @@ SCHEMA: dict[str, Setting] = {
         f"micrometres per pixel from {MPP_RANGE[0]:g} to {MPP_RANGE[1]:g}, or null",
     ),
     "stain": Setting(card=True),
+    "subject": Setting(*_among(*SUBJECTS), card=True),
     "pixel_mean": Setting(_or_null(lambda value: _three(value, _number)), "three numbers, or null"),
     "pixel_std": Setting(
         _or_null(lambda value: _three(value, lambda one: _number(one) and one > 0)), "three numbers above 0, or null"
@@ -287,9 +290,7 @@ SCHEMA: dict[str, Setting] = {
     "rotations": Setting(*_SWITCH),
     "lr_per_epoch": Setting(*_SWITCH),
     "teachers": Setting(_weights, "weights from 0, one of them above", second=True),
-    "seed_share": Setting(
-        lambda value: _number(value) and 0 < value <= 0.5, "a number above 0, at most 0.5", second=True
-    ),
+    "seed_share": Setting(is_share, SHARE_WORDS, second=True),
     "seed_scope": Setting(*_among("source", "dataset", "image", "both"), second=True),
     "seed_softness": Setting(*_PROBABILITY, second=True),
     "refine_epochs": Setting(*_SOME, second=True),

@@ -14,7 +14,7 @@ __all__ = ["register"]
 
 def register(commands: argparse._SubParsersAction) -> None:
     """Add the command."""
-    parser = commands.add_parser("show", help="print an evaluation and draw its best, median and worst tile")
+    parser = commands.add_parser("show", help="print an evaluation and draw its best, median and worst image")
     parser.add_argument("run", help="output folder of an evaluation")
     parser.add_argument(
         "--beat-floor", type=float, metavar="X", help="fail unless mean F1 is X above the all-ones floor"
@@ -37,9 +37,9 @@ def _show(arguments: argparse.Namespace) -> None:
     print(f"\n{count(report['n'], 'image')} of split {report['split']!r}\n{summary(report)}")
     sheet = draw_overview(run, report)
     if sheet is not None:
-        print(f"\nopen {sheet.path}: the best, the median and the worst tile beside their true outlines")
+        print(f"\nopen {sheet.path}: the best, the median and the worst image beside their true outlines")
         overlay = run / report["split"] / "overlays" / f"{sheet.median}.png"
-        print(f"open {overlay}: the median tile as a reader gets it")
+        print(f"open {overlay}: the median image as a reader gets it")
     if arguments.beat_floor is not None:
         figures = {key: found["value"] for key, found in report["measures"].items()}
         if figures.get("f1_foreground") is None:

@@ -93,7 +93,8 @@ def _model(folder: Path) -> list[Check]:
     checks = [Check("model", OK, what)]
     alarm = provenance.alarm
     if alarm is not None and alarm.verdict is not Verdict.NO_ALARM:
-        what = f"its training run was judged: {alarm.verdict.words} (estimated failure probability {alarm.score:.2f})"
+        sure = "" if alarm.score is None else f" (estimated failure probability {alarm.score:.2f})"
+        what = f"whether its training run failed: {alarm.words}{sure}"
         checks.append(Check("model", WARNING, what, "look at its masks, or train with another seed"))
     return checks
 

@@ -28,6 +28,7 @@ from glas_wsol.pseudo_labels.feature_components import Transform, fit_components
 from glas_wsol.results.verdict import Verdict
 from glas_wsol.utils import distributed
 from glas_wsol.utils.json_files import write_json
+from glas_wsol.utils.subjects import TISSUE
 
 __all__ = ["ALARM", "Alarm", "judge_run", "shipped_alarm"]
 
@@ -48,11 +49,13 @@ class Alarm:
     Attributes:
         weights: of each entry of :meth:`signal_vector`.
         calibrated_on: in words.
+        subject: what the images of those runs show, see :mod:`glas_wsol.utils.subjects`; others are not judged.
     """
 
     weights: tuple[float, ...]
     bias: float
     calibrated_on: str
+    subject: str = TISSUE
 
     @staticmethod
     def signal_vector(signals: MaskSignals) -> tuple[float, ...]:
@@ -92,7 +95,7 @@ class Alarm:
 def shipped_alarm() -> Alarm:
     """The alarm that comes with the package."""
     values = json.loads(resources.files("glas_wsol.failure_detection").joinpath(_FILE).read_text(encoding="utf-8"))
-    return Alarm(tuple(values["weights"]), values["bias"], values["calibrated_on"])
+    return Alarm(tuple(values["weights"]), values["bias"], values["calibrated_on"], values["subject"])
 
 
 def judge_run(
@@ -119,8 +122,9 @@ def judge_run(
 
     Returns:
         ``score`` (how probable it is that the run failed, in (0, 1)), ``verdict`` (a value of
-        :class:`~glas_wsol.results.verdict.Verdict`) and ``signals``. None where it is not judged: several classes
-        per image, a trunk that is not pretrained, images of one patient.
+        :class:`~glas_wsol.results.verdict.Verdict`) and ``signals``. Where it is not judged the verdict says so, the
+        score is None and ``why`` says why: several classes per image, a trunk that is not pretrained, images of one
+        patient, or of another subject than the alarm was calibrated on.
     """
 
     def record(card: dict[str, Any], name: str, found: dict[str, Any] | None) -> dict[str, Any]:
@@ -137,14 +141,17 @@ def judge_run(
         if FAMILIARITY not in card and isinstance(network, TileNetwork):
             described = describe_images(network, some, transform, inferer, device)
             card = record(card, FAMILIARITY, described)
-        why = _unjudged(features, data)
-        if why or ALARM in card:
-            if why:
-                logger.info("whether the masks can be trusted is not judged: %s", why)
-            return card.get(ALARM)
+        if ALARM in card:
+            return card[ALARM]
+        alarm = shipped_alarm()
+        why = _unjudged(features, data, alarm.subject)
+        if why:
+            logger.info("whether the masks can be trusted is not judged: %s", why)
+            found = {"score": None, "verdict": Verdict.NOT_JUDGED.value, "why": why}
+            record(card, ALARM, found)
+            return found
         fit_components(fold_batch_norm(features), some, transform, inferer, device)
         signals = mask_signals(network, features, some, transform, inferer, device)
-        alarm = shipped_alarm()
         score = alarm.score(signals)
         verdict = Verdict.of(score)
         found = {"score": score, "verdict": verdict.value, "signals": asdict(signals)}
@@ -157,8 +164,10 @@ def judge_run(
     return distributed.on_main(judge)
 
 
-def _unjudged(features: FeatureComponentNetwork, data: Sequence[Mapping[str, Any]]) -> str:
-    """Why a run is not judged; empty if it is."""
+def _unjudged(features: FeatureComponentNetwork, data: Sequence[Mapping[str, Any]], subject: str) -> str:
+    """Why a run is not judged; empty if it is. ``subject``: what the alarm was calibrated on."""
+    if features.subject != subject:
+        return f"the alarm was calibrated on {subject}, these images show {features.subject}"
     if any(np.ndim(item["label"]) for item in data):
         return "an image may have several classes"
     if not features.trunk.weights_sha256:

@@ -26,6 +26,7 @@ from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 from glas_wsol.networks.refined import RefinedNetwork
 from glas_wsol.results.class_scores import WHOLE_IMAGE
 from glas_wsol.results.localization import THRESHOLD, Localization
+from glas_wsol.results.provenance import alarm_of
 from glas_wsol.utils import distributed
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.csv_files import write_csv
@@ -259,6 +260,7 @@ def _one_or_all(values: list[str]) -> str | list[str]:
 def summary(report: Mapping[str, Any]) -> str:
     """A small table of an evaluation for a terminal: percent, and pixels where a measure is a distance; its notes."""
     notes = [report["trained_on"]] if report.get("trained_on") else []
+    notes += [str(alarm)] if (alarm := alarm_of(report)) is not None else []
     notes += [f"{count} of {report['n']} images: {said}" for said, count in report.get("pixel_sizes", {}).items()]
     lines = [f"{'':34}{'model':>8}  {'95 % interval':<16}{'all-ones floor':>14}"]
     for key, measure in MEASURES.items():

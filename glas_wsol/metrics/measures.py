@@ -131,8 +131,11 @@ def _roc_auc(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
         present, probabilities = parts
     areas = []
     for positive, scores in zip(present.T, probabilities.T, strict=True):
-        difference = scores[positive, None] - scores[None, ~positive]
-        won = (weights[:, positive] @ (0.5 * (1 + np.sign(difference))) * weights[:, ~positive]).sum(axis=1)
+        # Negatives below each positive, by one sort: of hundreds of classes the pairs would be too many.
+        order = np.flatnonzero(~positive)[np.argsort(scores[~positive], kind="stable")]
+        below = np.cumsum(np.pad(weights[:, order], ((0, 0), (1, 0))), axis=1)
+        low, high = (np.searchsorted(scores[order], scores[positive], side=side) for side in ("left", "right"))
+        won = (weights[:, positive] * (below[:, low] + below[:, high]) / 2).sum(axis=1)
         pairs = weights[:, positive].sum(axis=1) * weights[:, ~positive].sum(axis=1)
         areas.append(_ratio(won, pairs, np.nan))
     return _mean_of_defined(np.array(areas))

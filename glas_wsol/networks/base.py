@@ -216,8 +216,10 @@ class TileNetwork(nn.Module):
         """Optimiser groups with their own learning rates: the pretrained trunk, and all that is fresh on it.
 
         Args:
-            trunk_lr: learning rate of the trunk.
+            trunk_lr: learning rate of the trunk; 0 freezes it: no gradient of it is computed.
             head_lr: learning rate of everything else.
         """
+        if trunk_lr == 0:
+            self.trunk.requires_grad_(False)
         rest = [p for name, p in self.named_parameters() if not name.startswith("trunk.")]
         return [{"params": list(self.trunk.parameters()), "lr": trunk_lr}, {"params": rest, "lr": head_lr}]

@@ -25,6 +25,7 @@ from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.networks.base import TileNetwork
 from glas_wsol.networks.component_network import FeatureComponentNetwork
 from glas_wsol.networks.maps import resize
+from glas_wsol.utils.subjects import TISSUE
 
 __all__ = [
     "Orientation",
@@ -60,7 +61,8 @@ class Orientation:
 
     Attributes:
         explained: share of the features' variance along each component.
-        compactness: of each component, see :func:`compactness`; positive: the positive side is the more compact.
+        compactness: of each component, see :func:`compactness`; positive: the positive side is the more compact. Of
+            objects: how far the images lie from their borders along it, in standard deviations.
         loss_kept: cross-validated cross-entropy of the class, in nats, from the decidable side alone.
         loss_erased: the same from the undecidable side.
         margin: the second minus the first, a mean over images; negative where the labels favour the undecidable
@@ -204,6 +206,10 @@ def fit_components(
     side predicts the class better when the other is erased, by :func:`cross_validated` on the mean features of the
     masked images. The compact side is decidable, unless the labels favour the other by more than three standard errors.
 
+    Of objects (``network.subject``) the shape is another: the background touches the border. Each component at stride
+    32 is turned to the side that the border has less of, and weighted by the square of that difference. The direction
+    at stride 16 is the covariance of its features with the scores so found: the same structure, drawn finer.
+
     Args:
         network: fitted in place.
         data: training items with ``image``, ``label`` and, where known, ``group``.
@@ -224,18 +230,25 @@ def fit_components(
     groups = [item.get("group", index) for index, item in enumerate(data)]
     with eval_mode(network):
         images = [
-            prepared(network, read_image(item, transform, device), inferer) for item in tqdm(data, "reading tiles")
+            prepared(network, read_image(item, transform, device), inferer) for item in tqdm(data, "reading images")
         ]
-        features = [network.stride_16(x).cpu() for x in tqdm(images, "features")]
-        centre, covariance = _moments(features)
+        features = [[one.cpu() for one in network.features_of(x)] for x in tqdm(images, "features")]
+        coarse = [scales[-1] for scales in features]
+        contrast_of = _compactness_along if network.subject == TISSUE else _contrast_to_border
+        centre, covariance = _moments(coarse)
         directions, variances = principal_directions(covariance, candidates)
-        contrasts = torch.tensor([_contrast(features, centre, one) for one in tqdm(directions, "compactness")])
+        contrasts = torch.tensor([contrast_of(coarse, centre, one) for one in tqdm(directions, "shape")])
         weights = (contrasts * contrasts.abs()).double()
         if not weights.any():  # nothing is more compact than anything else: only the labels decide
             weights[0] = 1
         spread = (weights.square() * variances).sum().clamp(min=1e-24).sqrt()
-        network.centre.copy_(centre)
-        network.direction.copy_(weights @ directions / spread)
+        centres, found_directions = [centre], [weights @ directions / spread]
+        if len(features[0]) > 1:
+            z = [_along(one, centre, found_directions[0]) for one in coarse]
+            finer, direction = _towards([scales[0] for scales in features], z)
+            centres, found_directions = [finer, centre], [direction / 2, found_directions[0] / 2]
+        network.centre.copy_(torch.cat(centres))
+        network.direction.copy_(torch.cat(found_directions))
         kept, erased = _both_sides(network, images, labels, groups)
         clearly = _CLEARLY * standard_error(erased - kept)
         turned = bool((erased - kept).mean() < -clearly)
@@ -289,13 +302,49 @@ def _moments(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return mean, square / count - torch.outer(mean, mean)
 
 
-def _contrast(features: Sequence[Tensor], centre: Tensor, direction: Tensor) -> float:
+def _along(features: Tensor, centre: Tensor, direction: Tensor) -> Tensor:
+    """Unit features ``[1, n, h, w]`` along a direction: ``[1, h, w]``, float64."""
+    return ((F.normalize(features, dim=1).double() - centre.view(1, -1, 1, 1)) * direction.view(1, -1, 1, 1)).sum(dim=1)
+
+
+def _compactness_along(features: Sequence[Tensor], centre: Tensor, direction: Tensor) -> float:
     contrasts = []
     for one in features:
-        z = ((F.normalize(one, dim=1).double() - centre.view(1, -1, 1, 1)) * direction.view(1, -1, 1, 1)).sum(dim=1)
+        z = _along(one, centre, direction)
         height, width = _FINER * z.shape[1], _FINER * z.shape[2]
         contrasts.append(compactness(resize(z, height, width, False)[0].numpy()))
     return float(np.mean(contrasts))
+
+
+def _contrast_to_border(features: Sequence[Tensor], centre: Tensor, direction: Tensor) -> float:
+    """How far images lie along the direction from their outermost positions, in standard deviations.
+
+    The background touches the border of a photograph, the object mostly does not.
+    """
+    maps = [_along(one, centre, direction)[0] for one in features]
+    spread = torch.cat([one.flatten() for one in maps]).std(unbiased=False).clamp(min=1e-12)
+    borders = [torch.cat([z[0], z[-1], z[:, 0], z[:, -1]]).mean() for z in maps]
+    means = [z.mean() for z in maps]
+    return float(torch.stack([mean - border for mean, border in zip(means, borders, strict=True)]).mean() / spread)
+
+
+def _towards(features: Sequence[Tensor], coarse: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Centre and direction ``[n]`` of finer unit features that go with coarser scores: their covariance with these.
+
+    Args:
+        features: ``[1, n, h, w]`` each.
+        coarse: ``[1, h', w']`` each, of the same images.
+
+    Returns:
+        Scores along the direction have a standard deviation of 1.
+    """
+    centre, covariance = _moments(features)
+    direction = torch.zeros_like(centre)
+    for one, z in zip(features, coarse, strict=True):
+        unit = F.normalize(one, dim=1).double()[0] - centre.view(-1, 1, 1)
+        wanted = F.interpolate(z[None], size=unit.shape[1:], mode="bilinear", align_corners=False)[0, 0]
+        direction += (unit * wanted).sum(dim=(1, 2))
+    return centre, direction / (direction @ covariance @ direction).clamp(min=1e-24).sqrt()
 
 
 def standard_error(differences: Tensor) -> float:

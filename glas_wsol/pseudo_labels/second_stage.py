@@ -110,7 +110,7 @@ class SecondStage:
     card: Mapping[str, Any]
     recipe: Mapping[str, Any]
     teachers: Mapping[str, float]
-    share: float
+    share: float | Sequence[float]
     scope: str
     softness: float
     epochs: int

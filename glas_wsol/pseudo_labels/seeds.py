@@ -14,8 +14,17 @@ from torch.nn import functional as F
 from glas_wsol.engines.prepare_batch import TargetBatch, refuse_masks
 from glas_wsol.errors import ConfigError
 from glas_wsol.utils import distributed
+from glas_wsol.utils.shares import SHARE_WORDS, is_share
 
-__all__ = ["IGNORE", "SEEDS", "PartialCrossEntropy", "SeedBatch", "agreement", "pick_seeds", "ranks"]
+__all__ = [
+    "IGNORE",
+    "SEEDS",
+    "PartialCrossEntropy",
+    "SeedBatch",
+    "agreement",
+    "pick_seeds",
+    "ranks",
+]
 
 SEEDS = "seeds"
 """Key of the seeds in an item of a data set."""
@@ -69,7 +78,7 @@ def ranks(
 
 def pick_seeds(
     teachers: Mapping[str, Sequence[np.ndarray]],
-    share: float = 0.3,
+    share: float | Sequence[float] = 0.3,
     scope: str = "dataset",
     weights: Mapping[str, float] | None = None,
     sources: Sequence[Hashable] | None = None,
@@ -77,11 +86,12 @@ def pick_seeds(
     """The pixels of which several localizers are most certain and agree.
 
     Each localizer's map is brought to ranks, whose weighted mean is brought to ranks again. The ``share`` of all pixels
-    with the highest are seeds of R+, as many with the lowest are seeds of R-.
+    with the highest are seeds of R+, as many with the lowest are seeds of R-. How sure a seed is falls linearly, from
+    the highest and the lowest rank to the rank midway between both shares.
 
     Args:
         teachers: for each localizer its ``[H, W]`` scores of every image, higher where decidable.
-        share: of pixels on each side, in (0, 0.5].
+        share: of pixels on each side, in (0, 0.5]; or two shares, of R+ and of R-, that are at most 1 together.
         scope: see :func:`ranks`.
         weights: of the localizers; equal where not given.
         sources: see :func:`ranks`.
@@ -92,8 +102,10 @@ def pick_seeds(
     Raises:
         ConfigError: if the share is out of range, there is no localizer, or no weight is positive.
     """
-    if not 0 < share <= 0.5:
-        raise ConfigError(f"share={share}", "seeds", "give a share above 0, at most 0.5")
+    if not is_share(share):
+        raise ConfigError(f"share={share}", "seeds", f"give {SHARE_WORDS}")
+    high, low = (share, share) if isinstance(share, (int, float)) else share
+    middle = (1 - high + low) / 2
     weights = dict.fromkeys(teachers, 1.0) | dict(weights or {})
     used = [name for name in teachers if weights[name] > 0]
     if not used:
@@ -103,8 +115,9 @@ def pick_seeds(
     mean: list[Any] = [sum(weights[n] / total * ranked[n][i] for n in used) for i in range(len(ranked[used[0]]))]
     seeds = []
     for one in ranks(mean, scope, sources) if len(used) > 1 else mean:
-        positive, negative = one >= 1 - share, one <= share
-        sureness = np.rint(127 * np.abs(2 * one - 1)).clip(1, 127).astype(np.uint8)
+        positive, negative = one >= 1 - high, one <= low
+        sureness = np.where(one > middle, (one - middle) / (1 - middle), (middle - one) / middle)
+        sureness = np.rint(127 * sureness).clip(1, 127).astype(np.uint8)
         side = np.where(positive, IGNORE + sureness, np.where(negative, IGNORE - sureness, IGNORE))
         seeds.append(side.astype(np.uint8))
     return seeds

@@ -80,7 +80,7 @@ class SelfTraining:
         directory: str | Path,
         epochs: int,
         rounds: int = 1,
-        share: float = 0.3,
+        share: float | Sequence[float] = 0.3,
         scope: str = "dataset",
         tolerance: float = 0.05,
     ) -> None:

@@ -103,7 +103,7 @@ def first_seeds(
     inferer: WholeTileInferer,
     directory: str | Path,
     weights: Mapping[str, float],
-    share: float = 0.3,
+    share: float | Sequence[float] = 0.3,
     scope: str = "dataset",
     component_inferer: WholeTileInferer | None = None,
     device: str | torch.device = "cpu",

@@ -14,7 +14,7 @@ from typing import Any
 from glas_wsol.errors import OutputError
 from glas_wsol.handlers.clock import read_clock
 from glas_wsol.report.cases import AGAIN, Case, number, read_cases, read_failures, read_slides
-from glas_wsol.results.provenance import provenance_of
+from glas_wsol.results.provenance import RunAlarm, provenance_of
 from glas_wsol.results.verdict import Verdict
 from glas_wsol.utils.csv_files import read_table
 from glas_wsol.utils.json_files import RECORD, RESULTS, read_json
@@ -89,16 +89,16 @@ class Contents:
         return provenance_of({"training_data": self.card.get("training_data")}).trained_on
 
     @property
-    def alarm(self) -> tuple[float | None, Verdict] | None:
-        """How far the run is to be trusted: a score in [0, 1], or None, and a verdict; None where nothing judged it."""
+    def alarm(self) -> RunAlarm | None:
+        """How far the run is to be trusted; None where nothing says so."""
         for source in (self.card, self.entry, self.evaluation):
             alarm = source.get("alarm")
             if isinstance(alarm, Mapping) and alarm:
                 score = number(alarm.get("score"))
                 try:
-                    return score, Verdict.read(alarm.get("verdict"))
+                    return RunAlarm(score, Verdict.read(alarm.get("verdict")), str(alarm.get("why", "")))
                 except ValueError:  # no verdict, or none that this version knows
-                    return score, Verdict.of(score)
+                    return RunAlarm(score, Verdict.of(score))
         return None
 
 

@@ -11,7 +11,7 @@ from glas_wsol.errors import WeightsError, count
 from glas_wsol.results.verdict import Verdict
 from glas_wsol.version import __version__
 
-__all__ = ["ALARM_SCOPE", "NOT_RECORDED", "Provenance", "RunAlarm", "provenance_of", "trained_on"]
+__all__ = ["ALARM_SCOPE", "NOT_RECORDED", "Provenance", "RunAlarm", "alarm_of", "provenance_of", "trained_on"]
 
 ALARM_SCOPE = "this judges the training run, not this image"
 """What the verdict of an alarm holds for, wherever it is shown."""
@@ -25,15 +25,24 @@ class RunAlarm:
     """Whether the masks of a training run can be trusted at all, estimated after training without any outline.
 
     Attributes:
-        score: how probable it is that the run failed, in [0, 1].
+        score: how probable it is that the run failed, in [0, 1]; None where it was not judged.
         verdict: on that score.
+        why: why it was not judged; empty where it was.
     """
 
-    score: float
+    score: float | None
     verdict: Verdict
+    why: str = ""
+
+    @property
+    def words(self) -> str:
+        """The verdict and what to do about it, or why there is none."""
+        return f"{self.verdict.words}: {self.why}" if self.why else self.verdict.words
 
     def __str__(self) -> str:
         """Verdict, score, and what they hold for."""
+        if self.score is None:
+            return f"training run: {self.words}"
         return f"training run: {self.verdict.words} (estimated failure probability {self.score:.2f}); {ALARM_SCOPE}"
 
 
@@ -48,8 +57,8 @@ class Provenance:
         recipe: what it was trained with, as recorded in its ``model.json``; JSON values.
         views: over which views of the image the prediction is a mean: ``flips``, ``rotations``, ``scales``.
         version: of this package.
-        alarm: of the run that trained it; for an ensemble of the member most likely to have failed. None where no run
-            was judged.
+        alarm: of the run that trained it; for an ensemble of the member most likely to have failed, where one that was
+            not judged comes before those without an alarm. None where nothing is recorded.
         training_data: what it was trained on, see :func:`~glas_wsol.data.training_data.training_data`; of an ensemble
             every member's, each once; an empty one where nothing is trained. Empty where ``model.json`` has none.
         network_mpp: micrometres of a pixel that the network works at; None where ``model.json`` has none.
@@ -74,7 +83,9 @@ class Provenance:
         """As JSON values; without the recipe, which is long, the same for every image, and in ``model.json``."""
         alarm = None
         if self.alarm is not None:
-            alarm = {"score": round(self.alarm.score, 6), "verdict": self.alarm.verdict.value, "scope": ALARM_SCOPE}
+            score = self.alarm.score
+            alarm = {"score": None if score is None else round(score, 6), "verdict": self.alarm.verdict.value}
+            alarm |= {"why": self.alarm.why} if self.alarm.why else {"scope": ALARM_SCOPE}
         return {
             "models": list(self.models),
             "views": dict(self.views),
@@ -102,7 +113,8 @@ def provenance_of(
         WeightsError: if the card's alarm or training data are not valid.
     """
     cards = card.get("members") or [card]
-    alarms = [one for one in map(_alarm_of, cards) if one is not None]
+    alarms = [one for one in map(alarm_of, cards) if one is not None]
+    judged_last = Verdict.least_doubtful()
     data = [_data_of(one) for one in cards]
     if any(one is not None for one in data):
         data = [{"name": "data not recorded"} if one is None else one for one in data]
@@ -112,7 +124,7 @@ def provenance_of(
         trunk=str(card.get("trunk") or ""),
         recipe=dict(card.get("recipe") or {}),
         views=dict(views or {}),
-        alarm=max(alarms, key=lambda one: one.score, default=None),
+        alarm=max(alarms, key=lambda one: judged_last if one.score is None else one.score, default=None),
         network_mpp=card.get("mpp"),
         training_data=tuple(one for n, one in enumerate(data) if one is not None and one not in data[:n]),
     )
@@ -155,15 +167,22 @@ def _data_of(card: Mapping[str, Any]) -> dict[str, Any] | None:
     return dict(found)
 
 
-def _alarm_of(card: Mapping[str, Any]) -> RunAlarm | None:
+def alarm_of(card: Mapping[str, Any]) -> RunAlarm | None:
+    """The entry ``alarm`` of a ``model.json``, of an image's results or of an evaluation; None without one.
+
+    Raises:
+        WeightsError: if it is not valid.
+    """
     found = card.get("alarm")
     if found is None:
         return None
     try:
-        alarm = RunAlarm(float(found["score"]), Verdict.read(found["verdict"]))
-    except (KeyError, TypeError, ValueError):
+        verdict = Verdict.read(found["verdict"])
+        score = None if verdict is Verdict.NOT_JUDGED else float(found["score"])
+        alarm = RunAlarm(score, verdict, str(found.get("why", "")))
+    except (KeyError, TypeError, ValueError, AttributeError):
         alarm = None
-    if alarm is None or not 0 <= alarm.score <= 1:
+    if alarm is None or not 0 <= (alarm.score or 0) <= 1:
         what = f"an alarm that is no score in [0, 1] with a verdict: {found!r:.80}"
         raise WeightsError(what, "model.json", "delete its entry 'alarm', and train again")
     return alarm

@@ -27,6 +27,11 @@ class Verdict(str, Enum):
             return cls.NO_ALARM
         return cls.ALARM if score > 1 - _SURE else cls.DOUBTFUL
 
+    @staticmethod
+    def least_doubtful() -> float:
+        """The score from which on a run is doubtful: whoever ranks runs puts one that was not judged just here."""
+        return _SURE
+
     @classmethod
     def read(cls, value: object) -> Verdict:
         """A verdict as recorded in a file; earlier versions wrote the advice after a colon.

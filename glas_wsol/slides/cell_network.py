@@ -80,7 +80,8 @@ class CellNetwork:
             stages = network.trunk.stages_of(x)
             scores = at_least_float32(network.decoder(stages[1:]))
         elif isinstance(network, FeatureComponentNetwork):
-            scores = network.omega * network.coarse_scores(x)
+            (coarse,) = network.coarse_scores(x)  # one of tissue, which is what slides show
+            scores = network.omega * coarse
         else:
             scores = network.mask_logits(x)
         if not self.side:

@@ -49,7 +49,7 @@ def draw_overview(run: str | Path, report: Mapping[str, Any]) -> Overview | None
         values = f"F1+ {float(row['f1_foreground']):.2f}, F1- {float(row['f1_background']):.2f}"
         name = f"{row['name']}, {row['label']}, {said}{values}"
         lines.append(Line(f"{place}, mean F1 {_mean_f1(row):.2f}", name, tile, truth, (found,)))
-    caption = "Yellow: border of the region; faded: outside it. Tiles are ordered by the mean of F1+ and F1-."
+    caption = "Yellow: border of the region; faded: outside it. Images are ordered by the mean of F1+ and F1-."
     draw_figure(run / "overview.png", lines, [Column("found", "", "")], [caption])
     return Overview(run / "overview.png", chosen["median"]["name"])
 

@@ -57,7 +57,7 @@ def overlay(
     threshold: float = 0.5,
     notes: Sequence[str] = (),
     guide: Sequence[str] = (),
-    whole: str = "tile",
+    whole: str = "image",
 ) -> np.ndarray:
     """Draw what decided onto the tile, between a header and a colour key.
 
@@ -75,7 +75,7 @@ def overlay(
         threshold: of the map, for the mask; marked on the colour bar. Defaults to 0.5.
         notes: lines between title and caption, each wrapped.
         guide: lines below the key, each wrapped: how to read it.
-        whole: what the image is called. Defaults to ``"tile"``.
+        whole: what the image is called. Defaults to ``"image"``.
 
     Returns:
         ``[h, w, 3]`` uint8 with ``h > H`` and ``w >= W``.

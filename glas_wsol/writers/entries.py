@@ -55,7 +55,11 @@ def row_of(found: Localization) -> dict[str, Any]:
         "remark": found.remark,
         "pixel_size": found.pixel_size_remark,
         "trained_on": found.trained_on,
-        "training_run_alarm": "" if alarm is None else f"{alarm.score:.6f}",
+        "training_run_alarm": ""
+        if alarm is None
+        else alarm.verdict.value
+        if alarm.score is None
+        else f"{alarm.score:.6f}",
         "familiarity": "" if found.familiarity is None else f"{found.familiarity:.4g}",
         "reason": found.reason,
         "name": found.name,

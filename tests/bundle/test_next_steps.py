@@ -46,7 +46,7 @@ def test_conclude_keeps_the_start_and_prints_what_is_next(model, tmp_path, monke
     assert said[:2] == [f"model: {model}", "its masks: no alarm"]
     evaluate, predict = (shlex.split(line.partition("python -m ")[2]) for line in said[2:])
     assert evaluate == ["glas_wsol", "evaluate", "my run"]
-    assert predict[:5] == ["glas_wsol", "predict", "TILES", "--model", str(model)]
+    assert predict[:5] == ["glas_wsol", "predict", "IMAGES", "--model", str(model)]
 
 
 def test_conclude_of_a_run_from_python_names_the_data(model, monkeypatch, capsys):

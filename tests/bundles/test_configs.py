@@ -59,11 +59,20 @@ PHANTOM = {f"phantom#{key}" for key in ("train", "test", "size#0", "size#1", "sc
 
 
 def test_the_bundles_differ_in_the_data_and_its_recipe_only():
-    augmentation = {"reflect_fraction", "vertical_flip", "color_jitter"}
+    augmentation = {
+        "reflect_fraction",
+        "vertical_flip",
+        "color_jitter",
+        "rotation",
+        "scale",
+        "refined_network#network#class_from",
+    }
+    optimizer = {"optimizer#params", "lr_scheduler#max_lr#0", "lr_scheduler#max_lr#1"}
     masks = {"mask_threshold", "fill_holes", "drop_specks"}
-    teachers = {"teachers#components", "teachers#stain"}
-    data = {"short_side", "stain", "datalist#dataset_dir#kind", *PHANTOM}
-    assert differing("train") <= augmentation | masks | teachers | data
+    views = {f"second_stage#component_inferer#{key}" for key in ("flips", "rotations")}
+    teachers = {"teachers#components", "teachers#stain", "seed_share", "seed_share#0", "seed_share#1", *views}
+    data = {"subject", "short_side", "stain", "datalist#dataset_dir#kind", *PHANTOM}
+    assert differing("train") <= augmentation | masks | optimizer | teachers | data
     assert differing("paper") <= {"dropout", "short_side"}
     classes = {f"card#classes#{place}" for place in range(5)}
     card = {"card#short_side", "card#stain", *classes}
@@ -109,7 +118,8 @@ def test_paper_json_is_the_papers_recipe(bundle):
 
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_train_json_with_light_overlays_is_the_paper_recipe(bundle):
-    overlays = ("data/light", "trunks/efficientnet_lite0", "methods/refined_0")
+    light = {BUNDLES[0]: "data/light", BUNDLES[1]: "data/light_photographs"}[bundle]
+    overlays = (light, "trunks/efficientnet_lite0", "methods/refined_0")
     parts = [Path(config(bundle, name)) for name in ("train", "paper")]
     parts += [ROOT / "configs" / f"{name}.json" for name in overlays]
     train, restored = (merged(files, {}).config for files in (parts[:1], parts))

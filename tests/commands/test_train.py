@@ -63,7 +63,7 @@ def test_each_command_leads_to_the_next(tmp_path, monkeypatch, capsys):
 
     monkeypatch.chdir(tmp_path)
     predict = words_after(said, "use it on your own images")[1:]
-    predict[predict.index("TILES")] = "my data"
+    predict[predict.index("IMAGES")] = "my data"
     assert main([*predict, "--device", "cpu"]) == 0
     assert "15 of 15 images are done" in capsys.readouterr().out
     assert (tmp_path / "my run" / "predictions" / "report.html").is_file()

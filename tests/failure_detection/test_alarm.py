@@ -21,6 +21,7 @@ from glas_wsol.handlers import write_model
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.networks.checkpoint import load_checkpoint
 from glas_wsol.pseudo_labels.feature_components import compactness, fit_components
+from glas_wsol.results.provenance import provenance_of
 from glas_wsol.results.verdict import Verdict
 from tests.pseudo_labels.test_feature_components import colour_network, tissue
 
@@ -171,9 +172,22 @@ def test_what_cannot_be_judged_says_why(run, tmp_path, caplog, change, why):
     card = json.loads((tmp_path / "model.json").read_text())
     items = [{**item, **change} for item in tissue("discs", swapped=False, n=4)]
     with caplog.at_level(logging.INFO):
-        assert run(items) is None
+        found = run(items)
+    assert found["score"] is None
+    assert found["verdict"] == "not judged"
+    assert why in found["why"]
     assert why in caplog.text
-    assert {**json.loads((tmp_path / "model.json").read_text()), "familiarity": None} == {**card, "familiarity": None}
+    after = json.loads((tmp_path / "model.json").read_text())
+    assert {**after, "familiarity": None} == {**card, "familiarity": None, ALARM: found}
+
+
+def test_photographs_of_objects_are_not_judged_with_the_reason(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(alarm, "mask_signals", None)  # would fail if it were called
+    monkeypatch.setattr(alarm, "shipped_alarm", lambda: Alarm((1.0, 1.0), 0.0, "", subject="objects"))
+    found = run()
+    assert found["why"] == "the alarm was calibrated on objects, these images show tissue"
+    said = provenance_of(json.loads((tmp_path / "model.json").read_text())).alarm
+    assert str(said) == f"training run: not judged: {found['why']}"
 
 
 def test_finished_model_describes_its_training_images(run, tmp_path, monkeypatch):

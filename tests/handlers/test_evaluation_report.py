@@ -195,6 +195,13 @@ def test_report_official_boxes_beside_floor_and_classes(tmp_path):
     ]
 
 
+def test_summary_says_that_the_run_was_not_judged():
+    alarm = {"score": None, "verdict": "not judged", "why": "these images show objects"}
+    text = summary({"measures": {}, "floor": {}, "alarm": alarm})
+    assert "training run: not judged: these images show objects" in text
+    assert "not judged" not in summary({"measures": {}, "floor": {}, "alarm": None})
+
+
 def test_summary_names_the_worst_classes_first():
     errors = [{"class": f"bird {k}", "images": 10, "errors": k, "error": k / 10} for k in range(8)]
     last = summary({"measures": {}, "floor": {}, "class_errors": errors}).splitlines()[-1]

@@ -17,7 +17,7 @@ def fitted(**options) -> FeatureComponentNetwork:
     network = FeatureComponentNetwork(tiny_trunk(), **{"num_classes": 3, "seed": 0, **options}).eval()
     for buffer in (network.centre, network.direction, network.probe_weight, network.probe_bias):
         buffer.copy_(torch.randn(buffer.shape, generator=torch.Generator().manual_seed(1)))
-    features = network.stride_16(network.normalise(image()))
+    features = network.features_of(network.normalise(image()))[0]
     network.centre.copy_(F.normalize(features, dim=1).mean(dim=(0, 2, 3)))  # so that both sides occur
     return network
 

@@ -261,7 +261,7 @@ def test_component_of_either_sign_selects_the_decidable_side(speaking, swapped):
 def combined(network: FeatureComponentNetwork, items: list[dict]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """By NumPy: the principal components of the unit features, and the direction that was fitted, to unit length."""
     with torch.no_grad():
-        features = [network.stride_16(network.normalise(item["image"].unsqueeze(0)))[0] for item in items]
+        features = [network.features_of(network.normalise(item["image"].unsqueeze(0)))[0][0] for item in items]
     rows = torch.cat([one.flatten(1).T for one in features]).double().numpy()
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     variances, vectors = np.linalg.eigh(np.cov(rows.T, bias=True))
@@ -299,7 +299,7 @@ def test_the_direction_has_unit_spread_over_the_training_images():
     z = []
     with torch.no_grad():
         for item in items:
-            f = network.stride_16(network.normalise(item["image"].unsqueeze(0)))
+            f = network.features_of(network.normalise(item["image"].unsqueeze(0)))[0]
             unit = nn.functional.normalize(f, dim=1) - network.centre.view(1, -1, 1, 1)
             z.append((unit * network.direction.view(1, -1, 1, 1)).sum(dim=1).flatten())
     z = torch.cat(z)
@@ -343,3 +343,57 @@ def test_what_cannot_be_fitted_is_refused():
         fit(multi_label)
     with pytest.raises(ConfigError, match="one group"):
         fit([{**item, "group": "a"} for item in items])
+
+
+def photographs(n: int = 16, seed: int = 3) -> list[dict]:
+    """One disc somewhere in the middle of a ground that touches the border; its hue is the class's."""
+    draw, items = generator(seed), []
+    for index in range(n):
+        y, x = np.mgrid[:128, :192]
+        row, column, radius = draw.uniform(50, 78), draw.uniform(60, 132), draw.uniform(26, 36)
+        inside = (y - row) ** 2 + (x - column) ** 2 < radius**2
+        disc, ground = BRIGHT + HUE * (2 * (index % 2) - 1), DARK + HUE * draw.uniform(-1, 1)
+        pixels = np.where(inside[..., None], disc, ground) + draw.normal(scale=0.02, size=(128, 192, 3))
+        image = torch.tensor(pixels.clip(0, 1).transpose(2, 0, 1), dtype=torch.float32)
+        items.append({"image": image, "label": index % 2, "inside": inside, "name": str(index)})
+    return items
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_component_of_objects_is_the_side_off_the_border(inverted):
+    items = photographs()
+    if inverted:  # a dark object on a bright ground
+        items = [{**item, "image": 1 - item["image"]} for item in items]
+    network, found = fit(items, object_network(), candidates=3)
+    with torch.no_grad():
+        z = [network.scores(network.normalise(item["image"][None]))[0, 0].numpy() for item in items]
+    for one, item in zip(z, items, strict=True):
+        assert one[item["inside"]].mean() > 1 > 0 > one[~item["inside"]].mean()
+    assert max(abs(c) for c in found.compactness) > 0.3, "standard deviations from the border"
+
+
+def test_finer_component_of_objects_is_covariance_with_coarse():
+    items = photographs(6)
+    network, _ = fit(items, object_network(), candidates=1)
+    width = network.widths[0]
+    with torch.no_grad():
+        fine, coarse, spread = [], [], []
+        for item in items:
+            f, c = network.features_of(network.normalise(item["image"][None]))
+            unit = nn.functional.normalize(c, dim=1)[0].double() - network.centre[width:, None, None]
+            z = 2 * torch.einsum("n,nhw->hw", network.direction[width:].double(), unit)
+            spread.append(z.flatten())
+            coarse.append(nn.functional.interpolate(z[None, None], size=f.shape[2:], mode="bilinear").flatten())
+            fine.append(nn.functional.normalize(f, dim=1)[0].flatten(1).double())
+    rows, z = torch.cat(fine, dim=1).numpy(), torch.cat(coarse).numpy()
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    assert float(torch.cat(spread).std()) == pytest.approx(1, abs=0.02)
+    wanted = rows @ z
+    direction = 2 * network.direction[:width].numpy()
+    np.testing.assert_allclose(direction / np.linalg.norm(direction), wanted / np.linalg.norm(wanted), atol=1e-3)
+    assert (direction @ rows).std() == pytest.approx(1, abs=1e-2)
+
+
+def object_network() -> FeatureComponentNetwork:
+    trunk = Trunk([Colours(3)] + [Colours(4) for _ in range(4)], 4, (0.5,) * 3, (1.0,) * 3)
+    return FeatureComponentNetwork(trunk, subject="objects")

@@ -273,3 +273,25 @@ def test_a_batch_has_seeds_and_no_mask():
         SeedBatch()({"image": image, "seeds": seeds, "mask": seeds})
     with pytest.raises(ConfigError, match=r"true masks \('truth'\), and this method learns from image labels only"):
         SeedBatch()({"image": image, "seeds": seeds, "truth": seeds[:, 0]})
+
+
+def test_seeds_of_two_shares_mark_each_side_to_its_own():
+    scores = np.random.default_rng(4).random((200, 300))
+    (seeds,) = pick_seeds({"one": [scores]}, share=[0.2, 0.6])
+    assert (seeds > IGNORE).mean() == pytest.approx(0.2, abs=0.02)
+    assert (seeds < IGNORE).mean() == pytest.approx(0.6, abs=0.02)
+    assert scores[seeds > IGNORE].min() > scores[seeds == IGNORE].max()
+    assert scores[seeds == IGNORE].min() > scores[seeds < IGNORE].max()
+    # sureness falls to the rank midway between both shares, 0.7, from either end
+    ranks = scores.ravel().argsort().argsort().reshape(scores.shape) / scores.size
+    wanted = np.where(ranks > 0.7, (ranks - 0.7) / 0.3, (0.7 - ranks) / 0.7)
+    marked = seeds != IGNORE
+    np.testing.assert_allclose(abs(seeds.astype(float) - IGNORE)[marked] / 127, wanted[marked], atol=0.08)
+    equal = pick_seeds({"one": [scores]}, share=[0.3, 0.3])[0]
+    np.testing.assert_array_equal(equal, pick_seeds({"one": [scores]}, share=0.3)[0])
+
+
+@pytest.mark.parametrize("share", [[0.5, 0.6], [0.0, 0.5], [0.1, 0.2, 0.3], ["0.2", 0.3], True])
+def test_seeds_shares_out_of_range_are_refused(share):
+    with pytest.raises(ConfigError, match="share"):
+        pick_seeds({"one": [np.random.default_rng(4).random((6, 10))]}, share=share)

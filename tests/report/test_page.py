@@ -400,3 +400,11 @@ def test_report_marks_intervals_without_width(tmp_path):
     text = Page(write_report(out)).text
     assert "50.0 to 50.0 *" in text
     assert f"* {NO_WIDTH}." in text
+
+
+def test_page_of_a_run_not_judged_says_why(tmp_path):
+    alarm = {"score": None, "verdict": "not judged", "why": "these images show objects"}
+    page = Page(write_report(training(tmp_path / "t", alarm=alarm)))
+    assert "not judged: these images show objects" in page.text
+    assert "estimated failure probability" not in page.text
+    assert "This judges the training run" not in page.text

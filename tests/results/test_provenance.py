@@ -9,7 +9,7 @@ import pytest
 
 import glas_wsol
 from glas_wsol.errors import WeightsError
-from glas_wsol.results.provenance import ALARM_SCOPE, NOT_RECORDED, Provenance, RunAlarm, provenance_of
+from glas_wsol.results.provenance import ALARM_SCOPE, NOT_RECORDED, Provenance, RunAlarm, alarm_of, provenance_of
 from glas_wsol.results.verdict import Verdict
 
 CARD = {"method": "minmax", "trunk": "resnet18", "recipe": {"epochs": 3}, "classes": ["a", "b"]}
@@ -97,3 +97,22 @@ def test_training_data_that_is_none_is_refused(data):
 
 def test_the_alarm_says_what_it_judged():
     assert str(RunAlarm(0.04, Verdict.NO_ALARM)).endswith("this judges the training run, not this image")
+
+
+def test_alarm_not_judged_is_recorded_and_said_with_its_reason():
+    entry = {"score": None, "verdict": "not judged", "why": "these images show objects"}
+    found = provenance_of({**CARD, "alarm": entry})
+    assert found.alarm == RunAlarm(None, Verdict.NOT_JUDGED, entry["why"])
+    assert str(found.alarm) == "training run: not judged: these images show objects"
+    assert found.entry()["alarm"] == entry
+    assert alarm_of(found.entry()) == found.alarm
+
+
+def test_ensemble_with_a_member_not_judged_has_no_calm_verdict():
+    def members(*scores):
+        entries = [{"score": s, "verdict": Verdict.of(s).value, "why": "" if s else "objects"} for s in scores]
+        return provenance_of({**CARD, "members": [{**CARD, "alarm": one} for one in entries]}).alarm.verdict
+
+    assert members(0.1, None) is members(None, 0.05) is Verdict.NOT_JUDGED
+    assert members(0.5, None) is Verdict.DOUBTFUL
+    assert members(None, 0.9) is Verdict.ALARM

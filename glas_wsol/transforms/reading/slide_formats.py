@@ -7,6 +7,8 @@ import importlib.util
 from os import PathLike
 from pathlib import Path
 
+from monai.utils.module import optional_import
+
 from glas_wsol.errors import ConfigError
 from glas_wsol.transforms.reading.dicom import is_dicom
 from glas_wsol.transforms.reading.tiff import TIFF_MAGICS
@@ -30,9 +32,7 @@ def require_openslide() -> None:
 
 def open_slide(path: str | PathLike[str]):  # noqa: ANN201 - a class of an optional package
     """Open a slide; whatever OpenSlide raises."""
-    import openslide
-
-    return openslide.OpenSlide(path)
+    return optional_import("openslide")[0].OpenSlide(path)
 
 
 def is_slide(path: str | PathLike[str]) -> bool:
@@ -53,8 +53,7 @@ def is_slide(path: str | PathLike[str]) -> bool:
         return False
     if importlib.util.find_spec("openslide") is None:
         return suffix in _NAMES
-    import openslide
-
+    openslide, _ = optional_import("openslide")
     vendor = openslide.OpenSlide.detect_format(path)
     if vendor is None:
         return False
