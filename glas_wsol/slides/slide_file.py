@@ -50,7 +50,6 @@ class SlideFile:
             what = f"OpenSlide cannot open it ({str(error).removeprefix(f'Reading {self.path}: ') or 'no slide'})"
             raise ImageFileError(what, self.path, _FIX) from error
         properties: Any = self._slide.properties
-        self.vendor = str(properties.get("openslide.vendor", ""))
         width, height = self._slide.dimensions
         left, top, across, down = (
             int(properties.get(f"openslide.bounds-{name}", usual))
