@@ -162,7 +162,7 @@ def test_export_says_where_the_copy_is(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == f"exported {tmp_path / 'glas_minmax_entropy'}"
     assert (tmp_path / "glas_minmax_entropy" / "glas_wsol" / "__main__.py").is_file()
     assert "no such model" in fails(capsys, "export", str(bundle), str(tmp_path), "--model", str(tmp_path / "no.pt"))
-    assert "no bundle here" in fails(capsys, "export", str(tmp_path), str(tmp_path))
+    assert "no trained model" in fails(capsys, "export", str(tmp_path), str(tmp_path))
 
 
 @pytest.mark.parametrize("arguments", [[], ["no-such-command"], ["images", "d"], ["images", "d", "--split", "all"]])

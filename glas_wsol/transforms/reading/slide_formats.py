@@ -7,7 +7,7 @@ import importlib.util
 from os import PathLike
 from pathlib import Path
 
-from monai.utils.module import optional_import
+from monai.utils import optional_import
 
 from glas_wsol.errors import ConfigError
 from glas_wsol.transforms.reading.dicom import is_dicom
