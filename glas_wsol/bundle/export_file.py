@@ -241,7 +241,7 @@ def _program(module: nn.Module) -> torch.export.ExportedProgram:
 
     height, width = torch.export.Dim.DYNAMIC, torch.export.Dim.DYNAMIC
     # without a special case for sizes of 1, which a map of a small image has
-    with _config.patch(backed_size_oblivious=True):
+    with _config.patch(backed_size_oblivious=True):  # pyright: ignore[reportAttributeAccessIssue]
         return torch.export.export(module, (torch.rand(1, 3, *_TRACED),), dynamic_shapes=({2: height, 3: width},))
 
 

@@ -15,5 +15,6 @@ def is_share(share: Any) -> bool:
     """Whether this is a share of pixels, or two, see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`."""
     if isinstance(share, (int, float)) and not isinstance(share, bool):
         return 0 < share <= 0.5
-    two = isinstance(share, Sequence) and not isinstance(share, str) and len(share) == 2
-    return two and all(isinstance(one, (int, float)) and one > 0 for one in share) and sum(share) <= 1
+    if not isinstance(share, Sequence) or isinstance(share, str) or len(share) != 2:
+        return False
+    return all(isinstance(one, (int, float)) and one > 0 for one in share) and sum(share) <= 1

@@ -24,7 +24,7 @@ def soft(monkeypatch) -> np.ndarray:
 def test_cleaning_in_strips_equals_the_whole(soft, tmp_path, holes, specks):
     np.save(tmp_path / "mask.npy", soft >= 0.5)
     clean_mask(tmp_path / "mask.npy", holes, specks)
-    expected = clean_regions(soft, holes, specks) >= 0.5
+    expected = clean_regions(soft, 0.5, holes, specks)
     assert (expected != (soft >= 0.5)).sum() > 50
     assert (np.load(tmp_path / "mask.npy") == expected).all()
 
