@@ -104,25 +104,26 @@ class Localizer:
         for name, usual in (("flips", False), ("rotations", False), ("scales", [1.0]), ("short_side", None)):
             if inferer[name] != usual:
                 raise ConfigError(f"{name}={inferer[name]!r} makes no sense on a slide", name, "leave it out")
-        areas = [area * inferer["factor"] ** 2 for area in (last.hole_area, last.speck_area)]
+        holes, specks = (area * inferer["factor"] ** 2 for area in (last.hole_area, last.speck_area))
         provenance = last.provenance
         made_with = {
             "models": list(provenance.models),
             "network": settings_of(self.network),
             "stain": last.stain,
-            "cleaning": areas,
+            "cleaning": [holes, specks],
             "threshold": last.threshold,
             "device": self.device.type,
         }
         return SlideModel(
-            self.network,
-            self.classes,
-            provenance.network_mpp,
-            last.stain,
-            *areas,
-            last.threshold,
-            made_with,
-            provenance,
+            network=self.network,
+            classes=self.classes,
+            mpp=provenance.network_mpp,
+            stain=last.stain,
+            hole_area=holes,
+            speck_area=specks,
+            threshold=last.threshold,
+            made_with=made_with,
+            provenance=provenance,
         )
 
     def _read(self, image: Any) -> MetaTensor:
