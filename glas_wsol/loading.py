@@ -127,15 +127,15 @@ class Localizer:
             "device": self.device.type,
         }
         return SlideModel(
-            self.network,
-            self.classes,
-            provenance.network_mpp,
-            last.stain,
-            holes,
-            specks,
-            last.threshold,
-            made_with,
-            provenance,
+            network=self.network,
+            classes=self.classes,
+            mpp=provenance.network_mpp,
+            stain=last.stain,
+            hole_area=holes,
+            speck_area=specks,
+            threshold=last.threshold,
+            made_with=made_with,
+            provenance=provenance,
         )
 
     def _read(self, image: Any) -> MetaTensor:

@@ -62,8 +62,17 @@ class SlideRun:
 
     def one(self, job: SlideJob, model: SlideModel, progress: bool = False) -> SlideResult:
         """Do one slide, see :func:`~glas_wsol.cohorts.slide_jobs.run_slide`."""
-        options = {"core": self.cell, "halo": self.halo, "resume": self.resume, "progress": progress}
-        return run_slide(job, model, self.output, self.formats, overlay=self.overlays, **options)
+        return run_slide(
+            job,
+            model,
+            self.output,
+            self.formats,
+            core=self.cell,
+            halo=self.halo,
+            overlay=self.overlays,
+            resume=self.resume,
+            progress=progress,
+        )
 
     def loaded(self) -> SlideModel:
         """The model, which is loaded once a process."""
@@ -109,9 +118,19 @@ def plan_slides(
     wanted = slides if shard is None else slides[shard[0] - 1 :: shard[1]]
     items = tuple(SlideJob(one["image"], one["name"], given or one.get("mpp")) for one in wanted)
     formats = check_slide_formats(settings.get("formats"))
-    switches = {name: bool(settings.get(name, True)) for name in ("overlays", "resume")}
-    parts = {"jobs": min(jobs, len(items) or 1), "shard": shard}
-    return SlideRun(items, str(model[0]), Path(output), load, formats, **switches, **cells, **parts)
+    return SlideRun(
+        slides=items,
+        model=str(model[0]),
+        output=Path(output),
+        load=load,
+        formats=formats,
+        overlays=bool(settings.get("overlays", True)),
+        resume=bool(settings.get("resume", True)),
+        cell=cells["cell"],
+        halo=cells["halo"],
+        jobs=min(jobs, len(items) or 1),
+        shard=shard,
+    )
 
 
 def run_slides(run: SlideRun, model: SlideModel | None = None, progress: bool = True) -> list[SlideResult]:

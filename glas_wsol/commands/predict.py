@@ -100,9 +100,8 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
     if tiles or not slides:
         place = output if shard is None else TileRun.folder(output, *shard)
         run = plan_inference(images, given.model, place, given.bundle, settings, tiles or None)
-        if shard or given.jobs > 1:
-            items = images_datalist(run.settings["dataset_dir"], recursive, output)
-            batches = TileRun(tuple(items), tuple(given.model), output, given.bundle, settings)
+        items = images_datalist(run.settings["dataset_dir"], recursive, output) if shard or given.jobs > 1 else []
+        batches = TileRun(tuple(items), tuple(given.model), output, given.bundle, settings)
         if shard:
             found = batches.make(place, batches.part(*shard))
         else:

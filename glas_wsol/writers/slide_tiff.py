@@ -33,7 +33,7 @@ def write_pyramid(path: str | PathLike[str], array: np.ndarray, mpp: tuple[float
     with atomic_write(path) as file, tifffile.TiffWriter(file, bigtiff=True, ome=ome) as tiff:
         for every in (2**n for n in range(count)):
             level = array[::every, ::every]
-            whole = {"metadata": about, "subifds": count - 1} if ome and every == 1 else {"metadata": None}
+            first = ome and every == 1
             tiff.write(
                 _tiles(level),
                 shape=level.shape,
@@ -43,9 +43,10 @@ def write_pyramid(path: str | PathLike[str], array: np.ndarray, mpp: tuple[float
                 compression="zlib",
                 software="glas_wsol",
                 subfiletype=0 if every == 1 else 1,
-                resolution=tuple(1e4 / (side * every) for side in mpp),
+                resolution=(1e4 / (mpp[0] * every), 1e4 / (mpp[1] * every)),
                 resolutionunit="CENTIMETER",
-                **whole,
+                metadata=about if first else None,
+                subifds=count - 1 if first else None,
             )
 
 
