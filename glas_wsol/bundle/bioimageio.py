@@ -19,7 +19,7 @@ import torch
 import yaml
 from PIL import Image
 
-from glas_wsol.bundle.export_file import TOLERANCE, ExportedModel, exported_bytes, write_export
+from glas_wsol.bundle.export_file import FILE_TARGETS, TOLERANCE, ExportedModel, exported_bytes, write_export
 from glas_wsol.data.phantom.bird_drawing import SPECIES, draw_bird
 from glas_wsol.data.phantom.tissue import tissue_tile
 from glas_wsol.errors import ConfigError, NumericalError, OutputError
@@ -125,7 +125,7 @@ def _weights(model: ExportedModel, pixels: np.ndarray) -> tuple[bytes, dict[str,
     image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None]
     with torch.no_grad():
         wanted = model.localizer.inferer.inferer(image.float() / 255, own.network)
-        found = torch.jit.load(io.BytesIO(content))(image)
+        found = FILE_TARGETS["torchscript"].read(content)(image)
     difference = float((found - wanted).abs().max())
     if not difference <= TOLERANCE:
         what = f"the TorchScript differs from the model by {difference:.2g}"

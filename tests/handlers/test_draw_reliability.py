@@ -67,4 +67,6 @@ def test_it_lies_beside_the_report(tmp_path):
     (tmp_path / "model.pt").write_bytes(b"weights")
     handlers = [ReliabilityDiagram(tmp_path), EvaluationReport(tmp_path, {}, tmp_path / "model.pt")]
     evaluate(metrics("calibration_error"), BATCHES, handlers)
-    assert left(tmp_path) == {"model.pt", "reliability.png", *(f"evaluation.{kind}" for kind in ("json", "csv", "npz"))}
+    tables = {"evaluation_classes.csv", "evaluation_confusions.csv"}
+    results = {f"evaluation.{kind}" for kind in ("json", "csv", "npz")}
+    assert left(tmp_path) == {"model.pt", "reliability.png", *results, *tables}

@@ -71,7 +71,9 @@ def doors(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_no_source_of_the_package_has_a_door(path):
-    assert doors(path.read_text(encoding="utf-8")) == []
+    # one reads back, from memory, the TorchScript that it has just made
+    own = ["torch.jit.load"] if path.name == "export_file.py" else []
+    assert doors(path.read_text(encoding="utf-8")) == own
 
 
 @pytest.mark.parametrize(
