@@ -146,7 +146,7 @@ def collate_survivors(items: Sequence[Any]) -> dict[str, Any]:
 
 
 class TileEvaluator(SupervisedEvaluator):
-    """MONAI's evaluator, whose results have image and label as they were read and not the device's copies of them.
+    """MONAI's evaluator, whose results have image, label and official box as they were read and not the device's copies of them.
 
     Post-processing and metrics work on the CPU; nothing is copied to the device and back.
     """
@@ -159,7 +159,7 @@ class TileEvaluator(SupervisedEvaluator):
 
 def _with_what_was_read(engine: Any) -> None:
     read = engine.state.batch
-    engine.state.output |= {key: read[key] for key in (Keys.IMAGE, Keys.LABEL) if key in read}
+    engine.state.output |= {key: read[key] for key in (Keys.IMAGE, Keys.LABEL, "box") if key in read}
 
 
 class TolerantEvaluator(TileEvaluator):

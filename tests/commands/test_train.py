@@ -41,7 +41,7 @@ def test_each_command_leads_to_the_next(tmp_path, monkeypatch, capsys):
     train = ["train", "my data", "--output", "my run", *SMALL, "--fold", "stratified-0", "--device", "cpu"]
     assert main([*train, "--epochs", "1", "--stain", "null"]) == 0
     said = capsys.readouterr().out
-    assert "its masks: whether they can be trusted was not judged" in said
+    assert "its masks: not judged: the trunk is not pretrained" in said
     card = json.loads((tmp_path / "my run" / "models" / "model.json").read_text())
     assert (card["trunk"], card["stain"], card["fold"]) == ("resnet18", None, "stratified-0")
 
