@@ -146,9 +146,9 @@ def collate_survivors(items: Sequence[Any]) -> dict[str, Any]:
 
 
 class TileEvaluator(SupervisedEvaluator):
-    """MONAI's evaluator, whose results have image, label and official box as they were read and not the device's copies of them.
+    """MONAI's evaluator, whose results have image, label and official box as they were read.
 
-    Post-processing and metrics work on the CPU; nothing is copied to the device and back.
+    They are not the device's copies. Post-processing and metrics work on the CPU; nothing is copied to the device and back.
     """
 
     def __init__(self, *args: Any, non_blocking: bool = True, **kwargs: Any) -> None:
