@@ -148,7 +148,7 @@ def collate_survivors(items: Sequence[Any]) -> dict[str, Any]:
 class TileEvaluator(SupervisedEvaluator):
     """MONAI's evaluator, whose results have image, label and official box as they were read.
 
-    They are not the device's copies. Post-processing and metrics work on the CPU; nothing is copied to the device and back.
+    Post-processing and metrics work on the CPU; nothing is copied to the device and back.
     """
 
     def __init__(self, *args: Any, non_blocking: bool = True, **kwargs: Any) -> None:
