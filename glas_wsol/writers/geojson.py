@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -16,7 +16,7 @@ from glas_wsol.results.localization import Localization
 from glas_wsol.results.polygons import MaskPart, mask_parts, simplified
 from glas_wsol.utils.atomic_files import atomic_write
 
-__all__ = ["CLASS_COLORS", "EDITABLE", "features", "write_geojson"]
+__all__ = ["CLASS_COLORS", "EDITABLE", "annotation", "features", "write_geojson"]
 
 CLASS_COLORS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
 """Of the classes in label order, from the start again after the last: red, green, blue; told apart by colour-blind
@@ -111,25 +111,47 @@ def _feature(
     tolerance: float,
 ) -> dict[str, Any]:
     polygons = simplified(part.polygons, tolerance) if tolerance else part.polygons
-    single = len(polygons) == 1
     mean = float(found.decidable[part.region][part.pixels].mean(dtype=np.float64))
     measurements: dict[str, float] = {"Area px": part.area}
     area = found.square_micrometres(part.area)
     if area is not None:
         measurements["Area um^2"] = round(area, 6)
+    measurements |= {"Mean R+": round(mean, 6), **more}
+    identifier = uuid.uuid5(_NAMESPACE, f"{kind} {part.row} {part.column} {found.name}")
+    feature = annotation(identifier, f"{found.name}: {kind}", polygons, classification, measurements)
+    feature["properties"]["metadata"] = _origin(found)
+    return feature
+
+
+def annotation(
+    identifier: uuid.UUID,
+    name: str,
+    polygons: Sequence[Sequence[Any]],
+    classification: Mapping[str, Any],
+    measurements: Mapping[str, float],
+) -> dict[str, Any]:
+    """One annotation of QuPath, as a GeoJSON feature.
+
+    Args:
+        identifier: of the annotation; the same one in every run.
+        name: as QuPath lists it.
+        polygons: each a list of rings, the outer first.
+        classification: ``name`` and ``color``.
+        measurements: as QuPath lists them.
+    """
+    single = len(polygons) == 1
     return {
         "type": "Feature",
-        "id": str(uuid.uuid5(_NAMESPACE, f"{kind} {part.row} {part.column} {found.name}")),
+        "id": str(identifier),
         "geometry": {
             "type": "Polygon" if single else "MultiPolygon",
             "coordinates": polygons[0] if single else polygons,
         },
         "properties": {
             "objectType": "annotation",
-            "name": f"{found.name}: {kind}",
+            "name": name,
             "classification": classification,
             "isLocked": False,
-            "measurements": {**measurements, "Mean R+": round(mean, 6), **more},
-            "metadata": _origin(found),
+            "measurements": measurements,
         },
     }

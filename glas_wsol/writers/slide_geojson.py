@@ -15,7 +15,7 @@ from skimage.measure import approximate_polygon
 from glas_wsol.results.polygons import Ring
 from glas_wsol.results.slide_localization import SlideLocalization
 from glas_wsol.utils.atomic_files import atomic_write
-from glas_wsol.writers.geojson import CLASS_COLORS
+from glas_wsol.writers.geojson import CLASS_COLORS, annotation
 
 __all__ = ["slide_features", "write_slide_geojson"]
 
@@ -66,29 +66,17 @@ def slide_features(found: SlideLocalization, *, exact: bool = False) -> Iterator
         chances = {
             f"Probability: {name}": round(p, 6) for name, p in zip(found.classes, part.probabilities, strict=False)
         }
-        single = len(polygons) == 1
-        yield {
-            "type": "Feature",
-            "id": str(uuid.uuid5(_NAMESPACE, f"{part.row} {part.column} {found.name}")),
-            "geometry": {
-                "type": "Polygon" if single else "MultiPolygon",
-                "coordinates": polygons[0] if single else polygons,
+        yield annotation(
+            uuid.uuid5(_NAMESPACE, f"{part.row} {part.column} {found.name}"),
+            f"{found.name}: part {number}",
+            polygons,
+            {"name": "Decidable" if label is None else found.classes[label], "color": list(colour)},
+            {
+                "Area um^2": round(found.square_micrometres(part.area), 3),
+                "Mean R+": round(part.mean, 6),
+                **chances,
             },
-            "properties": {
-                "objectType": "annotation",
-                "name": f"{found.name}: part {number}",
-                "classification": {
-                    "name": "Decidable" if label is None else found.classes[label],
-                    "color": list(colour),
-                },
-                "isLocked": False,
-                "measurements": {
-                    "Area um^2": round(found.square_micrometres(part.area), 3),
-                    "Mean R+": round(part.mean, 6),
-                    **chances,
-                },
-            },
-        }
+        )
 
 
 def _scaled(ring: Any, step: tuple[float, float]) -> list[list[float]]:
