@@ -52,7 +52,7 @@ class Settings(dict[str, Any]):
 
     def __init__(self, **values: Any) -> None:
         super().__init__(values)
-        self._mpp: dict[int, float | None] = {}
+        self._mpp: tuple[Any, float | None] = None, None
 
     def check(self) -> None:
         """Refuse values that a component would misread: a ConfigError names each, and what may be given."""
@@ -76,12 +76,12 @@ class Settings(dict[str, Any]):
             datalist: the data it learns from.
         """
         mpp = self.get("mpp")
-        if id(datalist) not in self._mpp:
+        if self._mpp[0] is not datalist:
             found, said = training_mpp(datalist, mpp)
-            self._mpp[id(datalist)] = None if self.get("short_side") and mpp is None else found
+            self._mpp = datalist, None if self.get("short_side") and mpp is None else found
             if mpp or self.get("stain"):
                 log_warnings(datalist.source, said)
-        return self._mpp[id(datalist)]
+        return self._mpp[1]
 
     def card(self, datalist: Any, network: Any, second: bool = False) -> dict[str, Any]:
         """Entries of ``model.json``, of the second stage or not, beside network, recipe and validation."""
