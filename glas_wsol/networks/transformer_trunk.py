@@ -249,6 +249,9 @@ def _normalisation(folder: Path) -> tuple[tuple[float, float, float], tuple[floa
 def _weights_files(folder: Path) -> list[str]:
     """Names of the files that hold the weights."""
     names, index = ["model.safetensors"], "model.safetensors.index.json"
+    if (folder / "adapter_config.json").exists():  # transformers applies it where the package peft is installed
+        fix = "merge it into the model, or remove adapter_config.json"
+        raise WeightsError("the folder of the transformer holds an adapter too", folder, fix)
     if not (folder / names[0]).is_file() and (folder / index).is_file():
         names = sorted(set(map(str, dict(_content(folder, index).get("weight_map") or {}).values())))
     missing = [name for name in names if not (folder / name).is_file()]
@@ -266,7 +269,9 @@ def _digest(files: Sequence[Path]) -> str:
 def _load(transformers: Any, kind: str, content: dict[str, Any], folder: Path) -> nn.Module:
     network = getattr(transformers, _CLASSES[kind])
     try:
-        config = network.config_class.from_dict({k: v for k, v in content.items() if k != "model_type"})
+        # numbers of the architecture alone: other entries could ask for code, kernels or packages
+        known = [name for name in vars(network.config_class)["__annotations__"] if not name.startswith("_")]
+        config = network.config_class(**{name: content[name] for name in known if name in content})
         # what random numbers it draws before it loads the weights must not decide what heads start from
         with _quiet(transformers), torch.random.fork_rng(devices=[]):
             model, report = network.from_pretrained(
