@@ -1,9 +1,10 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
 """Time and memory of transformers as trunks, with random weights: what a tile and a step of training take.
 
-    python benchmarks/vision_transformers.py [--models tiny small base] [--scale 0.5] [--rounds 5] [--device cpu]
+    python benchmarks/vision_transformers.py [--models tiny small] [--scale 0.5] [--rounds 5] [--device cpu]
 
-A model of each size is written to a temporary folder (DINOv2, patches of 14 px) and used as ``trunk=hf:FOLDER``.
+A transformer of each size is written to a temporary folder (DINOv2, patches of 14 px) and used as ``trunk=hf:FOLDER``;
+any other trunk may be named beside them.
 A tile is one of GlaS, 522 x 775 px, at the scale of the recipe; a step is one of the first stage's, 8 crops of 256 px.
 Each trunk has a process of its own, whose largest memory is printed.
 """
@@ -26,7 +27,7 @@ from steps import make_network, training_step
 from timing import machine, print_table, round_robin, spread
 
 from glas_wsol.inferers import WholeTileInferer
-from glas_wsol.networks import RefinedNetwork
+from glas_wsol.networks import TRUNKS, RefinedNetwork
 
 SIZES = {"tiny": (32, 2, 2), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
 """Features, layers and heads of ViT-S, ViT-B and ViT-L, and of a model for tests."""
@@ -83,7 +84,8 @@ def _measured(name: str, trunk: str, parameters: int, scale: float, rounds: int,
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=list(SIZES), default=["tiny", "small", "base"])
+    known = [*SIZES, *TRUNKS]
+    parser.add_argument("--models", nargs="+", choices=known, default=["efficientnet_lite0", "tiny", "small", "base"])
     parser.add_argument("--scale", type=float, default=0.5)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -92,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     common = (arguments.scale, arguments.rounds, arguments.device)
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=fresh, max_tasks_per_child=1) as pool:
-        rows = [pool.submit(row, size, *common).result() for size in ("efficientnet_lite0", *arguments.models)]
+        rows = [pool.submit(row, size, *common).result() for size in arguments.models]
     print(machine(arguments.device))
     columns = ["trunk", "parameters, M", "loading, s", "mask and class of a tile, ms (range)"]
     print_table([*columns, "step of the first stage, ms (range)", "memory, MiB"], rows)
