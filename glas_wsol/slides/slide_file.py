@@ -31,7 +31,7 @@ class SlideFile:
     Attributes:
         size: width and height at level 0, px.
         mpp: width and height of a pixel at level 0, micrometres.
-        mpp_from: whence that is known: ``"slide"`` or ``"given"``.
+        mpp_from: its source: ``"slide"`` or ``"given"``.
         corner: ``(x, y)`` of the bounds' upper left pixel at level 0. All other positions are relative to it, as
             QuPath's are.
 

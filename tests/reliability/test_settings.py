@@ -9,6 +9,7 @@ import os
 import pickle
 import shutil
 import struct
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -66,12 +67,15 @@ def test_results_below_the_images_are_no_images(infer, image, recursive):
 
 def test_an_output_that_is_a_file_or_cannot_be_written(infer, image, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("mine")
-    one_line(infer(image, tmp_path / "file"), "is a file")
-    one_line(infer(image, tmp_path / "file" / "below"), "cannot make")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        one_line(infer(image, place), "a file is in the way of --output", "choose another --output")
     assert (tmp_path / "file").read_text() == "mine"
-    # root may write everywhere, so that the refusal is made here
-    monkeypatch.setattr(os, "access", lambda path, mode: not (mode & os.W_OK))
-    one_line(infer(image, tmp_path / "locked"), "read-only")
+
+    def refuse(**_: Any) -> None:  # root may write everywhere
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    one_line(infer(image, tmp_path / "locked"), " cannot be written (Permission denied)")
 
 
 # Tables
