@@ -30,14 +30,16 @@ def write_slide(path: Path, side: int, share: float) -> None:
 
     Args:
         side: px at level 0.
-        share: of tissue, in (0, 0.78).
+        share: of tissue, in [0, 0.78).
     """
     import numpy as np
     import tifffile
 
     from glas_wsol.data.phantom.tissue import tissue_tile
 
-    base, _ = tissue_tile(np.random.default_rng(0), True, (_BASE, _BASE), scale=1.24)
+    base = np.empty(0)
+    if share:
+        base, _ = tissue_tile(np.random.default_rng(0), True, (_BASE, _BASE), scale=1.24)
     radius = side * math.sqrt(share / math.pi)
 
     def tiles(every: int) -> Iterator[np.ndarray]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -25,8 +26,19 @@ __all__ = ["as_it_was", "images", "many", "model", "once"]
 dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_starts():
+    """Workers are forked from a process that has loaded the package once: to start anew takes most of these tests."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["distributed", "glas_wsol.cohorts.slide_run", "glas_wsol.cohorts.tile_batches"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distributed.utils, "_forkserver_preload_set", True)
+        with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+            yield
+
+
 @pytest.fixture(scope="module")
-def address():
+def address(quick_starts):
     """Two processes with a scheduler, started before the run, as those of a cluster are."""
     with (
         dask.config.set({"distributed.deploy.lost-worker-timeout": "600s"}),
@@ -44,11 +56,11 @@ def test_work_that_kills_its_worker_fails_alone(address, tmp_path, capsys):
     assert "dask: 2 workers; dashboard http://127.0.0.1" in capsys.readouterr().out
 
 
-def test_slide_that_kills_its_workers_is_the_only_failure(model, many, once, tmp_path, monkeypatch, capsys):
+def test_slide_that_kills_its_workers_is_the_only_failure(model, many, once, tmp_path, capsys):
     out = tmp_path / "out"
     words = ["predict", str(many), "--model", str(model), "--output", str(out), "--device", "cpu", "--dask", "local"]
-    monkeypatch.setenv("DEADLY_SLIDE", str(tmp_path / "deaths"))
-    with dask.config.set({"distributed.worker.preload": ["tests.cohorts.deadly_slide"]}):
+    deadly = {"distributed.worker.preload": ["tests.cohorts.deadly_slide"], "deadly-slide": str(tmp_path / "deaths")}
+    with dask.config.set(deadly):
         assert main(words) == 3
     assert (tmp_path / "deaths").read_text() == "killed\n" * 2
     assert "dask: 1 worker; dashboard http://127.0.0.1:" in capsys.readouterr().out
@@ -56,7 +68,6 @@ def test_slide_that_kills_its_workers_is_the_only_failure(model, many, once, tmp
     assert failed.pop("slide.svs") == "the process died, most likely for lack of memory"
     assert sorted(failed) == ["broken.png", "unknown.tif"]
     assert [row["name"] for row in rows(out / "slides.csv")] == ["glass"]
-    monkeypatch.delenv("DEADLY_SLIDE")
     assert main(words) == 3  # the same command again does what is left
     assert everything(out) == everything(once)
 
