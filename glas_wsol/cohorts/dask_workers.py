@@ -46,12 +46,8 @@ _SYSTEMS = {
     "local": "LocalCluster",
 }
 _GPU = "GPU"  # the resource's name
-_START, _ANSWER, _LOOK, _PAUSE = (
-    300.0,
-    20.0,
-    1.0,
-    2.0,
-)  # s: for the first worker here, for a scheduler, between two looks
+_START, _ANSWER = 300.0, 20.0  # s to wait for a worker here, and for a scheduler to answer
+_LOOK, _PAUSE = 1.0, 2.0  # s between two looks at the cluster, and at work that another process is at
 
 
 @contextmanager
@@ -199,7 +195,7 @@ class Dask:
                         left.append(number)
                         time.sleep(_PAUSE)
                         continue
-                    deaths[number] += future is None or result is None
+                    deaths[number] += result is None
                     if deaths[number] == 1 and result is None:
                         left.append(number)
                     else:
@@ -246,7 +242,7 @@ class _Waiting:
         futures = [future for future, _ in self.pieces.values()]
         try:
             done = set(wait(futures, timeout=_LOOK, return_when="FIRST_COMPLETED").done) if futures else set()
-        except asyncio.TimeoutError:
+        except (TimeoutError, asyncio.TimeoutError):  # which are not one before Python 3.11
             done = set()
         if not futures:
             time.sleep(_LOOK)
