@@ -240,10 +240,13 @@ class _Waiting:
         from distributed import wait
 
         futures = [future for future, _ in self.pieces.values()]
+        done: set[Any] = set()
         try:
-            done = set(wait(futures, timeout=_LOOK, return_when="FIRST_COMPLETED").done) if futures else set()
+            if futures:
+                found: Any = wait(futures, timeout=_LOOK, return_when="FIRST_COMPLETED")
+                done = set(found.done)
         except (TimeoutError, asyncio.TimeoutError):  # which are not one before Python 3.11
-            done = set()
+            pass
         if not futures:
             time.sleep(_LOOK)
         elif not done:
