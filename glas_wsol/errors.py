@@ -98,7 +98,7 @@ _TOLD = 1000  # faults of a datalist in one message
 
 
 class GlasWsolError(Exception):
-    """Base of every failure a user can cause and mend.
+    """Base of every failure a user can cause and correct.
 
     Args:
         what: what is wrong, a short clause without a full stop.

@@ -17,7 +17,7 @@ __all__ = ["DIED", "in_processes"]
 _T = TypeVar("_T")
 
 DIED = "the process died, most likely for lack of memory"
-"""What is said of work whose process ended without a word."""
+"""Message for work whose process ended without one of its own."""
 
 
 def in_processes(

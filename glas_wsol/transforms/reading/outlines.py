@@ -90,7 +90,7 @@ def read_outlines(path: str | PathLike[str], height: int, width: int) -> np.ndar
         found, faults = _in_tile(found, path.name, height, width)
     if faults:
         more = f" and {len(faults) - _TOLD} more" if len(faults) > _TOLD else ""
-        raise ImageFileError("; ".join(faults[:_TOLD]) + more, path, "mend or delete these in QuPath, and export again")
+        raise ImageFileError("; ".join(faults[:_TOLD]) + more, path, "correct or delete these in QuPath, export again")
     labels = np.zeros((height, width), np.int32)
     for label, polygons in enumerate(found.values(), start=FIRST_LABEL):
         for polygon in polygons:
