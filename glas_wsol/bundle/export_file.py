@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from glas_wsol.errors import ConfigError, NumericalError, OutputError
 from glas_wsol.inferers.whole_tile_network import MaskAndClassNetwork, WholeTileNetwork
 from glas_wsol.loading import Localizer, load_localizer
+from glas_wsol.networks.trunks import Trunk
 from glas_wsol.results.class_scores import PRESENCE
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.version import __version__
@@ -68,6 +69,9 @@ class ExportedModel:
         if left_out:
             what = f"a file holds one view and the model's own class; the bundle's inference.json sets {left_out[0]}"
             raise ConfigError(what, self.name, "export the model alone: name its model.pt")
+        if any(isinstance(one, Trunk) and one.image_stages for one in network.modules()):
+            what = "a file would hold a copy of the transformer, which the model only refers to"
+            raise ConfigError(what, self.name, "export the bundle instead: --to bundle")
         self.factor, self.short_side = settings["factor"], settings["short_side"]
         self.tiles = WholeTileNetwork(network, self.factor, self.short_side, settings["divisor"]).eval()
         found = self.localizer.postprocessing

@@ -99,7 +99,7 @@ class ClassActivationNetwork(TileNetwork):
         leaf = leaf.detach()
         if self.explanation == "grad_cam":
             evidence = grad_cam(leaf, gradient)
-        elif self.stages_read == 1:
+        elif self.stages_read == 1 and bool((leaf >= 0).all()):
             evidence = grad_cam_pp(leaf, gradient)
         else:  # it is defined for activations of at least 0; a negative one is a positive one of opposite gradient
             halves = torch.cat([leaf.relu(), (-leaf).relu()], dim=1)
