@@ -127,7 +127,7 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
     failures = found.failures + sum(one.failure is not None for one in results)
     if failures:
         what = f"{failures} of {count(total, 'image')} failed, the others are done"
-        fix = "mend these images, or leave them out, and run again"
+        fix = "repair these images, or leave them out, and run again"
         raise IncompleteError(what, found.failed or failed_table(output, shard), fix)
 
 

@@ -74,7 +74,7 @@ def write_dicom_seg(path: str | PathLike[str], image_path: str | PathLike[str], 
         with _quiet():
             segmentation = _segmentation(found, source)
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # highdicom's words for an incomplete header
-        what, fix = f"its DICOM header allows no segmentation ({error})", "mend it, or leave dicom out of formats"
+        what, fix = f"its DICOM header allows no segmentation ({error})", "correct it, or leave dicom out of formats"
         raise ImageFileError(what, found.path or found.name, fix) from error
     if alone:
         _save(image_path, source)
