@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Define the network that learns from corrected outlines: a mask of its own, and the class of the model it began with."""
+"""Define the network that learns from corrected outlines: a mask of its own, and the class of the first model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from glas_wsol.networks.trunks import Trunk
 __all__ = ["CorrectedNetwork"]
 
 _FIRST = (RefinedNetwork, MinMaxEntropyNetwork, ClassActivationNetwork, AttentionNetwork)
-_KEPT = 2  # stages of the trunk, at strides 2 and 4, that stay as they are: a third of a step's time for edges and colours
+_KEPT = 2  # stages of the trunk, at strides 2 and 4, of edges and colours, stay: a third of a step's time
 
 
 class CorrectedNetwork(TileNetwork):
