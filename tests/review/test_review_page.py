@@ -210,6 +210,8 @@ def test_edits_give_the_areas_that_they_should():
     assert shape(more).area == pytest.approx(900 + 0.75 * disc, rel=0.01)
     assert shape(less).area == pytest.approx(900 - 0.25 * disc, rel=0.01)
     assert edit("erase", square(10, 10, 3), line=dot, radius=99) == []
+    turned = {"type": "Polygon", "coordinates": [square(10, 10, 30)["coordinates"][0][::-1]]}
+    assert edit("erase", turned, line={"type": "Point", "coordinates": [80, 50]}, radius=8) == [turned]
     bow = {"type": "Polygon", "coordinates": [[[10, 10], [40, 40], [40, 10], [10, 40], [10, 10]]]}
     (mended,) = edit("mend", bow)
     assert shape(mended).is_valid

@@ -17,7 +17,7 @@ const list = new CaseList((id) => open(id));
 const outlines = new Outlines(viewer, (found) => {
   byId("undo").disabled = !found.done.length;
   byId("redo").disabled = !found.undone.length;
-  byId("saved").textContent = found.dirty ? "Saving ..." : { draft: "Draft of the model, nothing changed", "in work": "Saved: in work", accepted: "Saved: accepted", rejected: "Saved: rejected" }[found.state] || "";
+  byId("saved").textContent = found.failed ? "Not saved" : found.dirty ? "Saving ..." : { draft: "Draft of the model, nothing changed", "in work": "Saved: in work", accepted: "Saved: accepted", rejected: "Saved: rejected" }[found.state] || "";
   byId("accept").setAttribute("aria-pressed", found.state === "accepted");
   byId("reject").setAttribute("aria-pressed", found.state === "rejected");
   if (found.id !== null && !found.dirty) list.mark(found.id, found.state);

@@ -65,7 +65,7 @@ export class Outlines {
   // ---- a case and its versions
   open(id, content = { collection: { features: [] }, state: "draft" }, version = "") {
     this.id = id;
-    Object.assign(this, { version, state: content.state, undone: [], done: [], last: new Map(), dirty: false, saving: false });
+    Object.assign(this, { version, state: content.state, undone: [], done: [], last: new Map(), dirty: false, failed: false, saving: false });
     clearTimeout(this.timer);
     this.select.getFeatures().clear();
     this.source.clear();
@@ -148,7 +148,7 @@ export class Outlines {
   async send(state) {
     const { id } = this;
     const outlines = [...this.last].map(([one, geometry]) => ({ id: one, geometry }));
-    this.dirty = false;
+    this.dirty = this.failed = false;
     try {
       const answer = await ask(`/api/cases/${id}/outlines`, { method: "PUT", body: { outlines, state }, headers: { "If-Match": this.version } });
       if (this.id !== id) return true;
@@ -158,7 +158,7 @@ export class Outlines {
       return true;
     } catch (error) {
       if (this.id !== id) { say(`${error.message} (the case before)`); return false; }
-      this.dirty = true;
+      this.dirty = this.failed = true;
       if (error.status === 409) {
         say("Another window has saved this case since.", { "Load that one": () => this.reload(id), "Keep mine": () => this.keep(id) });
       } else say(`Not saved: ${error.message}`, { "Try again": () => this.save(state) });
@@ -200,12 +200,20 @@ export class Outlines {
     else this.select.getFeatures().clear();
   }
 
-  async edit(request, targets) {
+  async edit(request, targets, commit = true) {
     const { id } = this, ids = targets.map((one) => one.getId());
     try {
       const { content } = await ask(`/api/cases/${id}/edit`, { method: "POST", body: { ...request, outlines: ids.map((one) => this.now(one)) } });
-      if (this.id === id) this.replace(ids, content.outlines);
+      if (this.id === id) return this.replace(ids, content.outlines, commit).concat(ids);
     } catch (error) { say(error.message); }
+    return [];
+  }
+
+  // each outline by itself, as one step
+  async editEach(request, targets) {
+    const { id } = this, ids = [];
+    for (const one of targets) ids.push(...await this.edit(request, [one], false));
+    if (this.id === id) { this.corner(null); this.commit(ids); }
   }
 
   // outlines in the place of others: the first keeps its identity
@@ -245,11 +253,11 @@ export class Outlines {
       const under = this.chosen.length ? targets : touched.filter((one) => one.getGeometry().intersectsCoordinate(first));
       await this.edit({ op: "add", line: shape, radius: this.radius }, under.slice(0, 1));
     } else if (mode === "erase") {
-      for (const one of targets) await this.edit({ op: "erase", line: shape, radius: this.radius }, [one]);
+      await this.editEach({ op: "erase", line: shape, radius: this.radius }, targets);
     } else {
       const crossed = targets.filter((one) => this.crosses(one, drawn));
       if (!crossed.length) say("The line does not cross an outline: draw it from outside to outside.");
-      for (const one of crossed) await this.edit({ op: "split", line: shape }, [one]);
+      await this.editEach({ op: "split", line: shape }, crossed);
       this.setMode("select");
     }
   }
@@ -269,8 +277,7 @@ export class Outlines {
     if (!this.chosen.length) { say("Select an outline first."); return; }
     if (op === "join" && this.chosen.length < 2) { say("Select two outlines or more: Shift and click, or X and N."); return; }
     const targets = [...this.chosen];
-    if (op === "join") { this.edit({ op }, targets); return; }
-    targets.reduce((before, one) => before.then(() => this.edit({ op }, [one])), Promise.resolve());
+    if (op === "join") this.edit({ op }, targets); else this.editEach({ op }, targets);
   }
 
   remove() {
