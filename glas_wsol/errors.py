@@ -13,6 +13,7 @@ __all__ = [
     "FIX_FILES",
     "FIX_ROOM",
     "ArchiveError",
+    "BusyError",
     "ConfigError",
     "DatalistError",
     "GlasWsolError",
@@ -160,6 +161,10 @@ class SplitError(GlasWsolError):
 
 class OutputError(GlasWsolError):
     """An output place that cannot be written."""
+
+
+class BusyError(OutputError):
+    """An output place that another process is at work on."""
 
 
 class NumericalError(GlasWsolError):
