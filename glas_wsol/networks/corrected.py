@@ -19,7 +19,7 @@ from glas_wsol.networks.frozen_norm import frozen_norms
 from glas_wsol.networks.maps import at_least_float32, distribution, resize_exactly
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 from glas_wsol.networks.refined import RefinedNetwork
-from glas_wsol.networks.trunks import Trunk
+from glas_wsol.networks.trunks import Stages, Trunk
 
 __all__ = ["CorrectedNetwork"]
 
@@ -140,4 +140,5 @@ class CorrectedNetwork(TileNetwork):
 
 
 def _low(trunk: Trunk) -> nn.ModuleList:
-    return nn.ModuleList(list(trunk.stages)[:_KEPT])
+    """The stages that stay; none of a trunk that is not made of stages."""
+    return nn.ModuleList(list(trunk.stages)[:_KEPT] if isinstance(trunk.stages, Stages) else [])
