@@ -33,7 +33,7 @@ _FARTHEST = 1e9  # pixels from the corner
 _FIX = "export it again from QuPath as a FeatureCollection of polygons, in pixels"
 _NO_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
 _NO_OUTLINES = ("root", "tmacore", "pathrootobject", "tmacoreobject")
-_TOLD = 5  # faults in one message
+_SHOWN = 5  # faults in one message
 # what QuPath names a tile of a slide: "slide [d=2,x=1024,y=0,w=512,h=512].png", in pixels of the slide
 _REGION = re.compile(r"\[(?:d=(?P<d>[\d.]+),)?x=(?P<x>-?\d+),y=(?P<y>-?\d+),w=(?P<w>\d+),h=(?P<h>\d+)")
 
@@ -114,8 +114,8 @@ def _outlines_in(content: Any, path: Path, height: int, width: int) -> dict[int,
     if not faults:
         found, faults = _in_tile(found, path.name, height, width)
     if faults:
-        more = f" and {len(faults) - _TOLD} more" if len(faults) > _TOLD else ""
-        raise ImageFileError("; ".join(faults[:_TOLD]) + more, path, "mend or delete these in QuPath, and export again")
+        more = f" and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise ImageFileError("; ".join(faults[:_SHOWN]) + more, path, "correct or delete these in QuPath, export again")
     return found
 
 
