@@ -1,37 +1,32 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Write what a network learns from corrections: the truth of corrected images, pseudo-labels of all the others."""
+"""Write what a network learns from corrections: the truth of corrected images, pseudo-labels of others."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from glas_wsol.data.splits import Datalist
 from glas_wsol.engines.prepare_batch import MASK
+from glas_wsol.errors import ConfigError
 from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.networks.checkpoint import load_checkpoint
 from glas_wsol.networks.corrected import CorrectedNetwork
 from glas_wsol.pseudo_labels.feature_components import Transform
-from glas_wsol.pseudo_labels.seed_files import (
-    MADE_WITH,
-    digest_of_items,
-    read_record,
-    require_same,
-    with_seeds,
-    write_seeds,
-)
+from glas_wsol.pseudo_labels.seed_files import made_once
 from glas_wsol.pseudo_labels.seeds import IGNORE, pick_seeds
 from glas_wsol.pseudo_labels.teachers import log_odds
-from glas_wsol.transforms.reading import read_mask
-from glas_wsol.utils import distributed
+from glas_wsol.transforms.reading import read_mask, read_rgb
 from glas_wsol.utils.json_files import read_json
-from glas_wsol.utils.settings import as_json
 
 __all__ = ["learning_items"]
+
+_T = TypeVar("_T")
 
 
 def learning_items(
@@ -43,17 +38,20 @@ def learning_items(
     directory: str | Path,
     share: float,
     scope: str,
+    per_epoch: int,
+    seed: int = 0,
     mask_threshold: float = 0,
     device: str | torch.device = "cpu",
 ) -> list[dict[str, Any]]:
-    """Load the first model into the network, and write the targets of every training image.
+    """Begin with the first model, and write the targets of the images of one epoch.
 
     Targets are seeds, see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`: every pixel of a corrected image, with
     certainty; of the others the pixels that the first model is surest of. So that these cannot outweigh the truth,
-    corrected images are repeated until they are half of all.
+    corrected images are half of an epoch, and are repeated to that end. Of the others as many as fit in the other half
+    are drawn: a training takes as long whatever the size of the data.
 
     Args:
-        network: whose ``first`` is loaded.
+        network: whose ``first`` is loaded, and which begins with it.
         first_model: ``model.pt``, its ``model.json`` beside it.
         datalist: see :func:`~glas_wsol.corrections.corrected_data.corrected_datalist`.
         transform: reads an item: ``image`` to ``[3, H, W]`` in [0, 1].
@@ -61,6 +59,8 @@ def learning_items(
         directory: where the targets are written. Those written there by the same call are used again.
         share: of the pixels on each side, see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
         scope: see there.
+        per_epoch: images of an epoch, at least 2; more where so many are corrected.
+        seed: of what is drawn.
         mask_threshold: corrected masks of pixels are foreground above this value.
         device: where to run.
 
@@ -68,49 +68,41 @@ def learning_items(
         Items with the file of their ``seeds``; no mask.
 
     Raises:
+        ConfigError: if ``per_epoch`` is less than 2.
         OutputError: if targets made with other settings are there.
         WeightsError: if the first model is missing, or of another network.
     """
+    if per_epoch < 2:
+        raise ConfigError(f"tiles_per_epoch={per_epoch}", "learn", "give 2 or more")
     load_checkpoint(network.first, str(first_model), {"classes": list(datalist.classes)})
+    network.begin()
     items = datalist.select("train", masks=True)
-    masks = [item.pop(MASK, None) for item in items]
-    folder = Path(directory) / "round_1"
-    made_with = as_json(
-        {
-            "first_model": read_json(Path(first_model).with_suffix(".json"))["sha256"],
-            "corrections": network.corrections,
-            "seed_share": share,
-            "seed_scope": scope,
-            "images": digest_of_items(items),
-            "inferer": inferer.settings(),
-        }
-    )
+    own = [item for item in items if MASK in item]
+    half = max(per_epoch // 2, len(own))
+    others = [item for item in items if MASK not in item]
+    drawn = sorted(np.random.default_rng(seed).permutation(len(others))[:half])
+    others = [others[place] for place in drawn]
+    masks = [item.pop(MASK) for item in own]
 
-    def make() -> None:
-        record = read_record(folder)
-        if record is not None:
-            require_same(folder, record, made_with)
-            return
-        scores = log_odds(network.first, items, transform, inferer, device, "pseudo-labels of the first model")
-        seeds = pick_seeds({"first": scores}, share, scope, sources=[item.get("source") for item in items])
-        whole = [
-            one if mask is None else _certain(mask, one.shape, mask_threshold)
-            for mask, one in zip(masks, seeds, strict=True)
-        ]
-        write_seeds(folder, items, whole, {MADE_WITH: made_with})
+    def make() -> tuple[list[np.ndarray], dict[str, Any]]:
+        scores = log_odds(network.first, others, transform, inferer, device, "pseudo-labels of the first model")
+        seeds = pick_seeds({"first": scores}, share, scope, sources=[item.get("source") for item in others])
+        return [*(certain(*one) for one in zip(own, masks, strict=True)), *seeds], {}
 
-    distributed.on_main(make)
-    return _balanced(with_seeds(items, folder), [mask is not None for mask in masks])
+    def certain(item: dict[str, Any], mask: str) -> np.ndarray:
+        height, width = read_rgb(item["image"]).shape[:2]  # which outlines do not say
+        return np.where(read_mask(mask, size=(height, width)) > mask_threshold, 2 * IGNORE - 1, 1).astype(np.uint8)
+
+    made_with = {
+        "first_model": read_json(Path(first_model).with_suffix(".json"))["sha256"],
+        "corrections": network.corrections,
+        "seed_share": share,
+        "seed_scope": scope,
+        "inferer": inferer.settings(),
+    }
+    found = made_once(Path(directory) / "round_1", [*own, *others], made_with, make)
+    return [*_repeated(found[: len(own)], half), *_repeated(found[len(own) :], half)]
 
 
-def _certain(mask: str, size: tuple[int, ...], threshold: float) -> np.ndarray:
-    """Every pixel of a corrected mask as the most certain seed of its side."""
-    inside = read_mask(mask, size=(size[0], size[1])) > threshold
-    return np.where(inside, 2 * IGNORE - 1, 1).astype(np.uint8)
-
-
-def _balanced(items: list[dict[str, Any]], corrected: list[bool]) -> list[dict[str, Any]]:
-    """The items, the corrected ones as often as makes them half."""
-    own: list[Mapping[str, Any]] = [item for item, yes in zip(items, corrected, strict=True) if yes]
-    times = max(1, round((len(items) - len(own)) / len(own)))
-    return [*items, *(dict(item) for _ in range(times - 1) for item in own)]
+def _repeated(items: Sequence[_T], count: int) -> list[_T]:
+    return list(islice(cycle(items), count))

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,53 @@ import numpy as np
 
 from glas_wsol.errors import OutputError
 from glas_wsol.pseudo_labels.seeds import SEEDS
+from glas_wsol.utils import distributed
 from glas_wsol.utils.digests import digest_of
 from glas_wsol.utils.json_files import read_json, write_json
-from glas_wsol.utils.settings import Fingerprint
+from glas_wsol.utils.settings import Fingerprint, as_json
 from glas_wsol.writers.drawing import write_png
 
-__all__ = ["MADE_WITH", "digest_of_items", "read_record", "require_same", "with_seeds", "write_record", "write_seeds"]
+__all__ = ["MADE_WITH", "made_once", "read_record", "require_same", "with_seeds", "write_record", "write_seeds"]
+
+logger = logging.getLogger(__name__)
 
 MADE_WITH = "made_with"
 """Entry of a record: the settings that the seeds depend on."""
 
 _RECORD = "seeds.json"
+
+
+def made_once(
+    folder: Path,
+    items: Sequence[Mapping[str, Any]],
+    made_with: Mapping[str, Any],
+    make: Callable[[], tuple[Sequence[np.ndarray], Mapping[str, Any]]],
+) -> list[dict[str, Any]]:
+    """The items with their seeds, which are made unless they are there. Of several processes the first makes them.
+
+    Args:
+        folder: of the round.
+        items: with ``name`` and ``label``.
+        made_with: the settings that the seeds depend on; the items' names, labels and sources are added.
+        make: the seeds of the items, and what else is to be recorded.
+
+    Raises:
+        OutputError: if seeds made with other settings are there.
+    """
+    listed = [[str(item["name"]), np.asarray(item["label"]).tolist(), item.get("source")] for item in items]
+    settings = as_json({**made_with, "images": digest_of(listed)})
+
+    def once() -> None:
+        record = read_record(folder)
+        if record is not None:
+            require_same(folder, record, settings)
+            logger.info("%s holds the seeds already", folder)
+            return
+        seeds, facts = make()
+        write_seeds(folder, items, seeds, {MADE_WITH: settings, **facts})
+
+    distributed.on_main(once)
+    return with_seeds(items, folder)
 
 
 def write_seeds(
@@ -70,9 +107,3 @@ def require_same(folder: Path, record: Mapping[str, Any], made_with: Mapping[str
 def with_seeds(items: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[str, Any]]:
     """The items, each with the file of its seeds."""
     return [{**item, SEEDS: str(folder / f"{item['name']}.png")} for item in items]
-
-
-def digest_of_items(items: Sequence[Mapping[str, Any]]) -> str:
-    """SHA-256 of the images' names, labels and, where known, sources, in their order."""
-    listed = [[str(item["name"]), np.asarray(item["label"]).tolist(), item.get("source")] for item in items]
-    return digest_of(listed)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,23 +24,12 @@ from glas_wsol.networks.folding import fold_batch_norm
 from glas_wsol.networks.refined import RefinedNetwork
 from glas_wsol.pseudo_labels.colour_evidence import correct_all_by_colour
 from glas_wsol.pseudo_labels.feature_components import Transform, fit_components, read_image
-from glas_wsol.pseudo_labels.seed_files import (
-    MADE_WITH,
-    digest_of_items,
-    read_record,
-    require_same,
-    with_seeds,
-    write_seeds,
-)
+from glas_wsol.pseudo_labels.seed_files import made_once
 from glas_wsol.pseudo_labels.seeds import agreement, pick_seeds
-from glas_wsol.utils import distributed
 from glas_wsol.utils.json_files import read_json
-from glas_wsol.utils.settings import as_json
 from glas_wsol.utils.subjects import OBJECTS
 
 __all__ = ["COMPONENTS", "STAGE_ONE", "STAIN", "TEACHERS", "check_teachers", "first_seeds", "log_odds"]
-
-logger = logging.getLogger(__name__)
 
 TEACHERS = COMPONENTS, STAGE_ONE, STAIN = "components", "stage_one", "stain"
 """Names of the teachers."""
@@ -148,7 +136,6 @@ def first_seeds(
         "teachers": dict(weights),
         "seed_share": share,
         "seed_scope": scope,
-        "images": digest_of_items(data),
         "inferer": inferer.settings(),
     }
     by_colour = components.subject == OBJECTS
@@ -156,14 +143,8 @@ def first_seeds(
     if weights.get(COMPONENTS, 0) > 0:
         digest = {"trunk_weights_sha256": components.trunk.weights_sha256}
         made_with |= {COMPONENTS: {**components.settings(), **digest}, "component_inferer": views.settings()}
-    made_with = as_json(made_with)
 
-    def make() -> None:
-        record = read_record(folder)
-        if record is not None:
-            require_same(folder, record, made_with)
-            logger.info("%s holds the seeds already", folder)
-            return
+    def make() -> tuple[list[np.ndarray], dict[str, Any]]:
         teachers, facts = {}, {}
         if weights.get(COMPONENTS, 0) > 0:
             found = fit_components(fold_batch_norm(components), data, transform, inferer, device)
@@ -181,8 +162,6 @@ def first_seeds(
             teachers[STAIN] = log_odds(haematoxylin, data, transform, inferer, device, "seeds from the stain")
         sources = [item.get("source") for item in data]
         seeds = pick_seeds(teachers, share, scope, weights, sources)
-        seeds = correct_all_by_colour(seeds, data, transform) if by_colour else seeds
-        write_seeds(folder, data, seeds, {MADE_WITH: made_with, **facts})
+        return correct_all_by_colour(seeds, data, transform) if by_colour else seeds, facts
 
-    distributed.on_main(make)
-    return with_seeds(data, folder)
+    return made_once(folder, data, made_with, make)

@@ -77,7 +77,7 @@ def write_dicom_seg(path: str | PathLike[str], image_path: str | PathLike[str], 
         with _quiet():
             segmentation = _segmentation(found, source)
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # highdicom's words for an incomplete header
-        what, fix = f"its DICOM header allows no segmentation ({error})", "mend it, or leave dicom out of formats"
+        what, fix = f"its DICOM header allows no segmentation ({error})", "correct it, or leave dicom out of formats"
         raise ImageFileError(what, found.path or found.name, fix) from error
     if alone:
         _save(image_path, source)
@@ -228,7 +228,7 @@ def write_slide_seg(path: str | PathLike[str], found: SlideLocalization) -> None
                 pixel_measures=highdicom.PixelMeasuresSequence((rows, columns), _thickness(source)),
             )
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:  # of an incomplete header
-        what, fix = f"its DICOM header allows no segmentation ({error})", "mend it, or leave dicom out of --formats"
+        what, fix = f"its DICOM header allows no segmentation ({error})", "correct it, or leave dicom out of --formats"
         raise ImageFileError(what, found.path, fix) from error
     _save(path, made)
 

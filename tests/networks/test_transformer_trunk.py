@@ -28,6 +28,7 @@ from glas_wsol.networks import (
     SegmentationNetwork,
     build_trunk,
     fold_batch_norm,
+    transformer_folder,
     transformer_trunk,
 )
 from glas_wsol.networks.weights import load_strictly
@@ -94,9 +95,9 @@ def test_transformer_is_held_once_frozen_and_not_copied(made):
     name, _ = made["dinov2"]
     network = MinMaxEntropyNetwork(name, batch_norm="frozen", seed=0).train()
     trunk, other = network.trunk, copy.deepcopy(network).trunk
-    held = trunk.stages.held
-    assert other.stages.held is held
-    assert build_trunk(name).stages.held is held
+    held = trunk.stages.source.held
+    assert other.stages.source.held is held
+    assert build_trunk(name).stages.source.held is held
     assert not any(one.requires_grad for one in held.model.parameters())
     assert not any(one.training for one in held.model.modules())
     assert [one for one in network.state_dict() if one.startswith("trunk.")] == ["trunk.stages.digest"]
@@ -211,6 +212,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
         lambda f: change(f / "config.json", model_type="own", auto_map={"AutoModel": "own.Own"}),
         "asks for code of its own (auto_map), which is never run",
     ),
+    "no kind": (lambda f: change(f / "config.json", model_type=["dinov2"]), "is none of dinov2, "),
     "kind": (lambda f: change(f / "config.json", model_type="swin"), "model_type 'swin' is none of dinov2, "),
     "value": (lambda f: change(f / "config.json", hidden_size="many"), "cannot be loaded"),
     "patch": (lambda f: change(f / "config.json", patch_size=[14, 28]), "cannot be loaded"),
@@ -267,9 +269,9 @@ def test_wrong_folder_weights_or_package_are_refused(made, tmp_path, monkeypatch
 def test_licence_is_what_the_files_say(tmp_path, files, expected):
     for name, text in files.items():
         (tmp_path / name).write_text(text, newline="")
-    assert transformer_trunk._licence(tmp_path) == expected
+    assert transformer_folder._licence(tmp_path) == expected
 
 
 def test_processor_without_normalisation_leaves_pixels_alone(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False, "image_mean": [1, 1, 1]}))
-    assert transformer_trunk._normalisation(tmp_path) == ((0.0,) * 3, (1.0,) * 3)
+    assert transformer_folder._normalisation(tmp_path) == ((0.0,) * 3, (1.0,) * 3)

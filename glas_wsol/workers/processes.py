@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Work in several processes, of which one that dies takes no other's work along."""
+"""Run work in several processes; one that dies loses only the piece that it was at."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["DIED", "Executor", "in_processes"]
 _T = TypeVar("_T")
 
 DIED = "the process died, most likely for lack of memory"
-"""What is said of work whose process ended without a word."""
+"""Message for work whose process ended without one of its own."""
 
 
 class Executor(Protocol):
@@ -85,7 +85,7 @@ def in_processes(
 
 
 def _begin(start: Callable[..., Any], *arguments: Any) -> None:
-    """In a new process: end with the one that started it, however that ends."""
+    """In a new process: end when the process that started it ends, for whatever reason."""
     parent = multiprocessing.parent_process()
     if parent is not None:
 
