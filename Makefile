@@ -7,9 +7,10 @@ TISSUE := bundles/glas_minmax_entropy
 BUNDLE := $(TISSUE)/configs
 TRAIN := '$(BUNDLE)/train.json','configs/data/demo.json'
 # Two processes, each of one thread; a file's tests stay together, so that they share what they train; slow files first.
+# Code is compiled once, not by each of the many programs that tests start.
 JOBS ?= 2
 DEVICE ?= cpu
-PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 # Threads that spin while waiting take the other core from those that work.
 export OMP_WAIT_POLICY = PASSIVE
 # Tensors above 32 MiB are otherwise given back to the system, and zeroed by it, again and again (glibc; all three or none).

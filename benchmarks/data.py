@@ -1,7 +1,8 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
 """Time of loading: what a mini-batch costs before the step, beside the step itself.
 
-    python benchmarks/data.py [--device cpu] [--config train.json] [--images 30] [--rounds 9] [--set ID=VALUE ...]
+    python benchmarks/data.py [--device cpu] [--config train.json] [--images 30] [--tile H W] [--rounds 9]
+        [--set ID=VALUE ...]
 
 Takes the training pipeline and the trainer of the GlaS bundle's config as they are, on synthetic tissue, and measures
 in turn, in one process: a mini-batch of the cached dataset (crop, flips, jitter, stacking), and the training step on
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--config", default="train.json")
     parser.add_argument("--images", type=int, default=30, help="of them four fifths are trained on")
+    parser.add_argument("--tile", nargs=2, type=int, default=[522, 775], metavar=("H", "W"), help="px")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--set", nargs="*", default=[], metavar="ID=VALUE", help="of the config")
     arguments = parser.parse_args(argv)
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             output_dir=folder,
             device=arguments.device,
             fold="stratified-0",
-            phantom={"seed": 0, "train": arguments.images, "test": 2, "size": [522, 775], "scale": 1.0},
+            phantom={"seed": 0, "train": arguments.images, "test": 2, "size": arguments.tile, "scale": 1.0},
             **{name: int(value) if value.isdigit() else value for name, value in given.items()},
         )
         run.initialize()

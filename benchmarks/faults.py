@@ -150,7 +150,9 @@ def _of_both(kind: str) -> list[Fault]:
     late = " in epoch 2" if training else " at image 2"
     name = "files of 4000 bytes at most (no disk can be made here)"
     small = Fault(name, kind, _plain, 1, "File too large", f"small files{late}")
-    locked = Fault("an output folder without permission", kind, _locked, 1, "read-only", "no rights", _unlocked)
+    locked = Fault(
+        "an output folder without permission", kind, _locked, 1, "cannot be written (", "no rights", _unlocked
+    )
     return [
         Fault("SIGTERM", kind, _signalled(signal.SIGTERM), 143, "terminated: run the same", "slow"),
         Fault("Ctrl-C", kind, _signalled(signal.SIGINT), 130, "interrupted: run the same", "slow"),
@@ -175,7 +177,7 @@ def _of_both(kind: str) -> list[Fault]:
             _given_room,
             instead=small,
         ),
-        Fault("a read-only disk", kind, _read_only, 1, "read-only", mend=_unmounted, instead=locked),
+        Fault("a read-only disk", kind, _read_only, 1, "cannot be written (", mend=_unmounted, instead=locked),
         locked,
         Fault("an image that the disk cannot read", kind, _with_a_broken_disk, *reads, mend=_mended),
         Fault(

@@ -38,6 +38,10 @@ from glas_wsol.transforms import read_mask
 
 COLUMNS = ("model", "run", "image", "f1_foreground", "f1_background", "error")
 RESAMPLES = 4999
+TITLES = (
+    "| trained on | measured on | seeds | F1+ | F1- | class error | mean of F1+ and F1-, by seed |\n"
+    "|---|---|---|---|---|---|---|"
+)
 EBHI_MPP, GLAS_MPP = 1.5, 0.62
 KINDS = {"normal": "benign", "polyp": "benign", "adenocarcinoma": "malignant"}
 MOST = 3  # tiles of a case that train: a few cases have most of the normal ones
@@ -145,22 +149,25 @@ def estimate(seeds: np.ndarray) -> list[str]:
     return [f"{100 * value:.1f} ({100 * a:.1f} to {100 * b:.1f})" for value, a, b in found]
 
 
+def line(name: str, table: str, seeds: np.ndarray) -> str:
+    """A line under :data:`TITLES`; ``seeds``: ``[seeds, images, 3]``, F1+, F1- and error."""
+    by_seed = ", ".join(f"{100 * one[:, :2].mean():.1f}" for one in seeds)
+    cells = [name, f"{table} ({seeds.shape[1]})", str(len(seeds)), *estimate(seeds), by_seed]
+    return "| " + " | ".join(cells) + " |"
+
+
 def print_table(values: Path, tables: Sequence[tuple[str, Path]]) -> None:
     """A line per recipe and table."""
     lines: dict[str, dict[str, dict[str, list[float]]]] = defaultdict(lambda: defaultdict(dict))
     for row in read(values):
         lines[row["model"]][row["run"]][row["image"]] = [float(row[key]) for key in COLUMNS[3:]]
-    print("| trained on | measured on | seeds | F1+ | F1- | class error | mean of F1+ and F1-, by seed |")
-    print("|---|---|---|---|---|---|---|")
+    print(TITLES)
     for name, runs in lines.items():
         for table, path in tables:
             images = [item["image"] for item in table_datalist(path).select("test")]
             whole = [run for run in runs.values() if all(image in run for image in images)]
             if whole:
-                seeds = np.array([[run[image] for image in images] for run in whole])
-                by_seed = ", ".join(f"{100 * one[:, :2].mean():.1f}" for one in seeds)
-                cells = [name, f"{table} ({len(images)})", str(len(whole)), *estimate(seeds), by_seed]
-                print("| " + " | ".join(cells) + " |")
+                print(line(name, table, np.array([[run[image] for image in images] for run in whole])))
 
 
 def print_seeds(run: Path, table: Path) -> None:

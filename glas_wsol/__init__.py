@@ -39,7 +39,8 @@ def load(
             model that came with the package.
         device: where to compute. Defaults to CUDA where there is one, else the CPU.
         settings: as in ``inference.json``: ``stain``, ``flips``, ``rotations``, ``scales``, ``class_scores``,
-            ``threshold``, ``min_box_area``, ``fill_holes``, ``drop_specks``, ``mpp``, ``max_pixels``. Those not given
+            ``threshold``, ``min_box_area``, ``fill_holes``, ``drop_specks``, ``mpp``, ``max_pixels``; ``trunk`` where
+            the folder of a transformer has moved since the training (``"hf:FOLDER"``). Those not given
             are what the bundle's ``inference.json`` says, which leaves ``stain``, ``fill_holes`` and ``drop_specks`` to
             ``model.json``; of a model without a bundle around it what ``model.json`` says, then what the package's
             bundle with its classes does. No expression of a config is executed.

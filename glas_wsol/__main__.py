@@ -24,6 +24,7 @@ from glas_wsol.commands import (
     predict,
     prepare,
     report,
+    review,
     show,
     study,
     suggest,
@@ -37,7 +38,7 @@ __all__ = ["main"]
 
 _GROUPS: dict[str, tuple[ModuleType, ...]] = {
     "before": (doctor, phantom, prepare, data),
-    "a model": (train, evaluate, show, predict, report, suggest, learn, choose, calibrate, export),
+    "a model": (train, evaluate, show, predict, report, review, suggest, learn, choose, calibrate, export),
     "many models": (study, table, figure),
 }
 """Commands in the order of their use."""

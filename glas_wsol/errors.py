@@ -13,6 +13,7 @@ __all__ = [
     "FIX_FILES",
     "FIX_ROOM",
     "ArchiveError",
+    "BusyError",
     "ConfigError",
     "DatalistError",
     "GlasWsolError",
@@ -94,11 +95,11 @@ _REFUSALS = {
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), FIX_FILES),
     **dict.fromkeys((errno.EIO, errno.ESTALE), "see that the disk is there and works"),
 }
-_TOLD = 1000  # faults of a datalist in one message
+_SHOWN = 1000  # faults of a datalist in one message
 
 
 class GlasWsolError(Exception):
-    """Base of every failure a user can cause and mend.
+    """Base of every failure a user can cause and correct.
 
     Args:
         what: what is wrong, a short clause without a full stop.
@@ -162,6 +163,10 @@ class OutputError(GlasWsolError):
     """An output place that cannot be written."""
 
 
+class BusyError(OutputError):
+    """An output place that another process is at work on."""
+
+
 class NumericalError(GlasWsolError):
     """A loss or a map that is not a finite number."""
 
@@ -183,5 +188,6 @@ class DatalistError(GlasWsolError):
 
     def __init__(self, where: object, faults: Sequence[str], fix: str = "correct these entries") -> None:
         self.faults = tuple(faults)
-        told = [*self.faults[:_TOLD], *([f"and {len(self.faults) - _TOLD} more"] if len(self.faults) > _TOLD else [])]
-        super().__init__(f"{count(len(self.faults), 'fault')} in the data: " + "; ".join(told), where, fix)
+        more = len(self.faults) - _SHOWN
+        shown = [*self.faults[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+        super().__init__(f"{count(len(self.faults), 'fault')} in the data: " + "; ".join(shown), where, fix)

@@ -37,7 +37,7 @@ _ASSUMED = ("scale", "short_side", "stain")
 """What a ``model.json`` may lack: the package's own bundle of the same classes says it then, as in a run of it."""
 _SETTINGS = (
     *("stain", "fill_holes", "drop_specks", "flips", "rotations", "scales", "class_scores", "mpp", "max_pixels"),
-    *OF_POSTPROCESSING,
+    *("trunk", *OF_POSTPROCESSING),
 )
 """What :func:`glas_wsol.load` takes: ids of ``inference.json``."""
 _FORMS = "give a file, a uint8 array [H, W, 3], or a tensor [3, H, W] in [0, 1]"

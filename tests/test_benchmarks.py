@@ -12,6 +12,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 from glas_wsol.__main__ import _parser
 from glas_wsol.data import Datalist, Item
@@ -241,3 +242,14 @@ def test_corrections_are_drawn_from_patients_not_evaluated(tmp_path, monkeypatch
     table = (tmp_path / "out" / "n_1_seed_0" / "unet" / "datalist.csv").read_text().splitlines()
     assert [line.split(",")[3] for line in table] == ["split", "train", "valid", "valid"]
     assert "| U-Net alone, n = 4, seed 0 | 50.0 | 50.0 | 50.0 | 50.0 |" in capsys.readouterr().out
+
+
+def test_transformers_are_measured_as_trunks(beside, tmp_path):
+    pytest.importorskip("transformers")
+    measured = beside("vision_transformers")
+    parameters = measured.write(tmp_path, "tiny")
+    assert parameters == sum(one.size for one in load_file(tmp_path / "model.safetensors").values())
+    name, millions, *times, memory = measured._measured("tiny", f"hf:{tmp_path}", parameters, 0.1, 1, "cpu")
+    assert (name, float(millions)) == ("tiny", round(parameters / 1e6, 1))
+    assert len(times) == 3
+    assert float(memory) > 100

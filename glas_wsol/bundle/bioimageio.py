@@ -34,8 +34,8 @@ FORMAT = "0.5.4"
 """Version of the model description: the newest that readers of 2025 know, and all newer ones read it."""
 
 _RDF, _WEIGHTS = "rdf.yaml", "weights.pt"
-_SIZE = (259, 390)  # no multiple of the stride
-_LEAST = 64
+_SIZE = (259, 390)  # of the sample, px: no multiple of the stride
+_LEAST = 64  # px a side
 
 
 def export_bioimageio(model: ExportedModel, output: str | Path) -> Path:

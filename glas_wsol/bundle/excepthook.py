@@ -106,7 +106,7 @@ def _killed_worker(error: BaseException) -> str:
 
 
 def _config_fault(error: BaseException) -> ConfigError | None:
-    """A failure to make something out of a config, in one line; None of any other."""
+    """A failure to make a component of a config, as an error of one line; None of any other."""
     patterns = (_COMPONENT, _EXPRESSION, _CIRCLE, _UNDEFINED)
     said = [(one, pattern, pattern.search(str(one))) for one in exception_chain(error) for pattern in patterns]
     # a run itself that fails is no fault of the config: its trace is wanted
@@ -130,7 +130,7 @@ def _config_fault(error: BaseException) -> ConfigError | None:
         near = difflib.get_close_matches(unexpected["name"], _arguments(where), n=1, cutoff=0.5)
         fix = f"did you mean {near[0]}" if near else "leave it out"
         return ConfigError(f"{where.rpartition('.')[2]} has no setting {unexpected['name']!r}", where, fix)
-    return ConfigError(f"it cannot be made ({why})", where, f"correct what it is given: {', '.join(settings)}")
+    return ConfigError(f"its settings are not valid ({why})", where, f"correct what it is given: {', '.join(settings)}")
 
 
 def _arguments(name: str) -> list[str]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from glas_wsol.errors import ConfigError, NumericalError, OutputError
 from glas_wsol.inferers.whole_tile_network import MaskAndClassNetwork, WholeTileNetwork
 from glas_wsol.loading import Localizer, load_localizer
+from glas_wsol.networks.trunks import Trunk
 from glas_wsol.results.class_scores import PRESENCE
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.version import __version__
@@ -33,8 +34,8 @@ DESCRIPTION = "glas_wsol.json"
 TOLERANCE = 1e-3
 """Greatest difference to the model itself, of ``R+`` and of a probability, with which a file is written."""
 
-_TRACED = (483, 390)
-_SIZES = ((131, 94), (77, 160), (64, 64))
+_TRACED = (483, 390)  # height and width of the image that is traced, px
+_SIZES = ((131, 94), (77, 160), (64, 64))  # of those that an export is compared on
 _ONE_VIEW = {"flips": False, "rotations": False, "scales": [1.0]}
 
 Function = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -63,13 +64,14 @@ class ExportedModel:
         settings = inferer.settings()
         if not getattr(network, "names_class", True):
             raise ConfigError("an untrained baseline has nothing to export", self.name, "name a trained model")
-        views = [name for name, one in _ONE_VIEW.items() if settings[name] != one]
-        if views:
-            what = f"a file holds one view of the image, and the bundle's inference.json sets {', '.join(views)}"
+        left_out = [name for name, one in _ONE_VIEW.items() if settings[name] != one]
+        left_out += ["class_scores"] if settings["class_scores"] == "localizer" else []
+        if left_out:
+            what = f"a file holds one view and the model's own class; the bundle's inference.json sets {left_out[0]}"
             raise ConfigError(what, self.name, "export the model alone: name its model.pt")
-        if settings["class_scores"] == "localizer":
-            what = "a file names the class as the model does, and the bundle's inference.json sets class_scores"
-            raise ConfigError(what, self.name, "export the model alone: name its model.pt")
+        if any(isinstance(one, Trunk) and one.image_stages for one in network.modules()):
+            what = "a file would hold a copy of the transformer, which the model only refers to"
+            raise ConfigError(what, self.name, "export the bundle instead: --to bundle")
         self.factor, self.short_side = settings["factor"], settings["short_side"]
         self.tiles = WholeTileNetwork(network, self.factor, self.short_side, settings["divisor"]).eval()
         found = self.localizer.postprocessing

@@ -75,9 +75,7 @@ def _bundle(source: str | Path) -> Path | None:
 
 TARGETS: dict[str, Callable[[Sources, str | Path, str | Path | None], Path]] = {
     "bundle": _to_bundle,
-    **{
-        name: partial(_to_model, lambda found, output, to=name: export_file(found, output, to)) for name in FILE_TARGETS
-    },
+    **{name: partial(_to_model, partial(export_file, to=name)) for name in FILE_TARGETS},
     "bioimageio": partial(_to_model, export_bioimageio),
 }
 """What makes each target of ``--to``, from sources, output and model."""

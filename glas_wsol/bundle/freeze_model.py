@@ -37,9 +37,11 @@ def freeze_model(model: str | Path, data: str | Path, output: str | Path) -> Pat
     if target.exists():
         raise OutputError("a model is here already", target, "choose another output folder")
     localize, card = load_localizer(model), model_card(checkpoint)
-    local = getattr(localize.network, "local", False)
-    if local or not frozen_norms(localize.network):
+    local, trunk = getattr(localize.network, "local", False), getattr(localize.network, "trunk", None)
+    whole = trunk is not None and not trunk.local
+    if local or whole or not frozen_norms(localize.network):
         what = "its mask is local already" if local else "it has no decoder of a second stage"
+        what = "the features of its transformer depend on the whole image" if whole else what
         raise ConfigError(f"nothing to freeze in this model: {what}", model, "use it as it is")
     fold, seed, classes = card.get("fold", "paper"), card.get("fold_seed", 0), card["classes"]
     birds = "cub5" if tuple(classes) == CUB5_CLASSES else classes

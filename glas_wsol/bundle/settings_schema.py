@@ -14,6 +14,7 @@ from glas_wsol.data import training_data, training_mpp
 from glas_wsol.data.files import log_warnings
 from glas_wsol.data.spelling import split_word
 from glas_wsol.errors import ConfigError
+from glas_wsol.networks.trunks import FOLDER_PREFIX, is_folder
 from glas_wsol.transforms.pixel_size import MPP_RANGE
 from glas_wsol.utils.digests import digest_of
 from glas_wsol.utils.shares import SHARE_WORDS, is_share
@@ -52,7 +53,7 @@ class Settings(dict[str, Any]):
 
     def __init__(self, **values: Any) -> None:
         super().__init__(values)
-        self._mpp: dict[int, float | None] = {}
+        self._mpp: tuple[Any, float | None] = None, None
 
     def check(self) -> None:
         """Refuse values that a component would misread: a ConfigError names each, and what may be given."""
@@ -63,6 +64,9 @@ class Settings(dict[str, Any]):
             what = ", ".join(f"{name}={value!r}" for name, value, _ in wrong)
             fix = "; ".join(f"give {words}" if len(wrong) == 1 else f"{name}: {words}" for name, _, words in wrong)
             raise ConfigError(what, "settings", fix)
+        if is_folder(self.get("trunk")) and self.get("batch_norm") == "batch":
+            fix = "take the recommended recipe, or set batch_norm=frozen and pixel_mean and pixel_std to '$None'"
+            raise ConfigError("batch_norm=batch trains the trunk, and a transformer stays frozen", "settings", fix)
         for name in ("device", "data_device"):
             if name in self:
                 _check_device(name, self[name])
@@ -76,12 +80,12 @@ class Settings(dict[str, Any]):
             datalist: the data it learns from.
         """
         mpp = self.get("mpp")
-        if id(datalist) not in self._mpp:
+        if self._mpp[0] is not datalist:
             found, said = training_mpp(datalist, mpp)
-            self._mpp[id(datalist)] = None if self.get("short_side") and mpp is None else found
+            self._mpp = datalist, None if self.get("short_side") and mpp is None else found
             if mpp or self.get("stain"):
                 log_warnings(datalist.source, said)
-        return self._mpp[id(datalist)]
+        return self._mpp[1]
 
     def card(self, datalist: Any, network: Any, second: bool = False) -> dict[str, Any]:
         """Entries of ``model.json``, of the second stage or not, beside network, recipe and validation."""
@@ -98,6 +102,8 @@ class Settings(dict[str, Any]):
         found["mpp"] = None if mpp is None else mpp / self["scale"]  # that the network works at
         trunk = getattr(network, "trunk", None)
         weights = {} if trunk is None else {"trunk_weights_sha256": trunk.weights_sha256}
+        if trunk is not None and trunk.licence:
+            weights["trunk_licence"] = trunk.licence
         return {**found, "classes": list(datalist.classes), **weights}
 
     def fingerprint(self, datalist: Any, network: Any, second: bool = False) -> dict[str, Any]:
@@ -111,6 +117,8 @@ class Settings(dict[str, Any]):
         found = {name: value for name, value in self._of(second).items() if not _of_schema(name).free}
         if second:
             found["epochs"] = self["epochs"]
+        if is_folder(self["trunk"]):  # known by the digest of its files
+            found["trunk"] = FOLDER_PREFIX
         images = {"training_images": datalist.digest("train"), "validation_images": datalist.digest("valid")}
         sizes = [item.get("mpp") for item in datalist.select("train")]
         if any(sizes):
@@ -230,7 +238,7 @@ SCHEMA: dict[str, Setting] = {
     "checkpoint": Setting(*_FILES, free=True),
     "split": Setting(lambda value: _text(value) and split_word(value) is not None, "train, valid or test", free=True),
     "phantom": Setting(_phantom, _PHANTOM_WORDS, free=True),
-    "trunk": Setting(_text, "the name of one, such as efficientnet_lite0", card=True, model=True),
+    "trunk": Setting(_text, "the name of one, such as efficientnet_lite0, or hf:FOLDER", card=True, model=True),
     "weights": Setting(_text, "a file, auto, package, none or an https address", free=True),  # their digest is compared
     "device": Setting(free=True),
     "data_device": Setting(free=True),

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 import warnings
@@ -38,32 +37,21 @@ def preflight(
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     refuse_unknown_ids(sys.argv)
     Settings(output_dir=output_dir, **(settings or {})).check()
-    _make(Path(output_dir))
     further = {name: folder for name in folders if (folder := (settings or {}).get(name))}
     places = {"output_dir": output_dir, **further}
     distributed.on_main(lambda: [_require_writable(Path(folder), name) for name, folder in places.items()])
 
 
-def _make(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise OutputError("the output folder is a file", folder, "choose another output_dir")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        what = f"cannot make the output folder ({error.strerror})"
-        raise OutputError(what, folder, "choose another output_dir") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError("the output folder is read-only", folder, "choose another output_dir")
-
-
 def _require_writable(folder: Path, name: str) -> None:
-    """Refuse a folder that cannot be written, or cannot be made where it is not there yet."""
-    place = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    """Refuse a folder that cannot be written, or cannot be made where it is not there yet; make the output folder."""
     fix = f"choose another {name}"
-    if not place.is_dir():
-        raise OutputError(f"a file is in the way of {name}", place, fix)
     try:
+        place = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+        if not place.is_dir():
+            raise OutputError(f"a file is in the way of {name}", place, fix)
         with tempfile.TemporaryFile(dir=place):  # root is never refused by permissions, but by a disk that is read-only
             pass
+        if name == "output_dir":
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{name} cannot be written ({error.strerror})", folder, fix) from error

@@ -21,7 +21,7 @@ from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.json_files import read_json
 from glas_wsol.utils.locks import claim, release
 from glas_wsol.version import __version__
-from glas_wsol.writers.slide_files import slide_entry, slide_row, write_slide
+from glas_wsol.writers.slide_files import check_slide, slide_entry, slide_row, write_slide
 
 __all__ = ["FOLDER", "SlideJob", "SlideResult", "run_slide"]
 
@@ -134,11 +134,16 @@ def _claimed(
         return SlideResult(done["row"], done["entry"], float(done["seconds"]), earlier=True)
     try:
         settings = replace(model, made_with=made_with)
+        check_slide(job.path, formats)
         if not resume:
             shutil.rmtree(work, ignore_errors=True)
         found = localize_slide(
             settings, job.path, work, name=job.name, mpp=job.mpp, core=cell[0], halo=cell[1], progress=progress
         )
+        result = work / "result"
+        shutil.rmtree(result, ignore_errors=True)
+        result.mkdir()
+        write_slide(result, found, formats, overlay)
     except Exception as error:
         failure = failure_of(error, {"image": job.path, "name": job.name}, "localize")
         if failure is None:
@@ -147,10 +152,6 @@ def _claimed(
         if "memory" in failure.what:
             failure = replace(failure, what="not enough memory for a cell", fix=f"give --cell {max(256, cell[0] // 2)}")
         return SlideResult(failure=failure)
-    result = work / "result"
-    shutil.rmtree(result, ignore_errors=True)
-    result.mkdir()
-    write_slide(result, found, formats, overlay)
     row, entry, seconds = slide_row(found), slide_entry(found), time.monotonic() - started
     files = {path.name: path.stat().st_size for path in sorted(result.iterdir())}
     with atomic_write(result / _DONE, "w", newline="\n") as file:

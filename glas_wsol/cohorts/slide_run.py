@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from glas_wsol.cohorts.slide_jobs import FOLDER, SlideJob, SlideResult, run_slide
-from glas_wsol.cohorts.workers import DIED, in_processes
+from glas_wsol.cohorts.workers import DIED, Executor, in_processes
 from glas_wsol.engines.fault_tolerant_evaluator import Failure
 from glas_wsol.errors import ConfigError, OutputError, count, readable
 from glas_wsol.loading import load_localizer
@@ -44,7 +45,7 @@ class SlideRun:
         load: what :func:`glas_wsol.load` takes besides.
         cell: side of a cell, px of the model.
         halo: px beyond it.
-        jobs: how many processes.
+        jobs: how many processes of this machine.
         shard: which part of all slides these are, and of how many; None where they are all.
     """
 
@@ -133,7 +134,9 @@ def plan_slides(
     )
 
 
-def run_slides(run: SlideRun, model: SlideModel | None = None, progress: bool = True) -> list[SlideResult]:
+def run_slides(
+    run: SlideRun, model: SlideModel | None = None, progress: bool = True, executor: Executor | None = None
+) -> list[SlideResult]:
     """Do the slides that are not done, in their order; one that fails does not stop the others.
 
     Writes ``slides.csv``, ``slides.json`` and, where a slide failed, its row of ``failed.csv``.
@@ -141,10 +144,11 @@ def run_slides(run: SlideRun, model: SlideModel | None = None, progress: bool = 
     Args:
         model: loaded already; None (default) to load it.
         progress: whether to show bars.
+        executor: where the slides are done. None (default): the run's own processes, or this one.
     """
     found: dict[int, SlideResult] = {}
     with tqdm(total=len(run.slides), unit="slide", disable=not progress or len(run.slides) == 1) as bar:
-        for number, result in _done(run, model, progress and len(run.slides) == 1):
+        for number, result in _done(run, model, progress and len(run.slides) == 1, executor):
             failure = result.failure
             if failure is not None:
                 logger.warning("no result of %s", readable(f"{failure.image}: {failure.what}: {failure.fix}"))
@@ -155,14 +159,17 @@ def run_slides(run: SlideRun, model: SlideModel | None = None, progress: bool = 
     return results
 
 
-def _done(run: SlideRun, model: SlideModel | None, progress: bool) -> Iterator[tuple[int, SlideResult]]:
+def _done(
+    run: SlideRun, model: SlideModel | None, progress: bool, executor: Executor | None
+) -> Iterator[tuple[int, SlideResult]]:
     """The results as they come, each with the number of its slide."""
-    if run.jobs == 1 or len(run.slides) < 2:
+    if executor is None and (run.jobs == 1 or len(run.slides) < 2):
         model = run.loaded() if model is None else model
         for number, job in enumerate(run.slides):
             yield number, run.one(job, model, progress)
         return
-    for number, result in in_processes(_work, run.slides, run.jobs, _start, [(run, n) for n in range(run.jobs)]):
+    executor = executor or partial(in_processes, jobs=run.jobs)
+    for number, result in executor(_work, run.slides, _start, (replace(run, slides=()),)):
         job = run.slides[number]
         died = Failure(job.path, job.name, "localize", DIED, f"give --cell {max(256, run.cell // 2)}, or fewer --jobs")
         yield number, SlideResult(failure=died) if result is None else result
@@ -171,8 +178,8 @@ def _done(run: SlideRun, model: SlideModel | None, progress: bool) -> Iterator[t
 _worker: dict[str, Any] = {}
 
 
-def _start(run: SlideRun, number: int) -> None:
-    """In a process of several: load the model once, on a device of its own where there are several."""
+def _start(number: int, run: SlideRun) -> None:
+    """In process ``number`` of several: load the model once, on a device of its own where there are several."""
     torch.set_num_threads(max(1, torch.get_num_threads() // run.jobs))
     device = str(run.load.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device == "cuda" and torch.cuda.device_count() > 1:

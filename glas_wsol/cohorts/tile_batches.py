@@ -9,19 +9,21 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from glas_wsol.bundle.bundle_runs import BundleRun
 from glas_wsol.bundle.inference_run import Results, infer, plan_inference
-from glas_wsol.cohorts.workers import in_processes
+from glas_wsol.cohorts.workers import DIED, Executor, in_processes
 from glas_wsol.errors import GlasWsolError, OutputError
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.json_files import RECORD
 from glas_wsol.utils.locks import claim, release
 
-__all__ = ["TileRun", "run_tiles", "take_in"]
+__all__ = ["TileRun", "end_tiles", "run_tiles", "take_in"]
 
 logger = logging.getLogger(__name__)
 
@@ -65,24 +67,43 @@ class TileRun:
         return tuple(one for one in plain[number - 1 :: count] if one["name"] not in done)
 
 
-def run_tiles(run: TileRun, jobs: int) -> None:
+def run_tiles(run: TileRun, jobs: int, executor: Executor | None = None) -> None:
     """Do the tiles in several processes; what is left over is for a run on all of them, which writes the tables.
 
     Args:
-        jobs: how many processes.
+        jobs: how many batches, each for a process.
+        executor: where they are done. None (default): processes of this machine.
     """
     count = min(jobs, len(run.tiles) // _LEAST)
-    if count < 2:
+    if count < (2 if executor is None else 1):
         return
     work = [(run, number, count) for number in range(1, count + 1)]
-    for number, said in in_processes(_batch, work, count, _start, [(count,)]):
+    beside = count if executor is None else 1
+    for number, said in (executor or partial(in_processes, jobs=count))(_batch, work, _start, (beside,)):
         if said is None or said:
             logger.warning("tiles %d of %d: %s; they are done again at the end", number + 1, count, said or "died")
     take_in(run.output)
 
 
-def _start(count: int) -> None:
-    torch.set_num_threads(max(1, torch.get_num_threads() // count))
+def end_tiles(run: BundleRun, executor: Executor | None = None) -> Results:
+    """The run on all tiles, which does what the batches left over and writes the tables.
+
+    Args:
+        executor: where it is made. None (default): in this process.
+
+    Raises:
+        GlasWsolError: as the run, or if its process died.
+    """
+    if executor is None:
+        return infer(run)
+    ((_, found),) = executor(infer, [run], _start, (1,))
+    if found is None:
+        raise GlasWsolError(DIED, run.settings["output_dir"], "run it again, with more memory for a worker")
+    return found
+
+
+def _start(number: int, beside: int) -> None:
+    torch.set_num_threads(max(1, torch.get_num_threads() // beside))
 
 
 def _batch(work: tuple[TileRun, int, int]) -> str:

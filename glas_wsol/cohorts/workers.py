@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Work in several processes, of which one that dies takes no other's work along."""
+"""Run work in several processes; one that dies loses only the piece that it was at."""
 
 from __future__ import annotations
 
@@ -10,18 +10,28 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-__all__ = ["DIED", "in_processes"]
+__all__ = ["DIED", "Executor", "in_processes"]
 
 _T = TypeVar("_T")
 
 DIED = "the process died, most likely for lack of memory"
-"""What is said of work whose process ended without a word."""
+"""Message for work whose process ended without one of its own."""
+
+
+class Executor(Protocol):
+    """Where work is done: several processes, or the workers of a cluster; as :func:`in_processes`."""
+
+    def __call__(
+        self, work: Callable[[Any], _T], items: Sequence[Any], start: Callable[..., Any], arguments: tuple
+    ) -> Iterator[tuple[int, _T | None]]:
+        """Do the work, each piece's result with its number, as they are done; None where it killed its process."""
+        ...
 
 
 def in_processes(
-    work: Callable[[Any], _T], items: Sequence[Any], jobs: int, start: Callable[..., Any], arguments: Sequence[tuple]
+    work: Callable[[Any], _T], items: Sequence[Any], start: Callable[..., Any], arguments: tuple = (), jobs: int = 2
 ) -> Iterator[tuple[int, _T | None]]:
     """Do work in several processes, one piece at a time in each.
 
@@ -31,9 +41,9 @@ def in_processes(
     Args:
         work: of one piece; can be pickled, as the pieces can.
         items: the pieces.
+        start: called once in every process, before its first piece, with the number of the process from 0.
+        arguments: what it is given besides.
         jobs: how many processes.
-        start: called once in every process, before its first piece.
-        arguments: what it is given, by the number of the process.
 
     Yields:
         The number of a piece and its result, as they are done; None where its process died twice.
@@ -46,7 +56,7 @@ def in_processes(
 
     def new_pool(number: int) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads may never end
-        return ProcessPoolExecutor(1, context, _begin, (start, arguments[number % len(arguments)]))
+        return ProcessPoolExecutor(1, context, _begin, (start, number, *arguments))
 
     def one(item: Any) -> _T | None:
         if not hasattr(numbers, "own"):
@@ -74,8 +84,8 @@ def in_processes(
                 pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _begin(start: Callable[..., Any], arguments: tuple) -> None:
-    """In a new process: end with the one that started it, however that ends."""
+def _begin(start: Callable[..., Any], *arguments: Any) -> None:
+    """In a new process: end when the process that started it ends, for whatever reason."""
     parent = multiprocessing.parent_process()
     if parent is not None:
 

@@ -51,8 +51,10 @@ def register(commands: argparse._SubParsersAction) -> None:
     text = "micrometres of a pixel, or of its width and its height (default: as table or file says)"
     add("--mpp", nargs="+", type=float, metavar="UM", help=text)
     add("--recursive", action="store_true", default=None, help="look for images in the folders below too")
-    text = "processes, each at a slide or at a part of the tiles (default: 1)"
-    add("--jobs", type=int, default=1, metavar="N", help=text)
+    text = "processes, each at a slide or at a part of the tiles (default: 1; with --dask ADDRESS all workers)"
+    add("--jobs", type=int, metavar="N", help=text)
+    text = "on dask workers: a scheduler's address, a YAML file of dask-jobqueue, or 'local' (docs/cluster.md)"
+    add("--dask", metavar="WHERE", help=text)
     add(
         "--shard",
         metavar="I/N",
@@ -65,7 +67,7 @@ def register(commands: argparse._SubParsersAction) -> None:
 
 
 def _settings(given: argparse.Namespace) -> dict[str, Any]:
-    no_settings = ("images", "model", "output", "bundle", "report", "jobs", "shard")
+    no_settings = ("images", "model", "output", "bundle", "report", "jobs", "dask", "shard")
     found = {name: value for name, value in vars(given).items() if name not in no_settings and value is not None}
     if len(found.get("mpp", ())) == 1:
         (found["mpp"],) = found["mpp"]
@@ -73,12 +75,16 @@ def _settings(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
+    from contextlib import ExitStack
+    from dataclasses import replace
+
     from fire.parser import DefaultParseValue
 
     from glas_wsol.bundle import install_excepthook
-    from glas_wsol.bundle.inference_run import Results, infer, plan_inference
+    from glas_wsol.bundle.inference_run import Results, plan_inference
+    from glas_wsol.cohorts.dask_workers import dask_cluster
     from glas_wsol.cohorts.slide_run import failed_table, plan_slides, run_slides, start_failures, summary
-    from glas_wsol.cohorts.tile_batches import TileRun, run_tiles, take_in
+    from glas_wsol.cohorts.tile_batches import TileRun, end_tiles, run_tiles, take_in
     from glas_wsol.data import images_datalist
     from glas_wsol.data.slide_list import split_slides
     from glas_wsol.errors import ConfigError, IncompleteError, count
@@ -88,32 +94,40 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
     install_excepthook()
     settings = _settings(given) | {name: DefaultParseValue(text) for name, text in more.items()}
     recursive, output, shard = bool(settings.get("recursive", False)), Path(given.output), _shard(given.shard)
-    if given.jobs < 1:
+    if given.jobs is not None and given.jobs < 1:
         raise ConfigError(f"{given.jobs} jobs", "--jobs", "give 1 or more")
+    if given.dask and shard:
+        raise ConfigError("--shard is for array jobs, which need no dask", "--dask", "give one of them")
+    jobs = 1 if given.dask else given.jobs or 1  # processes of this machine
     images = [str(sample_table()) if one == "samples" and not Path(one).exists() else one for one in given.images]
     slides, tiles = split_slides(images, recursive, given.output)
     only = {name: settings.pop(name) for name in ("cell", "halo") if name in settings and slides}
     only |= {"bundle": given.bundle} if given.bundle else {}
-    plan = plan_slides(slides, given.model, output, settings | only, given.jobs, shard) if slides else None
+    plan = plan_slides(slides, given.model, output, settings | only, jobs, shard) if slides else None
     found, results = Results(0, 0), []
-    model = plan.loaded() if plan else None  # refused before the tiles, and other processes, are begun
-    if tiles or not slides:
-        place = output if shard is None else TileRun.folder(output, *shard)
-        run = plan_inference(images, given.model, place, given.bundle, settings, tiles or None)
-        items = images_datalist(run.settings["dataset_dir"], recursive, output) if shard or given.jobs > 1 else []
-        batches = TileRun(tuple(items), tuple(given.model), output, given.bundle, settings)
-        if shard:
-            found = batches.make(place, batches.part(*shard))
+    gpu = given.dask is not None and str(settings.get("device")).startswith("cuda")  # on the workers, none here
+    # refused before the tiles, and other processes, are begun
+    model = replace(plan, load={**plan.load, **({"device": "cpu"} if gpu else {})}).loaded() if plan else None
+    with ExitStack() as stack:
+        cluster = stack.enter_context(dask_cluster(given.dask, given.jobs, gpu, output)) if given.dask else None
+        if tiles or not slides:
+            place = output if shard is None else TileRun.folder(output, *shard)
+            run = plan_inference(images, given.model, place, given.bundle, settings, tiles or None)
+            several = shard or jobs > 1 or cluster
+            items = images_datalist(run.settings["dataset_dir"], recursive, output) if several else []
+            batches = TileRun(tuple(items), tuple(given.model), output, given.bundle, settings)
+            if shard:
+                found = batches.make(place, batches.part(*shard))
+            else:
+                print(f"this is: {run.command}", flush=True)
+                if several:
+                    run_tiles(batches, len(cluster.workers()) if cluster else jobs, cluster)
+                take_in(output)
+                found = end_tiles(run, cluster)
         else:
-            print(f"this is: {run.command}", flush=True)
-            if given.jobs > 1:
-                run_tiles(batches, given.jobs)
-            take_in(output)
-            found = infer(run)
-    else:
-        start_failures(failed_table(output, shard))
-    if plan:
-        results = run_slides(plan, model)
+            start_failures(failed_table(output, shard))
+        if plan:
+            results = run_slides(plan, model, executor=cluster)
     if shard:
         print(f"part {shard[0]} of {shard[1]} is done; the same command without --shard ends the run")
     if given.report and not shard and (found.done or any(one.failure is None for one in results)):
@@ -127,7 +141,7 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
     failures = found.failures + sum(one.failure is not None for one in results)
     if failures:
         what = f"{failures} of {count(total, 'image')} failed, the others are done"
-        fix = "mend these images, or leave them out, and run again"
+        fix = "repair these images, or leave them out, and run again"
         raise IncompleteError(what, found.failed or failed_table(output, shard), fix)
 
 

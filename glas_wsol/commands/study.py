@@ -7,7 +7,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -54,7 +54,9 @@ def register(commands: argparse._SubParsersAction) -> None:
     add("--folds", nargs="+", default=[], metavar="FOLD", help=fold)
     add("--split", default="valid", choices=["train", "valid", "test"], help="what is evaluated (default: valid)")
     add("--dataset_dir", help="the data (default: the bundle's own, the phantom)")
-    add("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
+    add("--jobs", type=int, metavar="N", help="runs at a time (default: 1; with --dask ADDRESS all its workers)")
+    text = "on dask workers: a scheduler's address, a YAML file of dask-jobqueue, or 'local' (docs/cluster.md)"
+    add("--dask", metavar="WHERE", help=text)
     add("--replace", action="store_true", help="repeat runs that were made with other settings")
     add("--dry-run", action="store_true", help="print all runs and their commands, and write nothing")
 
@@ -67,14 +69,25 @@ def _seed(text: str) -> int:
 
 
 def _study(given: Any, overrides: dict[str, str]) -> None:
+    from glas_wsol.cohorts.dask_workers import dask_cluster
+    from glas_wsol.errors import ConfigError
     from glas_wsol.experiments.study import Request, run_study
+    from glas_wsol.experiments.study.dask_children import DaskChildren
     from glas_wsol.utils.shipped_bundles import bundle_folder
 
-    how = {name: vars(given).pop(name) for name in ("jobs", "replace", "dry_run")}
+    how = {name: vars(given).pop(name) for name in ("replace", "dry_run")}
+    jobs, where = vars(given).pop("jobs"), vars(given).pop("dask")
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"{jobs} jobs", "--jobs", "give 1 or more")
+    gpu = str(overrides.get("device")).startswith("cuda")
     request = Request(**{**vars(given), "bundle": bundle_folder(given.bundle)}, overrides=overrides)
     try:
-        with _terminated_as_interrupted():
-            run_study(request, **how)
+        with _terminated_as_interrupted(), ExitStack() as stack:
+            if where and not how["dry_run"]:
+                cluster = stack.enter_context(dask_cluster(where, jobs, gpu, Path(request.output).expanduser()))
+                how["children"] = lambda variables, inherited: DaskChildren(cluster)
+                jobs = jobs or len(cluster.workers())
+            run_study(request, jobs=jobs or 1, **how)
     except KeyboardInterrupt:
         print("interrupted: run the same command again; trainings go on after their last whole epoch", file=sys.stderr)
         raise SystemExit(130) from None

@@ -44,7 +44,7 @@ def corrected_datalist(datalist: Datalist, corrections: str | Path) -> Datalist:
     train = [replace(item, mask=masks.get(item.name)) for item in datalist.splits["train"]]
     faults += damaged([(item.image, item.mask) for item in train if item.mask])
     if faults:
-        raise DatalistError(root, faults, "mend, rename or delete these files")
+        raise DatalistError(root, faults, "correct, rename or delete these files")
     patients = {spelling_key(item.group) for item in train if item.mask and item.group}
     splits, left_out = {"train": tuple(train)}, []
     for split, items in datalist.splits.items():

@@ -17,6 +17,7 @@ from glas_wsol.utils.digests import digest_of
 from glas_wsol.utils.labels import multi_hot
 
 __all__ = [
+    "BOX",
     "FOLDS",
     "SPLITS",
     "Datalist",
@@ -30,6 +31,8 @@ __all__ = [
 
 FOLDS = 5
 SPLITS = ("train", "valid", "test")
+BOX = "box"
+"""Key of an item: its official box."""
 _COLUMNS_SHOWN = 8  # summary() counts class by class up to this many classes
 
 
@@ -114,7 +117,7 @@ class Datalist:
         return [
             {"image": str(item.image), "label": self._label(item), "name": item.name}
             | ({"mask": str(item.mask)} if masks and item.mask else {})
-            | ({"box": np.array(item.box)} if masks and item.box else {})
+            | ({BOX: np.array(item.box)} if masks and item.box else {})
             | {key: getattr(item, key) for key in known}
             | ({"mpp": item.mpp} if item.mpp else {})
             for item in items

@@ -131,13 +131,14 @@ def check_weights(trunk: str = "efficientnet_lite0", weights: str = "auto") -> l
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            digest = build_trunk(trunk, weights).weights_sha256
+            found = build_trunk(trunk, weights)
         except GlasWsolError as error:
             return faults_of("weights", error)
-    if not digest:
+    if not found.weights_sha256:
         said = next(
             (str(one.message) for one in caught if trunk in str(one.message)), f"{trunk} starts from random ones"
         )
         what, _, fix = said.partition(". ")
         return [Check("weights", WARNING, what, fix)]
-    return [Check("weights", OK, f"{trunk}: they fit; SHA-256 {digest}")]
+    licence = f"; licence: {found.licence}" if found.licence else ""
+    return [Check("weights", OK, f"{trunk}: they fit; SHA-256 {found.weights_sha256}{licence}")]

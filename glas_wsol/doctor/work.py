@@ -143,7 +143,7 @@ def check_images(
 def _read(name: str, number: int, faults: list[str]) -> list[Check]:
     if not faults:
         return [Check(name, OK, f"all {count(number, 'image')} can be read")]
-    return [Check(name, FAULT, fault, "mend or replace this file") for fault in faults]
+    return [Check(name, FAULT, fault, "repair or replace this file") for fault in faults]
 
 
 def check_output(folder: str | Path) -> list[Check]:

@@ -14,6 +14,7 @@ from monai.data import Dataset, list_data_collate
 from monai.engines import IterationEvents, SupervisedEvaluator
 from monai.utils.enums import CommonKeys as Keys
 
+from glas_wsol.data.splits import BOX
 from glas_wsol.errors import GlasWsolError, ImageFileError, NumericalError, exception_chain
 from glas_wsol.transforms.reading.spacing import mpp_of
 from glas_wsol.utils.digests import sha256_of
@@ -159,7 +160,7 @@ class TileEvaluator(SupervisedEvaluator):
 
 def _with_what_was_read(engine: Any) -> None:
     read = engine.state.batch
-    engine.state.output |= {key: read[key] for key in (Keys.IMAGE, Keys.LABEL, "box") if key in read}
+    engine.state.output |= {key: read[key] for key in (Keys.IMAGE, Keys.LABEL, BOX) if key in read}
 
 
 class TolerantEvaluator(TileEvaluator):

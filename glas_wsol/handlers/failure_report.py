@@ -21,7 +21,7 @@ _COLUMNS = ("image", "stage", "what", "fix")
 
 
 class FailureReport:
-    """Writes ``failed.csv`` where an image failed: its file, the stage, what is wrong and how to mend it.
+    """Writes ``failed.csv`` where an image failed: its file, the stage, what is wrong and how to repair it.
 
     The table's column ``image`` makes it a list of images to run on. That of an earlier run is replaced, or removed
     where nothing failed.
@@ -66,7 +66,7 @@ class FailureReport:
         """After the run raise an IncompleteError if some images have no result."""
         if self.failures:
             what = f"{len(self.failures)} of {count(self.total, 'image')} failed, the others are done"
-            raise IncompleteError(what, self.file, "mend these images, or leave them out, and run again")
+            raise IncompleteError(what, self.file, "repair these images, or leave them out, and run again")
 
 
 def _printable(text: str) -> str:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from glas_wsol.data.splits import BOX
+
 __all__ = ["components", "score_levels", "soft_map", "true_box", "true_mask", "true_objects"]
 
 _NEIGHBOURS = np.ones((3, 3), dtype=bool)
@@ -27,9 +29,9 @@ def true_mask(item: Mapping[str, Any]) -> np.ndarray | None:
 
 def true_box(item: Mapping[str, Any]) -> np.ndarray | None:
     """The official box, ``[1, 4]`` float64: top, left, bottom, right edge, px; None where the item has none."""
-    if "box" not in item:
+    if BOX not in item:
         return None
-    return torch.as_tensor(item["box"]).cpu().double().numpy()[None, [1, 0, 3, 2]]
+    return torch.as_tensor(item[BOX]).cpu().double().numpy()[None, [1, 0, 3, 2]]
 
 
 def true_objects(item: Mapping[str, Any]) -> np.ndarray | None:

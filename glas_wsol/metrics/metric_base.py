@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, cast
 
 import ignite.distributed as idist
@@ -20,7 +20,7 @@ from glas_wsol.metrics.measures import MEASURES
 
 __all__ = ["MeasureMetric", "RowMetric"]
 
-RowOf = Callable[[Mapping[str, Any]], Sequence[float] | np.ndarray | None]
+RowOf = Callable[[MutableMapping[str, Any]], Sequence[float] | np.ndarray | None]
 
 
 class _Rows(CumulativeIterationMetric):
@@ -68,7 +68,7 @@ class RowMetric(IgniteMetricHandler):
         self.row_of, self.empty = row_of, empty
         super().__init__(metric_fn=_Rows(value_of), output_transform=self._rows)
 
-    def _rows(self, output: Sequence[Mapping[str, Any]]) -> Tensor:
+    def _rows(self, output: Sequence[MutableMapping[str, Any]]) -> Tensor:
         rows = [row for row in map(self.row_of, output) if row is not None]
         return torch.from_numpy(np.asarray(rows, dtype=np.float64).reshape(len(rows), -1 if rows else 0))
 

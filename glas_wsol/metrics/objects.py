@@ -8,7 +8,7 @@ is the one that shares most pixels with it; of equal ones, that of the lowest nu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -102,11 +102,12 @@ class _ObjectMetric(MeasureMetric):
         self._row_of_pair = row
         super().__init__(key, self._row)
 
-    def _row(self, item: Mapping[str, Any]) -> list[float] | None:
-        truth = true_objects(item)
-        if truth is None:
-            return None
-        return self._row_of_pair(Correspondence(truth, components(item["localization"].mask)))
+    def _row(self, item: MutableMapping[str, Any]) -> list[float] | None:
+        if "correspondence" not in item:  # the three measures share it
+            truth = true_objects(item)
+            found = None if truth is None else Correspondence(truth, components(item["localization"].mask))
+            item["correspondence"] = found
+        return None if item["correspondence"] is None else self._row_of_pair(item["correspondence"])
 
 
 class ObjectF1(_ObjectMetric):

@@ -23,10 +23,11 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     It changes confidences only: never the class, nor any mask. Above 1 it was overconfident. No pixel label has
     any part in it. The images must not be those that were trained on.
 
-    A label is not taken as certain: for a class with n images it means a probability of ``(n + 1) / (n + c)``,
-    and every other class for ``1 / (n + c)`` (Laplace's rule of succession; for two classes Platt's targets). So few
-    images that were all classified right do not make it confident without bound. Where there are fewer than ten
-    images, or labels of one class only, the temperature is 1.
+    A label is not taken as certain (Platt's targets): with two classes, a label of a class with n images means a
+    probability of ``(n + 1) / (n + 2)``. One temperature serves all c classes, so n counts as ``n c / 2``, as many as
+    in two classes of as many images together; the rest is shared by the other classes. So few images that were all
+    classified right do not make it confident without bound. Where there are fewer than ten images, or labels of one
+    class only, the temperature is 1.
 
     Sources: Guo et al., On calibration of modern neural networks, ICML 2017; Platt, Probabilistic outputs for support
     vector machines, 1999.
@@ -50,8 +51,9 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     if len(classes) < LEAST_IMAGES or len(np.unique(classes)) < 2:
         return 1.0
     classes = classes.astype(int)
-    seen = np.bincount(classes)[classes][:, None] + scores.shape[1]
-    targets = (1 + (seen - scores.shape[1]) * (np.arange(scores.shape[1]) == classes[:, None])) / seen
+    number = scores.shape[1]
+    doubt = 1 / (np.bincount(classes)[classes][:, None] * number / 2 + 2)
+    targets = np.where(np.arange(number) == classes[:, None], 1 - doubt, doubt / (number - 1))
 
     def loss(log_temperature: float) -> float:
         return -float((targets * log_softmax(scores / np.exp(log_temperature), axis=1)).sum(axis=1).mean())

@@ -89,7 +89,7 @@ class ClassActivationNetwork(TileNetwork):
     @torch.jit.unused
     def _from_gradient(self, features: Tensor, predicted: Tensor) -> Tensor:
         """``[B, 1, h, w]`` from a gradient that reaches the features and goes no further: no hook, no ``.grad``."""
-        # Evaluators run without gradients, and a tensor born in inference mode never gets one: hence the copy.
+        # Evaluators run without gradients, and a tensor made in inference mode never gets one: so it is copied.
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(features.device.type, enabled=False):
             leaf = features.detach().clone().to(self.head.to_maps.weight.dtype).requires_grad_()
             maps = self.head.class_maps([leaf])
@@ -99,7 +99,7 @@ class ClassActivationNetwork(TileNetwork):
         leaf = leaf.detach()
         if self.explanation == "grad_cam":
             evidence = grad_cam(leaf, gradient)
-        elif self.stages_read == 1:
+        elif self.stages_read == 1 and bool((leaf >= 0).all()):
             evidence = grad_cam_pp(leaf, gradient)
         else:  # it is defined for activations of at least 0; a negative one is a positive one of opposite gradient
             halves = torch.cat([leaf.relu(), (-leaf).relu()], dim=1)

@@ -19,6 +19,7 @@ from glas_wsol.networks.base import TileNetwork
 from glas_wsol.networks.ensemble import EnsembleNetwork, common_card
 from glas_wsol.networks.familiarity import FAMILIARITY, Familiarity
 from glas_wsol.networks.registry import build_network
+from glas_wsol.networks.trunks import is_folder
 from glas_wsol.networks.weights import load_strictly, read_state_dict
 from glas_wsol.utils.digests import sha256_of
 from glas_wsol.utils.json_files import read_json
@@ -101,8 +102,10 @@ def load_checkpoint(network: Any, checkpoint: str | Sequence[str], settings: Map
     checkpoint = files[0]
     if not Path(checkpoint).is_file():
         raise WeightsError("no trained model", checkpoint, "train first, or name a model with --checkpoint FILE")
-    card = model_card(checkpoint)
-    now = Fingerprint.of(settings or {}, {"network_def": network})
+    card, settings = model_card(checkpoint), dict(settings or {})
+    if is_folder(card.get("trunk")) and is_folder(settings.get("trunk")):  # it may have moved: its digest is compared
+        del settings["trunk"]
+    now = Fingerprint.of(settings, {"network_def": network})
     then = Fingerprint({**card, **{f"network_def#{k}": v for k, v in dict(card.get("network") or {}).items()}})
     changed = then.changes(now, known=True)
     if changed:

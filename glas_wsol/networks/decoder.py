@@ -20,13 +20,18 @@ class PyramidDecoder(nn.Module):
     Args:
         channels: of the trunk's stages at strides 4, 8, 16 and 32.
         width: feature channels throughout, a multiple of 8. Defaults to 64.
+        stem: whether what is given at stride 4 are pixels and no features: two convolutions then make features of
+            them. Defaults to False.
     """
 
-    def __init__(self, channels: Sequence[int], width: int = 64) -> None:
+    def __init__(self, channels: Sequence[int], width: int = 64, stem: bool = False) -> None:
         super().__init__()
         if width < 8 or width % 8:
             raise ConfigError(f"decoder_width={width}", "network", "give a positive multiple of 8")
         self.lateral = nn.ModuleList([nn.Conv2d(n, width, kernel_size=1) for n in channels])
+        if stem:
+            first = nn.Conv2d(channels[0], width, kernel_size=3, padding=1, bias=False)
+            self.lateral[0] = nn.Sequential(first, FrozenGroupNorm(8, width), nn.ReLU(), nn.Conv2d(width, width, 1))
         # Group normalisation: the score of a pixel does not depend on other images of the mini-batch.
         self.fuse = nn.ModuleList(
             [

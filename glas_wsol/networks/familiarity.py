@@ -266,4 +266,4 @@ def watched(network: Any) -> Iterator[list[Tensor]]:
             trunk.stages = one.stages
     pairs = [(member.familiarity, one) for member, one in zip(members, watching, strict=True) if one.seen is not None]
     if len(pairs) == len(members):
-        found.append(torch.stack([told.share(one.seen, one.pixels)[:, 0] for told, one in pairs]).mean(dim=0))
+        found.append(torch.stack([known.share(one.seen, one.pixels)[:, 0] for known, one in pairs]).mean(dim=0))

@@ -39,7 +39,7 @@ def fold_batch_norm(network: Network) -> Network:
     """
     network.eval()
     for module in list(network.modules()):
-        if isinstance(module, Trunk):
+        if isinstance(module, Trunk) and isinstance(module.stages, Stages):  # a transformer has nothing to fold
             first, *others = (fuse(stage) for stage in module.stages)
             module.stages = Stages(nn.Sequential(_ChannelsLast(), first), *others)
     return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's stub lacks it

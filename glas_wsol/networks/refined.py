@@ -74,7 +74,7 @@ class RefinedNetwork(TileNetwork):
             super().__init__(network.trunk, num_classes, weights, "frozen", pixel_mean, pixel_std)
             del self._modules["trunk"]  # once in the weights' file: as the first stage's
             self.base = network
-            self.decoder = PyramidDecoder(self.trunk.stage_channels()[1:], decoder_width)
+            self.decoder = PyramidDecoder(self.trunk.stage_channels()[1:], decoder_width, self.trunk.image_stages)
         self.base_settings = network.settings()
         self.decoder_width = decoder_width
         self.class_from = class_from
@@ -97,8 +97,8 @@ class RefinedNetwork(TileNetwork):
 
     @property
     def local(self) -> bool:
-        """Whether the decoder's statistics are frozen: the mask is then local; the class is of the whole tile."""
-        return all(layer.frozen for layer in frozen_norms(self).values())
+        """Whether trunk and decoder are local: its statistics are then frozen. The class is of the whole tile."""
+        return self.trunk.local and all(layer.frozen for layer in frozen_norms(self).values())
 
     def train(self, mode: bool = True) -> RefinedNetwork:
         """Set training mode; everything but the decoder stays in evaluation mode."""

@@ -18,7 +18,10 @@ from glas_wsol.errors import ConfigError
 from glas_wsol.networks.weights import fetch, load_strictly, read_state_dict
 from glas_wsol.utils.digests import sha256_of
 
-__all__ = ["TRUNKS", "Stages", "Trunk", "TrunkSpec", "build_trunk"]
+__all__ = ["FOLDER_PREFIX", "TRUNKS", "Stages", "Trunk", "TrunkSpec", "build_trunk", "is_folder"]
+
+FOLDER_PREFIX = "hf:"
+"""What the name of a trunk begins with that is a folder with a transformer."""
 
 # EfficientNet-B0's stages (Tan and Le, 2019) without squeeze-and-excitation: EfficientNet-Lite0.
 _LITE0_STAGES = [
@@ -61,25 +64,34 @@ class Trunk(nn.Module):
     """A chain of stages, each halving the resolution: strides 2, 4, 8, 16 and 32.
 
     Args:
-        stages: five modules; the last one's output has ``channels`` channels.
+        stages: five modules; the last one's output has ``channels`` channels. Or one module that gives what
+            :class:`Stages` gives.
         channels: number of feature channels at stride 32.
         pixel_mean: per-channel mean the weights expect, for images in [0, 1].
         pixel_std: per-channel standard deviation the weights expect, for images in [0, 1].
         weights_sha256: digest of the pretrained weights' file, empty for random weights.
+
+    Attributes:
+        local: whether a feature depends on its surroundings only, not on the whole image.
+        image_stages: whether the stages of strides 2 and 4 are the image itself, its pixels as channels.
+        licence: of the weights, where the trunk knows it.
     """
 
     stride: int = 32
+    local: bool = True
+    image_stages: bool = False
+    licence: str = ""
 
     def __init__(
         self,
-        stages: list[nn.Module],
+        stages: list[nn.Module] | nn.Module,
         channels: int,
         pixel_mean: tuple[float, float, float],
         pixel_std: tuple[float, float, float],
         weights_sha256: str = "",
     ) -> None:
         super().__init__()
-        self.stages = Stages(*stages)
+        self.stages = Stages(*stages) if isinstance(stages, list) else stages
         self.channels = channels
         self.pixel_mean = pixel_mean
         self.pixel_std = pixel_std
@@ -249,11 +261,17 @@ def _locate(name: str, spec: TrunkSpec, weights: str) -> Path | None:
     return None
 
 
+def is_folder(name: object) -> bool:
+    """Whether a trunk's name is that of a folder with a transformer, whose place says nothing of what is in it."""
+    return isinstance(name, str) and name.startswith(FOLDER_PREFIX)
+
+
 def build_trunk(name: str, weights: str = "auto") -> Trunk:
     """A trunk by name, with the weights named.
 
     Args:
-        name: one of :data:`TRUNKS`.
+        name: one of :data:`TRUNKS`, or ``hf:FOLDER``, see
+            :func:`~glas_wsol.networks.transformer_trunk.build_transformer_trunk`.
         weights: a ``.safetensors`` or ``.pth`` file of the whole ImageNet network (torchvision's state dicts fit the
             ResNets) or of its trunk alone; ``"package"`` for the installed package that carries them;
             ``https://...#sha256=...`` to download; ``"none"`` for random weights; ``"auto"`` (default) for the package
@@ -263,8 +281,13 @@ def build_trunk(name: str, weights: str = "auto") -> Trunk:
         ConfigError: if there is no such trunk, or no package for it.
         WeightsError: if the file is missing, unsafe or of another network.
     """
+    if is_folder(name):
+        from glas_wsol.networks.transformer_trunk import build_transformer_trunk
+
+        return build_transformer_trunk(name, weights)
     if name not in TRUNKS:
-        raise ConfigError(f"no trunk named {name!r}", "trunk", f"choose one of {', '.join(TRUNKS)}")
+        fix = f"choose one of {', '.join(TRUNKS)}, or give {FOLDER_PREFIX}FOLDER with a transformer"
+        raise ConfigError(f"no trunk named {name!r}", "trunk", fix)
     spec = TRUNKS[name]
     path = _locate(name, spec, weights)
     net = spec.build()

@@ -69,6 +69,7 @@ class SegmentationNetwork(TileNetwork):
             )
             self.segmentation_head = SegmentationHead(2, decoder_channels[-1], 1)
         self.decoder_channels = list(decoder_channels)
+        self.local = self.trunk.local
 
     def mask_logits(self, x: Tensor) -> Tensor:
         """Foreground scores of every pixel.

@@ -45,6 +45,7 @@ from glas_wsol.pseudo_labels.self_training import SelfTraining
 from glas_wsol.pseudo_labels.teachers import check_teachers, first_seeds
 from glas_wsol.utils import distributed
 from glas_wsol.utils.json_files import read_json
+from glas_wsol.utils.subjects import OBJECTS
 
 __all__ = ["SecondStage"]
 
@@ -165,7 +166,7 @@ class SecondStage:
         evaluator = self._evaluator()
         rounds = SelfTraining(
             self.network, dataset, items, self.transform, self.inferer, own / "seeds", self.epochs, self.rounds,
-            tolerance=self.tolerance, share=self.share, scope=self.scope,
+            tolerance=self.tolerance, share=self.share, scope=self.scope, by_colour=self.components.subject == OBJECTS,
         )  # fmt: skip
         recipe = {**self.recipe, "first_stage": read_json(first / "model.json").get("sha256")}
         made_with = {

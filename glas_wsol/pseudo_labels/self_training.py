@@ -16,6 +16,7 @@ from torch import nn
 from glas_wsol.data.seeded import SeededCacheDataset
 from glas_wsol.errors import ConfigError, OutputError
 from glas_wsol.inferers import WholeTileInferer
+from glas_wsol.pseudo_labels.colour_evidence import correct_all_by_colour
 from glas_wsol.pseudo_labels.feature_components import Transform
 from glas_wsol.pseudo_labels.seed_files import (
     MADE_WITH,
@@ -65,6 +66,8 @@ class SelfTraining:
         share: see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
         scope: see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
         tolerance: it has converged when ``same_as_before`` is above 1 minus this. Defaults to 0.05.
+        by_colour: whether seeds are corrected by the colours of an object and its background, see
+            :func:`~glas_wsol.pseudo_labels.colour_evidence.correct_by_colour`. Defaults to False.
 
     Raises:
         ConfigError: if there is no round, or none of its epochs.
@@ -83,13 +86,14 @@ class SelfTraining:
         share: float | Sequence[float] = 0.3,
         scope: str = "dataset",
         tolerance: float = 0.05,
+        by_colour: bool = False,
     ) -> None:
         if rounds < 1 or epochs < 1:
             raise ConfigError(f"{rounds} rounds of {epochs} epochs", "self-training", "give at least one of each")
         self.network, self.dataset, self.items = network, dataset, list(items)
         self.transform, self.inferer, self.directory = transform, inferer, Path(directory)
         self.epochs, self.rounds, self.share, self.scope = epochs, rounds, share, scope
-        self.tolerance = tolerance
+        self.tolerance, self.by_colour = tolerance, by_colour
         self.reached = False
         self._round = 1
 
@@ -156,6 +160,7 @@ class SelfTraining:
             return True
         sources = [item.get("source") for item in self.items]
         seeds = pick_seeds({"student": scores}, self.share, self.scope, sources=sources)
+        seeds = correct_all_by_colour(seeds, self.items, self.transform) if self.by_colour else seeds
         write_seeds(self._folder(done + 1), self.items, seeds, {MADE_WITH: self._made_with(done + 1)})
         return False
 

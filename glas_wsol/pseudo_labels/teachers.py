@@ -22,10 +22,12 @@ from glas_wsol.networks.component_network import FeatureComponentNetwork
 from glas_wsol.networks.fixed import FixedMaskNetwork
 from glas_wsol.networks.folding import fold_batch_norm
 from glas_wsol.networks.refined import RefinedNetwork
+from glas_wsol.pseudo_labels.colour_evidence import correct_all_by_colour
 from glas_wsol.pseudo_labels.feature_components import Transform, fit_components, read_image
 from glas_wsol.pseudo_labels.seed_files import made_once
 from glas_wsol.pseudo_labels.seeds import agreement, pick_seeds
 from glas_wsol.utils.json_files import read_json
+from glas_wsol.utils.subjects import OBJECTS
 
 __all__ = ["COMPONENTS", "STAGE_ONE", "STAIN", "TEACHERS", "check_teachers", "first_seeds", "log_odds"]
 
@@ -109,7 +111,8 @@ def first_seeds(
         inferer: brings it to the training resolution.
         directory: where the seeds are written, a folder per round. Seeds written there by the same call are used again.
         weights: of the teachers ``components``, ``stage_one`` and ``stain`` (haematoxylin, untrained: for H&E only);
-            0 leaves one out.
+            0 leaves one out. Of photographs of objects (``components.subject``) the seeds are corrected by
+            :func:`~glas_wsol.pseudo_labels.colour_evidence.correct_by_colour`.
         share: see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
         scope: see :func:`~glas_wsol.pseudo_labels.seeds.pick_seeds`.
         component_inferer: for the components, which several views of an image make finer; ``inferer`` where not given.
@@ -135,6 +138,8 @@ def first_seeds(
         "seed_scope": scope,
         "inferer": inferer.settings(),
     }
+    by_colour = components.subject == OBJECTS
+    made_with |= {"by_colour": True} if by_colour else {}
     if weights.get(COMPONENTS, 0) > 0:
         digest = {"trunk_weights_sha256": components.trunk.weights_sha256}
         made_with |= {COMPONENTS: {**components.settings(), **digest}, "component_inferer": views.settings()}
@@ -156,6 +161,7 @@ def first_seeds(
             haematoxylin = FixedMaskNetwork("stain")
             teachers[STAIN] = log_odds(haematoxylin, data, transform, inferer, device, "seeds from the stain")
         sources = [item.get("source") for item in data]
-        return pick_seeds(teachers, share, scope, weights, sources), facts
+        seeds = pick_seeds(teachers, share, scope, weights, sources)
+        return correct_all_by_colour(seeds, data, transform) if by_colour else seeds, facts
 
     return made_once(folder, data, made_with, make)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from glas_wsol.report.cohort_page import write_cohort
 from glas_wsol.report.page import write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_cohort", "write_report"]

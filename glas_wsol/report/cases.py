@@ -63,6 +63,10 @@ class Case:
         predicted: the class or classes most probable, with evidence or without; empty where there is no truth either.
         outlines: its true mask's file; None where there is none.
         scores: figures of this image alone, such as its F1+, by key.
+        uncertainty: mean entropy of ``R+``, in [0, 1]; None where not known.
+        mpp: width and height of a pixel in micrometres; None where unknown.
+        threshold: of the mask.
+        slide: the slide's own file, of which ``image`` is a thumbnail; empty of a tile.
     """
 
     name: str
@@ -88,6 +92,10 @@ class Case:
     predicted: str = ""
     outlines: Path | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+    uncertainty: float | None = None
+    mpp: tuple[float, float] | None = None
+    threshold: float = 0.5
+    slide: str = ""
 
     @property
     def named(self) -> Mapping[str, float]:
@@ -164,7 +172,14 @@ def _case(entry: Mapping[str, Any], folder: Path, row: Mapping[str, str]) -> Cas
         predicted=row.get("predicted", ""),
         outlines=Path(row["mask"]) if row.get("mask") else None,
         scores={key: value for key, value in scores.items() if value is not None},
+        uncertainty=number(entry.get("uncertainty")),
+        **_common(entry),
     )
+
+
+def _common(entry: Mapping[str, Any]) -> dict[str, Any]:
+    mpp = tuple(map(number, entry.get("mpp") or ()))
+    return {"mpp": mpp if len(mpp) == 2 and None not in mpp else None, "threshold": float(entry.get("threshold", 0.5))}
 
 
 def read_slides(entries: Sequence[Any], folder: Path) -> tuple[Case, ...]:
@@ -198,6 +213,8 @@ def _slide(entry: Mapping[str, Any], folder: Path) -> Case:
         size=(int(entry["width"]), int(entry["height"])),
         mask=files["thumbnail_mask"],
         overlay=files["overlay"],
+        slide=str(entry["path"]),
+        **_common(entry),
     )
 
 

@@ -26,7 +26,7 @@ from glas_wsol.results.how_to_read import UNLIKE, reading_guide
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.version import __version__
 
-__all__ = ["write_report"]
+__all__ = ["common_context", "page_environment", "policy", "refuse_others", "write_report"]
 
 _HERE = Path(__file__).parent
 _MARK = b'<meta name="generator" content="glas_wsol report'
@@ -62,7 +62,16 @@ def write_report(
         raise ConfigError(f"{kilobytes:g} kilobytes are too few for the pictures of an image", "report", fix)
     contents = read_folder(folder)
     path = Path(output) if output is not None else contents.folder / "report.html"
-    _refuse_others(path)
+    refuse_others(path)
+    template = page_environment().get_template("page.html")
+    with atomic_write(path) as file:
+        for piece in template.generate(_context(contents, limit, progress)):
+            file.write(piece.encode("utf-8", "backslashreplace"))  # of file names that are not UTF-8
+    return path
+
+
+def page_environment() -> Environment:
+    """What fills the templates: every text is escaped, and one that is missing is an error."""
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -72,14 +81,10 @@ def write_report(
         auto_reload=False,
     )
     environment.filters.update(percent=shown)
-    template = environment.get_template("page.html")
-    with atomic_write(path) as file:
-        for piece in template.generate(_context(contents, limit, progress)):
-            file.write(piece.encode("utf-8", "backslashreplace"))  # of file names that are not UTF-8
-    return path
+    return environment
 
 
-def _refuse_others(path: Path) -> None:
+def refuse_others(path: Path) -> None:
     """Replace nothing but a report."""
     if not path.exists():
         return
@@ -92,29 +97,44 @@ def _refuse_others(path: Path) -> None:
         raise OutputError("this file is not an earlier report", path, "choose another --output")
 
 
-def _context(contents: Contents, limit: int, progress: bool) -> dict[str, Any]:
-    evaluation = contents.evaluation
+def common_context(contents: Contents) -> dict[str, Any]:
+    """What every page of a run shows: its name, alarm and counts, its images' columns and what filters them."""
     titles = columns(contents.cases)
-    measured = figures(evaluation)
-    lines = rounds(contents)
-    epoch = contents.card.get("epoch")
-    chosen = epoch if isinstance(epoch, int) and not contents.rounds else None  # a round's epochs are not the curves'
     done = [case for case in contents.cases if not case.failed]
     wanted = {"all", *(["evidence", "none"] if done else []), *(["failed"] if len(done) < len(contents.cases) else [])}
     wanted |= {"wrong"} if any(case.wrong is not None for case in done) else set()
     wanted |= {"strange"} if any(case.strange for case in done) else set()
-    sources = {name: (_HERE / name).read_text(encoding="utf-8") for name in ("style.css", "script.js", "noscript.css")}
     return {
         "version": __version__,
         "name": contents.folder.resolve().name,
         "kind": _TITLES[contents.kinds],
-        "kinds": contents.kinds,
         "alarm": contents.alarm,
         "counts": counts(contents.cases),
+        "trained_on": contents.trained_on,
+        "columns": titles,
+        "has_probability": any(title.key == "probability" for title in titles),
+        "has_decidable": any(title.key == "decidable" for title in titles),
+        "classes": sorted({case.said for case in done if case.evidence and case.said}),
+        "states": {key: text for key, text in STATES.items() if key in wanted},
+        "number": len(contents.cases),
+    }
+
+
+def _context(contents: Contents, limit: int, progress: bool) -> dict[str, Any]:
+    evaluation = contents.evaluation
+    common = common_context(contents)
+    titles = common["columns"]
+    measured = figures(evaluation)
+    lines = rounds(contents)
+    epoch = contents.card.get("epoch")
+    chosen = epoch if isinstance(epoch, int) and not contents.rounds else None  # a round's epochs are not the curves'
+    sources = {name: (_HERE / name).read_text(encoding="utf-8") for name in ("style.css", "script.js", "noscript.css")}
+    return {
+        **common,
+        "kinds": contents.kinds,
         "facts": facts(contents),
         "figures": measured,
         "no_width": NO_WIDTH if any(figure.without_width for figure in measured) else "",
-        "trained_on": contents.trained_on,
         "guide": _guide(contents.cases),
         "unlike": UNLIKE,
         "below": [figure.title for figure in measured if figure.below],
@@ -126,20 +146,14 @@ def _context(contents: Contents, limit: int, progress: bool) -> dict[str, Any]:
         "round_titles": lines[0],
         "rounds": lines[1],
         "diagram": _diagram(contents.diagram),
-        "columns": titles,
-        "has_probability": any(title.key == "probability" for title in titles),
-        "has_decidable": any(title.key == "decidable" for title in titles),
         "has_truth": any(case.outlines for case in contents.cases),
-        "classes": sorted({case.said for case in done if case.evidence and case.said}),
-        "states": {key: text for key, text in STATES.items() if key in wanted},
-        "number": len(contents.cases),
         "rows": _followed(
             rows(contents.cases, titles, evaluation.get("mask_threshold") or 0, limit), len(contents.cases), progress
         ),
         "style": Markup(sources["style.css"]),  # noqa: S704 this package's own files
         "script": Markup(sources["script.js"]),  # noqa: S704
         "noscript": Markup(sources["noscript.css"]),  # noqa: S704
-        "policy": _policy(sources),
+        "policy": policy([sources["style.css"], sources["noscript.css"]], sources["script.js"]),
     }
 
 
@@ -160,15 +174,15 @@ def _followed(made: Iterator[CaseRow], total: int, progress: bool) -> Iterator[C
     return iter(tqdm(made, "drawing", total, unit="image", disable=not progress))
 
 
-def _policy(sources: dict[str, str]) -> str:
+def policy(styles: Sequence[str], script: str) -> str:
     """What a browser may load and run: pictures inside the file, and these very styles and this very script."""
-    digests = {
-        name: "'sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii") + "'"
-        for name, text in sources.items()
-    }
+    allowed = [
+        "'sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii") + "'"
+        for text in (*styles, script)
+    ]
     return (
-        f"default-src 'none'; img-src data:; style-src {digests['style.css']} {digests['noscript.css']}; "
-        f"script-src {digests['script.js']}; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; style-src {' '.join(allowed[:-1])}; "
+        f"script-src {allowed[-1]}; base-uri 'none'; form-action 'none'"
     )
 
 

@@ -54,6 +54,7 @@ class Contents:
     """What was found.
 
     Attributes:
+        place: where the tables and the files of the images are: ``folder``, or below it.
         kinds: ``"inference"``, ``"evaluation"``, ``"training"``: those found.
         card: ``model.json`` of a training; empty elsewhere.
         evaluation: ``evaluation.json``; empty elsewhere.
@@ -68,6 +69,7 @@ class Contents:
     """
 
     folder: Path
+    place: Path
     kinds: tuple[str, ...]
     card: Mapping[str, Any]
     evaluation: Mapping[str, Any]
@@ -140,6 +142,7 @@ def read_folder(folder: str | Path) -> Contents:
     diagram = root / "reliability.png"
     return Contents(
         folder=root,
+        place=place,
         kinds=tuple(filter(None, names)),
         card=card,
         evaluation=evaluation,

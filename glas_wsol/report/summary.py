@@ -104,6 +104,7 @@ def facts(contents: Contents) -> list[Fact]:
         Fact("Classes", ", ".join(classes)),
         Fact("Weights, SHA-256", ", ".join(digests), code=True),
         Fact("Trunk's weights, SHA-256", _text(first("trunk_weights_sha256")), code=True),
+        Fact("Trunk's licence", _text(first("trunk_licence"))),
         Fact("Model chosen by", _text(first("selection_rule"))),
         Fact("Epoch chosen", _text(card.get("epoch"))),
         Fact("Threshold of the mask", "" if threshold is None else f"{threshold:g}" + (f", {rule}" if rule else "")),

@@ -92,6 +92,7 @@ class LocalizePredictiond(Transform):
         hole_area: px of the image; smaller holes of the mask are filled, see
             :func:`~glas_wsol.transforms.clean_regions.clean_regions`. Defaults to 0, none.
         speck_area: px of the image; smaller parts of the mask are removed. Defaults to 0, none.
+        short_side: px; both areas are those of an image whose shorter side is this long. None (default): as they are.
         training_mpp: micrometres of a pixel of the training images, which the areas hold for and which is assumed where
             an image's is not known; None (default) where the model does not record it.
         provenance: what results are made with; None (default) if not needed.
@@ -115,6 +116,7 @@ class LocalizePredictiond(Transform):
         multi_label: bool = False,
         hole_area: float = 0,
         speck_area: float = 0,
+        short_side: int | None = None,
         training_mpp: float | None = None,
         provenance: Provenance | None = None,
         classifier_knows_mask: bool = True,
@@ -134,7 +136,7 @@ class LocalizePredictiond(Transform):
         self.judge_evidence = judge_evidence
         self.stain = stain
         self.multi_label = check_multi_label(multi_label, "LocalizePredictiond")
-        self.hole_area, self.speck_area = hole_area, speck_area
+        self.hole_area, self.speck_area, self.short_side = hole_area, speck_area, short_side
         self.training_mpp, self.provenance = training_mpp, provenance
         self._said: set[str] = set()
 
@@ -187,7 +189,10 @@ class LocalizePredictiond(Transform):
             raise NumericalError("the network's output is not a finite number", path, "train again at a lower rate")
         mpp = mpp_of_metadata(meta)
         # how many pixels of this image are as large as one of the training's
-        area = self.training_mpp**2 / (mpp[0] * mpp[1]) if mpp and self.training_mpp else 1.0
+        if self.short_side:
+            area = (min(decidable.shape) / self.short_side) ** 2
+        else:
+            area = self.training_mpp**2 / (mpp[0] * mpp[1]) if mpp and self.training_mpp else 1.0
         item = dict(data)
         probabilities: tuple[float, ...] = ()
         if self.names_class:

@@ -75,7 +75,7 @@ class SlideLocalization:
         level: that was read.
         slide_size: width and height of the slide at level 0, within its bounds.
         slide_mpp: of its pixels at level 0, micrometres.
-        mpp_from: whence that is known: ``"slide"`` or ``"given"``.
+        mpp_from: its source: ``"slide"`` or ``"given"``.
         corner: x and y of its bounds at level 0; all positions are relative to it, as QuPath's are.
         evidence: False if the slide shows nothing to decide on.
         reason: why not; empty if it does.

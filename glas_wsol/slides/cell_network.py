@@ -52,6 +52,9 @@ class CellNetwork:
     @staticmethod
     def check(network: Any) -> None:
         """Refuse, by a ConfigError, a network whose mask depends on the whole image."""
+        if not getattr(getattr(network, "trunk", None), "local", True):
+            what = "the trunk of this model is a transformer, whose features depend on the whole image"
+            raise ConfigError(what, "--model", "for slides give a model of another trunk")
         if isinstance(network, (SegmentationNetwork, FeatureComponentNetwork)) or getattr(network, "local", False):
             return
         what = "the mask of this model depends on the whole image, which a slide does not fit in memory for"

@@ -47,7 +47,7 @@ class SlideModel:
         hole_area: px at the model's pixel size; smaller holes of the mask are filled.
         speck_area: smaller parts of it are removed.
         threshold: of R+, for the mask.
-        made_with: what results depend on besides, JSON values: a slide is gone on with only if it is the same.
+        made_with: what results depend on besides, JSON values: an interrupted slide is resumed only if it is the same.
         provenance: for the results.
 
     Raises:
@@ -201,8 +201,8 @@ def _finish(
         hard = soft >= model.threshold
         if where is not None:
             down, across = (
-                ((np.arange(*ends) + 0.5) * n / side).astype(np.int64)
-                for ends, n, side in zip(((rows.start, rows.stop), (width,)), where.shape, grid.size, strict=True)
+                ((np.arange(*ends) + 0.5) * n / whole).astype(np.int64)
+                for ends, n, whole in zip(((rows.start, rows.stop), (width,)), where.shape, grid.size, strict=True)
             )
             hard &= where[down][:, across]
         for file, values in zip(files, (hard, np.rint(soft * 255).astype(np.uint8)), strict=True):

@@ -8,6 +8,8 @@ from scipy.sparse import csr_matrix
 
 __all__ = ["AxisResampling", "resample"]
 
+_VALUES = 400_000
+
 
 class AxisResampling:
     """Linear interpolation along one axis, antialiased where it shrinks, as torch's and Pillow's.
@@ -55,7 +57,13 @@ class AxisResampling:
 
 def resample(pixels: np.ndarray, rows: csr_matrix, columns: csr_matrix) -> np.ndarray:
     """``rows @ pixels @ columns.T`` of ``[H, W, C]``, float32."""
-    height, width, channels = pixels.shape
-    down = rows @ pixels.reshape(height, -1).astype(np.float32)  # first along the axis that lies in memory as it is
-    across = columns @ down.reshape(-1, width, channels).transpose(1, 0, 2).reshape(width, -1)
-    return across.reshape(-1, len(down), channels).transpose(1, 0, 2)
+    _, width, channels = pixels.shape
+    out = np.empty((rows.shape[0], columns.shape[0], channels), np.float32)
+    count = max(1, _VALUES // (width * channels))
+    for top in range(0, len(out), count):  # so few rows at a time that they stay in the processor's cache
+        some = rows[top : top + count]
+        low, high = int(some.indices.min()), int(some.indices.max()) + 1
+        down = some[:, low:high] @ pixels[low:high].astype(np.float32).reshape(high - low, -1)
+        down = down.reshape(-1, width, channels).transpose(1, 0, 2).reshape(width, -1)
+        out[top : top + count] = (columns @ down).reshape(-1, some.shape[0], channels).transpose(1, 0, 2)
+    return out

@@ -26,12 +26,12 @@ class SlideFile:
 
     Args:
         path: of a format that OpenSlide reads.
-        mpp: micrometres per pixel of level 0, or its width and height. None (default): as the slide says.
+        mpp: micrometres per pixel of level 0: one number, or its width and height. None (default): as the slide says.
 
     Attributes:
         size: width and height at level 0, px.
         mpp: width and height of a pixel at level 0, micrometres.
-        mpp_from: whence that is known: ``"slide"`` or ``"given"``.
+        mpp_from: its source: ``"slide"`` or ``"given"``.
         corner: ``(x, y)`` of the bounds' upper left pixel at level 0. All other positions are relative to it, as
             QuPath's are.
 
@@ -78,22 +78,13 @@ class SlideFile:
             raise ImageFileError(f"the slide says pixels of {said} um, which is not believed ({doubt})", self.path, fix)
         return size[0], size[1]
 
-    def view(self, width: int, height: int) -> SlideView:
-        """The slide as an image of another size.
-
-        Args:
-            width: px, of the whole slide within its bounds.
-            height: px.
-        """
-        return SlideView(self, width, height)
-
     def at_mpp(self, mpp: float) -> SlideView:
         """The slide as an image of pixels of another size, as nearly as whole pixels allow.
 
         Args:
             mpp: micrometres.
         """
-        return self.view(*(max(1, round(n * side / mpp)) for n, side in zip(self.size, self.mpp, strict=True)))
+        return SlideView(self, *(max(1, round(n * side / mpp)) for n, side in zip(self.size, self.mpp, strict=True)))
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         """``[height, width, 3]`` uint8 of a level, laid on the background.

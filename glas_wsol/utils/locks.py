@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from glas_wsol.errors import FIX_ROOM, OutputError
+from glas_wsol.errors import FIX_ROOM, BusyError, OutputError
 
 try:
     import fcntl
@@ -39,7 +39,8 @@ def claim(file: str | Path) -> bool:
         Whether this process has it now; False where there are no locks.
 
     Raises:
-        OutputError: if another process has claimed it, or the folder cannot be written.
+        BusyError: if another process has claimed it.
+        OutputError: if the folder cannot be written.
     """
     file = Path(file).absolute()
     lock = file.with_name(f".{file.name}.lock")
@@ -59,7 +60,7 @@ def claim(file: str | Path) -> bool:
             holder = _holder(handle)
             os.close(handle)
             what = f"another run is at work here ({holder or 'unknown process'})"
-            raise OutputError(what, file.parent, "wait for its end, or choose another output_dir") from None
+            raise BusyError(what, file.parent, "wait for its end, or choose another output_dir") from None
         except OSError:  # a file system without locks
             os.close(handle)
             return False

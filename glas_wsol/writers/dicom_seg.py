@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -20,13 +21,15 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 from glas_wsol.errors import ConfigError, ImageFileError
 from glas_wsol.results.how_to_read import familiarity_in_words
 from glas_wsol.results.localization import Localization
+from glas_wsol.results.slide_localization import SlideLocalization
 from glas_wsol.transforms.reading.dicom import is_dicom
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.version import __version__
 
-__all__ = ["require_highdicom", "secondary_capture", "write_dicom_seg"]
+__all__ = ["check_slide_is_dicom", "require_highdicom", "secondary_capture", "write_dicom_seg", "write_slide_seg"]
 
 _LONG_STRING = 64  # characters of this kind of value
+_SEG_TILE, _SEG_PIXELS = 512, 64_000_000  # px, of a slide
 _EMPTY_IF_ABSENT = (  # type 2: present in every image, empty where nothing is known
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
@@ -74,7 +77,7 @@ def write_dicom_seg(path: str | PathLike[str], image_path: str | PathLike[str], 
         with _quiet():
             segmentation = _segmentation(found, source)
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # highdicom's words for an incomplete header
-        what, fix = f"its DICOM header allows no segmentation ({error})", "mend it, or leave dicom out of formats"
+        what, fix = f"its DICOM header allows no segmentation ({error})", "correct it, or leave dicom out of formats"
         raise ImageFileError(what, found.path or found.name, fix) from error
     if alone:
         _save(image_path, source)
@@ -136,12 +139,27 @@ def _quiet() -> Iterator[None]:
 
 
 def _segmentation(found: Localization, source: Dataset) -> Any:
-    seg, _ = optional_import("highdicom.seg")
     highdicom, _ = optional_import("highdicom")
-    label = found.predicted if found.named else "Decidable"
     # the frame of a slide may be larger than the slide's pixels, which alone were read: none of the others is decidable
     height, width = found.mask.shape
     mask = np.pad(found.mask.astype(np.uint8), ((0, source.Rows - height), (0, source.Columns - width)))
+    measures = None
+    if found.mpp is not None and not {"ImageOrientationPatient", "ImageOrientationSlide"} & set(source.dir()):
+        width, height = (side / 1000 for side in found.mpp)  # mm; as in NIfTI, the slice is as thick as a pixel is wide
+        measures = highdicom.PixelMeasuresSequence(pixel_spacing=(height, width), slice_thickness=width)
+    label = found.predicted if found.named else "Decidable"
+    made = _made(source, mask[None], label, _said(found), found, omit_empty_frames=False, pixel_measures=measures)
+    if "ImageOrientationPatient" not in source:  # required then, and empty where it is not known
+        made.PatientOrientation = source.get("PatientOrientation")
+    return made
+
+
+def _made(
+    source: Dataset, mask: np.ndarray, label: str, said: str, found: Localization | SlideLocalization, **more: Any
+) -> Any:
+    """A segmentation of one segment; ``mask``: ``[1, H, W]`` uint8."""
+    seg, _ = optional_import("highdicom.seg")
+    highdicom, _ = optional_import("highdicom")
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name="glas_wsol", family=codes.cid7162.ArtificialIntelligence, version=__version__
     )
@@ -154,14 +172,10 @@ def _segmentation(found: Localization, source: Dataset) -> Any:
         algorithm_identification=algorithm,
     )
     # not an argument of highdicom's: a Short Text, which viewers show beside the label
-    segment.SegmentDescription = _said(found)
-    measures = None
-    if found.mpp is not None and not {"ImageOrientationPatient", "ImageOrientationSlide"} & set(source.dir()):
-        width, height = (side / 1000 for side in found.mpp)  # mm; as in NIfTI, the slice is as thick as a pixel is wide
-        measures = highdicom.PixelMeasuresSequence(pixel_spacing=(height, width), slice_thickness=width)
-    made = seg.Segmentation(
+    segment.SegmentDescription = said
+    return seg.Segmentation(
         source_images=[source],
-        pixel_array=mask[None],
+        pixel_array=mask,
         segmentation_type=seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[segment],
         series_instance_uid=generate_uid(),
@@ -175,12 +189,72 @@ def _segmentation(found: Localization, source: Dataset) -> Any:
         content_label="DECIDABLE",
         content_description=f"Pixels that decided, R+ at least {found.threshold:g}",
         series_description=f"Decidable region, {found.trained_on}"[:_LONG_STRING],
-        omit_empty_frames=False,
-        pixel_measures=measures,
+        **more,
     )
-    if "ImageOrientationPatient" not in source:  # required then, and empty where it is not known
-        made.PatientOrientation = source.get("PatientOrientation")
-    return made
+
+
+def write_slide_seg(path: str | PathLike[str], found: SlideLocalization) -> None:
+    """Write the mask of a DICOM slide as a Segmentation in tiles, which refers to the slide's finest level.
+
+    It has the pixels of the mask; of a mask of more than 64 million pixels every third, fifth, ...: the file is made in
+    memory. Tiles without a decidable pixel are left out.
+
+    Raises:
+        ConfigError: if highdicom is not installed.
+        ImageFileError: if the slide is not DICOM, or its header lacks what a reference to it needs.
+        OutputError: where the file cannot be written.
+    """
+    check_slide_is_dicom(found.path)
+    highdicom, _ = optional_import("highdicom")
+    source = _finest_level(Path(found.path))
+    every = math.ceil(math.sqrt(found.size[0] * found.size[1] / _SEG_PIXELS))
+    every += 1 - every % 2  # odd, so that the middle one of them stands for all
+    mask = np.asarray(found.mask[every // 2 :: every, every // 2 :: every]).astype(np.uint8)
+    # exactly, so that the mask ends where the slide does
+    spacing = source.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing
+    rows, columns = (float(one) * step * every for one, step in zip(spacing, reversed(found.step), strict=True))
+    try:
+        with _quiet():
+            made = _made(
+                source,
+                mask[None],
+                "Decidable",
+                ". ".join(filter(None, (found.trained_on, found.reason)))[:1024],
+                found,
+                tile_pixel_array=True,
+                tile_size=(_SEG_TILE, _SEG_TILE),
+                dimension_organization_type="TILED_SPARSE",
+                omit_empty_frames=True,
+                pixel_measures=highdicom.PixelMeasuresSequence((rows, columns), _thickness(source)),
+            )
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:  # of an incomplete header
+        what, fix = f"its DICOM header allows no segmentation ({error})", "mend it, or leave dicom out of --formats"
+        raise ImageFileError(what, found.path, fix) from error
+    _save(path, made)
+
+
+def check_slide_is_dicom(path: str | PathLike[str]) -> None:
+    """Refuse a slide that a segmentation cannot refer to, by an ImageFileError."""
+    require_highdicom()
+    if not is_dicom(path):
+        fix = "leave dicom out of --formats, or convert the slide to DICOM"
+        raise ImageFileError("this slide is not DICOM, which a segmentation could refer to", path, fix)
+
+
+def _thickness(source: Dataset) -> float:
+    return float(source.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness)
+
+
+def _finest_level(path: Path) -> Dataset:
+    """The header of the largest image of a slide's series, whose files lie in one folder."""
+    own = dcmread(path, stop_before_pixels=True)
+    levels = [own]
+    for other in sorted(path.parent.iterdir()):
+        if other != path and other.is_file() and is_dicom(other):
+            header = dcmread(other, stop_before_pixels=True)
+            if header.get("SeriesInstanceUID") == own.SeriesInstanceUID and "VOLUME" in header.get("ImageType", ()):
+                levels.append(header)
+    return max(levels, key=lambda one: one.get("TotalPixelMatrixColumns", 0))
 
 
 def _said(found: Localization) -> str:

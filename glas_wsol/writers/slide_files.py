@@ -15,12 +15,13 @@ from glas_wsol.results.how_to_read import reading_guide
 from glas_wsol.results.slide_localization import SlideLocalization
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.csv_files import write_csv
+from glas_wsol.writers.dicom_seg import check_slide_is_dicom, require_highdicom, write_slide_seg
 from glas_wsol.writers.drawing import overlay as draw
 from glas_wsol.writers.drawing import write_png
 from glas_wsol.writers.slide_geojson import write_slide_geojson
 from glas_wsol.writers.slide_tiff import write_pyramid
 
-__all__ = ["SLIDE_FORMATS", "check_slide_formats", "slide_entry", "slide_row", "write_slide"]
+__all__ = ["SLIDE_FORMATS", "check_slide", "check_slide_formats", "slide_entry", "slide_row", "write_slide"]
 
 
 def _write_tiff(folder: Path, found: SlideLocalization) -> None:
@@ -39,6 +40,7 @@ SLIDE_FORMATS: Mapping[str, Callable[[Path, SlideLocalization], None]] = {
     "geojson": lambda folder, found: write_slide_geojson(folder / "outlines.geojson", found),
     "geojson_exact": lambda folder, found: write_slide_geojson(folder / "outlines_exact.geojson", found, exact=True),
     "csv": _write_tables,
+    "dicom": lambda folder, found: write_slide_seg(folder / "mask.dcm", found),
 }
 """What a slide is written as."""
 
@@ -56,7 +58,15 @@ def check_slide_formats(names: str | Sequence[str] | None) -> tuple[str, ...]:
     for name in chosen:
         if name not in SLIDE_FORMATS:
             raise ConfigError(f"a slide is not written as {name!r}", "--formats", f"choose {', '.join(SLIDE_FORMATS)}")
+    if "dicom" in chosen:
+        require_highdicom()
     return chosen
+
+
+def check_slide(path: str, formats: Sequence[str]) -> None:
+    """Refuse a slide that cannot be written in a format, before it is localized, by an ImageFileError."""
+    if "dicom" in formats:
+        check_slide_is_dicom(path)
 
 
 def write_slide(folder: Path, found: SlideLocalization, formats: Sequence[str], overlay: bool = True) -> None:

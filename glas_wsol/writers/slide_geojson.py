@@ -10,7 +10,7 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
-from skimage.measure import approximate_polygon
+import shapely
 
 from glas_wsol.results.polygons import Ring
 from glas_wsol.results.slide_localization import SlideLocalization
@@ -88,7 +88,9 @@ def _smooth(polygon: list[Ring], step: tuple[float, float]) -> list[list[list[fl
     rings = [_through_edges(ring) for ring in polygon]
     tolerance = _TOLERANCE
     while True:
-        smooth = [approximate_polygon(ring, tolerance) for ring in rings]
+        # as scikit-image's approximate_polygon, which takes half of what the network does
+        lines = shapely.simplify([shapely.LineString(ring) for ring in rings], tolerance, preserve_topology=False)
+        smooth = [shapely.get_coordinates(line) for line in lines]
         # a ring of fewer than three corners is none: such a small one stays as it is
         smooth = [new if len(new) > 3 else old for new, old in zip(smooth, rings, strict=True)]
         if sum(map(len, smooth)) <= _MOST_CORNERS or tolerance > 100:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import uuid
+import zlib
 from collections.abc import Iterator
 from os import PathLike
 
@@ -16,6 +17,7 @@ from glas_wsol.utils.atomic_files import atomic_write
 __all__ = ["write_pyramid"]
 
 _TILE = 512
+_NOTHING = zlib.compress(bytes(_TILE * _TILE))
 
 
 def write_pyramid(path: str | PathLike[str], array: np.ndarray, mpp: tuple[float, float], *, ome: bool = False) -> None:
@@ -50,10 +52,14 @@ def write_pyramid(path: str | PathLike[str], array: np.ndarray, mpp: tuple[float
             )
 
 
-def _tiles(level: np.ndarray) -> Iterator[np.ndarray]:
+def _tiles(level: np.ndarray) -> Iterator[bytes]:
+    """Compressed; those of nothing, which most of a slide are, once for all."""
     for top in range(0, level.shape[0], _TILE):
         for left in range(0, level.shape[1], _TILE):
             part = np.asarray(level[top : top + _TILE, left : left + _TILE])
+            if not part.any():
+                yield _NOTHING
+                continue
             tile = np.zeros((_TILE, _TILE), np.uint8)
             tile[: part.shape[0], : part.shape[1]] = part.astype(np.uint8) * (255 if part.dtype == bool else 1)
-            yield tile
+            yield zlib.compress(tile.tobytes())

@@ -5,12 +5,20 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 
-def start(folder: Path) -> None:
+def start(number: int, folder: Path) -> None:
     """Once in every process."""
+    assert number in (0, 1)
     os.environ["STARTED_IN"] = str(folder)
+
+
+def slow_start(number: int, folder: Path) -> None:
+    """As long as a model takes: dask gives up a worker that dies before its nanny has heard of it."""
+    time.sleep(2)
+    start(number, folder)
 
 
 def work(item: tuple[int, Path]) -> int:

@@ -20,7 +20,7 @@ __all__ = ["as_it_was", "images", "model"]
 
 
 def test_work_that_kills_its_process_fails_alone(tmp_path):
-    done = dict(in_processes(work, [(number, tmp_path) for number in range(8)], 2, start, [(tmp_path,)]))
+    done = dict(in_processes(work, [(number, tmp_path) for number in range(8)], start, (tmp_path,), 2))
     assert done == {n: None if n == 3 else n * n for n in range(8)}
 
 
@@ -61,10 +61,10 @@ def test_parts_of_a_cohort_and_their_end_equal_one_run(model, many, once, tmp_pa
     assert [row["image"].rpartition("/")[2] for row in rows(out / "failed.csv")] == ["broken.png", "unknown.tif"]
 
 
-def here(work, items, jobs, start, arguments):
+def here(work, items, start, arguments, jobs):
     """As `in_processes`, in this process and backwards: to start others takes as long as ten such runs."""
-    assert pickle.dumps((work, list(items), start, list(arguments)))
-    start(*arguments[0])
+    assert pickle.dumps((work, list(items), start, arguments))
+    start(0, *arguments)
     for number in reversed(range(len(items))):
         yield number, work(items[number])
 

@@ -67,7 +67,7 @@ def test_nothing_is_printed_of_what_is_refused(tmp_path, capsys):
         run(folder, "--level", "95")
     with pytest.raises(OutputError, match="no such folder"):
         run(folder, tmp_path / "nowhere")
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="cannot be written"):
         run(folder, "--output", tmp_path / "file")
     assert capsys.readouterr().out == ""
 

@@ -143,7 +143,7 @@ def pipeline(**settings: Any) -> Compose:
     """The augmentation of the paper's recipe for GlaS, with turns."""
     parser = ConfigParser()
     parser.read_config([str(CONFIGS / "train.json"), str(CONFIGS / "paper.json")])
-    parser.update({"crop_size": 32, "rotation": 0.75, **settings})
+    parser.update({"training_mpp": None, "crop_size": 32, "rotation": 0.75, **settings})
     return parser.get_parsed_content("train#preprocessing").flatten()
 
 

@@ -1,11 +1,15 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Two processes do what one does: gradients, weights, figures, files; and refuse what they cannot."""
+"""Two processes do what one does: gradients, weights, figures, files; one that is killed ends the other."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +21,10 @@ from glas_wsol.errors import ConfigError
 from glas_wsol.handlers.clock import read_clock
 from glas_wsol.transforms import read_mask
 from glas_wsol.utils import distributed
-from tests.bundles.conftest import BUNDLES, config
+from tests.bundles.conftest import BUNDLES, ROOT, config, paper, workflow
 from tests.conftest import same
-from tests.distributed.ranks import CASES, seeds_gradient, step_of
+from tests.distributed.conftest import ENVIRONMENT, TORCHRUN
+from tests.distributed.ranks import CASES, GLAS, seeds_gradient, settings, step_of
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -217,3 +222,44 @@ def test_a_device_that_is_not_there_or_not_ones_own_is_refused(monkeypatch, devi
     with pytest.raises(ConfigError, match=words):
         distributed.begin(device, backend=backend)
     assert distributed.world_size() == 1
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+def test_killed_process_ends_all_and_the_run_resumes(folder, alone, tmp_path):
+    asked = settings(GLAS, folder / "data" / GLAS, tmp_path / "out", epochs=2)
+    files = [config(GLAS, name) for name in ("train", "paper", "multi_gpu_train")]
+    command = [*TORCHRUN, "-m", "tests.distributed.slow", "run", "--config_file", str(files)]
+    for name, value in asked.items():
+        command += [f"--{name}", str(value)]
+    (tmp_path / "processes").mkdir()
+    environment = {**ENVIRONMENT, "PROCESSES": str(tmp_path / "processes")}
+    with (tmp_path / "said").open("w") as said:
+        run = subprocess.Popen(command, stdout=said, stderr=said, env=environment, cwd=ROOT)
+    last, deadline = tmp_path / "out" / "models" / "last.pt", time.monotonic() + 900
+    while not last.exists() and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert last.exists(), (tmp_path / "said").read_text()[-3000:]
+    first, second = (int((tmp_path / "processes" / str(rank)).read_text()) for rank in range(2))
+    os.kill(second, signal.SIGKILL)
+    assert run.wait(timeout=300) != 0, "a process waits an hour for another that lives"
+    assert not is_running(first)
+    told = (tmp_path / "said").read_text()
+    assert "another process of this run has ended" in told or "terminated: " in told, told[-3000:]
+    assert "Traceback" not in told.partition("torch/distributed/elastic")[0], "torchrun's own is no fault of ours"
+    state = torch.load(last, weights_only=True)
+    assert state["trainer"]["epoch"] == 1
+    workflow("train", paper(GLAS), **asked).run()  # one process goes on where two began
+    weights, expected = (
+        torch.load(where / "models" / "model.pt", weights_only=True) for where in (tmp_path / "out", alone / "paper")
+    )
+    for name, value in weights.items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-5, msg=name)
+    assert not list((tmp_path / "out").rglob("*.part"))

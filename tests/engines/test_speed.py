@@ -242,6 +242,9 @@ def test_the_share_of_loading(steps, capsys):
     arguments = [
         "--images",
         "4",
+        "--tile",
+        "70",
+        "97",
         "--rounds",
         "1",
         "--set",

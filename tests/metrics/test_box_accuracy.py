@@ -77,9 +77,16 @@ def direct_hits(soft: np.ndarray, evidence: bool, truth: np.ndarray, threshold: 
     return [best >= overlap for overlap in (0.3, 0.5, 0.7)]
 
 
-@pytest.mark.parametrize("many", [0, 100])
-def test_against_every_threshold(many, monkeypatch):
-    monkeypatch.setattr(boxes, "_MANY", many)  # specks left out first, or not
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (7, 4), (1, 30), (30, 1), (41, 60)])
+@pytest.mark.parametrize("share", [0, 0.05, 0.3, 0.5, 0.8, 1])
+def test_mask_boxes_are_those_of_the_numbered_parts(shape, share):
+    mask = np.random.default_rng(0).random(shape) < share
+    found = boxes.mask_boxes(mask)
+    parts = boxes.object_boxes(ndimage.label(mask, structure=np.ones((3, 3)))[0])
+    assert sorted(found.tolist()) == sorted(parts.tolist())
+
+
+def test_against_every_threshold():
     random = np.random.default_rng(2)
     items, fixed, best = [], [], []
     for shape, evidence in [((14, 23), True), ((30, 11), True), ((9, 9), False)]:
@@ -93,9 +100,7 @@ def test_against_every_threshold(many, monkeypatch):
     assert 0 < expected[0] < expected[1] < 1
 
 
-@pytest.mark.parametrize("many", [0, 100])
-def test_a_part_of_few_pixels_may_have_a_large_box(many, monkeypatch):
-    monkeypatch.setattr(boxes, "_MANY", many)
+def test_a_part_of_few_pixels_may_have_a_large_box():
     truth = rectangle((20, 50), slice(3, 13), slice(5, 23))
     diagonal = np.zeros((20, 50))
     diagonal[np.arange(3, 13), np.arange(5, 15)] = 1  # 10 pixels, a box of 10 x 10: IoU 10 / 18

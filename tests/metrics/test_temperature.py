@@ -20,13 +20,13 @@ def sampled(n: int, classes: int, temperature: float, seed: int = 0) -> tuple[np
 
 
 def loss(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
-    """Cross-entropy with the labels by Laplace's rule, written down image by image."""
+    """Cross-entropy with Platt's targets, a class's images counted as in two classes, written down image by image."""
     images, classes = logits.shape
     target = np.full((images, classes), np.nan)
     for i, label in enumerate(labels):
-        n = sum(labels == label)
-        target[i] = 1 / (n + classes)
-        target[i, label] = (n + 1) / (n + classes)
+        n = sum(labels == label) * classes / 2
+        target[i] = 1 / (n + 2) / (classes - 1)
+        target[i, label] = (n + 1) / (n + 2)
     assert np.allclose(target.sum(axis=1), 1)
     return float(torch.nn.functional.cross_entropy(torch.from_numpy(logits / temperature), torch.from_numpy(target)))
 
@@ -52,6 +52,12 @@ def test_temperature_all_correct_is_limited_by_number_of_images(n):
     # n of each of two classes, each right by a margin of 3: sure to (n + 1) / (n + 2), so log(n + 1) = 3 / T.
     logits = np.repeat([[3.0, 0.0], [0.0, 3.0]], n, axis=0)
     assert fit_temperature(logits, np.repeat([0, 1], n)) == pytest.approx(3 / np.log(n + 1), rel=1e-4)
+
+
+def test_temperature_of_five_small_classes_is_confident_when_right():
+    # 6 of each of 5 classes, each right by a margin of 8: 6 * 5 / 2 = 15, so sure to 16/17, and e^(8 / T) = 64.
+    logits = 8.0 * np.repeat(np.eye(5), 6, axis=0)
+    assert fit_temperature(logits, np.repeat(range(5), 6)) == pytest.approx(8 / np.log(64), rel=1e-4)
 
 
 def test_no_other_temperature_has_a_lower_loss():

@@ -68,7 +68,7 @@ def test_train_and_watch(tmp_path):
     notebook = execute(NAMES[0], work=str(tmp_path), **small)
     said = printed(notebook)
     assert "phantom (synthetic tissue), 2 classes" in said
-    assert "the probability that the run failed is 0." in said
+    assert "estimated failure probability 0." in said
     assert (tmp_path / "train_20_104x152" / "run_96_1_1" / "models" / "model.pt").is_file()
     tiles, curves, masks = drawn(notebook)
     assert is_a_picture(tiles)
@@ -86,7 +86,7 @@ def test_read_one_result(tmp_path):
     assert len(drawn(notebook)) == 3
     assert all(is_a_picture(one) for one in drawn(notebook)[:2])
     model = json.loads((bundle_folder("glas") / "models" / "model.json").read_text())
-    assert f"alarm: {model['alarm']['verdict']} ({model['alarm']['score']:.2f})" in said
+    assert f"failure probability {model['alarm']['score']:.2f}" in said
     outlines = json.loads((tmp_path / "one_result" / "geojson" / f"{samples()[-1].stem}.geojson").read_text())
     assert f"{len(outlines['features'])} annotations" in said
 

@@ -216,7 +216,7 @@ def test_a_fault_of_the_program_is_not_taken_for_one_of_an_image(infer, tmp_path
     ended = infer(tmp_path / "in", tmp_path / "out")
     assert ended.status == 1
     assert "an unforeseen fault" in ended.said
-    assert "Traceback" in ended.said, "a fault to report, not to mend"
+    assert "Traceback" in ended.said, "a fault to report, not to repair"
     assert not (tmp_path / "out" / "predictions.csv").exists()
 
 

@@ -9,6 +9,7 @@ import os
 import pickle
 import shutil
 import struct
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -66,12 +67,15 @@ def test_results_below_the_images_are_no_images(infer, image, recursive):
 
 def test_an_output_that_is_a_file_or_cannot_be_written(infer, image, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("mine")
-    one_line(infer(image, tmp_path / "file"), "is a file")
-    one_line(infer(image, tmp_path / "file" / "below"), "cannot make")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        one_line(infer(image, place), "a file is in the way of --output", "choose another --output")
     assert (tmp_path / "file").read_text() == "mine"
-    # root may write everywhere, so that the refusal is made here
-    monkeypatch.setattr(os, "access", lambda path, mode: not (mode & os.W_OK))
-    one_line(infer(image, tmp_path / "locked"), "read-only")
+
+    def refuse(**_: Any) -> None:  # root may write everywhere
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    one_line(infer(image, tmp_path / "locked"), " cannot be written (Permission denied)")
 
 
 # Tables
@@ -235,12 +239,12 @@ def test_weights_that_are_none_of_this_network(infer, model, image, tmp_path, ki
         ({"scale": 1e7}, "at most 100"),
         ({"short_side": 10**9}, "from 1 to 100000"),
         ({"trunk": "$__import__('os').system('touch owned')"}, "no trunk named"),
-        ({"network": 3}, "it cannot be made"),
+        ({"network": 3}, "its settings are not valid"),
         ({"network": {"class": "os.system"}}, "no network named 'os.system'"),
         ({"network": {"weights": "https://192.0.2.1/x#sha256=" + "0" * 64}}, "weights"),
         ({"network": {"omega": "x"}}, "omega='x'"),
         ({"network": {"evil": 1}}, "evil"),
-        ({"members": 3}, "it cannot be made"),
+        ({"members": 3}, "its settings are not valid"),
         ({"alarm": {"score": "x", "verdict": "<b>"}}, "alarm"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
@@ -322,7 +326,7 @@ SMALLEST = {"seed": 0, "train": 8, "test": 2, "size": [64, 96], "scale": 0.1}
         ({"overlays": "@nowhere"}, "refers to 'nowhere', which is not there [@nowhere]: correct"),
         ({"inferer#factor": "$1/0"}, "cannot be computed (ZeroDivisionError: division by zero) [$1/0]"),
         ({"seed": "x"}, "[$monai.utils.set_determinism(seed=@seed)]"),
-        ({"models": 3}, "it cannot be made|correct what it is given: card, models, views"),
+        ({"models": 3}, "its settings are not valid|correct what it is given: card, models, views"),
         ({"checkpoint": ["a.pt", "a.pt"]}, "the same model as a.pt [a.pt]"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glas_wsol.report import write_report
+from glas_wsol.report import write_cohort, write_report
 from glas_wsol.utils.csv_files import write_csv
 from tests.report.conftest import case, inference
 
@@ -237,3 +237,55 @@ def test_without_its_script_every_image_is_open(browser, page):
         assert not find(browser, "#filters").is_displayed()
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+ROWS = 10_000
+
+
+@pytest.fixture
+def cohort(browser, page) -> webdriver.Chrome:
+    """The same images and many that failed, as a table."""
+    failed = [
+        {"image": f"gone_{k}.png", "stage": "read", "what": "no such file", "fix": ""} for k in range(ROWS - COUNT + 1)
+    ]
+    write_csv(page.parent / "failed.csv", failed)
+    browser.get(write_cohort(page.parent).as_uri())
+    browser.get_log("browser")
+    return browser
+
+
+def test_table_of_a_cohort_draws_what_is_seen(cohort):
+    def drawn() -> list[str]:
+        return cohort.execute_script(
+            "return [...document.querySelectorAll('#rows tr:not(.space) th')].map(e => e.title)"
+        )
+
+    def shown() -> str:
+        return find(cohort, "#shown").text
+
+    assert shown() == f"{ROWS} of {ROWS} images shown"
+    assert drawn()[:8] == [*(f"tile_{k}" for k in range(7)), HOSTILE]
+    assert len(drawn()) < 60
+    cohort.execute_script("const pane = document.getElementById('window'); pane.scrollTop = pane.scrollHeight")
+    cohort.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    assert drawn()[-1] == f"gone_{ROWS - COUNT}.png"
+    heads = cohort.execute_script("return [...document.querySelectorAll('#cases thead th')].map(e => e.textContent)")
+    assert heads[:3] == ["image", "class", "probability"]
+    cohort.find_elements("css selector", ".sort")[2].click()
+    put(cohort, "name", "TILE_1")
+    put(cohort, "probability-from", "90")
+    kept = [f"tile_{k}" for k in range(COUNT) if f"tile_{k}".startswith("tile_1")]
+    assert set(drawn()) < set(kept)
+    said = cohort.execute_script(
+        "return [...document.querySelectorAll('#rows tr:not(.space)')].map(r => r.cells[2].textContent)"
+    )
+    values = [float(text.split()[0]) for text in said]
+    assert values == sorted(values)
+    assert min(values) >= 90
+    assert cohort.execute_script("return document.querySelector('#rows img').naturalWidth") == 36
+    find(cohort, "button[type=reset]").click()
+    cohort.execute_async_script("setTimeout(arguments[0])")
+    put(cohort, "state", "failed")
+    assert shown() == f"{ROWS - COUNT + 1} of {ROWS} images shown"
+    assert cohort.get_log("browser") == []
+    assert cohort.title == "Cohort: out", "the hostile name ran nothing"

@@ -128,7 +128,7 @@ def test_an_inference_says_what_was_found_of_every_image(tmp_path):
     assert "the localizer, on the whole image benign 40.0 % malignant 60.0 %" in page.text
     assert "the classifier, on this region alone benign 12.5 % malignant 87.5 % entropy 0.38 nats" in page.text
     assert "the classifier, on this region alone benign 50.0 % malignant 50.0 % entropy 0.69 nats, 100 %" in page.text
-    assert "read: the file is empty ; to mend it: copy it again" in page.text
+    assert "read: the file is empty ; to repair it: copy it again" in page.text
     bodies = {a["id"]: a for a in page.all("tbody") if "id" in a}
     assert [a["data-state"] for a in bodies.values()] == ["evidence", "none", "failed"]
     assert bodies["image-1"]["data-class"] == "malignant"

@@ -40,7 +40,7 @@ def prediction(decidable: Tensor, probabilities: list[float]) -> Tensor:
 
 def localize(image: Tensor, decidable: Tensor = RAMP, p=(0.3, 0.7), **more) -> dict:
     names = ("threshold", "mask_threshold", "names_class", "min_box_area", "stain", "hole_area", "speck_area")
-    names += ("training_mpp", "provenance")
+    names += ("short_side", "training_mpp", "provenance")
     options = {k: more.pop(k) for k in names if k in more}
     item = {"image": image, "pred": prediction(decidable, list(p)), **more}
     return LocalizePredictiond(["benign", "malignant"], **options)(item)
@@ -198,6 +198,14 @@ def test_areas_of_cleaning_hold_at_the_training_pixel_size():
         image = MetaTensor(torch.rand(shape), meta={"filename_or_obj": "a.png", "mpp": (own, own)})
         found = localize(image, decidable, training_mpp=0.62, speck_area=50)["localization"]
         assert replace(found, evidence=True).mask.any() == kept, own
+
+
+@pytest.mark.parametrize(("short_side", "kept"), [(20, False), (10, False), (40, True)])
+def test_areas_of_cleaning_hold_at_the_training_short_side(short_side, kept):
+    decidable = torch.zeros(20, 30)
+    decidable[4:8, 5:15] = 1  # 40 px; specks below 50, 200 and 12.5 px of the image
+    found = localize(torch.rand(3, 20, 30), decidable, short_side=short_side, speck_area=50)["localization"]
+    assert replace(found, evidence=True).mask.any() == kept
 
 
 @pytest.mark.parametrize("size", [SIZE, (5, 3), (1, 1)])

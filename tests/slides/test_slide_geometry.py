@@ -78,7 +78,7 @@ def test_files_of_a_result_are_not_shifted(board, tmp_path):
         (0.5, 0.5),
         "slide",
     )
-    write_slide(tmp_path, found, tuple(SLIDE_FORMATS))
+    write_slide(tmp_path, found, tuple(one for one in SLIDE_FORMATS if one != "dicom"))
     middles = [(x, y) for y in range(25, HEIGHT, 50) for x in range(25, WIDTH, 50)]
     dark = np.array([(x // 50 + y // 50) % 2 == 0 for x, y in middles])
     with openslide.OpenSlide(tmp_path / "mask.tif") as slide:

@@ -95,7 +95,7 @@ def begin(run: Run, found: Found) -> None:
         for name in EVALUATION:
             (run.folder / name).unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"the run's folder cannot be made ({error.strerror})", run.folder, "free it") from error
+        raise OutputError(f"the run's folder cannot be written ({error.strerror})", run.folder, "free it") from error
     earlier = 0.0 if found.state is State.OTHER_TRAINING else found.manifest.get("seconds", 0.0)
     _write(run, finished=False, seconds=earlier, digests=None)
 

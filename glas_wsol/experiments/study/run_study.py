@@ -133,7 +133,7 @@ def _carry_out(
         execute(todo, children, ended, tick, jobs)
     if failed:
         names = ", ".join(outcome.run.name for outcome in failed)
-        fix = "see their log.txt, mend the cause and run the same command again"
+        fix = "see their log.txt, remove the cause and run the same command again"
         raise GlasWsolError(f"{count(len(failed), 'run', 'runs')} of {len(runs)} failed: {names}", output, fix)
 
 

@@ -114,7 +114,7 @@ class Report:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            what = f"the folder of the tables cannot be made ({error.strerror})"
+            what = f"the folder of the tables cannot be written ({error.strerror})"
             raise OutputError(what, folder, "choose another --output") from error
         if not self.oracle:
             for name in _ORACLE_FILES:

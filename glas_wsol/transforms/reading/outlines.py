@@ -16,7 +16,7 @@ from skimage.draw import polygon2mask
 
 from glas_wsol.errors import ImageFileError
 
-__all__ = ["FIRST_LABEL", "MAX_CORNERS", "OUTLINE_SUFFIX", "read_outlines"]
+__all__ = ["FIRST_LABEL", "MAX_CORNERS", "OUTLINE_SUFFIX", "check_outlines", "read_outlines"]
 
 OUTLINE_SUFFIX = ".geojson"
 """Of the files that are taken for outlines in a folder; a table may name one of any ending."""
@@ -33,7 +33,7 @@ _FARTHEST = 1e9  # pixels from the corner
 _FIX = "export it again from QuPath as a FeatureCollection of polygons, in pixels"
 _NO_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
 _NO_OUTLINES = ("root", "tmacore", "pathrootobject", "tmacoreobject")
-_TOLD = 5  # faults in one message
+_SHOWN = 5  # faults in one message
 # what QuPath names a tile of a slide: "slide [d=2,x=1024,y=0,w=512,h=512].png", in pixels of the slide
 _REGION = re.compile(r"\[(?:d=(?P<d>[\d.]+),)?x=(?P<x>-?\d+),y=(?P<y>-?\d+),w=(?P<w>\d+),h=(?P<h>\d+)")
 
@@ -72,6 +72,31 @@ def read_outlines(path: str | PathLike[str], height: int, width: int) -> np.ndar
     except (OSError, ValueError, RecursionError) as error:
         said = getattr(error, "strerror", None) or " ".join(str(error).split())[:100] or type(error).__name__
         raise ImageFileError(f"cannot be read as GeoJSON ({said})", path, _FIX) from error
+    found = _outlines_in(content, path, height, width)
+    labels = np.zeros((height, width), np.int32)
+    for label, polygons in enumerate(found.values(), start=FIRST_LABEL):
+        for polygon in polygons:
+            _fill(labels, polygon, label)
+    return labels
+
+
+def check_outlines(content: Any, path: str | PathLike[str], height: int, width: int) -> None:
+    """Refuse outlines that :func:`read_outlines` would, without filling them in.
+
+    Args:
+        content: of the file, as JSON has it.
+        path: of the file, which need not be there.
+        height: of the image in pixels.
+        width: of it.
+
+    Raises:
+        ImageFileError: as there.
+    """
+    _outlines_in(content, Path(path), height, width)
+
+
+def _outlines_in(content: Any, path: Path, height: int, width: int) -> dict[int, list[_Polygon]]:
+    """The outlines in the image's positions, by the number of their feature."""
     found: dict[int, list[_Polygon]] = {}
     faults = []
     corners = 0
@@ -89,13 +114,9 @@ def read_outlines(path: str | PathLike[str], height: int, width: int) -> np.ndar
     if not faults:
         found, faults = _in_tile(found, path.name, height, width)
     if faults:
-        more = f" and {len(faults) - _TOLD} more" if len(faults) > _TOLD else ""
-        raise ImageFileError("; ".join(faults[:_TOLD]) + more, path, "mend or delete these in QuPath, and export again")
-    labels = np.zeros((height, width), np.int32)
-    for label, polygons in enumerate(found.values(), start=FIRST_LABEL):
-        for polygon in polygons:
-            _fill(labels, polygon, label)
-    return labels
+        more = f" and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise ImageFileError("; ".join(faults[:_SHOWN]) + more, path, "correct or delete these in QuPath, export again")
+    return found
 
 
 class _FaultError(Exception):

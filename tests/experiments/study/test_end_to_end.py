@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A real study, as small as it can be: run, killed in the middle, taken up again."""
+"""A real study, as small as it can be: run, killed in the middle, resumed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,30 +35,53 @@ def done(folder: Path, cwd: Path, epochs: int, *arguments: str) -> str:
     return out
 
 
+@dataclass(frozen=True)
+class Study:
+    """A study that nothing disturbed.
+
+    Attributes:
+        place: where its command was run.
+        folder: of the study.
+        printed: by the command.
+    """
+
+    place: Path
+    folder: Path
+    printed: str
+
+
+EPOCHS = 5
+METHODS = ("--methods", "grad_cam")  # cam_avg is trained for it
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Study:
+    place = tmp_path_factory.mktemp("whole")
+    return Study(place, place / "my study", done(place / "my study", place, EPOCHS, *METHODS))
+
+
 @pytest.mark.slow
-def test_a_study_of_a_trained_and_an_explaining_row(tmp_path):
-    folder = tmp_path / "my study"
-    methods = ("--methods", "grad_cam", "all_ones")
-    assert "cam_avg is run too" in done(folder, tmp_path, 1, *methods)
-    runs = {path.parents[1].name: path.parent for path in folder.glob("*/*/evaluation.json")}
-    assert set(runs) == {"all_ones", "cam_avg", "grad_cam"}
+def test_a_study_of_a_trained_and_an_explaining_row(whole):
+    assert "cam_avg is run too" in whole.printed
+    runs = {path.parents[1].name: path.parent for path in whole.folder.glob("*/*/evaluation.json")}
+    assert set(runs) == {"cam_avg", "grad_cam"}
     reports = {row: json.loads((run / "evaluation.json").read_text()) for row, run in runs.items()}
     assert {row: report["method"] for row, report in reports.items()} == {row: row for row in runs}
     assert reports["grad_cam"]["checkpoint_sha256"] == reports["cam_avg"]["checkpoint_sha256"]
     assert not (runs["grad_cam"] / "models").exists()
     assert len(np.load(runs["cam_avg"] / "evaluation.npz")["names"]) == reports["cam_avg"]["n"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["my study"], "nothing is written elsewhere"
+    assert sorted(path.name for path in whole.place.iterdir()) == ["my study"], "nothing is written elsewhere"
 
     logs = {row: (run / "log.txt").read_bytes() for row, run in runs.items()}
-    assert "3 of 3 runs are finished" in done(folder, tmp_path, 1, *methods)
+    assert "2 of 2 runs are finished" in done(whole.folder, whole.place, EPOCHS, *METHODS)
     assert {row: (run / "log.txt").read_bytes() for row, run in runs.items()} == logs
 
 
 @pytest.mark.slow
-def test_a_killed_study_ends_as_an_undisturbed_one(tmp_path):
-    arguments = (12, "--methods", "cam_max", "--seeds", "0")
+def test_a_killed_study_ends_as_an_undisturbed_one(whole, tmp_path):
+    arguments = (EPOCHS, "--methods", "cam_avg")
     disturbed = start(tmp_path / "disturbed", tmp_path, *arguments)
-    run = tmp_path / "disturbed" / "cam_max" / "stratified-0_seed_0"
+    run = tmp_path / "disturbed" / "cam_avg" / "stratified-0_seed_0"
     deadline = time.monotonic() + 900
     while not (run / "models" / "last.pt").is_file():  # an epoch is done
         assert disturbed.poll() is None, disturbed.stderr.read()[-3000:]
@@ -73,9 +97,8 @@ def test_a_killed_study_ends_as_an_undisturbed_one(tmp_path):
 
     assert "0 of 1 run is finished, 1 to go on" in done(tmp_path / "disturbed", tmp_path, *arguments)
     assert "resuming" in (run / "log.txt").read_text()
-    done(tmp_path / "undisturbed", tmp_path, *arguments)
-    other = tmp_path / "undisturbed" / run.relative_to(tmp_path / "disturbed")
-    rows, expected = np.load(run / "evaluation.npz"), np.load(other / "evaluation.npz")
+    rows = np.load(run / "evaluation.npz")
+    expected = np.load(whole.folder / "cam_avg" / run.name / "evaluation.npz")
     assert set(rows.files) == set(expected.files) > {"names", "f1_foreground"}
     for name in expected.files:
         np.testing.assert_array_equal(rows[name], expected[name])

@@ -422,6 +422,6 @@ def test_groups_have_headings_and_one_csv(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_told_in_one_line(study, tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="cannot be written"):
         report_of(study / "stain").write(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"

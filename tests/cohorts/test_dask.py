@@ -1,0 +1,94 @@
+# Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
+"""Workers of a dask cluster leave what one process does; work that kills its worker fails alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from glas_wsol.cohorts import dask_workers
+from glas_wsol.cohorts.dask_workers import dask_cluster
+from glas_wsol.errors import ConfigError
+from glas_wsol.experiments.study.dask_children import DaskChildren
+from tests.cohorts.deadly_work import slow_start, work
+
+dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_starts():
+    """Workers are forked from a process that has loaded the package once: to start anew takes most of these tests."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["distributed", "glas_wsol.cohorts.dask_commands"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distributed.utils, "_forkserver_preload_set", True)
+        with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+            yield
+
+
+@pytest.fixture(scope="module")
+def address(quick_starts):
+    """Two processes with a scheduler, started before the run, as those of a cluster are."""
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "600s"}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, memory_limit=0, dashboard_address=None, silence_logs=50
+        ) as cluster,
+    ):
+        yield cluster.scheduler_address
+
+
+def test_work_that_kills_its_worker_fails_alone(address, tmp_path, capsys):
+    with dask_cluster(address, None, False, tmp_path) as cluster:
+        done = dict(cluster(work, [(number, tmp_path) for number in range(8)], slow_start, (tmp_path,)))
+    assert done == {n: None if n == 3 else n * n for n in range(8)}
+    assert "dask: 2 workers; dashboard http://127.0.0.1" in capsys.readouterr().out
+
+
+def test_commands_of_a_study_run_and_end_on_workers(address, tmp_path):
+    def run(children, code: str) -> int:
+        with (tmp_path / "log.txt").open("ab") as log:
+            return children([sys.executable, "-c", code], log)
+
+    def started(times: int) -> int:
+        while len(pids := pid_file.read_text().split() if pid_file.exists() else []) < times:
+            time.sleep(0.05)
+        return int(pids[-1])
+
+    pid_file = tmp_path / "pids"
+    say = f"import os, time; open({str(pid_file)!r}, 'a').write(f'{{os.getpid()}} {{os.getppid()}} ')"
+    say += "; print('said', flush=True)"
+    with dask_cluster(address, None, False, tmp_path) as cluster, ThreadPoolExecutor(1) as pool:
+        children = DaskChildren(cluster)
+        assert run(children, f"{say}; raise SystemExit(7)") == 7
+        later = pool.submit(run, children, f"{say}; time.sleep(600)")
+        worker = started(4)
+        os.kill(worker, signal.SIGKILL)
+        assert started(6) != worker  # once more, in another
+        killed = int(pid_file.read_text().split()[2])
+        with pytest.raises(ProcessLookupError):
+            os.kill(killed, 0)  # nothing goes on without its worker
+        children.stop()
+        assert later.result() == -signal.SIGTERM
+        assert run(children, say) == -1
+    assert (tmp_path / "log.txt").read_text() == "said\n" * 3
+
+
+def test_nobody_at_an_address_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(dask_workers, "_ANSWER", 0.5)
+    with (
+        pytest.raises(ConfigError, match="no dask scheduler answers"),
+        dask_cluster("tcp://127.0.0.1:9", 1, False, tmp_path),
+    ):
+        pass
+
+
+def test_workers_without_a_gpu_are_refused(address, tmp_path):
+    with pytest.raises(ConfigError, match="none of the 2 workers has a GPU"), dask_cluster(address, 1, True, tmp_path):
+        pass
