@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Keep corrected outlines below the results, one GeoJSON file an image, each save against the version it was made from."""
+"""Keep corrected outlines below the results: one GeoJSON file an image, each saved against the version it came from."""
 
 from __future__ import annotations
 
