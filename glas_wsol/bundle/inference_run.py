@@ -157,9 +157,12 @@ def infer(run: BundleRun) -> Results:
         GlasWsolError: as the bundle raises it, freed from what MONAI wraps around it. Images that failed are none:
             the results name them.
     """
-    with contextlib.suppress(IncompleteError):
-        run.make()
     output = Path(run.settings["output_dir"])
+    try:
+        with contextlib.suppress(IncompleteError):
+            run.make()
+    finally:
+        release(output / RECORD)  # a process that goes on to other work does not keep what an incomplete run had
     done, failed = _rows(output / "predictions.csv"), output / "failed.csv"
     failures = _rows(failed) if failed.is_file() else []
     evidence = sum(row.get("class") != "no evidence" for row in done)
