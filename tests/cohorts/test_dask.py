@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from glas_wsol.cohorts import dask_workers
-from glas_wsol.cohorts.dask_workers import dask_cluster
 from glas_wsol.errors import ConfigError
 from glas_wsol.experiments.study.dask_children import DaskChildren
+from glas_wsol.workers import dask_workers
+from glas_wsol.workers.dask_workers import dask_cluster
 from tests.cohorts.deadly_work import slow_start, work
 
 dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
@@ -25,7 +25,7 @@ dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distribute
 def quick_starts():
     """Workers are forked from a process that has loaded the package once: to start anew takes most of these tests."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["distributed", "glas_wsol.cohorts.dask_commands"])
+    context.set_forkserver_preload(["distributed", "glas_wsol.workers.dask_commands"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distributed.utils, "_forkserver_preload_set", True)
         with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):

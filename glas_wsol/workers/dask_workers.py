@@ -149,7 +149,7 @@ def _workers_of(client: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Dask:
-    """The workers of a cluster, as :func:`~glas_wsol.cohorts.workers.in_processes` has processes.
+    """The workers of a cluster, as :func:`~glas_wsol.workers.processes.in_processes` has processes.
 
     Attributes:
         client: connected.
