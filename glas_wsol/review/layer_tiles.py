@@ -15,7 +15,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from glas_wsol.errors import ImageFileError
-from glas_wsol.slides.slide_file import SlideFile
+from glas_wsol.slides.slide_file import SlideFile, SlideView
 from glas_wsol.writers.geojson import CLASS_COLORS
 
 __all__ = ["TILE", "Pixels", "array_pixels", "encoded_tile", "read_values", "slide_pixels", "thumbnail"]
@@ -79,7 +79,7 @@ def slide_pixels(path: Path, mpp: tuple[float, float] | None) -> Pixels:
     width, height = slide.size
 
     def part(box: tuple[int, int, int, int], every: int) -> np.ndarray:
-        view = slide.view(math.ceil(width / every), math.ceil(height / every))
+        view = SlideView(slide, math.ceil(width / every), math.ceil(height / every))
         left, top = box[0] // every, box[1] // every
         right, bottom = math.ceil(box[2] / every), math.ceil(box[3] / every)
         return (view.read((top, bottom), (left, right)) * 255).round().astype(np.uint8)
