@@ -35,9 +35,9 @@ def main() -> None:
     """Measure and print."""
     import torch
 
-    from glas_wsol.cohorts.dask_workers import dask_cluster
     from glas_wsol.cohorts.slide_run import plan_slides, run_slides
     from glas_wsol.report import write_cohort
+    from glas_wsol.workers.dask_workers import dask_cluster
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("model")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -46,8 +47,8 @@ def _evaluated(folder: Path, split: str) -> dict[str, float]:
     return {title: 100 * found[key]["value"] for key, title in MEASURES.items() if key in found}
 
 
-def _unet(folder: Path, datalist: Datalist, split: str, tiles: list[Item], seed: int) -> dict[str, float]:
-    """The U-Net from the drawn tiles alone; they must be of every class."""
+def _unet(folder: Path, datalist: Datalist, split: str, tiles: list[Item], seed: int, steps: int) -> dict[str, float]:
+    """The U-Net from the drawn tiles alone, which must be of every class; of each step there are 8 at most."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = [("train", item) for item in tiles] + [("valid", item) for item in datalist.splits[split]]
     rows = [
@@ -61,7 +62,8 @@ def _unet(folder: Path, datalist: Datalist, split: str, tiles: list[Item], seed:
         for part, item in parts
     ]
     write_csv(folder / "datalist.csv", rows)
-    _run("train", folder / "datalist.csv", "--method", "unet", "--output", folder / "run", "--seed", seed)
+    words = ("--method", "unet", "--output", folder / "run", "--seed", seed)
+    _run("train", folder / "datalist.csv", *words, "--epochs", math.ceil(steps / math.ceil(len(tiles) / 8)))
     return _evaluated(folder / "run", "valid")
 
 
@@ -75,6 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--split", default="valid")
     parser.add_argument("--unet", action="store_true", help="also train the U-Net from the same tiles alone")
+    parser.add_argument("--steps", type=int, default=72, help="of the U-Net: as many as learn makes")
     given = parser.parse_args(argv)
     card = model_card(str(ModelSource(given.model).checkpoint))
     datalist = load_datalist(given.data, fold=card["fold"], seed=card["fold_seed"], log=False)
@@ -90,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
             _run("learn", given.data, *words, "--seed", seed)
             lines.append((f"learn, n = {count}, seed {seed}", _evaluated(folder / "learnt", given.split)))
             if given.unet:
-                found = _unet(folder / "unet", datalist, given.split, tiles, seed)
+                found = _unet(folder / "unet", datalist, given.split, tiles, seed, given.steps)
                 lines.append((f"U-Net alone, n = {count}, seed {seed}", found))
             _print(lines)
 

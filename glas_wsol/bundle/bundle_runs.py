@@ -29,8 +29,6 @@ __all__ = ["BundleRun", "plan_evaluation", "plan_learning", "plan_training"]
 _RECIPE = ("configs/data/light.json", "configs/trunks/efficientnet_lite0.json")  # of train.json, for other methods
 _ONLY_TRAINING = ("multi_gpu_train.json", "mlflow.json")  # overlays that an evaluation has no use for
 
-_NOT_OF_FIRST = ("passes", "fill_holes", "drop_specks")  # a corrected mask is left as it is
-
 _OF_CARD = ("trunk", "scale", "short_side", "seed", "passes", "fold", "fold_seed", "stain", "fill_holes", "drop_specks")
 
 
@@ -204,7 +202,7 @@ def plan_learning(
         fix = "name the model that it was learnt from, with all corrections in one folder"
         raise ConfigError("this model has learnt from corrections already", path, fix)
     configs = folder.absolute() / "configs"
-    own = {name: card[name] for name in _OF_CARD if name in card and name not in _NOT_OF_FIRST}
+    own = {name: card[name] for name in _OF_CARD if name in card and name != "passes"}
     own = {name: "$None" if value is None else value for name, value in own.items()}  # MONAI leaves out a None
     own |= {"bundle_root": str(folder.absolute()), "dataset_dir": dataset_dir, "output_dir": output}
     run = _checked((configs / "train.json", configs / "correct.json"), {**own, "corrections": corrections}, settings)

@@ -15,7 +15,6 @@ import torch
 from tqdm import tqdm
 
 from glas_wsol.cohorts.slide_jobs import FOLDER, SlideJob, SlideResult, run_slide
-from glas_wsol.cohorts.workers import DIED, Executor, in_processes
 from glas_wsol.engines.fault_tolerant_evaluator import Failure
 from glas_wsol.errors import ConfigError, OutputError, count, readable
 from glas_wsol.loading import load_localizer
@@ -24,6 +23,7 @@ from glas_wsol.transforms.pixel_size import check_mpp
 from glas_wsol.transforms.reading.slide_formats import require_openslide
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.csv_files import read_table, write_csv
+from glas_wsol.workers.processes import DIED, Executor, in_processes
 from glas_wsol.writers.slide_files import check_slide_formats
 
 __all__ = ["SlideRun", "failed_table", "plan_slides", "run_slides", "start_failures", "summary"]

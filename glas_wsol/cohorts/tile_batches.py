@@ -17,11 +17,11 @@ import torch
 
 from glas_wsol.bundle.bundle_runs import BundleRun
 from glas_wsol.bundle.inference_run import Results, infer, plan_inference
-from glas_wsol.cohorts.workers import DIED, Executor, in_processes
 from glas_wsol.errors import GlasWsolError, OutputError
 from glas_wsol.utils.atomic_files import atomic_write
 from glas_wsol.utils.json_files import RECORD
 from glas_wsol.utils.locks import claim, release
+from glas_wsol.workers.processes import DIED, Executor, in_processes
 
 __all__ = ["TileRun", "end_tiles", "run_tiles", "take_in"]
 

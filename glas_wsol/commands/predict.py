@@ -82,7 +82,6 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
 
     from glas_wsol.bundle import install_excepthook
     from glas_wsol.bundle.inference_run import Results, plan_inference
-    from glas_wsol.cohorts.dask_workers import dask_cluster
     from glas_wsol.cohorts.slide_run import failed_table, plan_slides, run_slides, start_failures, summary
     from glas_wsol.cohorts.tile_batches import TileRun, end_tiles, run_tiles, take_in
     from glas_wsol.data import images_datalist
@@ -90,6 +89,7 @@ def _predict(given: argparse.Namespace, more: dict[str, str]) -> None:
     from glas_wsol.errors import ConfigError, IncompleteError, count
     from glas_wsol.report import write_report
     from glas_wsol.utils.shipped_bundles import sample_table
+    from glas_wsol.workers.dask_workers import dask_cluster
 
     install_excepthook()
     settings = _settings(given) | {name: DefaultParseValue(text) for name, text in more.items()}

@@ -69,11 +69,11 @@ def _seed(text: str) -> int:
 
 
 def _study(given: Any, overrides: dict[str, str]) -> None:
-    from glas_wsol.cohorts.dask_workers import dask_cluster
     from glas_wsol.errors import ConfigError
     from glas_wsol.experiments.study import Request, run_study
     from glas_wsol.experiments.study.dask_children import DaskChildren
     from glas_wsol.utils.shipped_bundles import bundle_folder
+    from glas_wsol.workers.dask_workers import dask_cluster
 
     how = {name: vars(given).pop(name) for name in ("replace", "dry_run")}
     jobs, where = vars(given).pop("jobs"), vars(given).pop("dask")

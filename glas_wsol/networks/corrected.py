@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from glas_wsol.errors import ConfigError, count
 from glas_wsol.networks.attention import AttentionNetwork
-from glas_wsol.networks.base import TileNetwork, construct, seeded
+from glas_wsol.networks.base import TileNetwork, choose, construct, seeded
 from glas_wsol.networks.cam import ClassActivationNetwork
 from glas_wsol.networks.decoder import PyramidDecoder
 from glas_wsol.networks.frozen_norm import frozen_norms
 from glas_wsol.networks.maps import at_least_float32, distribution, resize_exactly
 from glas_wsol.networks.minmax import MinMaxEntropyNetwork
 from glas_wsol.networks.refined import RefinedNetwork
-from glas_wsol.networks.trunks import Trunk
+from glas_wsol.networks.trunks import Stages, Trunk
 
 __all__ = ["CorrectedNetwork"]
 
@@ -37,13 +37,13 @@ class CorrectedNetwork(TileNetwork):
     Args:
         first: ``settings()`` of the first model's network, trained from image labels, on the same kind of trunk.
         corrections: of every corrected image by its name the SHA-256 of its outlines. Defaults to none.
-        decoder_width: of the decoder where the first model has none. Defaults to 64.
         batch_norm: has no effect: the trunk's statistics stay those of the first model.
 
     Raises:
         ConfigError: if the first model names no class, or several of an image.
     """
 
+    supervision = "pixel labels"
     names_class = True
     classifier_knows_mask = False
     __jit_unused_properties__ = ("local",)
@@ -56,19 +56,18 @@ class CorrectedNetwork(TileNetwork):
         *,
         first: Mapping[str, Any],
         corrections: Mapping[str, str] | None = None,
-        decoder_width: int = 64,
         batch_norm: str = "frozen",
         pixel_mean: Sequence[float] | None = None,
         pixel_std: Sequence[float] | None = None,
         seed: int | None = None,
     ) -> None:
+        choose("batch_norm", batch_norm, ("batch", "frozen"))
         if first.get("multi_label", False):
             fix = "start from a model of one class per image"
             raise ConfigError("an image may have several classes, and one mask cannot show them", "corrections", fix)
         with seeded(seed):
             super().__init__(trunk, num_classes, weights, "frozen", pixel_mean, pixel_std)
-            width = first.get("decoder_width", decoder_width)
-            self.decoder = PyramidDecoder(self.trunk.stage_channels()[1:], width)
+            self.decoder = PyramidDecoder(self.trunk.stage_channels()[1:], first.get("decoder_width", 64))
         kinds: dict[str, type[nn.Module]] = {one.__name__: one for one in _FIRST}
         arguments = {"trunk": copy.deepcopy(trunk), "num_classes": num_classes, "weights": "none", "seed": seed}
         first_model: Any = construct(kinds, {"class": MinMaxEntropyNetwork.__name__, **first}, arguments)
@@ -141,4 +140,5 @@ class CorrectedNetwork(TileNetwork):
 
 
 def _low(trunk: Trunk) -> nn.ModuleList:
-    return nn.ModuleList(list(trunk.stages)[:_KEPT])
+    """The stages that stay; none of a trunk that is not made of stages."""
+    return nn.ModuleList(list(trunk.stages)[:_KEPT] if isinstance(trunk.stages, Stages) else [])

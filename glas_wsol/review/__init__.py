@@ -1,2 +1,2 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""A local web page to look at results, mend their outlines and learn from them."""
+"""A local web page to look at results, correct their outlines and learn from them."""

@@ -1,5 +1,5 @@
 # Copyright (c) the glas_wsol authors. SPDX-License-Identifier: Apache-2.0
-"""Keep mended outlines below the results, one GeoJSON file an image, each save against the version it was made from."""
+"""Keep corrected outlines below the results: one GeoJSON file an image, each saved against the version it came from."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Saved:
 
 @dataclass
 class OutlineStore:
-    """The outlines that a person mended.
+    """The outlines that a person corrected.
 
     Args:
         results: folder of the run.
@@ -99,7 +99,7 @@ class OutlineStore:
                     collection = read_json(path, _LARGEST)
                     _ = [(one["geometry"], one["properties"]) for one in collection["features"]]
                 except (OSError, ValueError, KeyError, TypeError) as error:
-                    fix = "mend it in QuPath, or move it away to begin with the model's draft"
+                    fix = "correct it in QuPath, or move it away to begin with the model's draft"
                     raise OutputError("these outlines cannot be read", path, fix) from error
                 return Saved(collection, state, hashlib.sha256(path.read_bytes()).hexdigest()[:32])
         text = json.dumps(draft, sort_keys=True).encode()

@@ -228,7 +228,7 @@ def write_slide_seg(path: str | PathLike[str], found: SlideLocalization) -> None
                 pixel_measures=highdicom.PixelMeasuresSequence((rows, columns), _thickness(source)),
             )
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:  # of an incomplete header
-        what, fix = f"its DICOM header allows no segmentation ({error})", "mend it, or leave dicom out of --formats"
+        what, fix = f"its DICOM header allows no segmentation ({error})", "correct it, or leave dicom out of --formats"
         raise ImageFileError(what, found.path, fix) from error
     _save(path, made)
 

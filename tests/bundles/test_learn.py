@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import glas_wsol
@@ -19,7 +20,7 @@ from glas_wsol.transforms import read_mask
 from glas_wsol.writers.geojson import write_geojson
 from tests.bundles.conftest import NO_DIAGRAM
 
-FEW = {"epochs": "2", "batch_size": "4", "crop_size": "64", "weights": "none", "device": "cpu"}
+FEW = {"epochs": "2", "batch_size": "4", "crop_size": "64", "tiles_per_epoch": "6", "weights": "none", "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +47,12 @@ def test_corrected_tiles_are_truth_and_others_pseudo_labels(learnt):
     seeds = folder / "out" / "models" / "seeds" / "round_1"
     for name, mask in truth.items():
         np.testing.assert_array_equal(read_mask(seeds / f"{name}.png"), np.where(mask, 255, 1))
-    for item in data.splits["train"][2:]:
-        found = read_mask(seeds / f"{item.name}.png")
-        assert (found == 128).any(), item.name
+    others = {path.stem for path in seeds.glob("*.png")} - set(truth)
+    assert len(others) == 3
+    assert others < {item.name for item in data.splits["train"][2:]}
+    assert all((read_mask(seeds / f"{name}.png") == 128).any() for name in others)
+    last = torch.load(folder / "out" / "models" / "last.pt", weights_only=True)
+    assert last["trainer"] == {"epoch": 2, "iteration": 4}, "6 tiles of an epoch in steps of 4, however many there are"
 
 
 def test_model_and_results_say_how_many_are_corrected(learnt):

@@ -12,16 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from glas_wsol.__main__ import main
-from glas_wsol.cohorts import dask_workers
-from glas_wsol.cohorts.dask_workers import dask_cluster
 from glas_wsol.errors import ConfigError
 from glas_wsol.experiments.study.dask_children import DaskChildren
+from glas_wsol.workers import dask_workers
+from glas_wsol.workers.dask_workers import dask_cluster
 from tests.cohorts.deadly_work import slow_start, work
-from tests.cohorts.test_jobs import everything, many, once
-from tests.cohorts.test_predict_slides import as_it_was, images, model, rows
-
-__all__ = ["as_it_was", "images", "many", "model", "once"]
 
 dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
 
@@ -30,7 +25,7 @@ dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distribute
 def quick_starts():
     """Workers are forked from a process that has loaded the package once: to start anew takes most of these tests."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["distributed", "glas_wsol.cohorts.slide_run", "glas_wsol.cohorts.tile_batches"])
+    context.set_forkserver_preload(["distributed", "glas_wsol.workers.dask_commands"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distributed.utils, "_forkserver_preload_set", True)
         with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
@@ -54,22 +49,6 @@ def test_work_that_kills_its_worker_fails_alone(address, tmp_path, capsys):
         done = dict(cluster(work, [(number, tmp_path) for number in range(8)], slow_start, (tmp_path,)))
     assert done == {n: None if n == 3 else n * n for n in range(8)}
     assert "dask: 2 workers; dashboard http://127.0.0.1" in capsys.readouterr().out
-
-
-def test_slide_that_kills_its_workers_is_the_only_failure(model, many, once, tmp_path, capsys):
-    out = tmp_path / "out"
-    words = ["predict", str(many), "--model", str(model), "--output", str(out), "--device", "cpu", "--dask", "local"]
-    deadly = {"distributed.worker.preload": ["tests.cohorts.deadly_slide"], "deadly-slide": str(tmp_path / "deaths")}
-    with dask.config.set(deadly):
-        assert main(words) == 3
-    assert (tmp_path / "deaths").read_text() == "killed\n" * 2
-    assert "dask: 1 worker; dashboard http://127.0.0.1:" in capsys.readouterr().out
-    failed = {row["image"].rpartition("/")[2]: row["what"] for row in rows(out / "failed.csv")}
-    assert failed.pop("slide.svs") == "the process died, most likely for lack of memory"
-    assert sorted(failed) == ["broken.png", "unknown.tif"]
-    assert [row["name"] for row in rows(out / "slides.csv")] == ["glass"]
-    assert main(words) == 3  # the same command again does what is left
-    assert everything(out) == everything(once)
 
 
 def test_commands_of_a_study_run_and_end_on_workers(address, tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from glas_wsol.__main__ import main
 from glas_wsol.cohorts import slide_run, tile_batches
-from glas_wsol.cohorts.workers import in_processes
+from glas_wsol.workers.processes import in_processes
 from tests.cohorts.deadly_work import start, work
 from tests.cohorts.test_predict_slides import as_it_was, images, model, rows
 from tests.slides.slide_images import tissue_image

@@ -122,7 +122,7 @@ def test_a_model_from_before_there_was_a_temperature_has_none(row):
 def scores(network: TileNetwork, x: torch.Tensor) -> torch.Tensor:
     if isinstance(network, MinMaxEntropyNetwork):
         return torch.cat([network.localize(x).logits, network.classify(x)])
-    if isinstance(network, SegmentationNetwork):
+    if isinstance(network, (SegmentationNetwork, CorrectedNetwork)):
         return network.mask_logits(x)
     if isinstance(network, RefinedNetwork):
         return torch.cat([network.mask_logits(x).flatten(1), network.localize(x).logits], dim=1)

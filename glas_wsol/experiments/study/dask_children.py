@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from glas_wsol.cohorts.dask_commands import run_on_worker
-from glas_wsol.cohorts.dask_workers import Dask
 from glas_wsol.experiments.study.runner import Children
+from glas_wsol.workers.dask_commands import run_on_worker
+from glas_wsol.workers.dask_workers import Dask
 
 __all__ = ["DaskChildren"]
 

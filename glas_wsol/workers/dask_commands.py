@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from glas_wsol.cohorts.dask_workers import Dask
-from glas_wsol.cohorts.workers import DIED
+from glas_wsol.workers.dask_workers import Dask
+from glas_wsol.workers.processes import DIED
 
 __all__ = ["run_on_worker"]
 

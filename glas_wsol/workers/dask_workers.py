@@ -99,7 +99,7 @@ def dask_cluster(where: str, jobs: int | None, gpu: bool, output: Path) -> Itera
         except (OSError, ValueError) as error:
             raise ConfigError(f"no dask scheduler answers ({error})", where, "start it: dask scheduler") from error
         found = Dask(client, jobs if not own else None, gpu, output, _START if where == "local" else math.inf)
-        known = client.scheduler_info(n_workers=-1)["workers"]
+        known = _workers_of(client)
         if known and gpu and not found.workers():
             fix = "start them with --resources GPU=1, or give --device cpu"
             raise ConfigError(f"none of the {count(len(known), 'worker')} has a GPU", where, fix)
@@ -139,9 +139,17 @@ def _queue(file: str, jobs: int) -> Iterator[Any]:
         yield cluster
 
 
+def _workers_of(client: Any) -> dict[str, Any]:
+    """What the scheduler says of each worker, by its address.
+
+    Not by ``scheduler_info``, whose value another thread of the client may replace by one without workers.
+    """
+    return client.sync(client.scheduler.identity, n_workers=-1)["workers"]
+
+
 @dataclass(frozen=True)
 class Dask:
-    """The workers of a cluster, as :func:`~glas_wsol.cohorts.workers.in_processes` has processes.
+    """The workers of a cluster, as :func:`~glas_wsol.workers.processes.in_processes` has processes.
 
     Attributes:
         client: connected.
@@ -162,7 +170,7 @@ class Dask:
 
     def workers(self) -> list[str]:
         """The addresses of those that are there now and may be used."""
-        known = self.client.scheduler_info(n_workers=-1)["workers"]
+        known = _workers_of(self.client)
         return [address for address, one in known.items() if not self.gpu or _GPU in one["resources"]][: self.jobs]
 
     def __call__(
