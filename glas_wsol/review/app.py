@@ -125,7 +125,8 @@ def review_app(run: ReviewRun, store: OutlineStore, job: LearningJob, suggest: S
     def learn(request: Request, sent: Any) -> Response:
         states = store.states()
         tiles = [one for one in run.cases if not one.slide]
-        accepted = [store.path(one.name, "accepted") for one in tiles if states.get(one.name) == "accepted"]
+        right = [one for one in tiles if states.get(one.name) == "accepted"]
+        accepted = {one.image: store.path(one.name, "accepted") for one in right}
         if not accepted:
             raise ConfigError("no outlines of a tile are accepted", fix="accept those of one image at least")
 

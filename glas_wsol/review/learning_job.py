@@ -11,12 +11,16 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from glas_wsol.errors import ConfigError
+from glas_wsol.data import load_datalist
+from glas_wsol.errors import ConfigError, count
+from glas_wsol.loading import ModelSource
+from glas_wsol.networks.checkpoint import model_card
+from glas_wsol.transforms.reading.outlines import OUTLINE_SUFFIX
 from glas_wsol.utils.csv_files import write_csv
 
 __all__ = ["LearningJob"]
@@ -53,19 +57,25 @@ class LearningJob:
             return ""
         return "To learn, start this command with --data DATA --model OUT: the training's data and its output folder."
 
-    def start(self, accepted: Sequence[Path], images: Sequence[dict[str, Any]]) -> None:
+    def start(self, accepted: Mapping[str, Path], images: Sequence[dict[str, Any]]) -> None:
         """Begin.
 
         Args:
-            accepted: files of outlines; copied, so that they may be changed meanwhile.
+            accepted: files of outlines by their image; copied, so that they may be changed meanwhile.
             images: rows of the table that the new model localizes: ``image`` and ``mpp``.
 
         Raises:
-            ConfigError: if something is missing, or a job is at work.
+            ConfigError: if something is missing, a job is at work, or none of the images was trained on.
+            GlasWsolError: if data or model cannot be read.
             OutputError: if the folder cannot be written.
         """
         if self.missing:
             raise ConfigError("data and model are not known", fix=self.missing)
+        names = self._training_names()
+        known = {image: names[at] for image in accepted if (at := str(Path(image).resolve())) in names}
+        if not known:
+            what = f"none of the {count(len(accepted), 'accepted image')} is among the training images"
+            raise ConfigError(what, self.data, "accept outlines of training images, or give their --data")
         with self._lock:
             if self._step in ("learn", "predict"):
                 raise ConfigError("a job is at work", fix="wait for its end, or cancel it")
@@ -77,8 +87,10 @@ class LearningJob:
             self._step, self._folder, self._cancelled = "learn", folder, False
         corrections = folder / "corrections"
         corrections.mkdir()
-        for path in accepted:
-            shutil.copyfile(path, corrections / path.name)
+        for image, name in known.items():
+            shutil.copyfile(accepted[image], corrections / f"{name}{OUTLINE_SUFFIX}")
+        left = [f"left out, as it is no training image: {image}\n" for image in accepted if image not in known]
+        (folder / "log.txt").write_text("".join(left), encoding="utf-8")
         table = folder / "images.csv"
         write_csv(table, list(images), ("image", "mpp"))
         learn = ["learn", self.data, "--model", self.model, "--corrections", str(corrections)]
@@ -86,6 +98,14 @@ class LearningJob:
         predict = ["predict", str(table), "--model", str(folder / "model" / "models" / "model.pt")]
         predict += ["--output", str(folder / "results"), "--formats", "png", "png_map", "--no-overlays"]
         threading.Thread(target=self._run, args=(folder, [learn, predict]), daemon=True).start()
+
+    def _training_names(self) -> dict[str, str]:
+        """What the training calls its images, by their files: the corrections are to have these names."""
+        card = model_card(str(ModelSource(Path(self.model)).checkpoint))
+        typed = dict(zip(self.settings[::2], self.settings[1::2], strict=False))
+        fold, seed = typed.get("--fold", card.get("fold", "paper")), typed.get("--fold_seed", card.get("fold_seed", 0))
+        found = load_datalist(self.data, str(fold), int(seed or 0), log=False)
+        return {str(item.image.resolve()): item.name for item in found.splits.get("train", ())}
 
     def cancel(self) -> None:
         """Stop the job, and all processes that it started; nothing where none is at work."""

@@ -24,8 +24,8 @@ _DIGITS = 2  # of a position, as QuPath rounds
 _AREAS = ("Polygon", "MultiPolygon")
 
 
-def read_geometry(value: Any, kinds: Sequence[str] = _AREAS) -> shapely.Geometry:
-    """A GeoJSON geometry, its numbers finite.
+def read_geometry(value: Any, kinds: Sequence[str] = _AREAS) -> Any:
+    """A GeoJSON geometry as one of shapely's, its numbers finite.
 
     Raises:
         ConfigError: if it is none of these kinds.
@@ -35,7 +35,7 @@ def read_geometry(value: Any, kinds: Sequence[str] = _AREAS) -> shapely.Geometry
             raise ValueError(f"no {' or '.join(kinds)}")
         if not all(len(ring) > 3 and ring[0] == ring[-1] for ring in _rings(value)):
             raise ValueError("a ring is not closed")
-        found = shape(value)
+        found: Any = shape(dict(value))
         corners = shapely.get_coordinates(found)
         if found.is_empty or len(corners) > _MOST or not (np.abs(corners) < 1e9).all():
             raise ValueError("it is empty, too large or has a position that is not finite")
@@ -69,9 +69,9 @@ def edited(request: Mapping[str, Any], width: int, height: int) -> list[dict[str
     given = [read_geometry(one) for one in request.get("outlines") or ()]
     op = request.get("op")
     valid = [one if one.is_valid else shapely.make_valid(one) for one in given]
-    whole = shapely.union_all(valid)
+    whole: Any = shapely.union_all(valid)
     if op == "join":
-        found = [whole]
+        found: list[Any] = [whole]
     elif op == "split":
         line = read_geometry(request.get("line"), ("LineString",))
         found = [one for polygon in shapely.get_parts(whole) if polygon.area for one in split(polygon, line).geoms]

@@ -201,8 +201,8 @@ class ReviewRun:
             area, mpp = 1.0, case.mpp
             if mpp and self._cleaning["training_mpp"]:
                 area = self._cleaning["training_mpp"] ** 2 / (mpp[0] * mpp[1])
-            areas = (self._cleaning[key] * area for key in ("hole_area", "speck_area"))
-            found = contours(read_values(path), threshold, *areas)
+            holes, specks = (self._cleaning[key] * area for key in ("hole_area", "speck_area"))
+            found = contours(read_values(path), threshold, holes, specks)
         if chosen is None:
             return found
         return [one for one in found if read_geometry(one).buffer(0).intersection(chosen).area > 0]

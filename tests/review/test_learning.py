@@ -44,12 +44,17 @@ def started(run, tmp_path, monkeypatch):
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
 
-    def start(*settings: str):
-        job = LearningJob(run.root, "DATA", "MODEL", settings, run.take_learnt)
+    def start(*settings: str, trained: tuple[int, ...] = (0, 1, 2), status: int = 200):
+        rows = [f"{case.image},{'ab'[n > 0]},train" for n, case in enumerate(run.cases)]
+        data, model = tmp_path / "data.csv", tmp_path / "model.pt"
+        data.write_text("\n".join(["image,label,split", *(rows[n] for n in trained)]))
+        model.touch()
+        model.with_suffix(".json").write_text('{"classes": ["a", "b"]}')
+        job = LearningJob(run.root, str(data), str(model), settings, run.take_learnt)
         client = browser(application(run, job))
         version = client.get("/api/cases/1/outlines").headers["etag"]
         assert put(client, version, [{"id": "a", "geometry": square(5, 5, 9)}], "accepted", 1).status_code == 200
-        assert client.post("/api/learn", json={}).status_code == 200
+        assert client.post("/api/learn", json={}).status_code == status
         return client
 
     return start
@@ -70,10 +75,11 @@ def test_learning_ends_with_new_masks_beside_the_old(started, run):
     assert state["step"] == "done", state["log"]
     lines = state["log"].splitlines()
     folder = run.root / "learnt_1"
-    assert f"learn DATA --model MODEL --corrections {folder / 'corrections'}" in lines[0]
+    assert f"model.pt --corrections {folder / 'corrections'}" in lines[0]
     assert lines[0].endswith("--epochs 2")
     assert lines[1] == "epoch 1 100 %", "a bar is shown in its last state"
-    assert [path.name for path in (folder / "corrections").iterdir()] == [f"{run.cases[1].name}.geojson"]
+    names = [path.name for path in (folder / "corrections").iterdir()]
+    assert names == [f"tiles__{run.cases[1].name}.geojson"], "as the training names the image"
     with (folder / "images.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows[0] == {"image": str(Path(run.cases[1].image)), "mpp": "0.5"}, "accepted images come first"
@@ -107,3 +113,10 @@ def test_nothing_is_learnt_without_data_or_corrections(client):
     put(client, version, [], "accepted")
     assert "--data DATA" in client.post("/api/learn", json={}).json()["error"]
     assert json.loads(client.get("/api/suggestions?n=1").text) == [{"name": "plain", "why": "uncertain"}]
+
+
+def test_image_that_was_not_trained_on_is_not_learnt_from(started, run):
+    client = started(trained=(0, 2), status=422)
+    error = client.post("/api/learn", json={}).json()["error"]
+    assert error.startswith("none of the 1 accepted image is among the training images")
+    assert not (run.root / "learnt_1").exists()
