@@ -48,7 +48,7 @@ def correct_by_colour(seeds: np.ndarray, image: np.ndarray) -> np.ndarray:
     prior = np.where(sure > 0, _TRUST[0], _TRUST[1]) * sure
     lab = rgb2lab(ndimage.gaussian_filter(np.moveaxis(image, 0, -1), (1, 1, 0)))
     bins = ((lab - _LOW) / (_HIGH - _LOW) * _BINS).clip(0, _BINS - 1).astype(np.intp)
-    colours = np.ravel_multi_index(tuple(np.moveaxis(bins, -1, 0)), (_BINS,) * 3)
+    colours = np.asarray(np.ravel_multi_index(tuple(np.moveaxis(bins, -1, 0)), (_BINS,) * 3))
     step = max(1, min(seeds.shape) // _SIDE)
     some, own = colours[::step, ::step], prior[::step, ::step]
     probability = expit(own)
