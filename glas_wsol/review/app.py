@@ -144,10 +144,14 @@ def review_app(run: ReviewRun, store: OutlineStore, job: LearningJob, suggest: S
     def page(request: Request) -> Response:
         return FileResponse(_STATIC / "index.html", headers=_NO_STORE)
 
+    def icon(request: Request) -> Response:  # browsers ask for it here too, whatever the page says
+        return FileResponse(_STATIC / "icon.svg")
+
     one = "/api/cases/{case:int}"
     return Starlette(
         routes=[
             Route("/", page),
+            Route("/favicon.ico", icon),
             Route("/api/run", about),
             Route("/api/cases", cases),
             Route(one, case),
