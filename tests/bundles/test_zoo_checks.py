@@ -56,7 +56,10 @@ SECTIONS = (
 )
 
 # Import names of what the metadata declares under its package's name.
-DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow", "skimage": "scikit-image", "ignite": "pytorch-ignite"}
+DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow", "skimage": "scikit-image", "ignite": "pytorch-ignite"} | {
+    "dask": "distributed",
+    "dask_jobqueue": "dask-jobqueue",
+}
 
 
 @pytest.fixture(params=BUNDLES)
@@ -96,7 +99,9 @@ def test_readme_has_the_sections_of_the_template_and_no_link_leads_out(bundle):
 
 def test_every_imported_package_is_declared(bundle):
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
-    declared = {"torch", "monai", "numpy", *metadata["required_packages_version"]}
+    extras = (ROOT / "pyproject.toml").read_text().split("[project.optional-dependencies]")[1].split("\n[")[0]
+    optional = re.findall(r'"([\w.-]+)[<>=]', extras)
+    declared = {"torch", "monai", "numpy", *metadata["required_packages_version"], *optional}
     imported = set()
     for path in (ROOT / "glas_wsol").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
