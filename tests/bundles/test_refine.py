@@ -25,8 +25,7 @@ from glas_wsol.inferers import WholeTileInferer
 from glas_wsol.networks import build_network
 from glas_wsol.networks.checkpoint import load_checkpoint, model_card
 from glas_wsol.networks.frozen_norm import frozen_norms
-from glas_wsol.pseudo_labels import self_training
-from glas_wsol.pseudo_labels import teachers as refine
+from glas_wsol.pseudo_labels import seed_files, self_training
 from glas_wsol.transforms import read_mask, read_rgb
 from tests.bundles.conftest import BUNDLES, DATA, NO_DIAGRAM, ROOT, SMALL, config, own_error, paper, workflow
 from tests.conftest import same
@@ -195,7 +194,7 @@ def test_refine_interrupted_in_seeds_writes_them_again(phantom, whole, tmp_path,
 def test_a_finished_run_is_left_alone_and_says_so(phantom, whole, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.suffix in (".pt", ".json", ".png")}
     said: list[str] = []
-    for module in (checkpoint, refine):
+    for module in (checkpoint, seed_files):
         monkeypatch.setattr(module.logger, "info", lambda text, *values: said.append(text % values))
     workflow("train", FILES, **settings(phantom, whole)).run()
     assert {path: path.stat().st_mtime_ns for path in before} == before

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 import glas_wsol.bundle.inference_run
+import glas_wsol.cohorts.tile_batches
 from glas_wsol.__main__ import main
 from glas_wsol.bundle.bundle_runs import BundleRun
 from glas_wsol.bundle.export import export_bundle
@@ -147,7 +148,7 @@ def test_what_is_typed_is_what_is_asked_for(model, tiles, tmp_path, monkeypatch)
         asked.append(run)
         return glas_wsol.bundle.inference_run.Results(1, 1)
 
-    monkeypatch.setattr(glas_wsol.bundle.inference_run, "infer", made)
+    monkeypatch.setattr(glas_wsol.cohorts.tile_batches, "infer", made)
     words = ["--flips", "--rotations", "--scales", "0.75", "1", "--mpp", "0.5", "0.25", "--anew", "--undecidable"]
     main(["predict", str(tiles), "--model", str(model), str(model.parent), "--output", "O", *words, "--", "--seed=3"])
     main(["predict", str(tiles), "--model", str(model), "--output", "O"])

@@ -15,7 +15,7 @@ from glas_wsol.review.learning_job import LearningJob
 from tests.review.conftest import application, browser, put, square
 
 # in the place of the program: says what it was given, and writes what predict does
-PROGRAM = """#!{python}
+PROGRAM = """
 import csv, json, pathlib, sys, time
 words = sys.argv[1:]
 assert words[:2] == ["-m", "glas_wsol"], words
@@ -31,16 +31,17 @@ if words[2] == "predict":
     (output / "masks").mkdir()
     rows = list(csv.DictReader(open(words[3])))
     for n, row in enumerate(rows):
-        Image.new("L", (100, 60), 255 * (n == 0)).save(output / "masks" / f"case_{{n}}.png")
-    entries = [dict(path=row["image"], name=f"case_{{n}}") for n, row in enumerate(rows)]
+        Image.new("L", (100, 60), 255 * (n == 0)).save(output / "masks" / f"case_{n}.png")
+    entries = [dict(path=row["image"], name=f"case_{n}") for n, row in enumerate(rows)]
     (output / "predictions.json").write_text(json.dumps(entries))
 """
 
 
 @pytest.fixture
 def started(run, tmp_path, monkeypatch):
-    program = tmp_path / "program"
-    program.write_text(PROGRAM.format(python=sys.executable))
+    code, program = tmp_path / "code.py", tmp_path / "program"
+    code.write_text(PROGRAM)
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{code}" "$@"\n')
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
 

@@ -77,7 +77,7 @@ def press(driver: webdriver.Chrome, *keys: str) -> None:
 
 
 def wait(driver: webdriver.Chrome, what: str) -> None:
-    WebDriverWait(driver, 30).until(lambda _: what in text(driver, "#saved"), f"{text(driver, '#saved')} {what}")
+    WebDriverWait(driver, 60).until(lambda _: what in text(driver, "#saved"), what)
 
 
 def test_corner_is_moved_saved_undone_and_accepted_by_keyboard(served, browser):
