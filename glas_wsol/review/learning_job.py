@@ -37,7 +37,7 @@ class LearningJob:
         data: what the model was trained on; empty where not known.
         model: that is gone on from; empty where not known.
         settings: of ``learn``, as typed.
-        finished: told the folder of the new model's results.
+        finished: given the folder of the new model's results, at once that of the last job of an earlier review.
     """
 
     def __init__(
@@ -49,6 +49,9 @@ class LearningJob:
         self._child: subprocess.Popen[bytes] | None = None
         self._step, self._folder, self._cancelled = "", None, False
         atexit.register(self.cancel)
+        done = [int(path.parts[-3][7:]) for path in root.glob("learnt_*/results/predictions.json")]
+        if done:
+            finished(root / f"learnt_{max(done)}" / "results")
 
     @property
     def missing(self) -> str:

@@ -90,6 +90,9 @@ def test_learning_ends_with_new_masks_beside_the_old(started, run):
     assert {"new", "changed"} <= {layer["key"] for layer in details["layers"]}
     assert client.get("/api/cases/1/tiles/changed/0/0/0").status_code == 200
     assert ended(client)["accepted"] == 1
+    run.take_learnt(None)
+    LearningJob(run.root, "", "", (), run.take_learnt)
+    assert run.has_new(1), "the next review shows it too"
 
 
 def test_failed_learning_shows_its_log(started):
