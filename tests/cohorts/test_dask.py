@@ -73,7 +73,9 @@ def test_commands_of_a_study_run_and_end_on_workers(address, tmp_path):
             return children([sys.executable, "-c", code], log)
 
     def started(times: int) -> int:
+        until = time.monotonic() + 120
         while len(pids := pid_file.read_text().split() if pid_file.exists() else []) < times:
+            assert time.monotonic() < until
             time.sleep(0.05)
         return int(pids[-1])
 
@@ -83,7 +85,7 @@ def test_commands_of_a_study_run_and_end_on_workers(address, tmp_path):
     with dask_cluster(address, None, False, tmp_path) as cluster, ThreadPoolExecutor(1) as pool:
         children = DaskChildren(cluster)
         assert run(children, f"{say}; raise SystemExit(7)") == 7
-        later = pool.submit(run, children, f"{say}; time.sleep(600)")
+        later = pool.submit(run, children, f"{say}; time.sleep(150)")
         worker = started(4)
         os.kill(worker, signal.SIGKILL)
         assert started(6) != worker  # once more, in another
