@@ -67,7 +67,8 @@ class ExportedModel:
         left_out = [name for name, one in _ONE_VIEW.items() if settings[name] != one]
         left_out += ["class_scores"] if settings["class_scores"] == "localizer" else []
         if left_out:
-            what = f"a file holds one view and the model's own class; the bundle's inference.json sets {left_out[0]}"
+            sets = f"the bundle's inference.json sets {', '.join(left_out)}"
+            what = f"a file holds one view and the model's own class; {sets}"
             raise ConfigError(what, self.name, "export the model alone: name its model.pt")
         if any(isinstance(one, Trunk) and one.image_stages for one in network.modules()):
             what = "a file would hold a copy of the transformer, which the model only refers to"

@@ -43,7 +43,7 @@ def preflight(
 
 
 def _require_writable(folder: Path, name: str) -> None:
-    """Refuse a folder that cannot be written, or cannot be made where it is not there yet; make the output folder."""
+    """Refuse a folder that cannot be written, or cannot be created where it is missing; create the output folder."""
     fix = f"choose another {name}"
     try:
         place = next(one for one in (folder, *folder.absolute().parents) if one.exists())

@@ -55,7 +55,7 @@ def best_overlap(boxes: np.ndarray, others: np.ndarray) -> float:
 def mask_boxes(mask: np.ndarray) -> np.ndarray:
     """Boxes ``[n, 4]`` around the 8-connected parts of ``[H, W]`` bool, in px, as of :func:`object_boxes`.
 
-    Made of the runs of the rows instead of the pixels: ten times as quick as numbering the parts.
+    Made of the runs of the rows instead of the pixels: about three times as quick as numbering the parts.
     """
     height, width = mask.shape
     row = width + 2  # no run touches the next row's

@@ -54,8 +54,8 @@ def correct_by_colour(seeds: np.ndarray, image: np.ndarray) -> np.ndarray:
     probability = expit(own)
     for _ in range(_ROUNDS):
         worth = _worth(some, probability)
-        probability = expit(own + _smooth(worth[some], 1 / step))
-    probability = expit(prior + _smooth(worth[colours], 1))
+        probability = expit(own + ndimage.gaussian_filter(worth[some], 1 / step))
+    probability = expit(prior + ndimage.gaussian_filter(worth[colours], 1))
     found = np.rint(127 * (2 * probability - 1)).clip(-127, 127)
     found[(found > 0) & ((probability < _DECIDABLE) | (seeds == IGNORE))] = 0  # a colour alone makes no object
     return np.where(seeds < IGNORE, seeds, IGNORE + found).astype(np.uint8)
@@ -69,10 +69,6 @@ def _worth(colours: np.ndarray, probability: np.ndarray) -> np.ndarray:
         smooth = ndimage.gaussian_filter(counts.reshape((_BINS,) * 3), 1).ravel()
         sides.append(smooth / max(smooth.sum(), _EMPTY) + _EMPTY)
     return np.log(sides[0] / sides[1]).clip(-_MOST, _MOST)
-
-
-def _smooth(worth: np.ndarray, sigma: float) -> np.ndarray:
-    return ndimage.gaussian_filter(worth, sigma)
 
 
 def correct_all_by_colour(
